@@ -1,0 +1,99 @@
+//! Why a layer gave up.
+
+use std::borrow::Cow;
+use std::error::Error;
+use std::fmt;
+
+/// Whose fault it was, and of what sort.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LayerErrorKind {
+    /// The peer sent what the format does not allow.
+    Malformed,
+    /// A unit, a header or a decompressed message is over its limit.
+    TooLarge,
+    /// The stream ended in the middle of a unit, or without the format's own end.
+    Truncated,
+    /// This side refused the peer: an origin that is not allowed, a certificate that does not hold.
+    Refused,
+    /// The peer refused this side: an alert, an HTTP status that is no upgrade.
+    RefusedByPeer,
+    /// The message to send cannot be said in this format.
+    Unencodable,
+}
+
+impl fmt::Display for LayerErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LayerErrorKind::Malformed => "malformed",
+            LayerErrorKind::TooLarge => "too large",
+            LayerErrorKind::Truncated => "truncated",
+            LayerErrorKind::Refused => "refused",
+            LayerErrorKind::RefusedByPeer => "refused by the peer",
+            LayerErrorKind::Unencodable => "cannot be encoded",
+        })
+    }
+}
+
+/// A layer's error: which layer, what sort, what was expected and what came.
+#[derive(Debug)]
+pub struct LayerError {
+    layer: &'static str,
+    kind: LayerErrorKind,
+    what: Cow<'static, str>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl LayerError {
+    /// An error of `layer`; `what` says what was expected and what came.
+    pub fn new(
+        layer: &'static str,
+        kind: LayerErrorKind,
+        what: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        LayerError { layer, kind, what: what.into(), source: None }
+    }
+
+    /// The peer sent what the format does not allow.
+    pub fn malformed(layer: &'static str, what: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(layer, LayerErrorKind::Malformed, what)
+    }
+
+    /// A limit was exceeded.
+    pub fn too_large(layer: &'static str, what: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(layer, LayerErrorKind::TooLarge, what)
+    }
+
+    /// The stream ended too early.
+    pub fn truncated(layer: &'static str, what: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(layer, LayerErrorKind::Truncated, what)
+    }
+
+    /// The same error with the one that caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Which layer it was.
+    pub fn layer(&self) -> &'static str {
+        self.layer
+    }
+
+    /// Of what sort.
+    pub fn kind(&self) -> LayerErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for LayerError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.layer, self.kind, self.what)
+    }
+}
+
+impl Error for LayerError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+    }
+}

@@ -1,0 +1,205 @@
+//! Wire formats between socket and handler.
+//!
+//! A [`Layer`] has no I/O. Bytes that arrived go in, one unit at a time comes out; what a handler
+//! sends goes in, bytes for the wire come out. Whoever drives it (a connection, a test, a fuzzer)
+//! owns every buffer and every socket. That is why one layer works the same over TCP, a Unix
+//! socket or inside a test, and why layers stack: `Then` feeds the units of the outer one (the
+//! one nearer to the wire) as bytes to the inner one (nearer to the handler).
+//!
+//! # The contract between a layer and its driver
+//!
+//! 1. [`start`](Layer::start) is called once, before anything else, when what lies below is ready.
+//! 2. [`decode`](Layer::decode) is *pulled*: each call yields one unit at most. The driver calls
+//!    again with the bytes that were not consumed until the layer answers [`Item::Nothing`], which
+//!    means that the layer holds nothing back and needs bytes it has not seen. A driver may stop
+//!    pulling at any unit (back-pressure) and go on later without a new read.
+//! 3. What a layer reads is a stream of bytes, wherever it stands in a stack: message boundaries
+//!    below it carry no meaning.
+//! 4. `reply` is what the layer itself has to answer (a handshake, an alert, a pong, a close
+//!    frame). It leaves also when `decode` fails, and before the connection is closed for it.
+//! 5. Until [`is_ready`](Layer::is_ready) nothing is encoded, and no unit is yielded.
+//! 6. After an error, or after [`Item::End`], `decode` is not called again.
+//! 7. [`end`](Layer::end) is called once at most, when this side has nothing more to say;
+//!    [`wire_ended`](Layer::wire_ended) once at most, when the stream below has ended, and after
+//!    `decode` said [`Item::Nothing`] for all that came before.
+//! 8. A layer allocates for what it has received, never for what a peer merely announces, and each
+//!    has a limit on the size of a unit that is on by default.
+
+use std::any::{Any, TypeId};
+use std::ops::Range;
+
+mod error;
+
+pub use error::{LayerError, LayerErrorKind};
+
+/// Whether a message is text or binary, where the wire format tells them apart (WebSocket does,
+/// RFC 6455 section 5.6). Formats that do not tell them apart ignore it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub enum Kind {
+    /// The layer's own option decides; never a look at the bytes.
+    #[default]
+    Default,
+    /// Text; the sender vouches for UTF-8, and the layer checks it.
+    Text,
+    /// Binary.
+    Binary,
+}
+
+/// What a layer hands to its handler: a stream, or messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivery {
+    /// Bytes without boundaries (TLS). What a handler does not take is offered to it again.
+    Stream,
+    /// Whole messages (framing, WebSocket). Each is consumed when the callback returns.
+    Messages,
+}
+
+/// What one call of [`Layer::decode`] yielded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Item {
+    /// Nothing whole: more bytes are needed, and nothing is held back.
+    Nothing,
+    /// No unit, but progress (a handshake step, a control frame): call again.
+    Progress,
+    /// One unit lies whole in the bytes that were given to `decode`, at this range: it is handed on
+    /// without a copy.
+    Slice(Range<usize>),
+    /// One unit has been appended to `unit`.
+    Unit,
+    /// The peer has ended its side in the format's own terms (a `close_notify`, a Close frame).
+    End,
+}
+
+/// The result of one call of [`Layer::decode`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Step {
+    /// How many of the given bytes are done with; the others are given again, more behind them.
+    pub consumed: usize,
+    /// What came of it.
+    pub item: Item,
+    /// Text or binary, for [`Item::Slice`] and [`Item::Unit`].
+    pub kind: Kind,
+}
+
+impl Step {
+    /// A step that consumed `consumed` bytes and came to `item`, of the default kind.
+    pub fn new(consumed: usize, item: Item) -> Self {
+        Step { consumed, item, kind: Kind::Default }
+    }
+
+    /// The same step, its unit marked as text or binary.
+    pub fn with_kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+}
+
+/// A wire format, without I/O. The [module's page](self) has the contract.
+pub trait Layer {
+    /// What the layer is called in log lines and errors: `"tls"`, `"lines"`.
+    fn name(&self) -> &'static str;
+
+    /// Whether the handler gets a stream or messages.
+    fn delivery(&self) -> Delivery {
+        Delivery::Messages
+    }
+
+    /// What lies below is ready. A client's opening words go to `wire`.
+    ///
+    /// # Errors
+    /// The layer cannot begin; the connection is closed with the error as its reason.
+    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        let _ = wire;
+        Ok(())
+    }
+
+    /// Whether the handshake is done. A format without a handshake is ready at once.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Takes the next unit out of `wire`, the bytes that have arrived and are not consumed yet
+    /// (possibly none: a layer may hold decoded bytes back). `unit` is empty when called; its
+    /// capacity is kept by the driver. What the layer answers is appended to `reply`.
+    ///
+    /// # Errors
+    /// The peer broke the format or a limit. What is in `reply` is sent, then the connection is
+    /// closed with the error as its reason.
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError>;
+
+    /// Appends the wire form of one message (or of some bytes of a stream) to `wire`.
+    ///
+    /// # Errors
+    /// The message cannot be said in this format (too long, text that is not UTF-8). Nothing has
+    /// been appended then.
+    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError>;
+
+    /// This side has nothing more to say: appends what the format says at the end, if anything.
+    fn end(&mut self, wire: &mut Vec<u8>) {
+        let _ = wire;
+    }
+
+    /// The stream below has ended, `left` bytes of it undecoded.
+    ///
+    /// # Errors
+    /// The end came in the middle of a unit, or without the format's own end where it demands one:
+    /// a truncated stream, told apart from a proper end.
+    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(LayerError::truncated(
+                self.name(),
+                format!("the stream ended {left} bytes into an unfinished unit"),
+            ))
+        }
+    }
+
+    /// What the layer has learned of the peer, by type: each layer documents the types it answers
+    /// to (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
+    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+        let _ = fact;
+        None
+    }
+}
+
+impl Layer for Box<dyn Layer> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+    fn delivery(&self) -> Delivery {
+        (**self).delivery()
+    }
+    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        (**self).start(wire)
+    }
+    fn is_ready(&self) -> bool {
+        (**self).is_ready()
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        (**self).decode(wire, unit, reply)
+    }
+    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        (**self).encode(message, kind, wire)
+    }
+    fn end(&mut self, wire: &mut Vec<u8>) {
+        (**self).end(wire);
+    }
+    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+        (**self).wire_ended(left)
+    }
+    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+        (**self).fact(fact)
+    }
+}

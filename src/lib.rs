@@ -1,0 +1,3 @@
+//! A single-threaded reactor on `mio` readiness.
+
+pub mod layer;
