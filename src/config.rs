@@ -1,0 +1,81 @@
+//! The reactor's own settings: budgets, buffer sizes, polling.
+
+use std::time::Duration;
+
+/// Settings of a [`Reactor`](crate::Reactor). `Config::default()` suits most services; each field
+/// says what its default is and why.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Size of the one read buffer that all connections share, in bytes. Default 64 KiB: a larger
+    /// one saves few system calls on ordinary links, and this much still fits the second-level cache.
+    pub read_buffer: usize,
+    /// How many readiness events one turn takes from the system. Default 1,024.
+    pub events_per_turn: usize,
+    /// How often one connection is read in one turn before others get their share. Default 16, with
+    /// the default read buffer 1 MiB.
+    pub reads_per_turn: usize,
+    /// How often one connection's handler is called with data in one turn. Default 256.
+    pub messages_per_turn: usize,
+    /// How many connections one listener accepts in one turn. Default 64.
+    pub accepts_per_turn: usize,
+    /// How many datagrams one socket receives in one turn. Default 64.
+    pub datagrams_per_turn: usize,
+    /// How many due timers fire in one turn. Default 4,096.
+    pub timers_per_turn: usize,
+    /// How many messages from other threads, and how many signals, one turn handles. Default 1,024.
+    pub posts_per_turn: usize,
+    /// How many messages from other threads may wait; more are refused, and the value is handed
+    /// back. Default 1,048,576.
+    pub post_limit: usize,
+    /// Largest datagram that is received whole, in bytes; what is longer is cut and flagged. The
+    /// default, 65,535, is the most that UDP can carry (RFC 768), so that nothing is ever cut.
+    pub datagram_size: usize,
+    /// How many bytes one group's messages of one turn may take before they are handed to the
+    /// members' own queues early. Default 1 MiB.
+    pub group_log: usize,
+    /// Low-latency mode: how long to poll without sleeping before the loop sleeps. Default zero.
+    /// Anything above zero eats a core while the loop waits, and saves the wake-up (several
+    /// microseconds) for what arrives meanwhile.
+    pub spin: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            read_buffer: 64 * 1024,
+            events_per_turn: 1024,
+            reads_per_turn: 16,
+            messages_per_turn: 256,
+            accepts_per_turn: 64,
+            datagrams_per_turn: 64,
+            timers_per_turn: 4096,
+            posts_per_turn: 1024,
+            post_limit: 1 << 20,
+            datagram_size: 65_535,
+            group_log: 1 << 20,
+            spin: Duration::ZERO,
+        }
+    }
+}
+
+impl Config {
+    /// The same settings with every budget and size raised to the least that works.
+    pub(crate) fn sane(mut self) -> Self {
+        self.read_buffer = self.read_buffer.max(512);
+        self.datagram_size = self.datagram_size.clamp(1, 65_535);
+        for budget in [
+            &mut self.events_per_turn,
+            &mut self.reads_per_turn,
+            &mut self.messages_per_turn,
+            &mut self.accepts_per_turn,
+            &mut self.datagrams_per_turn,
+            &mut self.timers_per_turn,
+            &mut self.posts_per_turn,
+            &mut self.post_limit,
+            &mut self.group_log,
+        ] {
+            *budget = (*budget).max(1);
+        }
+        self
+    }
+}

@@ -1,0 +1,165 @@
+//! What arrived and has not been taken.
+
+use std::fmt;
+use std::ops::Deref;
+
+use crate::layer::Kind;
+
+/// The unread bytes of a stream, or exactly one message where a layer frames.
+///
+/// It reads like a slice of what is left. Taking is explicit: what a handler does not take of a
+/// stream is offered again, at once while the handler takes some of it, else with what arrives next
+/// or at end-of-stream. A message is consumed when the callback returns, taken or not.
+///
+/// ```
+/// # use tidegate::{Context, Handler, HandlerResult, Input};
+/// /// Requests of four bytes each.
+/// struct Fixed;
+///
+/// impl Handler for Fixed {
+///     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+///         while let Some(request) = input.take(4) {
+///             cx.send(request);
+///         }
+///         Ok(()) // up to three bytes may be left; they come again with the next ones
+///     }
+/// }
+/// ```
+pub struct Input<'a> {
+    rest: &'a [u8],
+    kind: Kind,
+}
+
+impl<'a> Input<'a> {
+    /// Input made by hand, for a test of a handler.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Input { rest: bytes, kind: Kind::Default }
+    }
+
+    pub(crate) fn message(bytes: &'a [u8], kind: Kind) -> Self {
+        Input { rest: bytes, kind }
+    }
+
+    /// Takes everything that is left.
+    pub fn take_all(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
+    /// Takes exactly `n` bytes, or nothing if fewer are there.
+    pub fn take(&mut self, n: usize) -> Option<&'a [u8]> {
+        let (taken, rest) = self.rest.split_at_checked(n)?;
+        self.rest = rest;
+        Some(taken)
+    }
+
+    /// Takes up to the first `delimiter`, which is taken too but not handed out; nothing if there
+    /// is none yet.
+    ///
+    /// A line that never ends is looked through from its beginning each time more of it arrives;
+    /// the `Lines` layer remembers how far it has looked.
+    pub fn take_until(&mut self, delimiter: u8) -> Option<&'a [u8]> {
+        let at = self.rest.iter().position(|&byte| byte == delimiter)?;
+        let taken = &self.rest[..at];
+        self.rest = &self.rest[at + 1..];
+        Some(taken)
+    }
+
+    /// Whether the peer marked this message as text or as binary; [`Kind::Default`] where the
+    /// format has no such mark.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+}
+
+impl Deref for Input<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.rest
+    }
+}
+
+impl fmt::Debug for Input<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Input").field("len", &self.rest.len()).field("kind", &self.kind).finish()
+    }
+}
+
+/// Unread bytes that wait in a connection: a buffer with a consumed front.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Tail {
+    pub(crate) fn unread(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        // Moving what is left to the front is paid for by what was consumed: at least as much.
+        if self.start >= self.bytes.len() - self.start {
+            self.bytes.drain(..self.start);
+            self.start = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn consume(&mut self, n: usize) {
+        self.start += n;
+        debug_assert!(self.start <= self.bytes.len());
+        if self.start == self.bytes.len() {
+            self.clear();
+        }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn taking_is_explicit_and_exact() {
+        let mut input = Input::new(b"abc\ndef");
+        assert_eq!(input.take_until(b'\n'), Some(&b"abc"[..]));
+        assert_eq!(input.take_until(b'\n'), None);
+        assert_eq!(input.take(4), None);
+        assert_eq!(input.take(2), Some(&b"de"[..]));
+        assert_eq!(&*input, b"f");
+        assert_eq!(input.take_all(), b"f");
+        assert!(input.is_empty());
+    }
+
+    #[test]
+    fn a_tail_moves_its_bytes_only_when_that_is_paid_for() {
+        let mut tail = Tail::default();
+        tail.push(b"0123456789");
+        tail.consume(4);
+        tail.push(b"ab");
+        assert_eq!((tail.start, tail.unread()), (4, &b"456789ab"[..]));
+        tail.consume(5);
+        tail.push(b"c");
+        assert_eq!((tail.start, tail.unread()), (0, &b"9abc"[..]));
+        tail.consume(4);
+        assert!(tail.is_empty());
+        assert_eq!(tail.start, 0);
+    }
+}

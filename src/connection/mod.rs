@@ -1,0 +1,257 @@
+//! One stream connection: its state, without the calls into its handler.
+
+use std::rc::Rc;
+
+use crate::error::CloseReason;
+use crate::layer::{Kind, Layer};
+use crate::options::StreamOptions;
+use crate::sys;
+use crate::timer::{Chain, Key};
+use crate::token::Token;
+
+mod input;
+mod output;
+
+pub use input::Input;
+pub(crate) use input::Tail;
+pub(crate) use output::{KEPT_CAPACITY, Output};
+
+/// Where a connection stands in its life. It only ever moves downwards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// connect(2) goes on.
+    Connecting,
+    /// The socket stands, the layers are not ready.
+    Handshaking,
+    /// The handler has been told `on_open`.
+    Open,
+    /// The socket's output is dead; what the system still hands out is offered, then it ends.
+    Failing,
+    /// `close` was called: output is flushed, input is discarded.
+    Closing,
+    /// Everything is flushed and the write side ended; input is discarded until the peer ends too,
+    /// because closing with unread input would send a reset that destroys what was flushed.
+    Lingering,
+    /// Waits to be reaped. Nothing is possible any more.
+    Dead,
+}
+
+/// The peer's direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ReadSide {
+    Open,
+    /// The end has been read; the handler has not been told yet.
+    Ended,
+    /// The handler has been told.
+    Told,
+}
+
+/// This side's direction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WriteSide {
+    Open,
+    /// Nothing more is accepted; the end follows what is queued.
+    Ending,
+    Ended,
+}
+
+/// What all connections of one listener, or one outgoing connection, share.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) options: StreamOptions,
+    /// The listener that accepted it.
+    pub(crate) listener: Option<Token>,
+}
+
+/// A connection. Small on purpose: an idle one holds no buffer, and what most never need is boxed.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) socket: sys::Stream,
+    pub(crate) phase: Phase,
+    pub(crate) read: ReadSide,
+    pub(crate) write: WriteSide,
+    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off.
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    pub(crate) read_closed: bool,
+    pub(crate) urgent: bool,
+    /// The handler paused reading.
+    pub(crate) paused: bool,
+    /// Queued output has been above the high mark and is not yet down at the low mark.
+    pub(crate) over_high: bool,
+    /// `on_drain` is owed.
+    pub(crate) drained: bool,
+    /// Unread input may be offered: some was taken, or more came.
+    pub(crate) fresh: bool,
+    /// It stands in the list of connections with work left, of those to flush.
+    pub(crate) in_ready: bool,
+    pub(crate) in_dirty: bool,
+    /// The stall deadline is being watched.
+    pub(crate) stall_watched: bool,
+    /// Somebody else may hold a descriptor of this socket: it was adopted.
+    pub(crate) adopted: bool,
+    /// While open: the tick when a byte last moved. In every other phase: the tick of its deadline.
+    pub(crate) clock: u64,
+    pub(crate) settings: Rc<Settings>,
+    pub(crate) output: Option<Box<Output>>,
+    pub(crate) input: Option<Box<Tail>>,
+    pub(crate) extra: Option<Box<Extra>>,
+    pub(crate) timers: Chain,
+    pub(crate) watchdog: Option<Key>,
+}
+
+/// What only some connections need.
+#[derive(Debug, Default)]
+pub(crate) struct Extra {
+    /// The wire format, if there is one.
+    pub(crate) wire: Option<Wire>,
+    /// Whose full output pauses this one's reads.
+    pub(crate) link: Option<Token>,
+    /// The groups it belongs to.
+    pub(crate) memberships: Vec<crate::group::Membership>,
+    /// Why it is failing or closing, where that is not the ordinary reason.
+    pub(crate) reason: Option<CloseReason>,
+    /// The addresses still to be tried, the next one last.
+    pub(crate) alternatives: Vec<crate::address::Address>,
+    /// The local address to connect from.
+    pub(crate) from: Option<std::net::SocketAddr>,
+}
+
+/// A wire format at work.
+pub(crate) struct Wire {
+    pub(crate) layer: Box<dyn Layer>,
+    /// Bytes that arrived and are not decoded.
+    pub(crate) undecoded: Tail,
+    /// The layer may yield something without a new read.
+    pub(crate) pull: bool,
+    /// How many bytes came before it was ready.
+    pub(crate) before_ready: usize,
+    /// What was sent before it was ready, not encoded yet, and its size.
+    pub(crate) waiting: Vec<(Kind, Vec<u8>)>,
+    pub(crate) waiting_bytes: usize,
+    /// The peer has ended in the format's own terms.
+    pub(crate) end_seen: bool,
+    /// The format's own end has been written.
+    pub(crate) ended: bool,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("layer", &self.layer.name()).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(layer: Box<dyn Layer>) -> Self {
+        Wire {
+            layer,
+            undecoded: Tail::default(),
+            pull: false,
+            before_ready: 0,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            end_seen: false,
+            ended: false,
+        }
+    }
+}
+
+impl Stream {
+    pub(crate) fn new(socket: sys::Stream, phase: Phase, settings: Rc<Settings>) -> Self {
+        Stream {
+            socket,
+            phase,
+            read: ReadSide::Open,
+            write: WriteSide::Open,
+            readable: false,
+            // A fresh socket's buffer is empty; if that is wrong, the first write says so.
+            writable: phase != Phase::Connecting,
+            read_closed: false,
+            urgent: false,
+            paused: false,
+            over_high: false,
+            drained: false,
+            fresh: false,
+            in_ready: false,
+            in_dirty: false,
+            stall_watched: false,
+            adopted: false,
+            clock: 0,
+            settings,
+            output: None,
+            input: None,
+            extra: None,
+            timers: Chain::default(),
+            watchdog: None,
+        }
+    }
+
+    pub(crate) fn options(&self) -> &StreamOptions {
+        &self.settings.options
+    }
+
+    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_with(Box::default)
+    }
+
+    pub(crate) fn wire(&self) -> Option<&Wire> {
+        self.extra.as_ref()?.wire.as_ref()
+    }
+
+    pub(crate) fn wire_mut(&mut self) -> Option<&mut Wire> {
+        self.extra.as_mut()?.wire.as_mut()
+    }
+
+    pub(crate) fn link(&self) -> Option<Token> {
+        self.extra.as_ref()?.link
+    }
+
+    /// Bytes queued for the wire, and those that wait for a handshake to be encoded.
+    pub(crate) fn queued(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.len())
+            + self.wire().map_or(0, |wire| wire.waiting_bytes)
+    }
+
+    pub(crate) fn unread(&self) -> usize {
+        self.input.as_ref().map_or(0, |tail| tail.len())
+    }
+
+    /// Whether `send` may still queue something.
+    pub(crate) fn accepts_output(&self) -> bool {
+        self.write == WriteSide::Open
+            && matches!(self.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
+    }
+
+    /// Whether the handler is, or is about to be, alive to be told things.
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::Failing)
+    }
+
+    /// Whether it is on its way out.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(self.phase, Phase::Failing | Phase::Closing | Phase::Lingering | Phase::Dead)
+    }
+
+    /// The tick at which a deadline may have passed; `None` if none is running.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        let ticks = crate::timer::ticks_ceil;
+        match self.phase {
+            Phase::Open => {
+                let options = self.options();
+                let idle =
+                    options.idle_timeout.map(|after| self.clock.saturating_add(ticks(after)));
+                let stall = self
+                    .output
+                    .as_ref()
+                    .filter(|output| !output.is_empty())
+                    .map(|output| output.progress.saturating_add(ticks(options.stall_timeout)));
+                match (idle, stall) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                }
+            }
+            Phase::Failing | Phase::Dead => None,
+            _ => Some(self.clock),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+use std::cell::RefCell;
+
+use super::*;
+use crate::sys::Stream;
+use crate::sys::script::{self, Answer, Script};
+
+fn scripted(writes: Vec<Answer>) -> (Stream, Rc<RefCell<Script>>) {
+    let script = Rc::new(RefCell::new(Script { writes: writes.into(), ..Script::default() }));
+    (Stream::Script(Box::new(script::Stream(Rc::clone(&script)))), script)
+}
+
+/// A queue of an owned, a user's, a log's and another owned piece: "abcdefghijkl".
+fn mixed() -> Output {
+    let mut output = Output::default();
+    output.push(b"ab");
+    output.push(b"c");
+    output.push_shared(Arc::from(&b"def"[..]), 0);
+    output.push_log(&Rc::new(b"ghixx".to_vec()), 0, 3);
+    output.push(b"jkl");
+    output
+}
+
+#[test]
+fn partial_writes_at_every_byte_boundary_lose_nothing() {
+    for first in 1..12 {
+        for second in 1..=(12 - first) {
+            let mut output = mixed();
+            let rest = 12 - first - second;
+            let mut answers = vec![Answer::Take(first), Answer::Take(second)];
+            if rest > 0 {
+                answers.push(Answer::Take(rest));
+            }
+            let (mut socket, script) = scripted(answers);
+            while !output.is_empty() {
+                output.write_to(&mut socket).unwrap();
+            }
+            assert_eq!(script.borrow().written, b"abcdefghijkl", "split {first}+{second}");
+        }
+    }
+}
+
+#[test]
+fn one_byte_at_a_time_with_interruptions_between() {
+    let mut output = mixed();
+    let mut answers = Vec::new();
+    for _ in 0..12 {
+        answers.push(Answer::Fail(io::ErrorKind::Interrupted));
+        answers.push(Answer::Take(1));
+    }
+    let (mut socket, script) = scripted(answers);
+    for left in (0..12).rev() {
+        assert_eq!(output.write_to(&mut socket).unwrap(), (1, left == 0));
+        assert_eq!(output.len(), left);
+    }
+    assert_eq!(script.borrow().written, b"abcdefghijkl");
+}
+
+#[test]
+fn an_error_leaves_the_queue_as_it_was() {
+    let mut output = mixed();
+    let (mut socket, _script) =
+        scripted(vec![Answer::Take(4), Answer::Fail(io::ErrorKind::BrokenPipe)]);
+    output.write_to(&mut socket).unwrap();
+    assert!(output.write_to(&mut socket).is_err());
+    assert_eq!(output.len(), 8);
+}
+
+#[test]
+fn small_messages_share_one_buffer_and_it_is_kept() {
+    let mut output = Output::default();
+    for _ in 0..3 {
+        output.push(b"0123456789");
+        output.push(b"0123456789");
+        assert_eq!(output.segments.len(), 1);
+        let (mut socket, _script) = scripted(vec![Answer::Take(20)]);
+        assert_eq!(output.write_to(&mut socket).unwrap(), (20, true));
+        assert!(output.is_empty());
+        assert!(output.spare.capacity() >= 20);
+    }
+}
+
+#[test]
+fn more_pieces_than_one_write_takes() {
+    let mut output = Output::default();
+    let piece: Arc<[u8]> = Arc::from(&b"x"[..]);
+    for _ in 0..SLICES_PER_WRITE + 10 {
+        output.push_shared(Arc::clone(&piece), 0);
+    }
+    let (mut socket, _script) = scripted(vec![Answer::Take(1000), Answer::Take(1000)]);
+    assert_eq!(output.write_to(&mut socket).unwrap(), (SLICES_PER_WRITE, true));
+    assert_eq!(output.write_to(&mut socket).unwrap(), (10, true));
+}
+
+#[test]
+fn a_failed_encoding_leaves_nothing_behind() {
+    let mut output = Output::default();
+    output.push(b"abc");
+    let failed: Result<(), ()> = output.push_with(|buffer| {
+        buffer.extend_from_slice(b"half");
+        Err(())
+    });
+    assert!(failed.is_err());
+    assert_eq!(output.len(), 3);
+    let nothing: Result<(), ()> = Output::default().push_with(|_| Ok(()));
+    assert!(nothing.is_ok());
+}
+
+#[test]
+fn a_shared_piece_may_begin_in_the_middle() {
+    let mut output = Output::default();
+    output.push_log(&Rc::new(b"0123456789".to_vec()), 4, 8);
+    output.push_log(&Rc::new(b"abcdef".to_vec()), 2, 4);
+    let (mut socket, script) = scripted(vec![Answer::Take(3), Answer::Take(3)]);
+    output.write_to(&mut socket).unwrap();
+    output.write_to(&mut socket).unwrap();
+    assert_eq!(script.borrow().written, b"4567cd");
+    assert!(output.is_empty());
+}
+
+#[test]
+fn clearing_keeps_the_count_right() {
+    let mut output = mixed();
+    output.clear();
+    assert_eq!((output.len(), output.segments.len(), output.head), (0, 0, 0));
+}
+
+#[test]
+fn a_queue_that_never_runs_empty_frees_what_is_written() {
+    let mut output = Output::default();
+    let message = vec![7; 10_000];
+    output.push(&message);
+    for _ in 0..1_000 {
+        output.push(&message);
+        let (mut socket, _script) = scripted(vec![Answer::Take(10_000)]);
+        output.write_to(&mut socket).unwrap();
+        let held: usize = output.segments.iter().map(|s| s.bytes().len()).sum();
+        assert!(held <= output.len() + 2 * SEGMENT, "{held} bytes held for {}", output.len());
+    }
+}

@@ -1,0 +1,128 @@
+//! What a callback may do.
+
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::core::SendStatus;
+use crate::layer::Kind;
+use crate::net::Net;
+use crate::timers::Timer;
+use crate::token::Token;
+
+/// Handed to every callback: the shared state, the network, and which connection this is.
+///
+/// `state` and `net` are separate fields, so that a handler can walk its shared state and send to
+/// the tokens it finds there without copying the list first:
+///
+/// ```
+/// # use tidegate::{Context, Handler, HandlerResult, Input, Token};
+/// struct Room {
+///     members: Vec<Token>,
+/// }
+/// struct Talker;
+///
+/// impl Handler<Room> for Talker {
+///     fn on_data(&mut self, cx: &mut Context<'_, Room>, input: &mut Input<'_>) -> HandlerResult {
+///         let line = input.take_all();
+///         for &member in &cx.state.members {
+///             cx.net.send(member, line);
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+///
+/// The methods here are short for those of [`Net`] with the callback's own token; everything else
+/// is on `net`.
+pub struct Context<'a, S = ()> {
+    /// What all handlers of the reactor share.
+    pub state: &'a mut S,
+    /// The network: every other connection, timers, new sockets, groups.
+    pub net: &'a mut Net<S>,
+    token: Token,
+}
+
+impl<'a, S> Context<'a, S> {
+    pub(crate) fn new(state: &'a mut S, net: &'a mut Net<S>, token: Token) -> Self {
+        Context { state, net, token }
+    }
+
+    /// The token of the connection (or socket) this callback is about.
+    pub fn token(&self) -> Token {
+        self.token
+    }
+
+    /// When this turn began; read once a turn.
+    pub fn now(&self) -> Instant {
+        self.net.now()
+    }
+
+    /// Sends on this connection; see [`Net::send`].
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> SendStatus {
+        self.net.send(self.token, bytes)
+    }
+
+    /// Sends as text or binary on this connection; see [`Net::send_as`].
+    pub fn send_as(&mut self, kind: Kind, bytes: impl AsRef<[u8]>) -> SendStatus {
+        self.net.send_as(self.token, kind, bytes)
+    }
+
+    /// Sends a datagram from this socket; see [`Net::send_to`].
+    pub fn send_to(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
+        self.net.send_to(self.token, to, bytes)
+    }
+
+    /// Closes this connection gracefully; see [`Net::close`].
+    pub fn close(&mut self) {
+        self.net.close(self.token);
+    }
+
+    /// Ends this connection at once; see [`Net::abort`].
+    pub fn abort(&mut self) {
+        self.net.abort(self.token);
+    }
+
+    /// Ends this connection's write side; see [`Net::shutdown_write`].
+    pub fn shutdown_write(&mut self) {
+        self.net.shutdown_write(self.token);
+    }
+
+    /// Stops reading from this connection; see [`Net::pause`].
+    pub fn pause(&mut self) {
+        self.net.pause(self.token);
+    }
+
+    /// Goes on reading from this connection; see [`Net::resume`].
+    pub fn resume(&mut self) {
+        self.net.resume(self.token);
+    }
+
+    /// Sets a timer of this connection; see [`Net::set_timer`].
+    pub fn set_timer(&mut self, after: Duration, tag: u64) -> Timer {
+        self.net.set_timer(self.token, after, tag)
+    }
+
+    /// Cancels a timer; see [`Net::cancel_timer`].
+    pub fn cancel_timer(&mut self, timer: Timer) -> bool {
+        self.net.cancel_timer(timer)
+    }
+
+    /// Where the peer is; see [`Net::peer_addr`].
+    pub fn peer_addr(&self) -> Option<Address> {
+        self.net.peer_addr(self.token)
+    }
+
+    /// What this connection's layers have learned; see [`Net::fact`].
+    pub fn fact<T: Any>(&self) -> Option<&T> {
+        self.net.fact(self.token)
+    }
+}
+
+impl<S> fmt::Debug for Context<'_, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Context").field("token", &self.token).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! Endings: graceful, half, at once; a connection's and everything else's.
+
+use super::{Core, Entity};
+use crate::connection::{Phase, ReadSide, WriteSide};
+use crate::error::CloseReason;
+use crate::token::Token;
+
+impl Core {
+    /// Graceful: flushes what was sent, ends the write side, discards input until the peer ends
+    /// too or the deadline passes. `reason` is `None` for an ordinary close.
+    pub(crate) fn close(&mut self, token: Token, reason: Option<CloseReason>) {
+        match self.entity_mut(token) {
+            Some(Entity::Stream(_)) => self.close_stream(token, reason),
+            Some(_) => self.kill_other(token, reason.unwrap_or(CloseReason::Closed)),
+            None => {}
+        }
+    }
+
+    fn close_stream(&mut self, token: Token, reason: Option<CloseReason>) {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
+        self.leave_all(token);
+        let Some(stream) = self.stream_mut(token) else { return };
+        match stream.phase {
+            Phase::Connecting | Phase::Handshaking => {
+                return self.fail(token, reason.unwrap_or(CloseReason::Cancelled));
+            }
+            Phase::Open => {}
+            _ => return,
+        }
+        stream.phase = Phase::Closing;
+        let input = stream.input.take();
+        let after = stream.options().close_timeout;
+        if let Some(reason) = reason {
+            stream.extra_mut().reason = Some(reason);
+        }
+        if let Some(tail) = input {
+            self.recycle_tail(tail);
+        }
+        self.cancel_timers(token);
+        let deadline = self.tick_after(after);
+        if let Some(stream) = self.stream_mut(token) {
+            stream.clock = deadline;
+            stream.paused = false;
+        }
+        self.watch(token);
+        self.start_write_end(token);
+        // A peer that is still sending must not be left waiting for somebody to read.
+        self.make_ready(token);
+    }
+
+    /// Ends the write side once everything queued has been written. Reading goes on.
+    pub(crate) fn shutdown_write(&mut self, token: Token) {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.phase == Phase::Open {
+            self.start_write_end(token);
+        } else if stream.accepts_output() {
+            // Not open yet: the end waits for what was queued before it.
+            stream.write = WriteSide::Ending;
+        }
+    }
+
+    /// What the format says at its end goes into the queue, then the end itself.
+    pub(crate) fn start_write_end(&mut self, token: Token) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.write == WriteSide::Ended {
+            return self.after_write_end(token);
+        }
+        stream.write = WriteSide::Ending;
+        if let Some(wire) = stream.wire_mut() {
+            if !std::mem::replace(&mut wire.ended, true) {
+                let _always_ok = self.encode(token, |layer, buffer| {
+                    layer.end(buffer);
+                    Ok(())
+                });
+            }
+        }
+        self.mark_dirty(token);
+    }
+
+    /// The queue is empty and the end is due.
+    pub(crate) fn end_write(&mut self, token: Token) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.phase == Phase::Closing && stream.read != ReadSide::Open {
+            // close(2) sends the end by itself, and nothing unread is left that could make it a
+            // reset.
+            return self.kill_in_order(token, CloseReason::Finished);
+        }
+        stream.write = WriteSide::Ended;
+        // The socket may be reset already; the read side will tell.
+        if let Err(e) = stream.socket.shutdown_write() {
+            log::trace!("{token}: shutdown: {e}");
+        }
+        self.after_write_end(token);
+    }
+
+    fn after_write_end(&mut self, token: Token) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        match (stream.phase, stream.read) {
+            (Phase::Closing, ReadSide::Open) => {
+                stream.phase = Phase::Lingering;
+                self.make_ready(token);
+            }
+            (Phase::Closing, _) | (Phase::Open, ReadSide::Told) => {
+                self.kill_in_order(token, CloseReason::Finished);
+            }
+            _ => {}
+        }
+    }
+
+    /// The connection has run its course: dead, for the reason noted earlier, if any.
+    pub(crate) fn kill_in_order(&mut self, token: Token, ordinary: CloseReason) {
+        let noted = self.stream_mut(token).and_then(|s| s.extra.as_mut()?.reason.take());
+        self.fail(token, noted.unwrap_or(ordinary));
+    }
+
+    /// At once, with a reset; what is unsent is destroyed.
+    pub(crate) fn abort(&mut self, token: Token) {
+        match self.entity_mut(token) {
+            Some(Entity::Stream(stream)) => {
+                if stream.phase == Phase::Connecting || stream.phase == Phase::Handshaking {
+                    return self.fail(token, CloseReason::Cancelled);
+                }
+                if stream.phase != Phase::Dead {
+                    if let Err(e) = stream.socket.reset_on_close() {
+                        log::debug!("{token}: cannot make the close a reset: {e}");
+                    }
+                    self.fail(token, CloseReason::Aborted);
+                }
+            }
+            Some(_) => self.kill_other(token, CloseReason::Aborted),
+            None => {}
+        }
+    }
+
+    /// Dead now, to be reaped in this turn. The first reason stands.
+    pub(crate) fn fail(&mut self, token: Token, reason: CloseReason) {
+        if let Some(stream) = self.stream_mut(token) {
+            if stream.phase != Phase::Dead {
+                stream.phase = Phase::Dead;
+                self.dead.push((token, reason));
+                // A partner that waited for this one's queue waits no longer.
+                self.unlink(token);
+            }
+        } else {
+            self.kill_other(token, reason);
+        }
+    }
+
+    /// Output is dead, but what the system still hands out is offered before the end.
+    pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        match stream.phase {
+            Phase::Open if stream.read == ReadSide::Open => {
+                stream.phase = Phase::Failing;
+                stream.readable = true;
+                stream.fresh = true;
+                stream.write = WriteSide::Ended;
+                stream.extra_mut().reason = Some(reason);
+                self.unlink(token);
+                self.make_ready(token);
+            }
+            Phase::Failing => {}
+            _ => self.kill_in_order(token, reason),
+        }
+    }
+
+    /// Listeners, datagram sockets and custom sources have nothing to flush.
+    fn kill_other(&mut self, token: Token, reason: CloseReason) {
+        let dead = match self.entity_mut(token) {
+            Some(Entity::Listener(listener)) => &mut listener.dead,
+            Some(Entity::Datagram(socket)) => &mut socket.dead,
+            Some(Entity::Source(source)) => &mut source.dead,
+            Some(Entity::Stream(_)) | None => return,
+        };
+        if !std::mem::replace(dead, true) {
+            self.dead.push((token, reason));
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Timers: the user's, and the one watchdog of each connection.
+
+use std::time::Duration;
+
+use super::{Core, Entity};
+use crate::connection::Phase;
+use crate::error::{CloseReason, Deadline};
+use crate::timer::{Chain, Key, Owned};
+use crate::token::Token;
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A handler's own, with its tag.
+    Handler(Token, u64),
+    /// A connection's deadline may have passed.
+    Watchdog(Token),
+    /// A closure of the reactor's, by its index.
+    Call(usize),
+    /// A listener that backed off tries again.
+    Accept(Token),
+}
+
+impl Owned for Due {
+    /// `None` is the reactor itself.
+    type Owner = Option<Token>;
+
+    fn owner(&self) -> Option<Token> {
+        match *self {
+            Due::Handler(token, _) | Due::Watchdog(token) | Due::Accept(token) => Some(token),
+            Due::Call(_) => None,
+        }
+    }
+}
+
+impl Core {
+    /// The list of timers that belong to `token`, unless it is on its way out.
+    fn chain_mut(&mut self, token: Token) -> Option<&mut Chain> {
+        match self.entity_mut(token)? {
+            Entity::Stream(s) => (s.phase != Phase::Dead).then_some(&mut s.timers),
+            Entity::Listener(l) => (!l.dead).then_some(&mut l.timers),
+            Entity::Datagram(d) => (!d.dead).then_some(&mut d.timers),
+            Entity::Source(s) => (!s.dead).then_some(&mut s.timers),
+        }
+    }
+
+    /// Sets a timer that belongs to `token`; `None` if that is gone.
+    pub(crate) fn set_timer(&mut self, token: Token, after: Duration, due: Due) -> Option<Key> {
+        let at = self.tick_after_this_moment(after);
+        self.set_timer_at(token, at, due)
+    }
+
+    fn set_timer_at(&mut self, token: Token, at: u64, due: Due) -> Option<Key> {
+        let mut chain = std::mem::take(self.chain_mut(token)?);
+        let key = self.timers.insert(&mut chain, at, due);
+        if let Some(place) = self.chain_mut(token) {
+            *place = chain;
+        }
+        Some(key)
+    }
+
+    pub(crate) fn cancel_timer(&mut self, token: Token, key: Key) -> bool {
+        let Some(place) = self.chain_mut(token) else { return false };
+        let mut chain = std::mem::take(place);
+        let cancelled = self.timers.cancel(&mut chain, key).is_some();
+        if let Some(place) = self.chain_mut(token) {
+            *place = chain;
+        }
+        cancelled
+    }
+
+    /// A due timer has been popped: takes it from its owner. `None` if the owner is gone.
+    pub(crate) fn finish_timer(&mut self, token: Token, key: Key) -> Option<Due> {
+        let mut chain = std::mem::take(self.chain_mut(token)?);
+        let due = self.timers.finish(&mut chain, key);
+        if let Some(place) = self.chain_mut(token) {
+            *place = chain;
+        }
+        due
+    }
+
+    /// All timers of `token` die, the watchdog among them.
+    pub(crate) fn cancel_timers(&mut self, token: Token) {
+        let place = match self.entity_mut(token) {
+            Some(Entity::Stream(s)) => {
+                s.watchdog = None;
+                &mut s.timers
+            }
+            Some(Entity::Listener(l)) => &mut l.timers,
+            Some(Entity::Datagram(d)) => &mut d.timers,
+            Some(Entity::Source(s)) => &mut s.timers,
+            None => return,
+        };
+        let mut chain = std::mem::take(place);
+        self.timers.cancel_all(&mut chain);
+    }
+
+    /// Makes sure that the connection is looked at by its next deadline. Called when a deadline
+    /// begins, never per byte: one that moves later is found out when the watchdog fires.
+    pub(crate) fn watch(&mut self, token: Token) {
+        let Some(stream) = self.stream(token) else { return };
+        let Some(at) = stream.deadline() else { return };
+        match stream.watchdog {
+            Some(key) => {
+                self.timers.rearm(key, at);
+            }
+            None => {
+                let key = self.set_timer_at(token, at, Due::Watchdog(token));
+                if let Some(stream) = self.stream_mut(token) {
+                    stream.watchdog = key;
+                }
+            }
+        }
+    }
+
+    /// The watchdog fired: a deadline has passed, or it moved and is watched on.
+    pub(crate) fn watchdog_fired(&mut self, token: Token) {
+        let tick = self.tick;
+        let Some(stream) = self.stream_mut(token) else { return };
+        stream.watchdog = None;
+        stream.stall_watched = stream.output.is_some();
+        match stream.deadline() {
+            Some(at) if at <= tick => self.deadline_passed(token),
+            Some(_) => self.watch(token),
+            None => {}
+        }
+    }
+
+    fn deadline_passed(&mut self, token: Token) {
+        let tick = self.tick;
+        let Some(stream) = self.stream(token) else { return };
+        let which = match stream.phase {
+            Phase::Connecting => Deadline::Connect,
+            Phase::Handshaking => Deadline::Handshake,
+            Phase::Closing => Deadline::Close,
+            // All was flushed, only the peer's end did not come: an orderly close for this side.
+            Phase::Lingering => return self.kill_in_order(token, CloseReason::Closed),
+            Phase::Failing | Phase::Dead => return,
+            Phase::Open => {
+                let stall = crate::timer::ticks_ceil(stream.options().stall_timeout);
+                let stalled = stream
+                    .output
+                    .as_ref()
+                    .is_some_and(|o| !o.is_empty() && o.progress.saturating_add(stall) <= tick);
+                if stalled { Deadline::Stall } else { Deadline::Idle }
+            }
+        };
+        self.fail(token, CloseReason::TimedOut(which));
+    }
+}

@@ -1,0 +1,337 @@
+//! Everything a callback may touch: the sockets, their queues, the timers, the lists of work.
+//!
+//! The core knows no handler and calls none. That is what lets a handler be borrowed at the same
+//! time: dispatch (in `reactor/`) holds both, the handlers beside the core and not inside it. Work
+//! that must end in a callback is noted here and found by the turn.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::config::Config;
+use crate::connection::{KEPT_CAPACITY, Output, Stream, Tail};
+use crate::datagram::DatagramSocket;
+use crate::error::CloseReason;
+use crate::group::Groups;
+use crate::handler::Signal;
+use crate::listener::ListeningSockets;
+use crate::sys;
+use crate::timer::{Chain, Wheel};
+use crate::token::{Generations, Token};
+
+mod close;
+mod deadlines;
+mod send;
+mod sockets;
+
+pub(crate) use deadlines::Due;
+pub use send::SendStatus;
+
+/// How many emptied buffers are kept for reuse. A turn that serves more connections than this at
+/// once allocates for the rest; at 64 KiB each it is 4 MiB at most.
+const SPARES: usize = 64;
+
+/// One of the things a token can name.
+#[derive(Debug)]
+pub(crate) enum Entity {
+    Stream(Stream),
+    Listener(Box<ListeningSockets>),
+    Datagram(Box<DatagramSocket>),
+    /// A custom source: it lives with its callback, on the handlers' side.
+    Source(Box<Attached>),
+}
+
+/// What the core keeps for a custom source.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    pub(crate) timers: Chain,
+    pub(crate) dead: bool,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    entity: Entity,
+}
+
+/// How the loop is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopping {
+    /// It is not.
+    No,
+    /// After this turn.
+    Now,
+    /// When the last connection has ended, at this tick at the latest.
+    Draining(u64),
+}
+
+pub(crate) struct Core {
+    pub(crate) sys: sys::Poller,
+    pub(crate) config: Config,
+    slots: Slab<Slot>,
+    generations: Generations,
+    /// The turn's one reading of the clock.
+    pub(crate) now: Instant,
+    pub(crate) tick: u64,
+    start: Instant,
+    pub(crate) timers: Wheel<Due>,
+    /// The timers that belong to the reactor itself.
+    pub(crate) own_timers: Chain,
+    /// What has work left from an earlier turn: unread input, an unused edge, an owed callback.
+    pub(crate) ready: VecDeque<Token>,
+    /// Connections with output to flush at the end of the turn.
+    pub(crate) dirty: Vec<Token>,
+    /// What waits to be reaped, and why it ended.
+    pub(crate) dead: Vec<(Token, CloseReason)>,
+    pub(crate) signals: VecDeque<(Token, Signal)>,
+    pub(crate) groups: Groups,
+    spare_outputs: Vec<Box<Output>>,
+    spare_tails: Vec<Box<Tail>>,
+    /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
+    pub(crate) current: Option<Token>,
+    /// Listeners that wait for a descriptor.
+    pub(crate) starved: Vec<Token>,
+    pub(crate) stopping: Stopping,
+    pub(crate) streams: usize,
+}
+
+impl Core {
+    pub(crate) fn new(config: Config) -> io::Result<Self> {
+        let config = config.sane();
+        let sys = sys::Poller::new(config.events_per_turn)?;
+        let now = sys.now();
+        Ok(Core {
+            sys,
+            config,
+            slots: Slab::new(),
+            generations: Generations::new(),
+            now,
+            tick: 0,
+            start: now,
+            timers: Wheel::with_capacity(0),
+            own_timers: Chain::default(),
+            ready: VecDeque::new(),
+            dirty: Vec::new(),
+            dead: Vec::new(),
+            signals: VecDeque::new(),
+            groups: Groups::default(),
+            spare_outputs: Vec::new(),
+            spare_tails: Vec::new(),
+            current: None,
+            starved: Vec::new(),
+            stopping: Stopping::No,
+            streams: 0,
+        })
+    }
+
+    /// Reads the clock for this turn.
+    pub(crate) fn read_clock(&mut self) {
+        self.now = self.sys.now();
+        self.tick = crate::timer::ticks_floor(self.now.saturating_duration_since(self.start));
+    }
+
+    /// The tick at which `after` from now is due, rounded up so that nothing is early.
+    pub(crate) fn tick_after(&self, after: Duration) -> u64 {
+        crate::timer::deadline_after(self.now.saturating_duration_since(self.start), after)
+    }
+
+    /// The same for a delay that the user counts from this very moment: the turn's time may be a
+    /// long callback ago, and a timer reckoned from it would be early.
+    pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
+        let now = self.sys.now();
+        crate::timer::deadline_after(now.saturating_duration_since(self.start), after)
+    }
+
+    /// When tick `tick` begins.
+    pub(crate) fn instant_of(&self, tick: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_millis(tick))
+    }
+
+    // ---- tokens ----
+
+    /// Gives `entity` a token.
+    pub(crate) fn insert(&mut self, entity: Entity) -> io::Result<Token> {
+        let vacant = self.slots.vacant_entry();
+        let generation = self.generations.next();
+        let token = Token::new(vacant.key(), generation).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::OutOfMemory, "more sockets than tokens can name")
+        })?;
+        if matches!(entity, Entity::Stream(_)) {
+            self.streams += 1;
+        }
+        vacant.insert(Slot { generation, entity });
+        Ok(token)
+    }
+
+    pub(crate) fn remove(&mut self, token: Token) -> Option<Entity> {
+        self.entity(token)?;
+        let entity = self.slots.remove(token.index()).entity;
+        if matches!(entity, Entity::Stream(_)) {
+            self.streams -= 1;
+        }
+        Some(entity)
+    }
+
+    pub(crate) fn entity(&self, token: Token) -> Option<&Entity> {
+        let slot = self.slots.get(token.index())?;
+        (slot.generation == token.generation()).then_some(&slot.entity)
+    }
+
+    pub(crate) fn entity_mut(&mut self, token: Token) -> Option<&mut Entity> {
+        let slot = self.slots.get_mut(token.index())?;
+        (slot.generation == token.generation()).then_some(&mut slot.entity)
+    }
+
+    pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
+        match self.entity(token)? {
+            Entity::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self, token: Token) -> Option<&mut Stream> {
+        match self.entity_mut(token)? {
+            Entity::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn listener_mut(&mut self, token: Token) -> Option<&mut ListeningSockets> {
+        match self.entity_mut(token)? {
+            Entity::Listener(listener) => Some(listener),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn datagram(&self, token: Token) -> Option<&DatagramSocket> {
+        match self.entity(token)? {
+            Entity::Datagram(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSocket> {
+        match self.entity_mut(token)? {
+            Entity::Datagram(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// All tokens that name something now.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        self.slots.iter().filter_map(|(index, slot)| Token::new(index, slot.generation)).collect()
+    }
+
+    // ---- lists of work ----
+
+    /// Notes that a connection has something to do that no event will announce.
+    pub(crate) fn make_ready(&mut self, token: Token) {
+        if let Some(stream) = self.stream_mut(token) {
+            if std::mem::replace(&mut stream.in_ready, true) {
+                return;
+            }
+        }
+        self.ready.push_back(token);
+    }
+
+    /// Whether anything is left that must not wait for an event.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty()
+            || !self.dirty.is_empty()
+            || !self.dead.is_empty()
+            || !self.signals.is_empty()
+            || self.groups.has_pending()
+    }
+
+    // ---- reading on and off ----
+
+    /// Whether input may be read and offered now: not paused by the handler, and the queue that
+    /// paces it is not full. For a linked connection that is the partner's queue *instead of* its
+    /// own (with both, two full directions would wait for each other forever).
+    pub(crate) fn may_read(&self, token: Token) -> bool {
+        let Some(stream) = self.stream(token) else { return false };
+        match stream.phase {
+            crate::connection::Phase::Open => {
+                let held_back = match stream.link() {
+                    Some(partner) => self.stream(partner).is_some_and(|p| p.over_high),
+                    None => stream.over_high && stream.options().auto_pause,
+                };
+                !stream.paused && !held_back
+            }
+            // What a dying or handshaking connection brings is always looked at.
+            _ => true,
+        }
+    }
+
+    pub(crate) fn set_paused(&mut self, token: Token, paused: bool) {
+        if let Some(stream) = self.stream_mut(token) {
+            let resumed = stream.paused && !paused;
+            stream.paused = paused;
+            if resumed {
+                stream.fresh = true;
+                self.make_ready(token);
+            }
+        }
+    }
+
+    /// Pairs two connections: each one's reads wait for the other's queue. `false` if one is gone.
+    pub(crate) fn link(&mut self, a: Token, b: Token) -> bool {
+        if a == b || !self.is_alive(a) || !self.is_alive(b) {
+            return false;
+        }
+        for (one, other) in [(a, b), (b, a)] {
+            self.unlink(one);
+            if let Some(stream) = self.stream_mut(one) {
+                stream.extra_mut().link = Some(other);
+            }
+            self.make_ready(one);
+        }
+        true
+    }
+
+    /// Takes a pair apart; each one's own queue paces it again.
+    pub(crate) fn unlink(&mut self, token: Token) {
+        let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
+        let Some(partner) = extra.link.take() else { return };
+        if let Some(extra) = self.stream_mut(partner).and_then(|s| s.extra.as_mut()) {
+            extra.link = None;
+            self.make_ready(partner);
+        }
+        self.make_ready(token);
+    }
+
+    fn is_alive(&self, token: Token) -> bool {
+        self.stream(token).is_some_and(|s| s.phase != crate::connection::Phase::Dead)
+    }
+
+    // ---- buffers for reuse ----
+
+    pub(crate) fn spare_output(spares: &mut Vec<Box<Output>>) -> Box<Output> {
+        spares.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn recycle_output(&mut self, mut output: Box<Output>) {
+        if self.spare_outputs.len() < SPARES {
+            output.clear();
+            self.spare_outputs.push(output);
+        }
+    }
+
+    /// Keeps what a handler left unread.
+    pub(crate) fn stash_input(&mut self, token: Token, rest: &[u8]) {
+        let spare = self.spare_tails.pop();
+        if let Some(stream) = self.stream_mut(token) {
+            let tail = stream.input.get_or_insert_with(|| spare.unwrap_or_default());
+            tail.push(rest);
+        }
+    }
+
+    pub(crate) fn recycle_tail(&mut self, mut tail: Box<Tail>) {
+        if self.spare_tails.len() < SPARES && tail.capacity() <= KEPT_CAPACITY {
+            tail.clear();
+            self.spare_tails.push(tail);
+        }
+    }
+}

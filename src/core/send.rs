@@ -1,0 +1,284 @@
+//! Output: queued, written, counted against its marks.
+
+use std::io;
+use std::sync::Arc;
+
+use super::Core;
+use crate::connection::{Phase, Stream, WriteSide};
+use crate::error::{CloseReason, Limit};
+use crate::layer::{Kind, LayerError};
+use crate::options::Overflow;
+use crate::sys;
+use crate::token::Token;
+
+/// From this size on a message is written at once from the sender's own bytes, if nothing waits
+/// before it: the copy would cost more than the system calls that coalescing could save.
+const DIRECT: usize = 16 * 1024;
+
+/// What became of a message that was sent.
+///
+/// A plain status and not a `Result`, so that a `?` on somebody else's connection cannot end one's
+/// own. Ignoring it is fine where losing the peer is: whatever goes wrong, that connection's own
+/// handler is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SendStatus {
+    /// Queued (or written already).
+    Queued,
+    /// Queued, and the queue is above its high mark now: a sender that can wait should, until
+    /// `on_drain`.
+    AboveHigh,
+    /// Refused as a whole: the queue's hard cap would be exceeded. What becomes of the connection
+    /// is up to its [`Overflow`] policy.
+    Full,
+    /// There is nothing to send to: the connection is gone, closing, or its write side has ended;
+    /// or the token names something that does not take this kind of message.
+    Gone,
+}
+
+impl SendStatus {
+    /// Whether the message was accepted.
+    pub fn is_accepted(self) -> bool {
+        matches!(self, SendStatus::Queued | SendStatus::AboveHigh)
+    }
+}
+
+impl Core {
+    pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
+        let Some(stream) = self.stream_mut(token) else { return self.send_elsewhere(token, bytes) };
+        if !stream.accepts_output() {
+            return SendStatus::Gone;
+        }
+        if stream.queued() + bytes.len() > stream.options().output_cap {
+            return self.overflow(token);
+        }
+        if stream.wire().is_some() {
+            return self.send_encoded(token, bytes, kind);
+        }
+        let mut rest = bytes;
+        if bytes.len() >= DIRECT && stream.output.is_none() && stream.writable && stream.is_open() {
+            match write_some(stream, bytes) {
+                Ok(written) => rest = &bytes[written..],
+                Err(e) => {
+                    self.write_failed(token, e);
+                    return SendStatus::Gone;
+                }
+            }
+        }
+        if rest.is_empty() {
+            return SendStatus::Queued;
+        }
+        self.output_of(token, |output| output.push(rest));
+        self.queued_more(token)
+    }
+
+    /// Like [`send`](Self::send), for bytes that are shared: they are queued by reference.
+    pub(crate) fn send_shared(&mut self, token: Token, bytes: &Arc<[u8]>) -> SendStatus {
+        let plain = self.stream(token).is_some_and(|s| s.wire().is_none());
+        if !plain || bytes.len() < DIRECT {
+            return self.send(token, bytes, Kind::Default);
+        }
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
+        let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
+        if !stream.accepts_output() {
+            return SendStatus::Gone;
+        }
+        if stream.queued() + bytes.len() > stream.options().output_cap {
+            return self.overflow(token);
+        }
+        self.output_of(token, |output| output.push_shared(Arc::clone(bytes), 0));
+        self.queued_more(token)
+    }
+
+    pub(crate) fn send_encoded(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
+        let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
+        let open = stream.phase == Phase::Open;
+        let Some(wire) = stream.wire_mut() else { return SendStatus::Gone };
+        if !open || !wire.layer.is_ready() {
+            wire.waiting_bytes += bytes.len();
+            wire.waiting.push((kind, bytes.to_vec()));
+            return SendStatus::Queued;
+        }
+        match self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
+            Ok(()) => self.queued_more(token),
+            Err(e) => {
+                self.fail(token, CloseReason::Layer(e));
+                SendStatus::Gone
+            }
+        }
+    }
+
+    /// Lets a connection's layer append to its output queue.
+    pub(crate) fn encode(
+        &mut self,
+        token: Token,
+        write: impl FnOnce(&mut dyn crate::layer::Layer, &mut Vec<u8>) -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        let tick = self.tick;
+        let Core { slots, spare_outputs, .. } = self;
+        let Some(slot) = slots.get_mut(token.index()) else { return Ok(()) };
+        let super::Entity::Stream(stream) = &mut slot.entity else { return Ok(()) };
+        let Stream { extra, output, .. } = stream;
+        let Some(wire) = extra.as_mut().and_then(|e| e.wire.as_mut()) else { return Ok(()) };
+        let output = output.get_or_insert_with(|| {
+            let mut output = Core::spare_output(spare_outputs);
+            output.progress = tick;
+            output
+        });
+        output.push_with(|buffer| write(&mut *wire.layer, buffer))
+    }
+
+    /// Appends bytes that are in wire form already: what a layer answers.
+    pub(crate) fn push_raw(&mut self, token: Token, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.output_of(token, |output| output.push(bytes));
+            self.mark_dirty(token);
+        }
+    }
+
+    /// Gives `with` the connection's queue, making it one if it has none.
+    pub(crate) fn output_of(
+        &mut self,
+        token: Token,
+        with: impl FnOnce(&mut crate::connection::Output),
+    ) {
+        let tick = self.tick;
+        let Core { slots, spare_outputs, .. } = self;
+        let Some(slot) = slots.get_mut(token.index()) else { return };
+        let super::Entity::Stream(stream) = &mut slot.entity else { return };
+        with(stream.output.get_or_insert_with(|| {
+            let mut output = Core::spare_output(spare_outputs);
+            output.progress = tick;
+            output
+        }));
+    }
+
+    /// After something was queued: the marks, and who flushes it.
+    pub(crate) fn queued_more(&mut self, token: Token) -> SendStatus {
+        self.mark_dirty(token);
+        let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
+        if stream.queued() > stream.options().high_mark {
+            stream.over_high = true;
+            SendStatus::AboveHigh
+        } else {
+            SendStatus::Queued
+        }
+    }
+
+    /// A connection's own replies are flushed when its callback returns (latency); what others
+    /// send to it, at the end of the turn (many small messages leave in one system call).
+    pub(crate) fn mark_dirty(&mut self, token: Token) {
+        if self.current == Some(token) {
+            return;
+        }
+        if let Some(stream) = self.stream_mut(token) {
+            if !std::mem::replace(&mut stream.in_dirty, true) {
+                self.dirty.push(token);
+            }
+        }
+    }
+
+    /// The hard cap would be exceeded.
+    pub(crate) fn overflow(&mut self, token: Token) -> SendStatus {
+        let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
+        let cap = stream.options().output_cap;
+        match stream.options().overflow {
+            // The queue may be empty: one message larger than the cap. Nobody would ever be told
+            // to go on then, so that only a queue above its high mark owes an `on_drain`.
+            Overflow::Drop => stream.over_high |= stream.queued() > stream.options().high_mark,
+            Overflow::Close => {
+                self.fail(token, CloseReason::LimitExceeded(Limit::QueuedOutput, cap));
+            }
+        }
+        SendStatus::Full
+    }
+
+    /// Writes what is queued, as far as the system takes it, and does what was waiting for that:
+    /// the end of the write side, reads that were paused, `on_drain`.
+    pub(crate) fn flush(&mut self, token: Token) {
+        let tick = self.tick;
+        let Some(stream) = self.stream_mut(token) else { return };
+        if matches!(stream.phase, Phase::Connecting | Phase::Failing | Phase::Dead) {
+            return;
+        }
+        let Stream { output, socket, writable, clock, phase, .. } = stream;
+        if let Some(output) = output {
+            while *writable && !output.is_empty() {
+                match output.write_to(socket) {
+                    Ok((written, all)) => {
+                        output.progress = tick;
+                        if *phase == Phase::Open {
+                            *clock = tick;
+                        }
+                        if written == 0 {
+                            return self.write_failed(token, io::ErrorKind::WriteZero.into());
+                        }
+                        *writable = all || !sys::SHORT_IO_DRAINS;
+                    }
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => *writable = false,
+                    Err(e) => return self.write_failed(token, e),
+                }
+            }
+        }
+        self.flushed(token);
+    }
+
+    fn flushed(&mut self, token: Token) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.output.as_ref().is_some_and(|output| output.is_empty()) {
+            stream.stall_watched = false;
+            if let Some(output) = stream.output.take() {
+                self.recycle_output(output);
+            }
+        } else if stream.output.is_some() && !stream.stall_watched {
+            stream.stall_watched = true;
+            self.watch(token);
+        }
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.over_high && stream.queued() <= stream.options().low_mark {
+            stream.over_high = false;
+            stream.drained = true;
+            let partner = stream.link();
+            self.make_ready(token);
+            if let Some(partner) = partner {
+                self.make_ready(partner);
+            }
+        }
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.output.is_none() && stream.write == WriteSide::Ending {
+            self.end_write(token);
+        }
+    }
+
+    /// The socket takes nothing any more. What it still hands out is offered before the end.
+    pub(crate) fn write_failed(&mut self, token: Token, error: io::Error) {
+        self.fail_after_input(token, CloseReason::Io(error));
+    }
+}
+
+/// One direct write of the user's own bytes; `WouldBlock` counts as nothing written.
+fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
+    let mut written = 0;
+    while written < bytes.len() {
+        match stream.socket.write(&bytes[written..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => {
+                written += n;
+                if written < bytes.len() && sys::SHORT_IO_DRAINS {
+                    stream.writable = false;
+                    break;
+                }
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                stream.writable = false;
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(written)
+}

@@ -1,0 +1,163 @@
+//! Sockets and the poll; layers that come late; the end of all.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Core, Entity, Stopping};
+use crate::connection::{Phase, Wire};
+use crate::error::CloseReason;
+use crate::layer::{Layer, LayerError, Then};
+use crate::sys;
+use crate::token::Token;
+
+impl Core {
+    pub(crate) fn register_stream(&mut self, token: Token) -> io::Result<()> {
+        let Core { sys, slots, .. } = self;
+        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+            Some(Entity::Stream(s)) => s.socket.register(sys.registry(), token.to_usize()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn register_datagram(&mut self, token: Token) -> io::Result<()> {
+        let Core { sys, slots, .. } = self;
+        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+            Some(Entity::Datagram(d)) => d.socket.register(sys.registry(), token.to_usize()),
+            _ => Ok(()),
+        }
+    }
+
+    /// A UDP socket reported an error; it has to stay in the poll.
+    pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
+        let Core { sys, slots, .. } = self;
+        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+            Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives a connecting stream another socket, for the next address.
+    pub(crate) fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
+        let Core { sys, slots, .. } = self;
+        if let Some(Entity::Stream(s)) = slots.get_mut(token.index()).map(|s| &mut s.entity) {
+            s.socket.deregister(sys.registry(), true);
+            s.socket = socket;
+            s.writable = false;
+        }
+        self.register_stream(token)
+    }
+
+    /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
+    pub(crate) fn release(&mut self, token: Token) {
+        let Some(entity) = self.remove(token) else { return };
+        let registry = self.sys.registry();
+        match entity {
+            Entity::Stream(mut s) => {
+                let own = !s.adopted;
+                s.socket.deregister(registry, own);
+                if let Some(output) = s.output.take() {
+                    self.recycle_output(output);
+                }
+                if let Some(tail) = s.input.take() {
+                    self.recycle_tail(tail);
+                }
+            }
+            Entity::Listener(mut l) => {
+                for socket in &mut l.sockets {
+                    socket.deregister(registry);
+                }
+            }
+            Entity::Datagram(mut d) => d.socket.deregister(registry),
+            // The source lives with its callback, which has taken it out already.
+            Entity::Source(_) => {}
+        }
+        // A descriptor is free: whoever waited for one tries again.
+        for listener in std::mem::take(&mut self.starved) {
+            self.make_ready(listener);
+        }
+    }
+
+    /// What was sent before the layers were ready is encoded now.
+    pub(crate) fn encode_waiting(&mut self, token: Token) {
+        let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
+        let waiting = std::mem::take(&mut wire.waiting);
+        wire.waiting_bytes = 0;
+        for (kind, bytes) in waiting {
+            if let Err(e) = self.encode(token, |layer, buffer| layer.encode(&bytes, kind, buffer)) {
+                return self.fail(token, CloseReason::Layer(e));
+            }
+        }
+        self.queued_more(token);
+    }
+
+    /// Puts a layer beneath those a connection has.
+    pub(crate) fn start_layer(&mut self, token: Token, mut layer: Box<dyn Layer>) -> bool {
+        let Some(stream) = self.stream_mut(token) else { return false };
+        if stream.phase != Phase::Open {
+            return false;
+        }
+        let mut opening = Vec::new();
+        if let Err(e) = layer.start(&mut opening) {
+            self.fail(token, CloseReason::Layer(e));
+            return false;
+        }
+        let unread = stream.input.take();
+        let extra = stream.extra_mut();
+        let mut wire = match extra.wire.take() {
+            Some(Wire { layer: running, undecoded, .. }) => {
+                let mut wire = Wire::new(Box::new(Then::beneath(layer, running)));
+                wire.undecoded = undecoded;
+                wire
+            }
+            None => Wire::new(layer),
+        };
+        // What the handler left of the old format belongs to the new one.
+        if let Some(tail) = &unread {
+            wire.undecoded.push(tail.unread());
+        }
+        wire.pull = true;
+        extra.wire = Some(wire);
+        if let Some(tail) = unread {
+            self.recycle_tail(tail);
+        }
+        self.push_raw(token, &opening);
+        self.make_ready(token);
+        true
+    }
+
+    /// Bytes a handler left of a plain stream and then put a layer on it: they belong to the layer.
+    pub(crate) fn unread_to_new_layer(&mut self, token: Token) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        if stream.wire().is_none() {
+            return;
+        }
+        let Some(tail) = stream.input.take() else { return };
+        if let Some(wire) = stream.wire_mut() {
+            wire.undecoded.push(tail.unread());
+        }
+        self.recycle_tail(tail);
+    }
+
+    /// A layer gave up. What it had to say about that leaves before the connection ends, and input
+    /// is discarded as in every graceful close, so that no reset destroys it.
+    pub(crate) fn close_for_layer(&mut self, token: Token, error: LayerError) {
+        let Some(stream) = self.stream_mut(token) else { return };
+        if let Some(wire) = stream.wire_mut() {
+            wire.ended = true;
+        }
+        if stream.phase == Phase::Handshaking {
+            stream.phase = Phase::Open;
+        }
+        self.close(token, Some(CloseReason::Layer(error)));
+    }
+
+    /// Closes the listeners; the connections run to their ends, or to the deadline.
+    pub(crate) fn start_shutdown(&mut self, grace: Duration) {
+        self.stopping = Stopping::Draining(self.tick_after(grace));
+        for token in self.tokens() {
+            if matches!(self.entity(token), Some(Entity::Listener(_))) {
+                self.close(token, None);
+            }
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! UDP sockets: how they are made, and the core's side of one.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+use crate::address::{Address, Resolved};
+use crate::core::{Core, SendStatus};
+use crate::error::Error;
+use crate::handler::DatagramError;
+use crate::socket_options::SocketOptions;
+use crate::sys;
+use crate::timer::Chain;
+use crate::token::Token;
+
+/// How many errors wait for the handler; more are counted in the log and dropped.
+const ERRORS_KEPT: usize = 64;
+
+/// Where to bind a UDP socket, and how.
+///
+/// An address alone will do (`net.bind_udp("127.0.0.1:8888", handler)`).
+#[derive(Debug)]
+#[must_use]
+pub struct Udp {
+    address: Resolved,
+    peer: Option<Resolved>,
+    adopted: Option<io::Result<sys::Datagram>>,
+    options: SocketOptions,
+    reuse_address: bool,
+    queue_cap: usize,
+}
+
+impl Udp {
+    /// A socket bound to the first address that `addr` stands for.
+    pub fn bind<A: ToSocketAddrs + fmt::Debug>(addr: A) -> Self {
+        Udp {
+            address: Resolved::ip(&addr),
+            peer: None,
+            adopted: None,
+            options: SocketOptions::default(),
+            reuse_address: false,
+            queue_cap: 256 * 1024,
+        }
+    }
+
+    /// A socket that exists already. It is taken over whole.
+    pub fn adopt(socket: std::net::UdpSocket) -> Self {
+        let mut udp = Udp::bind("0.0.0.0:0");
+        udp.adopted = Some(sys::adopt_udp(socket));
+        udp
+    }
+
+    /// Connects it: it receives from this peer alone, and `send` sends to it (udp(7)). ICMP errors
+    /// are reported reliably on connected sockets only.
+    pub fn connect<A: ToSocketAddrs + fmt::Debug>(mut self, peer: A) -> Self {
+        self.peer = Some(Resolved::ip(&peer));
+        self
+    }
+
+    /// The socket's own options.
+    pub fn options(mut self, options: SocketOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// `SO_REUSEADDR`: several sockets may bind the same multicast group and port. Default false.
+    pub fn reuse_address(mut self, on: bool) -> Self {
+        self.reuse_address = on;
+        self
+    }
+
+    /// How many bytes of datagrams may wait when the system takes no more; what would go over it
+    /// is dropped, whole, with [`SendStatus::Full`]. Default 256 KiB.
+    pub fn queue_cap(mut self, bytes: usize) -> Self {
+        self.queue_cap = bytes;
+        self
+    }
+
+    pub(crate) fn open(self) -> Result<DatagramSocket, Error> {
+        let socket = match self.adopted {
+            Some(adopted) => adopted.map_err(|e| Error::new("cannot adopt the UDP socket", e))?,
+            None => {
+                let address = first_ip(self.address)?;
+                let peer = self.peer.map(first_ip).transpose()?;
+                sys::bind_udp(address, peer, self.reuse_address, &self.options).map_err(|e| {
+                    let to = peer.map_or(String::new(), |peer| format!(", connected to {peer}"));
+                    Error::new(format!("cannot bind UDP {address}{to}"), e)
+                })?
+            }
+        };
+        Ok(DatagramSocket::new(socket, self.queue_cap))
+    }
+}
+
+fn first_ip(resolved: Resolved) -> Result<SocketAddr, Error> {
+    let addresses = resolved.into_addresses()?;
+    addresses.first().and_then(Address::ip).ok_or_else(|| {
+        Error::new("cannot bind UDP", io::Error::new(io::ErrorKind::NotFound, "no IP address"))
+    })
+}
+
+impl From<&str> for Udp {
+    fn from(addr: &str) -> Self {
+        Udp::bind(addr)
+    }
+}
+
+impl From<String> for Udp {
+    fn from(addr: String) -> Self {
+        Udp::bind(addr.as_str())
+    }
+}
+
+impl From<&String> for Udp {
+    fn from(addr: &String) -> Self {
+        Udp::bind(addr.as_str())
+    }
+}
+
+impl From<SocketAddr> for Udp {
+    fn from(addr: SocketAddr) -> Self {
+        Udp::bind(addr)
+    }
+}
+
+/// Which interface a multicast group is joined on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Interface {
+    /// The one the system's routes choose.
+    #[default]
+    Default,
+    /// The one with this address, for IPv4 groups.
+    V4(Ipv4Addr),
+    /// The one with this index (if_nametoindex(3)), for IPv6 groups.
+    Index(u32),
+}
+
+/// The core's side of a UDP socket.
+#[derive(Debug)]
+pub(crate) struct DatagramSocket {
+    pub(crate) socket: sys::Datagram,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// Datagrams that wait: their bytes one after the other, and where each goes and how long it is.
+    bytes: Vec<u8>,
+    waiting: VecDeque<(Option<SocketAddr>, usize)>,
+    cap: usize,
+    /// The system took no more at some point since the queue was last empty.
+    blocked: bool,
+    /// `on_drain` is owed.
+    pub(crate) drained: bool,
+    pub(crate) errors: VecDeque<DatagramError>,
+    pub(crate) timers: Chain,
+    /// `on_open` has been called.
+    pub(crate) opened: bool,
+    in_dirty: bool,
+    pub(crate) dead: bool,
+}
+
+impl DatagramSocket {
+    fn new(socket: sys::Datagram, cap: usize) -> Self {
+        DatagramSocket {
+            socket,
+            readable: false,
+            writable: true,
+            bytes: Vec::new(),
+            waiting: VecDeque::new(),
+            cap,
+            blocked: false,
+            drained: false,
+            errors: VecDeque::new(),
+            timers: Chain::default(),
+            opened: false,
+            in_dirty: false,
+            dead: false,
+        }
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn report(&mut self, error: DatagramError) {
+        if self.errors.len() < ERRORS_KEPT {
+            self.errors.push_back(error);
+        } else {
+            log::debug!("more errors on a UDP socket than its handler takes: {error}");
+        }
+    }
+
+    /// Sends what waits, as far as the system takes it.
+    pub(crate) fn flush(&mut self) {
+        let mut done = 0;
+        // An error that was pending belongs to an earlier datagram, and the system has not even
+        // looked at this one: each is tried twice.
+        let mut tried = false;
+        while let Some(&(to, len)) = self.waiting.front() {
+            if !self.writable {
+                break;
+            }
+            let datagram = &self.bytes[done..done + len];
+            let sent = match to {
+                Some(to) => self.socket.send_to(datagram, to),
+                None => self.socket.send(datagram),
+            };
+            match sent {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    self.blocked = true;
+                    break;
+                }
+                Err(error) => {
+                    let pending = error.kind() == io::ErrorKind::ConnectionRefused;
+                    self.report(DatagramError { error, to: if pending { None } else { to } });
+                    if pending && !tried {
+                        tried = true;
+                        continue;
+                    }
+                }
+                Ok(_) => {}
+            }
+            tried = false;
+            done += len;
+            self.waiting.pop_front();
+        }
+        self.bytes.drain(..done);
+        if self.waiting.is_empty() {
+            self.drained |= std::mem::take(&mut self.blocked);
+        }
+    }
+}
+
+impl Core {
+    /// Queues a datagram; it leaves when the callback returns, or at the end of the turn.
+    pub(crate) fn send_datagram(
+        &mut self,
+        token: Token,
+        to: Option<SocketAddr>,
+        bytes: &[u8],
+    ) -> SendStatus {
+        let current = self.current == Some(token);
+        let Some(socket) = self.datagram_mut(token) else { return SendStatus::Gone };
+        if socket.dead {
+            return SendStatus::Gone;
+        }
+        if socket.bytes.len() + bytes.len() > socket.cap {
+            return SendStatus::Full;
+        }
+        socket.bytes.extend_from_slice(bytes);
+        socket.waiting.push_back((to, bytes.len()));
+        if !current && !std::mem::replace(&mut socket.in_dirty, true) {
+            self.dirty.push(token);
+        }
+        SendStatus::Queued
+    }
+
+    /// A `send` to something that is no stream.
+    pub(crate) fn send_elsewhere(&mut self, token: Token, bytes: &[u8]) -> SendStatus {
+        self.send_datagram(token, None, bytes)
+    }
+
+    pub(crate) fn flush_datagrams(&mut self, token: Token) {
+        let Some(socket) = self.datagram_mut(token) else { return };
+        socket.in_dirty = false;
+        if socket.dead {
+            return;
+        }
+        socket.flush();
+        if socket.drained || !socket.errors.is_empty() {
+            self.make_ready(token);
+        }
+    }
+
+    /// Joins or leaves a multicast group.
+    pub(crate) fn multicast(
+        &mut self,
+        token: Token,
+        group: IpAddr,
+        interface: Interface,
+        join: bool,
+    ) -> Result<(), Error> {
+        let what = || format!("cannot {} {group}", if join { "join" } else { "leave" });
+        let Some(socket) = self.datagram(token) else {
+            let gone = io::Error::new(io::ErrorKind::NotFound, "the token names no UDP socket");
+            return Err(Error::new(what(), gone));
+        };
+        let options = socket.socket.options();
+        let result = match (group, interface) {
+            (IpAddr::V4(group), Interface::V4(local)) if join => {
+                options.join_multicast_v4(&group, &local)
+            }
+            (IpAddr::V4(group), Interface::V4(local)) => options.leave_multicast_v4(&group, &local),
+            (IpAddr::V4(group), Interface::Default) if join => {
+                options.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)
+            }
+            (IpAddr::V4(group), Interface::Default) => {
+                options.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)
+            }
+            (IpAddr::V6(group), Interface::Index(index)) if join => {
+                options.join_multicast_v6(&group, index)
+            }
+            (IpAddr::V6(group), Interface::Index(index)) => {
+                options.leave_multicast_v6(&group, index)
+            }
+            (IpAddr::V6(group), Interface::Default) if join => options.join_multicast_v6(&group, 0),
+            (IpAddr::V6(group), Interface::Default) => options.leave_multicast_v6(&group, 0),
+            (IpAddr::V4(_), Interface::Index(_)) | (IpAddr::V6(_), Interface::V4(_)) => {
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the interface must be an address for an IPv4 group, an index for an IPv6 one",
+                ))
+            }
+        };
+        result.map_err(|e| Error::new(what(), e))
+    }
+}

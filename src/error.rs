@@ -1,0 +1,217 @@
+//! What can go wrong, and why a connection ended.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+
+use crate::layer::LayerError;
+
+/// Any error a callback may return with `?`.
+pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What a callback returns: an error closes the callback's own connection, with the error as the
+/// source of its [`CloseReason::Handler`].
+pub type HandlerResult = Result<(), BoxError>;
+
+/// Why something could not be set up: a listener, a connection, a datagram socket, the reactor.
+///
+/// Its text is one line that says what was tried, with which address, and what the system answered.
+#[derive(Debug)]
+pub struct Error {
+    what: String,
+    source: io::Error,
+}
+
+impl Error {
+    pub(crate) fn new(what: impl Into<String>, source: io::Error) -> Self {
+        Error { what: what.into(), source }
+    }
+
+    /// The kind of the system's answer: `AddrInUse`, `PermissionDenied` and so on.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
+
+    /// The system's answer.
+    pub fn io(&self) -> &io::Error {
+        &self.source
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.source)?;
+        match self.source.kind() {
+            io::ErrorKind::AddrInUse => {
+                f.write_str("; another socket holds it: choose another port or end that program")
+            }
+            io::ErrorKind::PermissionDenied => {
+                f.write_str("; ports below 1024 and some paths need privileges")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&self.source)
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        io::Error::new(error.source.kind(), error.to_string())
+    }
+}
+
+/// Which clock ran out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Deadline {
+    /// The connection did not stand in time ([`StreamOptions::connect_timeout`]).
+    ///
+    /// [`StreamOptions::connect_timeout`]: crate::StreamOptions::connect_timeout
+    Connect,
+    /// The layers' handshakes were not done in time ([`StreamOptions::handshake_timeout`]).
+    ///
+    /// [`StreamOptions::handshake_timeout`]: crate::StreamOptions::handshake_timeout
+    Handshake,
+    /// No byte moved in either direction for too long ([`StreamOptions::idle_timeout`]).
+    ///
+    /// [`StreamOptions::idle_timeout`]: crate::StreamOptions::idle_timeout
+    Idle,
+    /// Output was queued and the peer took none of it for too long
+    /// ([`StreamOptions::stall_timeout`]).
+    ///
+    /// [`StreamOptions::stall_timeout`]: crate::StreamOptions::stall_timeout
+    Stall,
+    /// A graceful close could not flush in time ([`StreamOptions::close_timeout`]).
+    ///
+    /// [`StreamOptions::close_timeout`]: crate::StreamOptions::close_timeout
+    Close,
+    /// The time that [`Net::shutdown`](crate::Net::shutdown) gave was up.
+    Shutdown,
+}
+
+/// Which limit was exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Limit {
+    /// More unread input than [`StreamOptions::unread_limit`](crate::StreamOptions::unread_limit).
+    UnreadInput,
+    /// More queued output than [`StreamOptions::output_cap`](crate::StreamOptions::output_cap).
+    QueuedOutput,
+    /// More handshake bytes than
+    /// [`StreamOptions::handshake_limit`](crate::StreamOptions::handshake_limit).
+    Handshake,
+}
+
+/// Why a connection ended.
+#[derive(Debug)]
+pub enum CloseReason {
+    /// Both directions ended in order: the peer ended its side, and this side closed or ended its.
+    Finished,
+    /// This side closed it (`close`), and what was queued has been flushed.
+    Closed,
+    /// This side aborted it (`abort`).
+    Aborted,
+    /// It was closed or aborted before it stood.
+    Cancelled,
+    /// The peer could not be reached: refused, unreachable, no address. The last error, where
+    /// several addresses were tried.
+    ConnectFailed(io::Error),
+    /// The peer reset the connection, or the socket failed.
+    Io(io::Error),
+    /// A deadline passed.
+    TimedOut(Deadline),
+    /// A limit was exceeded; the number is the limit, in bytes.
+    LimitExceeded(Limit, usize),
+    /// The handler returned this error.
+    Handler(BoxError),
+    /// The handler panicked; the text is the panic's message where it had one.
+    Panicked(String),
+    /// A wire layer gave up: the peer broke the format, or a handshake failed.
+    Layer(LayerError),
+    /// The reactor was dropped.
+    ReactorGone,
+}
+
+impl CloseReason {
+    /// Whether the connection ended as its users meant it to.
+    pub fn is_orderly(&self) -> bool {
+        matches!(self, CloseReason::Finished | CloseReason::Closed)
+    }
+}
+
+impl fmt::Display for Deadline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Deadline::Connect => "the connection did not stand in time",
+            Deadline::Handshake => "the handshake was not done in time",
+            Deadline::Idle => "no byte moved for too long",
+            Deadline::Stall => "the peer took no output for too long",
+            Deadline::Close => "what was queued could not be flushed in time",
+            Deadline::Shutdown => "the time for the shutdown was up",
+        })
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Limit::UnreadInput => "unread input",
+            Limit::QueuedOutput => "queued output",
+            Limit::Handshake => "handshake",
+        })
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CloseReason::Finished => f.write_str("both sides ended"),
+            CloseReason::Closed => f.write_str("closed"),
+            CloseReason::Aborted => f.write_str("aborted"),
+            CloseReason::Cancelled => f.write_str("cancelled before it stood"),
+            CloseReason::ConnectFailed(e) => write!(f, "cannot connect: {e}"),
+            CloseReason::Io(e) => write!(f, "{e}"),
+            CloseReason::TimedOut(which) => write!(f, "timed out: {which}"),
+            CloseReason::LimitExceeded(which, limit) => {
+                write!(f, "more {which} than the limit of {limit} bytes")
+            }
+            CloseReason::Handler(e) => write!(f, "{e}"),
+            CloseReason::Panicked(text) => write!(f, "the handler panicked: {text}"),
+            CloseReason::Layer(e) => write!(f, "{e}"),
+            CloseReason::ReactorGone => f.write_str("the reactor was dropped"),
+        }
+    }
+}
+
+impl StdError for CloseReason {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            CloseReason::ConnectFailed(e) | CloseReason::Io(e) => Some(e),
+            CloseReason::Handler(e) => Some(&**e),
+            CloseReason::Layer(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// How a connection ended: what `on_close` is given.
+#[derive(Debug)]
+pub struct Closed {
+    /// Why.
+    pub reason: CloseReason,
+    /// How many queued bytes (as encoded for the wire) were never handed to the system. Zero after
+    /// an orderly end. What the system took may still not have reached the peer.
+    pub unsent: usize,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.unsent {
+            0 => write!(f, "{}", self.reason),
+            n => write!(f, "{} ({n} bytes unsent)", self.reason),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The traits a protocol implements.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use crate::connection::Input;
+use crate::context::Context;
+use crate::error::{Closed, HandlerResult};
+use crate::timers::Timer;
+
+/// A stream protocol: TCP or Unix sockets, with or without wire layers on them.
+///
+/// The reactor owns one value for each connection and calls it, on one thread, as things happen.
+/// Implement the callbacks the protocol needs; the others do the sensible thing.
+///
+/// # The callback grammar
+///
+/// ```text
+/// (on_open (on_data | on_drain | on_timer | on_signal)* on_eof? (on_drain | on_timer | on_signal)*)? on_close
+/// ```
+///
+/// - `on_open` means that the socket stands and every layer's handshake is done. A connection that
+///   was accepted gets its handler only then.
+/// - `on_close` is called exactly once for every connection that had `on_open`, and for every
+///   outgoing one that failed before it. Nothing is called after it.
+/// - After the handler, or anybody, called `close` or `abort`, only `on_close` follows.
+/// - No callback ever runs inside another: what a callback does to other connections is queued or
+///   written, and their handlers are called later.
+///
+/// # Errors and panics
+///
+/// A callback that returns an error closes its own connection, gracefully, with the error as the
+/// reason: what it sent before is flushed. One that panics (where panics unwind) loses its
+/// connection at once. Nothing else is touched either way; but after a panic the shared state `S`
+/// may be half-changed, as after any panic.
+///
+/// ```
+/// use tidegate::{Context, Handler, HandlerResult, Input};
+///
+/// struct Upper;
+///
+/// impl<S> Handler<S> for Upper {
+///     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
+///         let text = std::str::from_utf8(input.take_all())?; // ends this connection if it is not
+///         cx.send(text.to_uppercase());
+///         Ok(())
+///     }
+/// }
+/// ```
+pub trait Handler<S = ()> {
+    /// The connection stands and its layers are ready.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// Bytes arrived (or one message, where a layer frames). See [`Input`] for what becomes of
+    /// bytes that are not taken.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult;
+
+    /// The queue, which had been above its high mark, has fallen to its low mark: go on sending.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// The peer has ended its side; everything it sent has been offered. The default closes the
+    /// connection (after flushing); a handler that goes on sending to a half-closed peer overrides
+    /// it and closes, or ends its write side, when it is done.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_eof(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        cx.close();
+        Ok(())
+    }
+
+    /// A timer of this connection is due. It fires once, and never early.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        let _ = (cx, timer);
+        Ok(())
+    }
+
+    /// Another handler or another thread has posted a typed message to this connection.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
+        let _ = (cx, signal);
+        Ok(())
+    }
+
+    /// The connection has ended. Its token is out of its groups and refuses sends; other
+    /// connections can be used as ever.
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
+        let _ = (cx, closed);
+    }
+}
+
+impl<S> Handler<S> for Box<dyn Handler<S>> {
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        (**self).on_open(cx)
+    }
+    fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
+        (**self).on_data(cx, input)
+    }
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        (**self).on_drain(cx)
+    }
+    fn on_eof(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        (**self).on_eof(cx)
+    }
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        (**self).on_timer(cx, timer)
+    }
+    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
+        (**self).on_signal(cx, signal)
+    }
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
+        (**self).on_close(cx, closed);
+    }
+}
+
+/// A datagram protocol: one UDP socket, however many peers.
+///
+/// Streams and datagrams differ in the shape of their data, in what "end" means, in back-pressure
+/// and in addressing; that is why this is a trait of its own.
+///
+/// # The callback grammar
+///
+/// ```text
+/// on_open (on_datagram | on_error | on_drain | on_timer | on_signal)* on_close
+/// ```
+///
+/// A callback that returns an error, or panics, closes its own socket and nothing else. What the
+/// network reports (an ICMP "port unreachable", a datagram too large for the path) is told to
+/// [`on_error`](Self::on_error), and the socket lives on.
+pub trait DatagramHandler<S = ()> {
+    /// The socket is bound and registered.
+    ///
+    /// # Errors
+    /// Closes this socket, as in every callback.
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A datagram arrived. One of length zero is data like any other (RFC 768).
+    ///
+    /// # Errors
+    /// Closes this socket, as in every callback.
+    fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult;
+
+    /// The system reported an error on this socket. It lives on. The default logs it.
+    ///
+    /// # Errors
+    /// Closes this socket, as in every callback.
+    fn on_error(&mut self, cx: &mut Context<'_, S>, error: DatagramError) -> HandlerResult {
+        log::debug!("udp socket {}: {error}", cx.token());
+        Ok(())
+    }
+
+    /// Datagrams had been queued because the system took no more, and the queue is empty again.
+    ///
+    /// # Errors
+    /// Closes this socket, as in every callback.
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
+
+    /// A timer of this socket is due. It fires once, and never early.
+    ///
+    /// # Errors
+    /// Closes this socket, as in every callback.
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        let _ = (cx, timer);
+        Ok(())
+    }
+
+    /// Another handler or another thread has posted a typed message to this socket.
+    ///
+    /// # Errors
+    /// Closes this socket, as in every callback.
+    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
+        let _ = (cx, signal);
+        Ok(())
+    }
+
+    /// The socket is closed. Nothing is called after this.
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
+        let _ = (cx, closed);
+    }
+}
+
+/// A datagram that was received.
+#[derive(Debug, Clone, Copy)]
+pub struct Datagram<'a> {
+    /// Its payload; possibly empty.
+    pub bytes: &'a [u8],
+    /// Who sent it.
+    pub from: SocketAddr,
+    /// Whether it was longer than [`Config::datagram_size`](crate::Config::datagram_size) and has
+    /// been cut. The cut part is lost.
+    pub truncated: bool,
+}
+
+/// What the system reported on a datagram socket.
+#[derive(Debug)]
+pub struct DatagramError {
+    /// The error: `ConnectionRefused` for an ICMP "port unreachable" (ip(7)), `EMSGSIZE` for a
+    /// datagram that is too large.
+    pub error: io::Error,
+    /// Where the datagram was to go, if sending failed; `None` for an error that was pending on
+    /// the socket, of which the system does not say which datagram it concerns.
+    pub to: Option<SocketAddr>,
+}
+
+impl fmt::Display for DatagramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to {
+            Some(to) => write!(f, "sending to {to}: {}", self.error),
+            None => write!(f, "{}", self.error),
+        }
+    }
+}
+
+impl std::error::Error for DatagramError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// A typed message posted to a handler.
+///
+/// ```
+/// # use tidegate::Signal;
+/// struct Kick(&'static str);
+///
+/// let signal = Signal::new(Kick("too loud"));
+/// match signal.take::<Kick>() {
+///     Ok(Kick(why)) => assert_eq!(why, "too loud"),
+///     Err(other) => println!("not a kick: {other:?}"),
+/// }
+/// ```
+pub struct Signal(Box<dyn Any>);
+
+impl Signal {
+    /// Wraps a value of any type.
+    pub fn new<T: 'static>(value: T) -> Self {
+        Signal(Box::new(value))
+    }
+
+    pub(crate) fn from_box(value: Box<dyn Any>) -> Self {
+        Signal(value)
+    }
+
+    /// Whether the value is a `T`.
+    pub fn is<T: 'static>(&self) -> bool {
+        self.0.is::<T>()
+    }
+
+    /// The value, if it is a `T`.
+    ///
+    /// # Errors
+    /// It is of another type; the signal is handed back.
+    pub fn take<T: 'static>(self) -> Result<T, Signal> {
+        self.0.downcast().map(|value| *value).map_err(Signal)
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signal(..)")
+    }
+}

@@ -1,0 +1,181 @@
+//! What a connection may use: limits, deadlines, marks.
+
+use std::time::Duration;
+
+use crate::socket_options::SocketOptions;
+
+/// What happens to a message that would take a connection's queued output over its hard cap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Overflow {
+    /// The connection is closed at once, with
+    /// [`LimitExceeded`](crate::CloseReason::LimitExceeded). The default: a stream with a hole in
+    /// it is rarely of use, and a peer that reads this slowly is better off connecting again.
+    #[default]
+    Close,
+    /// The message is dropped whole, the connection lives on. For feeds where the next message
+    /// makes the last one worthless.
+    Drop,
+}
+
+/// Limits, deadlines and socket options of stream connections; for one outgoing connection or for
+/// all that a listener accepts.
+///
+/// Every limit is on by default. Methods take the value by `self` and return it, so that they chain:
+///
+/// ```
+/// use std::time::Duration;
+/// use tidegate::{SocketOptions, StreamOptions};
+///
+/// let options = StreamOptions::new()
+///     .idle_timeout(Duration::from_secs(300))
+///     .output_cap(1 << 20)
+///     .socket(SocketOptions::new().keepalive(Duration::from_secs(60)));
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone)]
+pub struct StreamOptions {
+    pub(crate) unread_limit: usize,
+    pub(crate) high_mark: usize,
+    pub(crate) low_mark: usize,
+    pub(crate) output_cap: usize,
+    pub(crate) overflow: Overflow,
+    pub(crate) auto_pause: bool,
+    pub(crate) handshake_limit: usize,
+    pub(crate) connect_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) close_timeout: Duration,
+    pub(crate) stall_timeout: Duration,
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) socket: SocketOptions,
+}
+
+impl Default for StreamOptions {
+    fn default() -> Self {
+        StreamOptions {
+            unread_limit: 256 * 1024,
+            high_mark: 64 * 1024,
+            low_mark: 16 * 1024,
+            output_cap: 4 << 20,
+            overflow: Overflow::Close,
+            auto_pause: true,
+            handshake_limit: 64 * 1024,
+            connect_timeout: Duration::from_secs(30),
+            handshake_timeout: Duration::from_secs(10),
+            close_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(60),
+            idle_timeout: None,
+            socket: SocketOptions::default(),
+        }
+    }
+}
+
+impl StreamOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many bytes a handler may leave unread before its connection is closed with
+    /// [`Limit::UnreadInput`](crate::Limit::UnreadInput). Default 256 KiB: a protocol whose
+    /// messages are larger raises it to its largest message. What arrives while reading is paused
+    /// stays in the system's buffer and does not count.
+    #[must_use]
+    pub fn unread_limit(mut self, bytes: usize) -> Self {
+        self.unread_limit = bytes.max(1);
+        self
+    }
+
+    /// The marks of the output queue, in bytes: above `high` a connection's `send` says
+    /// [`AboveHigh`](crate::SendStatus::AboveHigh) and the reactor stops reading from it; when it
+    /// falls to `low` or below, reading goes on and `on_drain` is called. Defaults 64 KiB and
+    /// 16 KiB: enough to keep a fast link busy during one turn, and little enough for ten thousand
+    /// slow readers. `low` is cut to `high`.
+    #[must_use]
+    pub fn marks(mut self, low: usize, high: usize) -> Self {
+        self.high_mark = high;
+        self.low_mark = low.min(high);
+        self
+    }
+
+    /// The hard cap of the output queue, in bytes; what would go over it is refused as a whole
+    /// with [`SendStatus::Full`](crate::SendStatus::Full), and [`Overflow`] says what becomes of
+    /// the connection. Default 4 MiB. Raise it to send larger pieces in one call; better, send
+    /// what fits and go on in `on_drain`.
+    #[must_use]
+    pub fn output_cap(mut self, bytes: usize) -> Self {
+        self.output_cap = bytes.max(1);
+        self
+    }
+
+    /// What happens at the hard cap. Default [`Overflow::Close`].
+    #[must_use]
+    pub fn overflow(mut self, policy: Overflow) -> Self {
+        self.overflow = policy;
+        self
+    }
+
+    /// Whether the reactor stops reading from the connection while its own output is above the
+    /// high mark. Default true: a peer that asks faster than it reads the answers is slowed down.
+    /// Switch it off for a protocol whose input must be read to make the peer read, and mind the
+    /// cap then.
+    #[must_use]
+    pub fn auto_pause(mut self, on: bool) -> Self {
+        self.auto_pause = on;
+        self
+    }
+
+    /// How many bytes a peer may send before the layers are ready. Default 64 KiB, more than any
+    /// honest TLS handshake with a chain of client certificates takes.
+    #[must_use]
+    pub fn handshake_limit(mut self, bytes: usize) -> Self {
+        self.handshake_limit = bytes.max(1);
+        self
+    }
+
+    /// How long connecting may take, all addresses together. Default 30 s; the system alone would
+    /// go on for two minutes and more.
+    #[must_use]
+    pub fn connect_timeout(mut self, after: Duration) -> Self {
+        self.connect_timeout = after;
+        self
+    }
+
+    /// How long the layers' handshakes may take. Default 10 s.
+    #[must_use]
+    pub fn handshake_timeout(mut self, after: Duration) -> Self {
+        self.handshake_timeout = after;
+        self
+    }
+
+    /// How long a graceful close may take: to flush what is queued, and then to wait for the peer's
+    /// end, so that no reset destroys what was flushed. Default 5 s.
+    #[must_use]
+    pub fn close_timeout(mut self, after: Duration) -> Self {
+        self.close_timeout = after;
+        self
+    }
+
+    /// How long queued output may wait without the peer taking a byte. Default 60 s. It is the
+    /// backstop for peers that never read.
+    #[must_use]
+    pub fn stall_timeout(mut self, after: Duration) -> Self {
+        self.stall_timeout = after;
+        self
+    }
+
+    /// How long a connection may be silent in both directions. Off by default: whether silence
+    /// means death only the protocol knows. It costs nothing per byte: the time of the last byte
+    /// is noted once a read, and one timer looks at it when it could be due.
+    #[must_use]
+    pub fn idle_timeout(mut self, after: Duration) -> Self {
+        self.idle_timeout = Some(after);
+        self
+    }
+
+    /// The socket's own options.
+    #[must_use]
+    pub fn socket(mut self, options: SocketOptions) -> Self {
+        self.socket = options;
+        self
+    }
+}

@@ -1,0 +1,175 @@
+//! Accepting: connections, and the errors that must neither end a listener nor make it spin.
+
+use std::io;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::dispatch::{Dispatch, drop_guarded, guarded};
+use crate::address::Address;
+use crate::connection::{Phase, Stream, Wire};
+use crate::core::{Due, Entity};
+use crate::listener::Peer;
+use crate::net::Role;
+use crate::sys::{self, Failure};
+use crate::token::Token;
+
+/// How long accepting rests after descriptors ran out. One that is freed here ends the rest at once;
+/// this is for those that the rest of the process, or of the system, frees.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+impl<S: 'static> Dispatch<S> {
+    /// Accepts what waits, within the budget; what is left over goes on the ready queue.
+    pub(super) fn accept(&mut self, token: Token) {
+        if !self.net.births.is_empty() {
+            self.install_births();
+        }
+        let mut budget = self.net.core.config.accepts_per_turn;
+        let mut socket = 0;
+        loop {
+            let Some(listener) = self.net.core.listener_mut(token) else { return };
+            // At the limit those who knock wait in the backlog; `reap` makes the listener ready.
+            if listener.dead || listener.is_full() {
+                return;
+            }
+            let Some(listening) = listener.sockets.get(socket) else { return };
+            if budget == 0 {
+                return self.net.core.make_ready(token);
+            }
+            match listening.accept() {
+                Ok((stream, address)) => {
+                    budget -= 1;
+                    listener.stats.accepted += 1;
+                    self.admit(token, stream, address);
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket += 1,
+                Err(e) => match sys::accept_failure(&e) {
+                    Failure::OneConnection => {
+                        budget -= 1;
+                        listener.stats.transient_errors += 1;
+                        log::debug!("{token}: a connection was gone before it was accepted: {e}");
+                    }
+                    Failure::Exhausted => {
+                        listener.stats.exhausted += 1;
+                        log::warn!("{token}: cannot accept: {e}; trying again soon");
+                        return self.back_off(token);
+                    }
+                },
+            }
+        }
+    }
+
+    fn back_off(&mut self, token: Token) {
+        if !self.net.core.starved.contains(&token) {
+            self.net.core.starved.push(token);
+        }
+        let Some(listener) = self.net.core.listener_mut(token) else { return };
+        if listener.retry.is_none() {
+            let key = self.net.core.set_timer(token, BACK_OFF, Due::Accept(token));
+            if let Some(listener) = self.net.core.listener_mut(token) {
+                listener.retry = key;
+            }
+        }
+    }
+
+    /// Lets a new connection in: the filter, the options, the layers, the handler.
+    fn admit(&mut self, listener: Token, socket: sys::Stream, address: Address) {
+        let Some(entity) = self.net.core.listener_mut(listener) else { return };
+        let settings = Rc::clone(&entity.settings);
+        if let Err(e) = socket.apply_accepted(&settings.options.socket) {
+            // The peer may be gone already; its connection is lost and nothing else.
+            log::debug!("{listener}: {address}: {e}");
+            return;
+        }
+        let stream = Stream::new(socket, Phase::Handshaking, settings);
+        let token = match self.net.core.insert(Entity::Stream(stream)) {
+            Ok(token) => token,
+            Err(e) => return log::error!("{listener}: {address} is turned away: {e}"),
+        };
+        let wire = match self.ask_hooks(token, listener, &address) {
+            Ok(wire) => wire,
+            Err(()) => {
+                // Nobody has been told of it; it goes as it came.
+                self.net.core.remove(token);
+                return;
+            }
+        };
+        if let Err(e) = self.net.core.register_stream(token) {
+            log::error!("{listener}: {address} cannot be registered: {e}");
+            self.net.core.remove(token);
+            return;
+        }
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.stats.open += 1;
+        }
+        if let Some(wire) = wire {
+            if let Some(stream) = self.net.core.stream_mut(token) {
+                stream.extra_mut().wire = Some(wire);
+            }
+        }
+        self.stands(token, Some(address));
+        self.net.core.flush(token);
+    }
+
+    /// The filter's verdict, and the layers. A hook that panics refuses.
+    fn ask_hooks(
+        &mut self,
+        token: Token,
+        listener: Token,
+        address: &Address,
+    ) -> Result<Option<Wire>, ()> {
+        let Dispatch { net, state, roles } = self;
+        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+            return Err(());
+        };
+        let hooks = acceptor.hooks();
+        if hooks.filter.is_none() && hooks.layers.is_none() {
+            return Ok(None);
+        }
+        let peer = Peer { token, listener, address: address.clone(), layer: None };
+        let answer = guarded(|| {
+            let refused = hooks.filter.as_mut().is_some_and(|filter| !filter(&peer, state));
+            if refused { None } else { Some(hooks.layers.as_mut().map(|make| make(&peer))) }
+        });
+        let layer = match answer {
+            Ok(Some(layer)) => layer,
+            Ok(None) => {
+                log::debug!("{listener}: {address} is refused by the filter");
+                if let Some(listener) = net.core.listener_mut(listener) {
+                    listener.stats.refused += 1;
+                }
+                return Err(());
+            }
+            Err(text) => {
+                log::error!("{listener}: a hook panicked: {text}");
+                return Err(());
+            }
+        };
+        Ok(layer.map(Wire::new))
+    }
+
+    /// A connection ended before it had a handler: the listener's hook is told.
+    pub(super) fn tell_failed(&mut self, token: Token, reason: crate::error::CloseReason) {
+        let Some(stream) = self.net.core.stream(token) else { return };
+        let Some(listener) = stream.settings.listener else { return };
+        let address = stream.socket.peer_addr();
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.stats.failed_handshakes += 1;
+        }
+        let Dispatch { net, state, roles } = self;
+        let acceptor = match roles.get_mut(listener.index()) {
+            Some(Some(Role::Listener(acceptor))) => acceptor,
+            _ => return drop_guarded(reason),
+        };
+        match (&mut acceptor.hooks().failed, address) {
+            (Some(hook), Ok(address)) => {
+                let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
+                let peer = Peer { token, listener, address, layer };
+                if let Err(text) = guarded(|| hook(&peer, &reason, state)) {
+                    log::error!("{listener}: a hook panicked: {text}");
+                }
+            }
+            _ => log::debug!("{token}: ended before it was open: {reason}"),
+        }
+        drop_guarded(reason);
+    }
+}

@@ -1,0 +1,242 @@
+//! Calls into handlers, guarded; and which step works on what.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use super::Scratch;
+use crate::context::Context;
+use crate::core::Entity;
+use crate::error::{CloseReason, HandlerResult};
+use crate::handler::{DatagramHandler, Handler, Signal};
+use crate::layer::Kind;
+use crate::net::{Net, Role};
+use crate::remote::Message;
+use crate::source::Readiness;
+use crate::sys::Ready;
+use crate::token::Token;
+
+/// The handlers beside the network, so that dispatch can borrow both at once.
+pub(super) struct Dispatch<S> {
+    pub(super) net: Net<S>,
+    pub(super) state: S,
+    /// By the index of the token. The core has checked the generation before anybody looks here,
+    /// and a slot is emptied before the core frees its token.
+    pub(super) roles: Vec<Option<Role<S>>>,
+}
+
+impl<S: 'static> Dispatch<S> {
+    pub(super) fn new(net: Net<S>, state: S) -> Self {
+        Dispatch { net, state, roles: Vec::new() }
+    }
+
+    // ---- the table of handlers ----
+
+    /// Gives what callbacks created its handlers. Cheap when there is nothing, so that every step
+    /// that is about to call somebody may ask for it.
+    pub(super) fn install_births(&mut self) {
+        while let Some((token, role)) = self.net.births.pop() {
+            self.install(token, role);
+        }
+    }
+
+    pub(super) fn install(&mut self, token: Token, role: Role<S>) {
+        if self.net.core.entity(token).is_none() {
+            return drop_guarded(role);
+        }
+        let index = token.index();
+        if index >= self.roles.len() {
+            self.roles.resize_with(index + 1, || None);
+        }
+        self.roles[index] = Some(role);
+    }
+
+    pub(super) fn take_role(&mut self, token: Token) -> Option<Role<S>> {
+        self.roles.get_mut(token.index())?.take()
+    }
+
+    // ---- guarded calls ----
+
+    /// Calls a stream's handler. What it queued for itself is flushed by the step that called.
+    pub(super) fn call(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut dyn Handler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        self.call_role(token, |role, cx| match role {
+            Role::Stream(handler) => callback(&mut **handler, cx),
+            _ => Ok(()),
+        });
+    }
+
+    /// Calls a UDP socket's handler.
+    pub(super) fn call_datagram(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut dyn DatagramHandler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        self.call_role(token, |role, cx| match role {
+            Role::Datagram(handler) => callback(&mut **handler, cx),
+            _ => Ok(()),
+        });
+    }
+
+    fn call_role(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut Role<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        if !self.net.births.is_empty() {
+            self.install_births();
+        }
+        let Dispatch { net, state, roles } = self;
+        let Some(Some(role)) = roles.get_mut(token.index()) else { return };
+        net.core.current = Some(token);
+        let result = guarded(|| callback(role, &mut Context::new(state, net, token)));
+        net.core.current = None;
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                log::debug!("{token}: the handler returned an error: {error}");
+                net.core.close(token, Some(CloseReason::Handler(error)));
+            }
+            Err(text) => {
+                log::error!("{token}: the handler panicked: {text}");
+                net.core.fail(token, CloseReason::Panicked(text));
+            }
+        }
+    }
+
+    /// Runs a closure with the shared state and the network; one that panics harms nothing else.
+    pub(super) fn run_call(&mut self, call: impl FnOnce(&mut S, &mut Net<S>)) {
+        let Dispatch { net, state, .. } = self;
+        if let Err(text) = guarded(|| call(state, net)) {
+            log::error!("a posted closure panicked: {text}");
+        }
+    }
+
+    // ---- the steps that only sort ----
+
+    pub(super) fn message(&mut self, message: Message<S>) {
+        match message {
+            Message::Call(call) => self.run_call(call),
+            Message::Send(token, bytes) => {
+                self.net.core.send(token, &bytes, Kind::Default);
+            }
+            Message::Signal(token, value) => {
+                self.net.core.signals.push_back((token, Signal::from_box(value)));
+            }
+            Message::Close(token) => self.net.core.close(token, None),
+            Message::Stop => self.net.stop(),
+            Message::Shutdown(grace) => self.net.shutdown(grace),
+        }
+    }
+
+    /// A readiness event. One of a socket that is gone, or whose slot has a new owner, is nobody's.
+    pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
+        let Some(token) = Token::from_usize(ready.token) else { return };
+        match self.net.core.entity_mut(token) {
+            Some(Entity::Stream(_)) => self.stream_event(token, ready, scratch),
+            Some(Entity::Listener(_)) => self.accept(token),
+            Some(Entity::Datagram(_)) => self.datagram_event(token, ready, scratch),
+            Some(Entity::Source(source)) => {
+                if source.dead {
+                    return;
+                }
+                let ready = Readiness {
+                    readable: ready.has(Ready::READABLE),
+                    writable: ready.has(Ready::WRITABLE),
+                    closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
+                };
+                self.call_role(token, |role, cx| match role {
+                    Role::Source(source) => source.fire(cx, ready),
+                    _ => Ok(()),
+                });
+            }
+            None => log::trace!("an event for {token}, which is gone"),
+        }
+    }
+
+    /// What earlier turns, or callbacks of this one, left to do; and signals. What is added
+    /// meanwhile waits for the next turn.
+    pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
+        for _ in 0..self.net.core.ready.len() {
+            let Some(token) = self.net.core.ready.pop_front() else { break };
+            match self.net.core.entity_mut(token) {
+                Some(Entity::Stream(stream)) => {
+                    stream.in_ready = false;
+                    self.serve_stream(token, scratch);
+                }
+                Some(Entity::Listener(_)) => self.accept(token),
+                Some(Entity::Datagram(_)) => self.serve_datagrams(token, scratch),
+                Some(Entity::Source(_)) | None => {}
+            }
+        }
+        let signals = self.net.core.signals.len().min(self.net.core.config.posts_per_turn);
+        for _ in 0..signals {
+            let Some((token, signal)) = self.net.core.signals.pop_front() else { break };
+            self.signal(token, signal);
+        }
+    }
+
+    fn signal(&mut self, token: Token, signal: Signal) {
+        match self.net.core.entity(token) {
+            Some(Entity::Stream(stream)) if stream.is_open() => {
+                self.call(token, |handler, cx| handler.on_signal(cx, signal));
+                self.net.core.flush(token);
+            }
+            // Told once the connection is open.
+            Some(Entity::Stream(stream)) if !stream.is_over() => {
+                self.net.core.signals.push_back((token, signal));
+            }
+            Some(Entity::Datagram(socket)) if !socket.dead => {
+                self.call_datagram(token, |handler, cx| handler.on_signal(cx, signal));
+                self.net.core.flush_datagrams(token);
+            }
+            _ => drop_guarded(signal),
+        }
+    }
+
+    /// The end of the turn: what was sent to others leaves.
+    pub(super) fn flush(&mut self) {
+        self.net.core.flush_groups();
+        let mut dirty = std::mem::take(&mut self.net.core.dirty);
+        for token in dirty.drain(..) {
+            match self.net.core.entity_mut(token) {
+                Some(Entity::Stream(stream)) => {
+                    stream.in_dirty = false;
+                    self.net.core.flush(token);
+                }
+                Some(Entity::Datagram(_)) => self.net.core.flush_datagrams(token),
+                _ => {}
+            }
+        }
+        // Flushing may have closed something and so queued for others; those wait for the next turn.
+        dirty.append(&mut self.net.core.dirty);
+        self.net.core.dirty = dirty;
+    }
+}
+
+/// Runs user code; a panic comes back as its message.
+pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)
+}
+
+/// Drops something of the user's, whose drop may panic.
+pub(super) fn drop_guarded<T>(value: T) {
+    if let Err(text) = guarded(|| drop(value)) {
+        log::error!("a drop panicked: {text}");
+    }
+}
+
+fn panic_text(payload: Box<dyn Any + Send>) -> String {
+    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).to_owned(),
+        (_, Some(text)) => text.clone(),
+        _ => "(a value that is no text)".to_owned(),
+    };
+    // A payload's own drop may panic; what that one carries is leaked, there is no end otherwise.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
+    }
+    text
+}

@@ -1,0 +1,218 @@
+//! Input of connections with wire layers: read, decoded one unit at a time, offered.
+//!
+//! Pulling is what carries back-pressure into a layer: between any two units the connection may be
+//! held back, and the bytes that are not decoded yet stay with it.
+
+use super::Scratch;
+use super::dispatch::{Dispatch, guarded};
+use super::input::{Budget, Read};
+use crate::connection::{Input, Phase, ReadSide, Tail};
+use crate::error::{CloseReason, Limit};
+use crate::layer::{Delivery, Item, Kind, LayerError, Step};
+use crate::token::Token;
+
+impl<S: 'static> Dispatch<S> {
+    pub(super) fn take_layered_input(
+        &mut self,
+        token: Token,
+        budget: &mut Budget,
+        scratch: &mut Scratch,
+    ) {
+        loop {
+            let Some(stream) = self.net.core.stream(token) else { return };
+            match stream.phase {
+                Phase::Connecting | Phase::Dead => return,
+                Phase::Closing | Phase::Lingering => return self.discard_input(token, scratch),
+                Phase::Handshaking | Phase::Open | Phase::Failing => {}
+            }
+            let pull = stream.wire().is_some_and(|wire| wire.pull);
+            let (fresh, read, readable) =
+                (stream.fresh && stream.unread() > 0, stream.read, stream.readable);
+            if !self.net.core.may_read(token) {
+                return;
+            }
+            if budget.calls == 0 && (fresh || pull || readable) {
+                return self.net.core.make_ready(token);
+            }
+            if fresh {
+                self.offer_unread(token, budget);
+            } else if pull {
+                self.decode_kept(token, budget, scratch);
+            } else if read == ReadSide::Ended {
+                if !self.wire_ended(token) {
+                    return;
+                }
+                return self.tell_end(token);
+            } else if !readable || read == ReadSide::Told {
+                return self.nothing_more(token);
+            } else if budget.reads == 0 {
+                return self.net.core.make_ready(token);
+            } else {
+                budget.reads -= 1;
+                self.read_and_decode(token, budget, scratch);
+            }
+        }
+    }
+
+    fn read_and_decode(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
+        let Read::Bytes(n) = self.read(token, scratch) else { return };
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        let limit = stream.options().handshake_limit;
+        let handshaking = stream.phase == Phase::Handshaking;
+        let Some(wire) = stream.wire_mut() else { return };
+        if handshaking {
+            wire.before_ready += n;
+            if wire.before_ready > limit {
+                let reason = CloseReason::LimitExceeded(Limit::Handshake, limit);
+                return self.net.core.fail(token, reason);
+            }
+        }
+        if wire.undecoded.is_empty() {
+            // Straight out of the reactor's buffer; only what is left over is copied.
+            let Scratch { read, unit, reply, .. } = scratch;
+            let consumed = self.decode(token, &read[..n], budget, unit, reply);
+            if let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) {
+                wire.undecoded.push(&read[consumed..n]);
+            }
+        } else {
+            wire.undecoded.push(&scratch.read[..n]);
+            wire.pull = true;
+        }
+    }
+
+    /// Decodes what the connection has kept. It leaves the connection for as long.
+    fn decode_kept(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
+        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
+        let mut kept = std::mem::take(&mut wire.undecoded);
+        let Scratch { unit, reply, .. } = scratch;
+        let consumed = self.decode(token, kept.unread(), budget, unit, reply);
+        kept.consume(consumed);
+        if kept.is_empty() {
+            // An idle connection keeps no buffer.
+            kept = Tail::default();
+        }
+        if let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) {
+            wire.undecoded = kept;
+        }
+    }
+
+    /// Pulls units out of `bytes` until the layer has nothing more, the connection is held back, or
+    /// the budget is used up. Answers how many bytes were consumed.
+    fn decode(
+        &mut self,
+        token: Token,
+        bytes: &[u8],
+        budget: &mut Budget,
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> usize {
+        let mut at = 0;
+        loop {
+            let held_back = budget.calls == 0 || !self.net.core.may_read(token);
+            let Some(stream) = self.net.core.stream_mut(token) else { return bytes.len() };
+            match stream.phase {
+                Phase::Handshaking | Phase::Open | Phase::Failing => {}
+                _ => return bytes.len(),
+            }
+            let Some(wire) = stream.wire_mut() else { return at };
+            wire.pull = held_back;
+            if held_back {
+                return at;
+            }
+            unit.clear();
+            reply.clear();
+            let decoded = guarded(|| wire.layer.decode(&bytes[at..], unit, reply));
+            self.net.core.push_raw(token, reply);
+            let Step { consumed, item, kind } = match decoded {
+                Ok(Ok(step)) => step,
+                Ok(Err(e)) => return self.layer_failed(token, e, bytes.len()),
+                Err(text) => {
+                    self.net.core.fail(token, CloseReason::Panicked(text));
+                    return bytes.len();
+                }
+            };
+            self.open_if_ready(token);
+            let given = &bytes[at..];
+            at += consumed;
+            match item {
+                Item::Nothing => return at,
+                Item::Progress => {}
+                Item::Slice(range) => self.deliver(token, &given[range], kind, budget),
+                Item::Unit => self.deliver(token, unit, kind, budget),
+                Item::End => {
+                    if let Some(stream) = self.net.core.stream_mut(token) {
+                        stream.read = ReadSide::Ended;
+                        stream.fresh = true;
+                        if let Some(wire) = stream.wire_mut() {
+                            wire.end_seen = true;
+                        }
+                    }
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    fn open_if_ready(&mut self, token: Token) {
+        let Some(stream) = self.net.core.stream(token) else { return };
+        let Some(wire) = stream.wire() else { return };
+        if stream.phase == Phase::Handshaking && wire.layer.is_ready() {
+            self.opened(token, None);
+        } else if !wire.waiting.is_empty() && wire.layer.is_ready() {
+            // A layer that came in mid-stream is ready now.
+            self.net.core.encode_waiting(token);
+        }
+    }
+
+    fn layer_failed(&mut self, token: Token, error: LayerError, all: usize) -> usize {
+        log::debug!("{token}: {error}");
+        self.net.core.close_for_layer(token, error);
+        all
+    }
+
+    /// One unit for the handler: a message, or the next bytes of a stream.
+    fn deliver(&mut self, token: Token, unit: &[u8], kind: Kind, budget: &mut Budget) {
+        let Some(stream) = self.net.core.stream(token) else { return };
+        if !stream.is_open() {
+            return;
+        }
+        match stream.wire().map(|wire| wire.layer.delivery()) {
+            Some(Delivery::Messages) => {
+                budget.calls = budget.calls.saturating_sub(1);
+                let mut input = Input::message(unit, kind);
+                self.call(token, |handler, cx| handler.on_data(cx, &mut input));
+            }
+            Some(Delivery::Stream) => {
+                self.offer(token, unit, budget);
+                // Offered together with what the handler had left, before the next unit is pulled.
+                let again = self.net.core.stream(token).is_some_and(|s| s.fresh && s.unread() > 0);
+                if again && budget.calls > 0 && self.net.core.may_read(token) {
+                    self.offer_unread(token, budget);
+                }
+            }
+            None => {}
+        }
+    }
+
+    /// The stream below has ended: whether the layer calls that a proper end.
+    fn wire_ended(&mut self, token: Token) -> bool {
+        let Some(stream) = self.net.core.stream_mut(token) else { return false };
+        let handshaking = stream.phase == Phase::Handshaking;
+        let Some(wire) = stream.wire_mut() else { return true };
+        if !wire.end_seen {
+            let left = wire.undecoded.len();
+            if let Err(e) = wire.layer.wire_ended(left) {
+                self.net.core.close_for_layer(token, e);
+                return false;
+            }
+        }
+        if handshaking {
+            // The peer left, in order, before there was a connection.
+            self.net.core.flush(token);
+            let gone = std::io::ErrorKind::UnexpectedEof.into();
+            self.net.core.fail(token, CloseReason::Io(gone));
+            return false;
+        }
+        true
+    }
+}

@@ -1,0 +1,340 @@
+//! The loop. One turn reads like its list of steps; each step has a file of its own.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::config::Config;
+use crate::core::{Core, Stopping};
+use crate::error::{CloseReason, Deadline, Error};
+use crate::net::Net;
+use crate::remote::{Message, Remote, Shared};
+use crate::sys::Ready;
+
+mod accept;
+mod datagram;
+mod dispatch;
+mod input;
+mod layered;
+mod open;
+mod reap;
+mod stream;
+mod timers;
+
+use dispatch::Dispatch;
+
+/// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
+///
+/// Single-threaded by design: make it on the thread that runs it, and give other threads a
+/// [`Remote`]. A service with a loop of its own calls [`turn`](Self::turn) from it; everyone else
+/// calls [`run`](Self::run).
+///
+/// # One turn
+///
+/// 1. work out the timeout: zero while work is left over, else until the next timer or the caller's
+///    limit;
+/// 2. poll (in low-latency mode: without sleeping for a set time first);
+/// 3. read the clock, once; the whole turn uses that time;
+/// 4. messages from other threads, up to a budget;
+/// 5. readiness events: token, generation, socket, layers, callbacks;
+/// 6. what is left over from earlier turns, and signals;
+/// 7. due timers;
+/// 8. births: sockets that callbacks made get their handlers;
+/// 9. flush: what was sent to others, one write for each;
+/// 10. reap: `on_close`, the handler is dropped, the slot is free.
+///
+/// What step 10 itself sends, opens or closes is work left over: the next turn begins at once.
+///
+/// ```no_run
+/// use tidegate::{Context, Handler, HandlerResult, Input, Reactor};
+///
+/// struct Echo;
+///
+/// impl Handler for Echo {
+///     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+///         cx.send(input.take_all());
+///         Ok(())
+///     }
+/// }
+///
+/// fn main() -> Result<(), Box<dyn std::error::Error>> {
+///     let mut reactor = Reactor::new()?;
+///     reactor.net().listen("127.0.0.1:8888", |_peer| Echo)?;
+///     reactor.run()?;
+///     Ok(())
+/// }
+/// ```
+pub struct Reactor<S: 'static = ()> {
+    dispatch: Dispatch<S>,
+    scratch: Scratch,
+    /// This turn's readiness events.
+    events: Vec<Ready>,
+    /// Messages from other threads that are not handled yet, the next one last.
+    inbox: Vec<Message<S>>,
+    report: Report,
+}
+
+/// Buffers that every connection uses in its turn and none keeps.
+#[derive(Debug)]
+struct Scratch {
+    /// What a read brings.
+    read: Vec<u8>,
+    /// What a layer decodes.
+    unit: Vec<u8>,
+    /// What a layer answers.
+    reply: Vec<u8>,
+    /// A datagram, with room for one byte more than is allowed: that byte tells a cut one apart.
+    datagram: Vec<u8>,
+}
+
+/// Whether the loop is to go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[must_use]
+pub enum Turn {
+    /// Call `turn` again.
+    Running,
+    /// `stop` was called, or a shutdown is complete.
+    Stopped,
+}
+
+/// What a shutdown had to cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Report {
+    /// Connections that were still open when the time was up.
+    pub connections_cut: usize,
+    /// Bytes that were queued on those and not handed to the system.
+    pub bytes_unsent: usize,
+}
+
+impl Reactor<()> {
+    /// A reactor without shared state, with the default settings.
+    ///
+    /// # Errors
+    /// The system has no descriptors or memory for a poll.
+    pub fn new() -> Result<Self, Error> {
+        Self::with_state(())
+    }
+}
+
+impl<S: 'static> Reactor<S> {
+    /// A reactor whose handlers share `state`.
+    ///
+    /// # Errors
+    /// The system has no descriptors or memory for a poll.
+    pub fn with_state(state: S) -> Result<Self, Error> {
+        Self::with_config(state, Config::default())
+    }
+
+    /// A reactor with settings of your own.
+    ///
+    /// # Errors
+    /// The system has no descriptors or memory for a poll.
+    pub fn with_config(state: S, config: Config) -> Result<Self, Error> {
+        let failed = |e| Error::new("cannot make the poll", e);
+        let core = Core::new(config).map_err(failed)?;
+        let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
+        let scratch = Scratch {
+            read: vec![0; core.config.read_buffer],
+            unit: Vec::new(),
+            reply: Vec::new(),
+            datagram: vec![0; core.config.datagram_size + 1],
+        };
+        let net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
+        Ok(Reactor {
+            dispatch: Dispatch::new(net, state),
+            scratch,
+            events: Vec::new(),
+            inbox: Vec::new(),
+            report: Report::default(),
+        })
+    }
+
+    /// The network, for set-up outside callbacks.
+    pub fn net(&mut self) -> &mut Net<S> {
+        &mut self.dispatch.net
+    }
+
+    /// The shared state.
+    pub fn state(&self) -> &S {
+        &self.dispatch.state
+    }
+
+    /// The shared state, to change it between turns.
+    pub fn state_mut(&mut self) -> &mut S {
+        &mut self.dispatch.state
+    }
+
+    /// A handle for other threads.
+    pub fn remote(&self) -> Remote<S> {
+        self.dispatch.net.remote()
+    }
+
+    /// Turns until [`Net::stop`] or a shutdown ends it. With nothing to do it sleeps; it does not
+    /// end by itself, because another thread may still post.
+    ///
+    /// # Errors
+    /// The poll itself fails, which no peer can cause.
+    pub fn run(&mut self) -> Result<Report, Error> {
+        while self.turn(None)? == Turn::Running {}
+        Ok(self.report)
+    }
+
+    /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
+    /// what there is to do.
+    ///
+    /// # Errors
+    /// The poll itself fails, which no peer can cause.
+    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Turn, Error> {
+        let timeout = self.timeout(timeout); // 1
+        let woken = self.poll(timeout)?; // 2
+        self.dispatch.net.core.read_clock(); // 3
+        self.messages(woken); // 4
+        self.events(); // 5
+        self.dispatch.leftovers(&mut self.scratch); // 6
+        self.dispatch.due_timers(); // 7
+        self.dispatch.install_births(); // 8
+        self.dispatch.flush(); // 9
+        self.dispatch.reap(); // 10
+        Ok(self.verdict())
+    }
+
+    /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
+    /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let core = &self.dispatch.net.core;
+        if self.has_work() {
+            return Some(core.now);
+        }
+        let timers = core.timers.next_wake();
+        let stop = match core.stopping {
+            Stopping::Draining(tick) => Some(tick),
+            Stopping::No | Stopping::Now => None,
+        };
+        core.instant_of(timers.into_iter().chain(stop).min()?)
+    }
+
+    fn has_work(&self) -> bool {
+        let net = &self.dispatch.net;
+        net.core.has_work()
+            || !net.births.is_empty()
+            || !self.inbox.is_empty()
+            || net.core.stopping == Stopping::Now
+    }
+
+    fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
+        if self.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let Some(deadline) = self.next_deadline() else { return limit };
+        let until = deadline.saturating_duration_since(self.dispatch.net.core.sys.now());
+        Some(limit.map_or(until, |limit| limit.min(until)))
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+        self.events.clear();
+        let core = &mut self.dispatch.net.core;
+        let failed = |e| Error::new("cannot wait for readiness", e);
+        if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
+            let spin = timeout.map_or(core.config.spin, |t| t.min(core.config.spin));
+            let start = core.sys.now();
+            while core.sys.now().saturating_duration_since(start) < spin {
+                let woken =
+                    core.sys.poll(&mut self.events, Some(Duration::ZERO)).map_err(failed)?;
+                if woken || !self.events.is_empty() {
+                    return Ok(woken);
+                }
+                std::hint::spin_loop();
+            }
+        }
+        core.sys.poll(&mut self.events, timeout).map_err(failed)
+    }
+
+    /// Handles messages from other threads; what the budget does not cover is left for the next
+    /// turn, before anything newer.
+    fn messages(&mut self, woken: bool) {
+        if !woken && self.inbox.is_empty() {
+            return;
+        }
+        if self.inbox.is_empty() {
+            self.dispatch.net.shared.take(&mut self.inbox);
+            self.inbox.reverse();
+        } else if woken {
+            // The wake announced messages behind those that still wait; nothing else will.
+            let mut newer = Vec::new();
+            self.dispatch.net.shared.take(&mut newer);
+            newer.reverse();
+            newer.append(&mut self.inbox);
+            self.inbox = newer;
+        }
+        for _ in 0..self.dispatch.net.core.config.posts_per_turn {
+            let Some(message) = self.inbox.pop() else { break };
+            self.dispatch.message(message);
+        }
+    }
+
+    fn events(&mut self) {
+        for &ready in &self.events {
+            self.dispatch.event(ready, &mut self.scratch);
+        }
+    }
+
+    /// Whether the loop goes on; what a shutdown cuts is cut here.
+    fn verdict(&mut self) -> Turn {
+        let core = &mut self.dispatch.net.core;
+        match core.stopping {
+            Stopping::No => Turn::Running,
+            Stopping::Now => {
+                core.stopping = Stopping::No;
+                Turn::Stopped
+            }
+            Stopping::Draining(deadline) => {
+                if core.streams > 0 && core.tick < deadline {
+                    return Turn::Running;
+                }
+                for token in core.tokens() {
+                    if let Some(stream) = core.stream(token) {
+                        self.report.connections_cut += 1;
+                        self.report.bytes_unsent += stream.queued();
+                        core.fail(token, CloseReason::TimedOut(Deadline::Shutdown));
+                    }
+                }
+                core.stopping = Stopping::No;
+                self.dispatch.reap();
+                Turn::Stopped
+            }
+        }
+    }
+}
+
+impl<S: 'static> Drop for Reactor<S> {
+    /// Every connection that had `on_open` gets its `on_close` here too.
+    fn drop(&mut self) {
+        self.dispatch.net.shared.close();
+        self.dispatch.close_everything();
+        // Closures that were posted and not run may own anything.
+        let inbox = std::mem::take(&mut self.inbox);
+        dispatch::drop_guarded(inbox);
+    }
+}
+
+/// The poll's descriptor: readable when a turn has something to do (but for timers and work left
+/// over, see [`Reactor::next_deadline`]).
+#[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
+impl<S: 'static> std::os::fd::AsFd for Reactor<S> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.dispatch.net.core.sys.as_fd()
+    }
+}
+
+impl<S: 'static> fmt::Debug for Reactor<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reactor").field("net", &self.dispatch.net).finish_non_exhaustive()
+    }
+}
+
+const _: () = {
+    /// A remote crosses threads whatever the state is made of.
+    const fn crosses_threads<T: Send + Sync>() {}
+    crosses_threads::<Remote<std::rc::Rc<()>>>();
+};

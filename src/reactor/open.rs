@@ -1,0 +1,126 @@
+//! From a socket to an open connection: connecting, handshakes, `on_open`.
+
+use std::io;
+
+use super::dispatch::{Dispatch, guarded};
+use crate::address::Address;
+use crate::connection::{Phase, WriteSide};
+use crate::error::CloseReason;
+use crate::listener::Peer;
+use crate::net::Role;
+use crate::token::Token;
+
+impl<S: 'static> Dispatch<S> {
+    /// A connecting socket became writable: it stands, or it failed.
+    pub(super) fn connected(&mut self, token: Token) {
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        let outcome = match stream.socket.take_error() {
+            Ok(Some(e)) | Err(e) => Err(e),
+            Ok(None) => stream.socket.peer_addr().map(|_| ()),
+        };
+        match outcome {
+            Ok(()) => self.stands(token, None),
+            // A spurious event: the handshake of the transport still goes on.
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => {
+                if let Some(stream) = self.net.core.stream_mut(token) {
+                    stream.writable = false;
+                }
+            }
+            Err(e) => self.try_next_address(token, e),
+        }
+    }
+
+    /// The next address gets its chance; the last one's error is the reason.
+    fn try_next_address(&mut self, token: Token, mut error: io::Error) {
+        loop {
+            let Some(stream) = self.net.core.stream_mut(token) else { return };
+            let from = stream.extra.as_ref().and_then(|extra| extra.from);
+            let next = stream.extra.as_mut().and_then(|extra| extra.alternatives.pop());
+            let Some(address) = next else {
+                return self.net.core.fail(token, CloseReason::ConnectFailed(error));
+            };
+            log::debug!("{token}: {error}; trying {address}");
+            match crate::sys::connect(&address, from, &stream.options().socket) {
+                Ok(socket) => match self.net.core.replace_socket(token, socket) {
+                    Ok(()) => return,
+                    Err(e) => error = e,
+                },
+                Err(e) => error = e,
+            }
+        }
+    }
+
+    /// The transport stands: the layers' handshakes are next, if there are layers.
+    pub(super) fn stands(&mut self, token: Token, from: Option<Address>) {
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        stream.phase = Phase::Handshaking;
+        stream.writable = true;
+        if stream.wire().is_none() {
+            return self.opened(token, from);
+        }
+        let after = stream.options().handshake_timeout;
+        let deadline = self.net.core.tick_after(after);
+        if let Some(stream) = self.net.core.stream_mut(token) {
+            stream.clock = deadline;
+        }
+        self.net.core.watch(token);
+        if let Err(e) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
+            return self.net.core.fail(token, CloseReason::Layer(e));
+        }
+        self.net.core.flush(token);
+        if self.net.core.stream(token).and_then(|s| s.wire()).is_some_and(|w| w.layer.is_ready()) {
+            self.opened(token, from);
+        }
+    }
+
+    /// Every layer is ready. An accepted connection gets its handler; then `on_open`.
+    /// `from` is where it comes from, if that is known already.
+    pub(super) fn opened(&mut self, token: Token, from: Option<Address>) {
+        let tick = self.net.core.tick;
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        stream.phase = Phase::Open;
+        stream.clock = tick;
+        let listener = stream.settings.listener;
+        self.net.core.watch(token);
+        if let Some(listener) = listener {
+            let address = from.or_else(|| self.net.peer_addr(token));
+            let Some(address) = address else {
+                // The peer is gone before it was looked at.
+                let gone = io::ErrorKind::NotConnected.into();
+                return self.net.core.fail(token, CloseReason::Io(gone));
+            };
+            if !self.make_handler(token, listener, address) {
+                return;
+            }
+        }
+        self.net.core.encode_waiting(token);
+        self.call(token, |handler, cx| handler.on_open(cx));
+        let Some(stream) = self.net.core.stream(token) else { return };
+        if stream.phase == Phase::Open && stream.write == WriteSide::Ending {
+            self.net.core.start_write_end(token);
+        }
+    }
+
+    /// Lets the listener's factory make the handler. A factory that panics costs this connection.
+    fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
+        let Dispatch { net, roles, .. } = self;
+        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+            // The listener closed while the handshake was under way.
+            net.core.fail(token, CloseReason::Cancelled);
+            return false;
+        };
+        let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
+        let peer = Peer { token, listener, address, layer };
+        match guarded(|| acceptor.make(&peer)) {
+            Ok(handler) => {
+                self.install(token, Role::Stream(handler));
+                true
+            }
+            Err(text) => {
+                log::error!("{token}: the handler factory panicked: {text}");
+                net.core.fail(token, CloseReason::Panicked(text));
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The end: `on_close`, the handler is dropped, the slot is free.
+
+use super::dispatch::{Dispatch, drop_guarded, guarded};
+use crate::context::Context;
+use crate::core::Entity;
+use crate::error::{CloseReason, Closed};
+use crate::net::Role;
+use crate::token::Token;
+
+impl<S: 'static> Dispatch<S> {
+    /// Reaps what has died. Whatever that itself kills, sends or opens is left for the next turn,
+    /// which begins at once.
+    pub(super) fn reap(&mut self) {
+        self.install_births();
+        let mut dead = std::mem::take(&mut self.net.core.dead);
+        for (token, reason) in dead.drain(..) {
+            self.bury(token, reason);
+        }
+        if self.net.core.dead.is_empty() {
+            self.net.core.dead = dead; // for its memory
+        }
+    }
+
+    fn bury(&mut self, token: Token, reason: CloseReason) {
+        self.net.core.leave_all(token);
+        self.net.core.unlink(token);
+        self.net.core.cancel_timers(token);
+        let unsent = match self.net.core.entity_mut(token) {
+            None => return,
+            Some(Entity::Stream(stream)) => stream.queued(),
+            Some(Entity::Datagram(socket)) => {
+                socket.flush();
+                socket.queued()
+            }
+            Some(_) => 0,
+        };
+        let listener = self.net.core.stream(token).and_then(|stream| stream.settings.listener);
+        let closed = Closed { reason, unsent };
+        match self.take_role(token) {
+            Some(role) => self.say_goodbye(token, role, closed),
+            None => self.tell_failed(token, closed.reason),
+        }
+        self.net.core.release(token);
+        if let Some(entity) = listener.and_then(|listener| self.net.core.listener_mut(listener)) {
+            let was_full = entity.is_full();
+            entity.stats.open -= 1;
+            if let (true, Some(listener)) = (was_full, listener) {
+                self.net.core.make_ready(listener);
+            }
+        }
+    }
+
+    fn say_goodbye(&mut self, token: Token, mut role: Role<S>, closed: Closed) {
+        log::trace!("{token}: {closed}");
+        let Dispatch { net, state, .. } = self;
+        let said = guarded(|| match &mut role {
+            Role::Stream(handler) => {
+                handler.on_close(&mut Context::new(state, net, token), &closed)
+            }
+            Role::Datagram(handler) => {
+                handler.on_close(&mut Context::new(state, net, token), &closed);
+            }
+            Role::Listener(_) | Role::Source(_) => {}
+        });
+        if let Err(text) = said {
+            log::error!("{token}: the handler panicked in on_close: {text}");
+        }
+        if let Role::Source(source) = &mut role {
+            source.deregister(self.net.core.sys.registry());
+        }
+        drop_guarded(role);
+        drop_guarded(closed);
+    }
+
+    /// The reactor is being dropped. Connections that handlers open in their `on_close` are not
+    /// opened any more; they end here too.
+    pub(super) fn close_everything(&mut self) {
+        loop {
+            self.install_births();
+            let tokens = self.net.core.tokens();
+            if tokens.is_empty() {
+                break;
+            }
+            for token in tokens {
+                self.net.core.fail(token, CloseReason::ReactorGone);
+            }
+            self.reap();
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Due timers.
+
+use super::dispatch::Dispatch;
+use crate::connection::Phase;
+use crate::core::{Core, Due, Entity};
+use crate::timers::Timer;
+use crate::token::Token;
+
+impl<S: 'static> Dispatch<S> {
+    /// Fires what is due, within the budget. What is left over stays due, so that the next turn
+    /// begins at once.
+    pub(super) fn due_timers(&mut self) {
+        let tick = self.net.core.tick;
+        self.net.core.timers.advance(tick);
+        for _ in 0..self.net.core.config.timers_per_turn {
+            let Some((key, &due)) = self.net.core.timers.pop_due() else { return };
+            match due {
+                Due::Handler(token, tag) => {
+                    if self.net.core.finish_timer(token, key).is_some() {
+                        self.fire(token, Timer { owner: Some(token), key: Some(key), tag });
+                    }
+                }
+                Due::Watchdog(token) => {
+                    if self.net.core.finish_timer(token, key).is_some() {
+                        self.net.core.watchdog_fired(token);
+                    }
+                }
+                Due::Accept(token) => {
+                    if self.net.core.finish_timer(token, key).is_some() {
+                        if let Some(listener) = self.net.core.listener_mut(token) {
+                            listener.retry = None;
+                        }
+                        self.accept(token);
+                    }
+                }
+                Due::Call(index) => {
+                    let Core { timers, own_timers, .. } = &mut self.net.core;
+                    timers.finish(own_timers, key);
+                    if let Some(call) = self.net.calls.try_remove(index) {
+                        self.run_call(call);
+                    }
+                }
+            }
+        }
+    }
+
+    fn fire(&mut self, token: Token, timer: Timer) {
+        match self.net.core.entity(token) {
+            Some(Entity::Stream(stream)) if stream.phase == Phase::Open => {
+                self.call(token, |handler, cx| handler.on_timer(cx, timer));
+                self.net.core.flush(token);
+            }
+            Some(Entity::Datagram(socket)) if !socket.dead => {
+                self.call_datagram(token, |handler, cx| handler.on_timer(cx, timer));
+                self.net.core.flush_datagrams(token);
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! The system's side of the seam: mio for readiness, socket2 for options.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::time::Duration;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
+
+use super::{Ready, Stream, uninterrupted};
+use crate::address::Address;
+use crate::socket_options::SocketOptions;
+
+/// mio's event as bits.
+pub(super) fn ready(event: &mio::event::Event) -> Ready {
+    let mut bits = 0;
+    for (set, bit) in [
+        (event.is_readable(), Ready::READABLE),
+        (event.is_writable(), Ready::WRITABLE),
+        (event.is_read_closed(), Ready::READ_CLOSED),
+        (event.is_error(), Ready::ERROR),
+        (event.is_priority(), Ready::URGENT),
+    ] {
+        if set {
+            bits |= bit;
+        }
+    }
+    Ready { token: event.token().0, bits }
+}
+
+/// Both directions once and for all: edge-triggered readiness makes later changes needless.
+fn interest() -> Interest {
+    let both = Interest::READABLE | Interest::WRITABLE;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let both = both | Interest::PRIORITY;
+    both
+}
+
+// ---- streams ----
+
+impl Stream {
+    pub(super) fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.read(buffer),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.read(buffer),
+            Stream::None => Err(io::ErrorKind::NotConnected.into()),
+            #[cfg(test)]
+            Stream::Script(s) => s.read(buffer),
+        }
+    }
+
+    pub(super) fn write_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.write(bytes),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.write(bytes),
+            Stream::None => Err(io::ErrorKind::NotConnected.into()),
+            #[cfg(test)]
+            Stream::Script(s) => s.write(bytes),
+        }
+    }
+
+    pub(super) fn write_vectored_once(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(s) => s.write_vectored(slices),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.write_vectored(slices),
+            Stream::None => Err(io::ErrorKind::NotConnected.into()),
+            #[cfg(test)]
+            Stream::Script(s) => s.write_vectored(slices),
+        }
+    }
+
+    /// Ends the write side: the peer reads what was sent, then end-of-stream (shutdown(2)).
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.shutdown(Shutdown::Write),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.shutdown(Shutdown::Write),
+            Stream::None => Err(io::ErrorKind::NotConnected.into()),
+            #[cfg(test)]
+            Stream::Script(s) => s.shutdown_write(),
+        }
+    }
+
+    /// The pending error, taken (`SO_ERROR`, socket(7)).
+    pub(crate) fn take_error(&self) -> io::Result<Option<io::Error>> {
+        match self {
+            Stream::Tcp(s) => s.take_error(),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.take_error(),
+            Stream::None => Ok(None),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(None),
+        }
+    }
+
+    /// Makes the coming close a reset that destroys what is unsent (`SO_LINGER` zero, tcp(7)).
+    pub(crate) fn reset_on_close(&self) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => SockRef::from(s).set_linger(Some(Duration::ZERO)),
+            #[cfg(unix)]
+            Stream::Unix(_) => Ok(()),
+            Stream::None => Ok(()),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<Address> {
+        match self {
+            Stream::Tcp(s) => s.peer_addr().map(Address::Ip),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.peer_addr().map(Address::from),
+            Stream::None => Err(io::ErrorKind::NotConnected.into()),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(Address::Unix(None)),
+        }
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<Address> {
+        match self {
+            Stream::Tcp(s) => s.local_addr().map(Address::Ip),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.local_addr().map(Address::from),
+            Stream::None => Err(io::ErrorKind::NotConnected.into()),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(Address::Unix(None)),
+        }
+    }
+
+    /// Gives the socket options to an accepted socket, where the system did not let it inherit
+    /// them from its listener.
+    pub(crate) fn apply_accepted(&self, options: &SocketOptions) -> io::Result<()> {
+        // Linux copies every option we set from the listening socket (tcp(7), "inherited");
+        // one system call less for each accept.
+        if cfg!(any(target_os = "linux", target_os = "android")) {
+            return Ok(());
+        }
+        self.apply(options)
+    }
+
+    /// Sets the options on a socket that exists already.
+    pub(crate) fn apply(&self, options: &SocketOptions) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => {
+                options.apply(SockRef::from(s), domain_of(s.local_addr()?), Type::STREAM)
+            }
+            #[cfg(unix)]
+            Stream::Unix(s) => options.apply(SockRef::from(s), Domain::UNIX, Type::STREAM),
+            Stream::None => Ok(()),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(()),
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
+        match self {
+            Stream::Tcp(s) => s.register(registry, Token(token), interest()),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.register(registry, Token(token), interest()),
+            Stream::None => Ok(()),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(()),
+        }
+    }
+
+    /// `own`: this crate made the socket and nobody else holds a descriptor of it, so that closing
+    /// it takes it out of the poll by itself where the system works like that (epoll(7), question 6):
+    /// one system call less for each connection.
+    pub(crate) fn deregister(&mut self, registry: &Registry, own: bool) {
+        if own && CLOSE_DEREGISTERS {
+            return;
+        }
+        let result = match self {
+            Stream::Tcp(s) => s.deregister(registry),
+            #[cfg(unix)]
+            Stream::Unix(s) => s.deregister(registry),
+            Stream::None => Ok(()),
+            #[cfg(test)]
+            Stream::Script(_) => Ok(()),
+        };
+        // The poll may have dropped it by itself after a hang-up.
+        if let Err(e) = result {
+            log::trace!("deregistering a stream: {e}");
+        }
+    }
+}
+
+/// Whether closing the only descriptor of a socket takes it out of the poll.
+const CLOSE_DEREGISTERS: bool = cfg!(all(
+    any(target_os = "linux", target_os = "android"),
+    not(mio_unsupported_force_poll_poll)
+));
+
+fn domain_of(address: SocketAddr) -> Domain {
+    Domain::for_address(address)
+}
+
+/// A new socket that does not block.
+fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    let socket = Socket::new(domain, ty, protocol)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+/// Whether connect(2) says that it goes on by itself.
+fn in_progress(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
+}
+
+/// Starts a connection; whether it stands shows when the socket becomes writable.
+pub(crate) fn connect(
+    to: &Address,
+    from: Option<SocketAddr>,
+    options: &SocketOptions,
+) -> io::Result<Stream> {
+    match to {
+        Address::Ip(addr) => {
+            let domain = domain_of(*addr);
+            let socket = socket(domain, Type::STREAM, Some(Protocol::TCP))?;
+            options.apply(SockRef::from(&socket), domain, Type::STREAM)?;
+            if let Some(local) = from {
+                socket.bind(&SockAddr::from(local)).map_err(|e| {
+                    io::Error::new(e.kind(), format!("binding to the local address {local}: {e}"))
+                })?;
+            }
+            match uninterrupted(|| socket.connect(&SockAddr::from(*addr))) {
+                Err(e) if !in_progress(&e) => Err(e),
+                _ => Ok(Stream::Tcp(mio::net::TcpStream::from_std(socket.into()))),
+            }
+        }
+        #[cfg(unix)]
+        Address::Unix(Some(path)) => {
+            let socket = socket(Domain::UNIX, Type::STREAM, None)?;
+            options.apply(SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
+            // EAGAIN means here that the listener's backlog is full, not that it goes on (unix(7)).
+            match uninterrupted(|| socket.connect(&SockAddr::unix(path)?)) {
+                Err(e) if e.raw_os_error() != Some(EINPROGRESS) => Err(e),
+                _ => Ok(Stream::Unix(mio::net::UnixStream::from_std(socket.into()))),
+            }
+        }
+        #[cfg(unix)]
+        Address::Unix(None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
+    stream.set_nonblocking(true)?;
+    Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
+}
+
+#[cfg(unix)]
+pub(crate) fn adopt_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
+    stream.set_nonblocking(true)?;
+    Ok(Stream::Unix(mio::net::UnixStream::from_std(stream)))
+}
+
+// ---- listeners ----
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Tcp(mio::net::TcpListener),
+    #[cfg(unix)]
+    Unix(mio::net::UnixListener),
+}
+
+impl Listener {
+    /// The next connection that waits, and where it comes from.
+    pub(crate) fn accept(&self) -> io::Result<(Stream, Address)> {
+        uninterrupted(|| match self {
+            Listener::Tcp(l) => l.accept().map(|(s, a)| (Stream::Tcp(s), Address::Ip(a))),
+            #[cfg(unix)]
+            Listener::Unix(l) => l.accept().map(|(s, a)| (Stream::Unix(s), Address::from(a))),
+        })
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<Address> {
+        match self {
+            Listener::Tcp(l) => l.local_addr().map(Address::Ip),
+            #[cfg(unix)]
+            Listener::Unix(l) => l.local_addr().map(Address::from),
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
+        match self {
+            Listener::Tcp(l) => l.register(registry, Token(token), Interest::READABLE),
+            #[cfg(unix)]
+            Listener::Unix(l) => l.register(registry, Token(token), Interest::READABLE),
+        }
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
+        let result = match self {
+            Listener::Tcp(l) => l.deregister(registry),
+            #[cfg(unix)]
+            Listener::Unix(l) => l.deregister(registry),
+        };
+        if let Err(e) = result {
+            log::trace!("deregistering a listener: {e}");
+        }
+    }
+}
+
+/// Binds and listens. `several`: this is one of several addresses, so that an IPv6 socket must
+/// leave the IPv4 one its port.
+pub(crate) fn listen(
+    on: &Address,
+    backlog: i32,
+    options: &SocketOptions,
+    several: bool,
+) -> io::Result<Listener> {
+    match on {
+        Address::Ip(addr) => {
+            let domain = domain_of(*addr);
+            let socket = socket(domain, Type::STREAM, Some(Protocol::TCP))?;
+            // A server that starts again must not wait for the last one's connections to leave
+            // TIME_WAIT. On Windows the option means something else: stealing a port.
+            #[cfg(not(windows))]
+            socket.set_reuse_address(true)?;
+            if several && domain == Domain::IPV6 && options.chosen_only_v6().is_none() {
+                socket.set_only_v6(true)?;
+            }
+            options.apply(SockRef::from(&socket), domain, Type::STREAM)?;
+            socket.bind(&SockAddr::from(*addr))?;
+            socket.listen(backlog)?;
+            Ok(Listener::Tcp(mio::net::TcpListener::from_std(socket.into())))
+        }
+        #[cfg(unix)]
+        Address::Unix(Some(path)) => {
+            let socket = socket(Domain::UNIX, Type::STREAM, None)?;
+            options.apply(SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
+            socket.bind(&SockAddr::unix(path)?)?;
+            socket.listen(backlog)?;
+            Ok(Listener::Unix(mio::net::UnixListener::from_std(socket.into())))
+        }
+        #[cfg(unix)]
+        Address::Unix(None) => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Tcp(mio::net::TcpListener::from_std(listener)))
+}
+
+#[cfg(unix)]
+pub(crate) fn adopt_unix_listener(
+    listener: std::os::unix::net::UnixListener,
+) -> io::Result<Listener> {
+    listener.set_nonblocking(true)?;
+    Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
+}
+
+/// What an error of accept(2) says about the listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It concerns the one connection that was being accepted: go on with the next.
+    OneConnection,
+    /// Descriptors or memory ran out, or something unknown happened: wait, then try again.
+    Exhausted,
+}
+
+/// Sorts an error of accept(2). The manual asks to treat the network errors of the connection as
+/// transient; what is not in the list is treated as exhaustion, so that nothing spins.
+pub(crate) fn accept_failure(error: &io::Error) -> Failure {
+    use io::ErrorKind as Kind;
+    match error.kind() {
+        Kind::ConnectionAborted
+        | Kind::ConnectionReset
+        | Kind::PermissionDenied
+        | Kind::NetworkDown
+        | Kind::NetworkUnreachable
+        | Kind::HostUnreachable
+        | Kind::TimedOut => Failure::OneConnection,
+        _ => match error.raw_os_error() {
+            Some(code) if TRANSIENT.contains(&code) => Failure::OneConnection,
+            _ => Failure::Exhausted,
+        },
+    }
+}
+
+/// EPROTO, ENOPROTOOPT, EHOSTDOWN, ENONET: error codes that `std` has no kind for.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const TRANSIENT: &[i32] = &[71, 92, 112, 64];
+/// EPROTO, ENOPROTOOPT, EHOSTDOWN.
+#[cfg(any(target_os = "macos", target_os = "ios"))]
+const TRANSIENT: &[i32] = &[100, 42, 64];
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "macos",
+    target_os = "ios"
+)))]
+const TRANSIENT: &[i32] = &[];
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EINPROGRESS: i32 = 115;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const EINPROGRESS: i32 = 36;
+#[cfg(windows)]
+const EINPROGRESS: i32 = 10035;
+
+// ---- datagrams ----
+
+/// A UDP socket.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    socket: mio::net::UdpSocket,
+    token: usize,
+}
+
+impl Datagram {
+    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+        uninterrupted(|| self.socket.recv_from(buffer))
+    }
+
+    pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
+        uninterrupted(|| self.socket.send_to(bytes, to))
+    }
+
+    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
+        uninterrupted(|| self.socket.send(bytes))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+
+    pub(crate) fn options(&self) -> SockRef<'_> {
+        SockRef::from(&self.socket)
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
+        self.token = token;
+        self.socket.register(registry, Token(token), Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
+        if let Err(e) = self.socket.deregister(registry) {
+            log::trace!("deregistering a datagram socket: {e}");
+        }
+    }
+
+    /// mio's emulation over `poll(2)` drops a descriptor that reported an error (an ICMP answer
+    /// is one); the socket lives on, so that it has to be registered anew there.
+    pub(crate) fn survive_error(&mut self, registry: &Registry) -> io::Result<()> {
+        if cfg!(mio_unsupported_force_poll_poll) {
+            self.deregister(registry);
+            let token = self.token;
+            return self.register(registry, token);
+        }
+        Ok(())
+    }
+}
+
+/// Binds a UDP socket and, if a peer is given, connects it: it then receives from that peer alone.
+pub(crate) fn bind_udp(
+    addr: SocketAddr,
+    peer: Option<SocketAddr>,
+    reuse_address: bool,
+    options: &SocketOptions,
+) -> io::Result<Datagram> {
+    let domain = domain_of(addr);
+    let socket = socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if reuse_address {
+        socket.set_reuse_address(true)?;
+    }
+    options.apply(SockRef::from(&socket), domain, Type::DGRAM)?;
+    socket.bind(&SockAddr::from(addr))?;
+    if let Some(peer) = peer {
+        socket.connect(&SockAddr::from(peer))?;
+    }
+    Ok(Datagram { socket: mio::net::UdpSocket::from_std(socket.into()), token: 0 })
+}
+
+pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
+    socket.set_nonblocking(true)?;
+    Ok(Datagram { socket: mio::net::UdpSocket::from_std(socket), token: 0 })
+}

@@ -1,0 +1,71 @@
+//! A stream that answers from a script: faults at the exact call where they hurt.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+
+/// What one call answers.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A read yields these bytes (as many as fit); a write takes up to this many of what is given.
+    Bytes(Vec<u8>),
+    Take(usize),
+    Fail(io::ErrorKind),
+}
+
+/// The script and what was written, shared between a test and the stream it gave away.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    pub(crate) reads: VecDeque<Answer>,
+    pub(crate) writes: VecDeque<Answer>,
+    pub(crate) written: Vec<u8>,
+    pub(crate) shut: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Stream(pub(crate) Rc<RefCell<Script>>);
+
+impl Stream {
+    /// An exhausted script says `WouldBlock`.
+    pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut script = self.0.borrow_mut();
+        match script.reads.pop_front() {
+            Some(Answer::Bytes(mut bytes)) => {
+                let n = bytes.len().min(buffer.len());
+                buffer[..n].copy_from_slice(&bytes[..n]);
+                if n < bytes.len() {
+                    script.reads.push_front(Answer::Bytes(bytes.split_off(n)));
+                }
+                Ok(n)
+            }
+            Some(Answer::Fail(kind)) => Err(kind.into()),
+            Some(Answer::Take(_)) => panic!("the script has a write where a read came"),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut script = self.0.borrow_mut();
+        match script.writes.pop_front() {
+            Some(Answer::Take(most)) => {
+                let n = most.min(bytes.len());
+                script.written.extend_from_slice(&bytes[..n]);
+                Ok(n)
+            }
+            Some(Answer::Fail(kind)) => Err(kind.into()),
+            Some(Answer::Bytes(_)) => panic!("the script has a read where a write came"),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    pub(crate) fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
+        self.write(&all)
+    }
+
+    pub(crate) fn shutdown_write(&self) -> io::Result<()> {
+        self.0.borrow_mut().shut = true;
+        Ok(())
+    }
+}
