@@ -198,7 +198,7 @@ impl SocketOptions {
     }
 
     /// Sets all on a socket of this domain and type, before it is bound or connected.
-    pub(crate) fn apply(&self, socket: SockRef<'_>, domain: Domain, ty: Type) -> io::Result<()> {
+    pub(crate) fn apply(&self, socket: &SockRef<'_>, domain: Domain, ty: Type) -> io::Result<()> {
         if let Some(bytes) = self.send_buffer {
             named("SO_SNDBUF", socket.set_send_buffer_size(bytes))?;
         }
@@ -212,8 +212,8 @@ impl SocketOptions {
         if domain != Domain::IPV4 && domain != Domain::IPV6 {
             return Ok(());
         }
-        self.apply_ip(&socket, domain)?;
-        if ty == Type::STREAM { self.apply_tcp(&socket) } else { self.apply_udp(&socket, domain) }
+        self.apply_ip(socket, domain)?;
+        if ty == Type::STREAM { self.apply_tcp(socket) } else { self.apply_udp(socket, domain) }
     }
 
     fn apply_ip(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {

@@ -71,13 +71,13 @@ impl Core {
             return self.after_write_end(token);
         }
         stream.write = WriteSide::Ending;
-        if let Some(wire) = stream.wire_mut() {
-            if !std::mem::replace(&mut wire.ended, true) {
-                let _always_ok = self.encode(token, |layer, buffer| {
-                    layer.end(buffer);
-                    Ok(())
-                });
-            }
+        if let Some(wire) = stream.wire_mut()
+            && !std::mem::replace(&mut wire.ended, true)
+        {
+            let _always_ok = self.encode(token, |layer, buffer| {
+                layer.end(buffer);
+                Ok(())
+            });
         }
         self.mark_dirty(token);
     }

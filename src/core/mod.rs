@@ -87,7 +87,10 @@ pub(crate) struct Core {
     pub(crate) dead: Vec<(Token, CloseReason)>,
     pub(crate) signals: VecDeque<(Token, Signal)>,
     pub(crate) groups: Groups,
+    // Boxed as they are in the connections: they move between the two whole.
+    #[allow(clippy::vec_box)]
     spare_outputs: Vec<Box<Output>>,
+    #[allow(clippy::vec_box)]
     spare_tails: Vec<Box<Tail>>,
     /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
     pub(crate) current: Option<Token>,
@@ -228,10 +231,10 @@ impl Core {
 
     /// Notes that a connection has something to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
-        if let Some(stream) = self.stream_mut(token) {
-            if std::mem::replace(&mut stream.in_ready, true) {
-                return;
-            }
+        if let Some(stream) = self.stream_mut(token)
+            && std::mem::replace(&mut stream.in_ready, true)
+        {
+            return;
         }
         self.ready.push_back(token);
     }
@@ -308,6 +311,7 @@ impl Core {
 
     // ---- buffers for reuse ----
 
+    #[allow(clippy::vec_box)]
     pub(crate) fn spare_output(spares: &mut Vec<Box<Output>>) -> Box<Output> {
         spares.pop().unwrap_or_default()
     }

@@ -175,10 +175,10 @@ impl Core {
         if self.current == Some(token) {
             return;
         }
-        if let Some(stream) = self.stream_mut(token) {
-            if !std::mem::replace(&mut stream.in_dirty, true) {
-                self.dirty.push(token);
-            }
+        if let Some(stream) = self.stream_mut(token)
+            && !std::mem::replace(&mut stream.in_dirty, true)
+        {
+            self.dirty.push(token);
         }
     }
 

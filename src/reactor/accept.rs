@@ -85,13 +85,10 @@ impl<S: 'static> Dispatch<S> {
             Ok(token) => token,
             Err(e) => return log::error!("{listener}: {address} is turned away: {e}"),
         };
-        let wire = match self.ask_hooks(token, listener, &address) {
-            Ok(wire) => wire,
-            Err(()) => {
-                // Nobody has been told of it; it goes as it came.
-                self.net.core.remove(token);
-                return;
-            }
+        let Ok(wire) = self.ask_hooks(token, listener, &address) else {
+            // Nobody has been told of it; it goes as it came.
+            self.net.core.remove(token);
+            return;
         };
         if let Err(e) = self.net.core.register_stream(token) {
             log::error!("{listener}: {address} cannot be registered: {e}");
@@ -101,10 +98,10 @@ impl<S: 'static> Dispatch<S> {
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
         }
-        if let Some(wire) = wire {
-            if let Some(stream) = self.net.core.stream_mut(token) {
-                stream.extra_mut().wire = Some(wire);
-            }
+        if let Some(wire) = wire
+            && let Some(stream) = self.net.core.stream_mut(token)
+        {
+            stream.extra_mut().wire = Some(wire);
         }
         self.stands(token, Some(address));
         self.net.core.flush(token);
@@ -156,9 +153,8 @@ impl<S: 'static> Dispatch<S> {
             listener.stats.failed_handshakes += 1;
         }
         let Dispatch { net, state, roles } = self;
-        let acceptor = match roles.get_mut(listener.index()) {
-            Some(Some(Role::Listener(acceptor))) => acceptor,
-            _ => return drop_guarded(reason),
+        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+            return drop_guarded(reason);
         };
         match (&mut acceptor.hooks().failed, address) {
             (Some(hook), Ok(address)) => {

@@ -13,10 +13,10 @@ impl<S: 'static> Dispatch<S> {
         let Some(socket) = self.net.core.datagram_mut(token) else { return };
         socket.readable |= ready.has(Ready::READABLE | Ready::ERROR);
         socket.writable |= ready.has(Ready::WRITABLE | Ready::ERROR);
-        if ready.has(Ready::ERROR) {
-            if let Err(e) = self.net.core.survive_datagram_error(token) {
-                log::error!("{token}: cannot register the UDP socket again: {e}");
-            }
+        if ready.has(Ready::ERROR)
+            && let Err(e) = self.net.core.survive_datagram_error(token)
+        {
+            log::error!("{token}: cannot register the UDP socket again: {e}");
         }
         self.serve_datagrams(token, scratch);
     }

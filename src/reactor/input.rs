@@ -220,6 +220,6 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn is_open(&self, token: Token) -> bool {
-        self.net.core.stream(token).is_some_and(|stream| stream.is_open())
+        self.net.core.stream(token).is_some_and(super::super::connection::Stream::is_open)
     }
 }

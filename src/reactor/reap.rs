@@ -55,7 +55,7 @@ impl<S: 'static> Dispatch<S> {
         let Dispatch { net, state, .. } = self;
         let said = guarded(|| match &mut role {
             Role::Stream(handler) => {
-                handler.on_close(&mut Context::new(state, net, token), &closed)
+                handler.on_close(&mut Context::new(state, net, token), &closed);
             }
             Role::Datagram(handler) => {
                 handler.on_close(&mut Context::new(state, net, token), &closed);

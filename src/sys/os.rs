@@ -146,10 +146,10 @@ impl Stream {
     pub(crate) fn apply(&self, options: &SocketOptions) -> io::Result<()> {
         match self {
             Stream::Tcp(s) => {
-                options.apply(SockRef::from(s), domain_of(s.local_addr()?), Type::STREAM)
+                options.apply(&SockRef::from(s), domain_of(s.local_addr()?), Type::STREAM)
             }
             #[cfg(unix)]
-            Stream::Unix(s) => options.apply(SockRef::from(s), Domain::UNIX, Type::STREAM),
+            Stream::Unix(s) => options.apply(&SockRef::from(s), Domain::UNIX, Type::STREAM),
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
@@ -221,7 +221,7 @@ pub(crate) fn connect(
         Address::Ip(addr) => {
             let domain = domain_of(*addr);
             let socket = socket(domain, Type::STREAM, Some(Protocol::TCP))?;
-            options.apply(SockRef::from(&socket), domain, Type::STREAM)?;
+            options.apply(&SockRef::from(&socket), domain, Type::STREAM)?;
             if let Some(local) = from {
                 socket.bind(&SockAddr::from(local)).map_err(|e| {
                     io::Error::new(e.kind(), format!("binding to the local address {local}: {e}"))
@@ -235,7 +235,7 @@ pub(crate) fn connect(
         #[cfg(unix)]
         Address::Unix(Some(path)) => {
             let socket = socket(Domain::UNIX, Type::STREAM, None)?;
-            options.apply(SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
+            options.apply(&SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
             // EAGAIN means here that the listener's backlog is full, not that it goes on (unix(7)).
             match uninterrupted(|| socket.connect(&SockAddr::unix(path)?)) {
                 Err(e) if e.raw_os_error() != Some(EINPROGRESS) => Err(e),
@@ -325,7 +325,7 @@ pub(crate) fn listen(
             if several && domain == Domain::IPV6 && options.chosen_only_v6().is_none() {
                 socket.set_only_v6(true)?;
             }
-            options.apply(SockRef::from(&socket), domain, Type::STREAM)?;
+            options.apply(&SockRef::from(&socket), domain, Type::STREAM)?;
             socket.bind(&SockAddr::from(*addr))?;
             socket.listen(backlog)?;
             Ok(Listener::Tcp(mio::net::TcpListener::from_std(socket.into())))
@@ -333,7 +333,7 @@ pub(crate) fn listen(
         #[cfg(unix)]
         Address::Unix(Some(path)) => {
             let socket = socket(Domain::UNIX, Type::STREAM, None)?;
-            options.apply(SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
+            options.apply(&SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
             socket.bind(&SockAddr::unix(path)?)?;
             socket.listen(backlog)?;
             Ok(Listener::Unix(mio::net::UnixListener::from_std(socket.into())))
@@ -474,7 +474,7 @@ pub(crate) fn bind_udp(
     if reuse_address {
         socket.set_reuse_address(true)?;
     }
-    options.apply(SockRef::from(&socket), domain, Type::DGRAM)?;
+    options.apply(&SockRef::from(&socket), domain, Type::DGRAM)?;
     socket.bind(&SockAddr::from(addr))?;
     if let Some(peer) = peer {
         socket.connect(&SockAddr::from(peer))?;
