@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
+use crate::handler::Signal;
 use crate::layer::{Kind, Layer};
 use crate::options::StreamOptions;
 use crate::sys;
@@ -75,6 +76,8 @@ pub(crate) struct Stream {
     pub(crate) writable: bool,
     pub(crate) read_closed: bool,
     pub(crate) urgent: bool,
+    /// The socket itself has said end-of-stream: nothing unread can be left in it.
+    pub(crate) exhausted: bool,
     /// The handler paused reading.
     pub(crate) paused: bool,
     /// Queued output has been above the high mark and is not yet down at the low mark.
@@ -113,6 +116,8 @@ pub(crate) struct Extra {
     pub(crate) reason: Option<CloseReason>,
     /// The addresses still to be tried, the next one last.
     pub(crate) alternatives: Vec<crate::address::Address>,
+    /// Signals that came before it was open.
+    pub(crate) signals: Vec<Signal>,
     /// The local address to connect from.
     pub(crate) from: Option<std::net::SocketAddr>,
 }
@@ -126,6 +131,8 @@ pub(crate) struct Wire {
     pub(crate) pull: bool,
     /// How many bytes came before it was ready.
     pub(crate) before_ready: usize,
+    /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
+    pub(crate) deadline: Option<u64>,
     /// What was sent before it was ready, not encoded yet, and its size.
     pub(crate) waiting: Vec<(Kind, Vec<u8>)>,
     pub(crate) waiting_bytes: usize,
@@ -148,6 +155,7 @@ impl Wire {
             undecoded: Tail::default(),
             pull: false,
             before_ready: 0,
+            deadline: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
             end_seen: false,
@@ -168,6 +176,7 @@ impl Stream {
             writable: phase != Phase::Connecting,
             read_closed: false,
             urgent: false,
+            exhausted: false,
             paused: false,
             over_high: false,
             drained: false,
@@ -227,6 +236,11 @@ impl Stream {
         matches!(self.phase, Phase::Open | Phase::Failing)
     }
 
+    /// Whether `close` was called and its input is being discarded.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.phase, Phase::Closing | Phase::Lingering)
+    }
+
     /// Whether it is on its way out.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Failing | Phase::Closing | Phase::Lingering | Phase::Dead)
@@ -245,10 +259,8 @@ impl Stream {
                     .as_ref()
                     .filter(|output| !output.is_empty())
                     .map(|output| output.progress.saturating_add(ticks(options.stall_timeout)));
-                match (idle, stall) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                }
+                let upgrade = self.wire().and_then(|wire| wire.deadline);
+                [idle, stall, upgrade].into_iter().flatten().min()
             }
             Phase::Failing | Phase::Dead => None,
             _ => Some(self.clock),

@@ -85,7 +85,7 @@ impl Core {
     /// The queue is empty and the end is due.
     pub(crate) fn end_write(&mut self, token: Token) {
         let Some(stream) = self.stream_mut(token) else { return };
-        if stream.phase == Phase::Closing && stream.read != ReadSide::Open {
+        if stream.phase == Phase::Closing && stream.exhausted {
             // close(2) sends the end by itself, and nothing unread is left that could make it a
             // reset.
             return self.kill_in_order(token, CloseReason::Finished);
@@ -100,16 +100,33 @@ impl Core {
 
     fn after_write_end(&mut self, token: Token) {
         let Some(stream) = self.stream_mut(token) else { return };
-        match (stream.phase, stream.read) {
-            (Phase::Closing, ReadSide::Open) => {
+        match stream.phase {
+            Phase::Closing if !stream.exhausted => {
                 stream.phase = Phase::Lingering;
                 self.make_ready(token);
             }
-            (Phase::Closing, _) | (Phase::Open, ReadSide::Told) => {
-                self.kill_in_order(token, CloseReason::Finished);
-            }
+            Phase::Closing => self.kill_in_order(token, CloseReason::Finished),
+            Phase::Open if stream.read == ReadSide::Told => self.both_ended(token),
             _ => {}
         }
+    }
+
+    /// Both directions have ended while the connection was open: it closes by itself. An end that a
+    /// layer announced is not yet the socket's, which is waited for.
+    pub(crate) fn both_ended(&mut self, token: Token) {
+        let Some(stream) = self.stream(token) else { return };
+        if stream.exhausted {
+            self.kill_in_order(token, CloseReason::Finished);
+        } else {
+            self.close(token, None);
+        }
+    }
+
+    /// The socket's end came while lingering.
+    pub(crate) fn lingered(&mut self, token: Token) {
+        let Some(stream) = self.stream(token) else { return };
+        let both = stream.read != ReadSide::Open;
+        self.kill_in_order(token, if both { CloseReason::Finished } else { CloseReason::Closed });
     }
 
     /// The connection has run its course: dead, for the reason noted earlier, if any.

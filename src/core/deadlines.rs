@@ -142,7 +142,12 @@ impl Core {
                     .output
                     .as_ref()
                     .is_some_and(|o| !o.is_empty() && o.progress.saturating_add(stall) <= tick);
-                if stalled { Deadline::Stall } else { Deadline::Idle }
+                let late = stream.wire().and_then(|w| w.deadline).is_some_and(|at| at <= tick);
+                match (stalled, late) {
+                    (true, _) => Deadline::Stall,
+                    (false, true) => Deadline::Handshake,
+                    (false, false) => Deadline::Idle,
+                }
             }
         };
         self.fail(token, CloseReason::TimedOut(which));

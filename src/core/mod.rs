@@ -98,6 +98,8 @@ pub(crate) struct Core {
     pub(crate) starved: Vec<Token>,
     pub(crate) stopping: Stopping,
     pub(crate) streams: usize,
+    /// The reactor is being dropped: nothing new is made.
+    pub(crate) ended: bool,
 }
 
 impl Core {
@@ -126,6 +128,7 @@ impl Core {
             starved: Vec::new(),
             stopping: Stopping::No,
             streams: 0,
+            ended: false,
         })
     }
 
@@ -156,6 +159,9 @@ impl Core {
 
     /// Gives `entity` a token.
     pub(crate) fn insert(&mut self, entity: Entity) -> io::Result<Token> {
+        if self.ended {
+            return Err(io::Error::other("the reactor is being dropped"));
+        }
         let vacant = self.slots.vacant_entry();
         let generation = self.generations.next();
         let token = Token::new(vacant.key(), generation).ok_or_else(|| {

@@ -77,6 +77,13 @@ impl Core {
         }
     }
 
+    /// Signals that came before the connection was open have somebody to get them now.
+    pub(crate) fn release_signals(&mut self, token: Token) {
+        let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
+        let early = std::mem::take(&mut extra.signals);
+        self.signals.extend(early.into_iter().map(|signal| (token, signal)));
+    }
+
     /// What was sent before the layers were ready is encoded now.
     pub(crate) fn encode_waiting(&mut self, token: Token) {
         let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
@@ -96,11 +103,14 @@ impl Core {
         if stream.phase != Phase::Open {
             return false;
         }
+        let after = stream.options().handshake_timeout;
+        let deadline = self.tick_after(after);
         let mut opening = Vec::new();
         if let Err(e) = layer.start(&mut opening) {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }
+        let Some(stream) = self.stream_mut(token) else { return false };
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
@@ -116,11 +126,13 @@ impl Core {
             wire.undecoded.push(tail.unread());
         }
         wire.pull = true;
+        wire.deadline = Some(deadline);
         extra.wire = Some(wire);
         if let Some(tail) = unread {
             self.recycle_tail(tail);
         }
         self.push_raw(token, &opening);
+        self.watch(token);
         self.make_ready(token);
         true
     }
@@ -145,10 +157,17 @@ impl Core {
         if let Some(wire) = stream.wire_mut() {
             wire.ended = true;
         }
+        self.close_unopened(token, Some(CloseReason::Layer(error)));
+    }
+
+    /// Closes gracefully also what is still in its handshake: what a layer had to say about it is
+    /// flushed.
+    pub(crate) fn close_unopened(&mut self, token: Token, reason: Option<CloseReason>) {
+        let Some(stream) = self.stream_mut(token) else { return };
         if stream.phase == Phase::Handshaking {
             stream.phase = Phase::Open;
         }
-        self.close(token, Some(CloseReason::Layer(error)));
+        self.close(token, reason);
     }
 
     /// Closes the listeners; the connections run to their ends, or to the deadline.

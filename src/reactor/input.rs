@@ -69,7 +69,10 @@ impl<S: 'static> Dispatch<S> {
         match stream.socket.read(&mut scratch.read) {
             Ok(0) => {
                 stream.readable = false;
-                stream.read = ReadSide::Ended;
+                stream.exhausted = true;
+                if stream.read == ReadSide::Open && !stream.is_closing() {
+                    stream.read = ReadSide::Ended;
+                }
                 // What the handler left is offered once more, now that nothing will follow.
                 stream.fresh = true;
                 Read::Nothing
@@ -184,7 +187,7 @@ impl<S: 'static> Dispatch<S> {
         self.call(token, |handler, cx| handler.on_eof(cx));
         let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Open && stream.write == WriteSide::Ended {
-            self.net.core.kill_in_order(token, CloseReason::Finished);
+            self.net.core.both_ended(token);
         }
     }
 
@@ -205,9 +208,9 @@ impl<S: 'static> Dispatch<S> {
                 Phase::Closing => false,
                 _ => return,
             };
-            if stream.read != ReadSide::Open {
+            if stream.exhausted {
                 if lingering {
-                    self.net.core.kill_in_order(token, CloseReason::Closed);
+                    self.net.core.lingered(token);
                 }
                 return;
             }

@@ -58,9 +58,8 @@ impl<S: 'static> Dispatch<S> {
         let Read::Bytes(n) = self.read(token, scratch) else { return };
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         let limit = stream.options().handshake_limit;
-        let handshaking = stream.phase == Phase::Handshaking;
         let Some(wire) = stream.wire_mut() else { return };
-        if handshaking {
+        if !wire.layer.is_ready() {
             wire.before_ready += n;
             if wire.before_ready > limit {
                 let reason = CloseReason::LimitExceeded(Limit::Handshake, limit);
@@ -154,12 +153,14 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn open_if_ready(&mut self, token: Token) {
-        let Some(stream) = self.net.core.stream(token) else { return };
-        let Some(wire) = stream.wire() else { return };
-        if stream.phase == Phase::Handshaking && wire.layer.is_ready() {
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        let handshaking = stream.phase == Phase::Handshaking;
+        let Some(wire) = stream.wire_mut() else { return };
+        if handshaking && wire.layer.is_ready() {
             self.opened(token, None);
-        } else if !wire.waiting.is_empty() && wire.layer.is_ready() {
+        } else if wire.deadline.is_some() && wire.layer.is_ready() {
             // A layer that came in mid-stream is ready now.
+            wire.deadline = None;
             self.net.core.encode_waiting(token);
         }
     }
@@ -199,7 +200,8 @@ impl<S: 'static> Dispatch<S> {
         let Some(stream) = self.net.core.stream_mut(token) else { return false };
         let handshaking = stream.phase == Phase::Handshaking;
         let Some(wire) = stream.wire_mut() else { return true };
-        if !wire.end_seen {
+        let end_seen = wire.end_seen;
+        if !end_seen {
             let left = wire.undecoded.len();
             if let Err(e) = wire.layer.wire_ended(left) {
                 self.net.core.close_for_layer(token, e);
@@ -207,10 +209,11 @@ impl<S: 'static> Dispatch<S> {
             }
         }
         if handshaking {
-            // The peer left, in order, before there was a connection.
-            self.net.core.flush(token);
+            // The peer left before there was a connection; or the layer did all there was to do
+            // without one (a web page for a browser) and said so.
             let gone = std::io::ErrorKind::UnexpectedEof.into();
-            self.net.core.fail(token, CloseReason::Io(gone));
+            let reason = if end_seen { None } else { Some(CloseReason::Io(gone)) };
+            self.net.core.close_unopened(token, reason);
             return false;
         }
         true

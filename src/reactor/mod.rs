@@ -176,6 +176,7 @@ impl<S: 'static> Reactor<S> {
     /// # Errors
     /// The poll itself fails, which no peer can cause.
     pub fn run(&mut self) -> Result<Report, Error> {
+        self.report = Report::default();
         while self.turn(None)? == Turn::Running {}
         Ok(self.report)
     }

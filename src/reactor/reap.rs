@@ -70,21 +70,19 @@ impl<S: 'static> Dispatch<S> {
         }
         drop_guarded(role);
         drop_guarded(closed);
+        let early = self.net.core.stream_mut(token).and_then(|stream| stream.extra.take());
+        drop_guarded(early);
     }
 
-    /// The reactor is being dropped. Connections that handlers open in their `on_close` are not
-    /// opened any more; they end here too.
+    /// The reactor is being dropped: everything ends, and nothing new is made.
     pub(super) fn close_everything(&mut self) {
-        loop {
-            self.install_births();
-            let tokens = self.net.core.tokens();
-            if tokens.is_empty() {
-                break;
-            }
-            for token in tokens {
-                self.net.core.fail(token, CloseReason::ReactorGone);
-            }
-            self.reap();
+        self.net.core.ended = true;
+        for token in self.net.core.tokens() {
+            self.net.core.fail(token, CloseReason::ReactorGone);
         }
+        self.reap();
+        // Closures of timers, signals that nobody got: their drops are the user's code too.
+        drop_guarded(std::mem::take(&mut self.net.calls));
+        drop_guarded(std::mem::take(&mut self.net.core.signals));
     }
 }
