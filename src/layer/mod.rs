@@ -3,34 +3,56 @@
 //! A [`Layer`] has no I/O. Bytes that arrived go in, one unit at a time comes out; what a handler
 //! sends goes in, bytes for the wire come out. Whoever drives it (a connection, a test, a fuzzer)
 //! owns every buffer and every socket. That is why one layer works the same over TCP, a Unix
-//! socket or inside a test, and why layers stack: `Then` feeds the units of the outer one (the
+//! socket or inside a test, and why layers stack: [`Then`] feeds the units of the outer one (the
 //! one nearer to the wire) as bytes to the inner one (nearer to the handler).
+//!
+//! Framing is here without a feature: [`Lines`], [`LengthPrefixed`], [`Delimited`],
+//! [`FixedSize`]. Whoever writes a layer of their own finds in [`testkit`] what the built-in ones
+//! are tested with, and in `docs/layers.md` a complete example.
 //!
 //! # The contract between a layer and its driver
 //!
 //! 1. [`start`](Layer::start) is called once, before anything else, when what lies below is ready.
 //! 2. [`decode`](Layer::decode) is *pulled*: each call yields one unit at most. The driver calls
 //!    again with the bytes that were not consumed until the layer answers [`Item::Nothing`], which
-//!    means that the layer holds nothing back and needs bytes it has not seen. A driver may stop
-//!    pulling at any unit (back-pressure) and go on later without a new read.
+//!    means that the layer holds nothing back and needs bytes it has not seen (asked again without
+//!    such bytes, it says so again). Any step may consume, this one too. A driver may stop pulling
+//!    at any unit (back-pressure) and go on later without a new read.
 //! 3. What a layer reads is a stream of bytes, wherever it stands in a stack: message boundaries
 //!    below it carry no meaning.
 //! 4. `reply` is what the layer itself has to answer (a handshake, an alert, a pong, a close
-//!    frame). It leaves also when `decode` fails, and before the connection is closed for it.
+//!    frame). It leaves also when `decode` fails, and before the connection is closed for it; and
+//!    it leaves in its turn, before anything that is encoded later (a cipher counts records).
 //! 5. Until [`is_ready`](Layer::is_ready) nothing is encoded, and no unit is yielded.
-//! 6. After an error, or after [`Item::End`], `decode` is not called again.
+//! 6. After an error, or after [`Item::End`], neither `decode` nor `wire_ended` is called again.
 //! 7. [`end`](Layer::end) is called once at most, when this side has nothing more to say;
 //!    [`wire_ended`](Layer::wire_ended) once at most, when the stream below has ended, and after
-//!    `decode` said [`Item::Nothing`] for all that came before.
+//!    `decode` said [`Item::Nothing`] for all that came before. When `wire_ended` agrees, `decode`
+//!    is pulled again, with the bytes that are left, until [`Item::Nothing`] or [`Item::End`]:
+//!    what only the end completes comes out there (a last line without its line feed), and in a
+//!    stack the end travels inward there, so an error may come of it.
 //! 8. A layer allocates for what it has received, never for what a peer merely announces, and each
 //!    has a limit on the size of a unit that is on by default.
 
 use std::any::{Any, TypeId};
 use std::ops::Range;
 
+mod backlog;
+mod delimited;
 mod error;
+mod fixed_size;
+mod length_prefixed;
+mod lines;
+mod scan;
+pub mod testkit;
+mod then;
 
+pub use delimited::Delimited;
 pub use error::{LayerError, LayerErrorKind};
+pub use fixed_size::FixedSize;
+pub use length_prefixed::LengthPrefixed;
+pub use lines::Lines;
+pub use then::Then;
 
 /// Whether a message is text or binary, where the wire format tells them apart (WebSocket does,
 /// RFC 6455 section 5.6). Formats that do not tell them apart ignore it.
@@ -61,10 +83,10 @@ pub enum Item {
     Nothing,
     /// No unit, but progress (a handshake step, a control frame): call again.
     Progress,
-    /// One unit lies whole in the bytes that were given to `decode`, at this range: it is handed on
-    /// without a copy.
+    /// One unit lies whole in the bytes that were given to `decode`, at this range, which lies
+    /// within those the step consumes: it is handed on without a copy.
     Slice(Range<usize>),
-    /// One unit has been appended to `unit`.
+    /// One unit has been appended to `unit` (which stays empty in every other case).
     Unit,
     /// The peer has ended its side in the format's own terms (a `close_notify`, a Close frame).
     End,
@@ -145,7 +167,9 @@ pub trait Layer {
         let _ = wire;
     }
 
-    /// The stream below has ended, `left` bytes of it undecoded.
+    /// The stream below has ended, `left` bytes of it undecoded. If that is in order, `decode` is
+    /// pulled again afterwards, with those bytes: a layer for which the end completes a unit
+    /// remembers here that there was an end, and yields the unit there.
     ///
     /// # Errors
     /// The end came in the middle of a unit, or without the format's own end where it demands one:
@@ -166,6 +190,14 @@ pub trait Layer {
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         let _ = fact;
         None
+    }
+
+    /// Puts `inner` between this layer and the handler: `tls.then(Lines::new())`.
+    fn then<Inner: Layer>(self, inner: Inner) -> Then<Self, Inner>
+    where
+        Self: Sized,
+    {
+        Then::new(self, inner)
     }
 }
 

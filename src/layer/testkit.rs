@@ -1,0 +1,42 @@
+//! For whoever writes a [`Layer`]: what the built-in ones are tested with.
+//!
+//! * [`Driver`] runs one layer in memory, the way a connection does, and panics as soon as the
+//!   layer breaks its side of the [contract](super).
+//! * [`every_split`] feeds a transcript cut in every way that matters, and panics unless the result
+//!   is always the same: the bug of wire formats is the cut that nobody tried.
+//! * [`Pair`] lets a client's and a server's layer talk to each other.
+//!
+//! All three panic instead of returning errors: they are made for tests and fuzzers, not for
+//! driving layers in earnest.
+//!
+//! ```
+//! use tidegate::layer::testkit::{Ending, Pair, every_split};
+//! use tidegate::layer::{LayerErrorKind, Lines};
+//!
+//! let outcome = every_split(Lines::new, b"one\r\ntwo\n", Ending::Ended);
+//! assert_eq!(outcome.messages(), [b"one", b"two"]);
+//! assert_eq!(outcome.error_kind(), None);
+//!
+//! let outcome = every_split(|| Lines::new().max_line(3), b"one\nfour\n", Ending::Open);
+//! assert_eq!(outcome.messages(), [b"one"]);
+//! assert_eq!(outcome.error_kind(), Some(LayerErrorKind::TooLarge));
+//!
+//! let mut pair = Pair::new(Lines::new(), Lines::new().crlf()).chunks(1, 2);
+//! pair.handshake();
+//! pair.carries(&[b"hello", b"", b"world"]);
+//! pair.close();
+//! ```
+
+mod driver;
+mod pair;
+mod splits;
+
+#[cfg(doc)]
+use super::Layer;
+
+pub use driver::{Driver, Unit};
+pub use pair::Pair;
+pub use splits::{Ending, Outcome, every_split, outcome_of};
+
+#[cfg(test)]
+mod tests;
