@@ -1,1 +1,169 @@
+//! The test kit has to notice what it is there to notice.
 
+use super::super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::*;
+
+type Decode = fn(&[u8], &mut Vec<u8>, &mut Vec<u8>) -> Result<Step, LayerError>;
+
+/// A layer that does in `decode` whatever the test says.
+#[derive(Debug)]
+struct Does {
+    decode: Decode,
+    ready: bool,
+    delivery: Delivery,
+}
+
+fn does(decode: Decode) -> Does {
+    Does { decode, ready: true, delivery: Delivery::Messages }
+}
+
+impl Layer for Does {
+    fn name(&self) -> &'static str {
+        "does"
+    }
+    fn delivery(&self) -> Delivery {
+        self.delivery
+    }
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        (self.decode)(wire, unit, reply)
+    }
+    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        if message == b"no" {
+            return Err(LayerError::new("does", LayerErrorKind::Unencodable, "no"));
+        }
+        Ok(())
+    }
+}
+
+/// Yields whatever has arrived: right for a stream, wrong for messages.
+fn all_there_is(wire: &[u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Step, LayerError> {
+    let item = if wire.is_empty() { Item::Nothing } else { Item::Slice(0..wire.len()) };
+    Ok(Step::new(wire.len(), item))
+}
+
+fn feed(decode: Decode) {
+    Driver::new(does(decode)).feed(b"abc");
+}
+
+#[test]
+#[should_panic(expected = "consumed 4 bytes of the 3 given")]
+fn consuming_too_much_is_noticed() {
+    feed(|_, _, _| Ok(Step::new(4, Item::Progress)));
+}
+
+#[test]
+#[should_panic(expected = "the slice 0..3 is not within the 2 bytes consumed")]
+fn a_slice_that_is_not_consumed_is_noticed() {
+    feed(|_, _, _| Ok(Step::new(2, Item::Slice(0..3))));
+}
+
+#[test]
+#[should_panic(expected = "1 bytes in `unit`, but said Nothing")]
+fn a_unit_that_is_not_yielded_is_noticed() {
+    feed(|_, unit, _| {
+        unit.push(1);
+        Ok(Step::new(0, Item::Nothing))
+    });
+}
+
+#[test]
+#[should_panic(expected = "said Progress 10000 times")]
+fn progress_without_end_is_noticed() {
+    feed(|_, _, _| Ok(Step::new(0, Item::Progress)));
+}
+
+#[test]
+#[should_panic(expected = "took back what was to be sent")]
+fn a_reply_taken_back_is_noticed() {
+    let mut driver = Driver::new(does(|_, _, reply| {
+        reply.clear();
+        Ok(Step::new(0, Item::Nothing))
+    }));
+    driver.send(b"x", Kind::Default).unwrap();
+    driver.feed(b"abc");
+}
+
+#[test]
+#[should_panic(expected = "reserved 1048576 bytes in `unit` for the 0 it put there")]
+fn memory_for_what_is_merely_announced_is_noticed() {
+    feed(|_, unit, _| {
+        unit.reserve_exact(1 << 20);
+        Ok(Step::new(0, Item::Nothing))
+    });
+}
+
+#[test]
+#[should_panic(expected = "yielded a unit before it was ready")]
+fn a_unit_before_the_handshake_is_noticed() {
+    Driver::new(Does { ready: false, ..does(all_there_is) }).feed(b"abc");
+}
+
+#[test]
+#[should_panic(expected = "nothing is encoded before the layer is ready")]
+fn sending_before_the_handshake_is_noticed() {
+    let _ = Driver::new(Does { ready: false, ..does(all_there_is) }).send(b"", Kind::Default);
+}
+
+#[test]
+#[should_panic(expected = "failed to encode, but left bytes")]
+fn half_a_message_is_noticed() {
+    let _ = Driver::new(does(all_there_is)).send(b"no", Kind::Default);
+}
+
+#[test]
+#[should_panic(expected = "there was more after Nothing")]
+fn more_after_nothing_is_noticed() {
+    let mut driver =
+        Driver::new(does(|wire, _, _| Ok(Step::new(wire.len().min(1), Item::Nothing))));
+    driver.feed(b"abc");
+    driver.ask_again();
+}
+
+#[test]
+#[should_panic(expected = "byte by byte")]
+fn a_result_that_depends_on_the_cut_is_noticed() {
+    every_split(|| does(all_there_is), b"abc", Ending::Open);
+}
+
+#[test]
+fn a_stream_has_no_boundaries_to_compare() {
+    let make = || Does { delivery: Delivery::Stream, ..does(all_there_is) };
+    let outcome = every_split(make, b"abc", Ending::Ended);
+    assert_eq!(outcome.messages(), [b"abc"]);
+    let mut pair = Pair::new(make(), make()).chunks(2, 1);
+    pair.carries(&[b"one", b"two"]);
+}
+
+#[test]
+fn a_long_transcript_is_cut_at_some_places_only() {
+    let make = || Does { delivery: Delivery::Stream, ..does(all_there_is) };
+    every_split(make, &vec![0; 10_000], Ending::Open);
+}
+
+#[test]
+#[should_panic(expected = "the layers go on answering each other")]
+fn layers_that_never_fall_silent_are_noticed() {
+    let parrot: Decode = |wire, _, reply| {
+        reply.extend_from_slice(wire);
+        Ok(Step::new(wire.len(), if wire.is_empty() { Item::Nothing } else { Item::Progress }))
+    };
+    let mut pair = Pair::new(does(parrot), does(parrot));
+    pair.client.send(b"x", Kind::Default).unwrap();
+    pair.run();
+}
+
+#[test]
+#[should_panic(expected = "the handshake failed")]
+fn a_handshake_that_does_not_come_to_an_end_is_told() {
+    let unready = || Does { ready: false, ..does(all_there_is) };
+    Pair::new(unready(), unready()).handshake();
+}

@@ -1,1 +1,516 @@
+use super::super::testkit::{Driver, Ending, Pair, every_split, outcome_of};
+use super::super::{Delimited, FixedSize, LengthPrefixed, Lines};
+use super::*;
 
+/// A stream layer with everything that is awkward about TLS: a handshake, records masked with a
+/// counter (so that what is lost, doubled or out of order shows), decoded bytes held back and given
+/// out four at a time, an alert before it fails, an end of its own that it insists on, a fact.
+#[derive(Debug, Default)]
+struct Veil {
+    client: bool,
+    ready: bool,
+    sent: u8,
+    received: u8,
+    held: Vec<u8>,
+    peer_ended: bool,
+    /// Refuses to encode more than this at once, if set.
+    most: Option<usize>,
+}
+
+const RECORD: usize = 9;
+const END: u8 = 0;
+const ALERT: u8 = 255;
+
+#[derive(Debug, PartialEq)]
+struct VeilFact(u8);
+
+impl Veil {
+    fn client() -> Self {
+        Veil { client: true, ..Veil::default() }
+    }
+    fn server() -> Self {
+        Veil::default()
+    }
+    fn mask(counter: &mut u8, bytes: &[u8], out: &mut Vec<u8>) {
+        for byte in bytes {
+            out.push(byte ^ *counter);
+            *counter = counter.wrapping_add(1);
+        }
+    }
+}
+
+impl Layer for Veil {
+    fn name(&self) -> &'static str {
+        "veil"
+    }
+    fn delivery(&self) -> Delivery {
+        Delivery::Stream
+    }
+    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        if self.client {
+            wire.extend(b"knock\n");
+        }
+        Ok(())
+    }
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        assert!(unit.is_empty());
+        if !self.ready {
+            if wire.len() < 6 {
+                return Ok(Step::new(0, Item::Nothing));
+            }
+            let expected = if self.client { b"enter\n" } else { b"knock\n" };
+            if &wire[..6] != expected {
+                reply.push(ALERT);
+                return Err(LayerError::malformed("veil", "expected a knock"));
+            }
+            if !self.client {
+                reply.extend(b"enter\n");
+            }
+            self.ready = true;
+            return Ok(Step::new(6, Item::Progress));
+        }
+        // As rustls: all records there are first, then what they held is given out.
+        let mut consumed = 0;
+        while let [length, rest @ ..] = &wire[consumed..] {
+            match usize::from(*length) {
+                _ if *length == END => {
+                    self.peer_ended = true;
+                    consumed += 1;
+                    break;
+                }
+                length if length > RECORD => {
+                    reply.push(ALERT);
+                    return Err(LayerError::malformed("veil", "a long record"));
+                }
+                length => {
+                    let Some(record) = rest.get(..length) else { break };
+                    Veil::mask(&mut self.received, record, &mut self.held);
+                    consumed += 1 + length;
+                }
+            }
+        }
+        if !self.held.is_empty() {
+            unit.extend(self.held.drain(..self.held.len().min(4)));
+            return Ok(Step::new(consumed, Item::Unit));
+        }
+        Ok(Step::new(consumed, if self.peer_ended { Item::End } else { Item::Nothing }))
+    }
+    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        assert!(self.ready, "encoded before the veil was ready");
+        if self.most.is_some_and(|most| message.len() > most) {
+            return Err(LayerError::new("veil", LayerErrorKind::Unencodable, "too much at once"));
+        }
+        for record in message.chunks(RECORD) {
+            wire.push(record.len() as u8);
+            Veil::mask(&mut self.sent, record, wire);
+        }
+        Ok(())
+    }
+    fn end(&mut self, wire: &mut Vec<u8>) {
+        wire.push(END);
+    }
+    fn wire_ended(&mut self, _left: usize) -> Result<(), LayerError> {
+        Err(LayerError::truncated("veil", "expected the end record before the end"))
+    }
+    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+        (fact == TypeId::of::<VeilFact>()).then_some(&VeilFact(7))
+    }
+}
+
+/// Lines of a protocol that greets, answers pings, says why it gives up, and says goodbye.
+#[derive(Debug, Default)]
+struct Polite {
+    lines: Lines,
+}
+
+#[derive(Debug, PartialEq)]
+struct PoliteFact;
+
+impl Layer for Polite {
+    fn name(&self) -> &'static str {
+        "polite"
+    }
+    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        wire.extend(b"hi\n");
+        Ok(())
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let mut step = self.lines.decode(wire, unit, reply)?;
+        if let Item::Slice(line) = &step.item {
+            match &wire[line.clone()] {
+                b"ping" => {
+                    reply.extend(b"pong\n");
+                    step.item = Item::Progress;
+                }
+                b"bad" => {
+                    reply.extend(b"why?\n");
+                    return Err(LayerError::malformed("polite", "a bad word"));
+                }
+                b"bye" => step.item = Item::End,
+                _ => {}
+            }
+        }
+        Ok(step)
+    }
+    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        self.lines.encode(message, kind, wire)
+    }
+    fn end(&mut self, wire: &mut Vec<u8>) {
+        wire.extend(b"bye\n");
+    }
+    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+        self.lines.wire_ended(left)
+    }
+    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+        (fact == TypeId::of::<PoliteFact>()).then_some(&PoliteFact)
+    }
+}
+
+type Boxed = Box<dyn Layer>;
+
+fn boxed(layer: impl Layer + 'static) -> Boxed {
+    Box::new(layer)
+}
+
+/// What a client's veil makes of `plain`, handshake and all.
+fn veiled(plain: &[u8], end: bool) -> Vec<u8> {
+    let mut wire = b"knock\n".to_vec();
+    let mut veil = Veil { ready: true, ..Veil::client() };
+    veil.encode(plain, Kind::Default, &mut wire).unwrap();
+    if end {
+        veil.end(&mut wire);
+    }
+    wire
+}
+
+/// What a server's veil said, in clear: behind its `enter`, and without its end or alert.
+fn unveiled(wire: &[u8]) -> Vec<u8> {
+    let client = Veil { client: true, ..Veil::default() };
+    let mut driver = Driver::new(client);
+    driver.feed(wire);
+    driver.take_messages().concat()
+}
+
+const MESSAGES: [&[u8]; 5] =
+    [b"hello", b"", b"a rather long line that takes more than one record", b"x", b"the end"];
+
+#[test]
+fn a_stack_carries_messages_in_chunks_of_any_size() {
+    for (up, down) in [(1, 1), (1, 7), (2, 3), (5, 1), (64, 64), (usize::MAX, usize::MAX)] {
+        let mut pair =
+            Pair::new(Veil::client().then(Lines::new()), Veil::server().then(Lines::new()))
+                .chunks(up, down);
+        pair.handshake();
+        pair.carries(&MESSAGES);
+        pair.carries(&MESSAGES);
+        pair.close();
+    }
+}
+
+#[test]
+fn stacks_nest_either_way_and_in_boxes() {
+    let left = |veil: Veil| boxed(veil.then(LengthPrefixed::new(2)).then(Lines::new()));
+    let right = |veil: Veil| boxed(veil.then(LengthPrefixed::new(2).then(Lines::new())));
+    let boxes = |veil: Veil| {
+        boxed(boxed(veil).then(boxed(boxed(LengthPrefixed::new(2)).then(boxed(Lines::new())))))
+    };
+    let makes: [&dyn Fn(Veil) -> Boxed; 3] = [&left, &right, &boxes];
+    for client in makes {
+        for server in makes {
+            let mut pair = Pair::new(client(Veil::client()), server(Veil::server())).chunks(3, 2);
+            pair.handshake();
+            pair.carries(&MESSAGES);
+            pair.close();
+        }
+    }
+}
+
+#[test]
+fn handshakes_nest() {
+    let stack = |outer: Veil, inner: Veil| outer.then(inner).then(Lines::new());
+    for chunk in [1, 2, 1000] {
+        let mut pair =
+            Pair::new(stack(Veil::client(), Veil::client()), stack(Veil::server(), Veil::server()))
+                .chunks(chunk, 1);
+        assert!(!pair.client.is_ready());
+        pair.handshake();
+        pair.carries(&MESSAGES);
+        pair.close();
+    }
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_cut() {
+    let wire = veiled(b"ping\none\r\n\ntwo\nping\nthree", true);
+    let outcome = every_split(|| Veil::server().then(Polite::default()), &wire, Ending::Ended);
+    assert_eq!(outcome.messages(), [&b"one"[..], b"", b"two", b"three"]);
+    assert!(outcome.ready && outcome.ended);
+    assert_eq!(outcome.error, None);
+    assert_eq!(&outcome.replies[..6], b"enter\n");
+    assert_eq!(unveiled(&outcome.replies), b"hi\npong\npong\n");
+}
+
+#[test]
+fn the_inner_layer_starts_when_the_outer_is_ready() {
+    let mut driver = Driver::new(Veil::server().then(Polite::default()));
+    assert_eq!((driver.is_ready(), driver.layer().name()), (false, "veil"));
+    driver.feed(b"knock");
+    assert_eq!(driver.take_wire(), b"");
+    driver.feed(b"\n");
+    assert_eq!((driver.is_ready(), driver.layer().name()), (true, "polite"));
+    assert_eq!(unveiled(&driver.take_wire()), b"hi\n");
+
+    // An outer layer without a handshake is ready at once.
+    let mut driver = Driver::new(LengthPrefixed::new(1).then(Polite::default()));
+    assert_eq!(driver.take_wire(), b"\x03hi\n");
+}
+
+#[test]
+fn replies_leave_also_when_decoding_fails() {
+    let wire = veiled(b"ping\nbad\nnever", false);
+    let outcome = every_split(|| Veil::server().then(Polite::default()), &wire, Ending::Open);
+    assert_eq!(outcome.error, Some(("polite", LayerErrorKind::Malformed)));
+    assert_eq!(unveiled(&outcome.replies), b"hi\npong\nwhy?\n");
+
+    let mut wire = veiled(b"ping\none\n", false);
+    wire.push(100);
+    let mut driver = Driver::new(Veil::server().then(Polite::default()));
+    driver.feed(&wire);
+    assert_eq!(driver.error().map(LayerError::layer), Some("veil"));
+    assert_eq!(driver.take_wire().last(), Some(&ALERT));
+
+    let outcome = every_split(|| Veil::server().then(Lines::new()), b"GET / HTTP", Ending::Open);
+    assert_eq!(outcome.error, Some(("veil", LayerErrorKind::Malformed)));
+    assert_eq!((outcome.replies, outcome.ready), (vec![ALERT], false));
+}
+
+#[test]
+fn the_outer_layers_end_is_the_end_of_the_inner_ones_stream() {
+    let wire = veiled(b"12345", true);
+    let outcome = every_split(|| Veil::server().then(FixedSize::new(5)), &wire, Ending::Ended);
+    assert_eq!(outcome.messages(), [b"12345"]);
+    assert!(outcome.ended);
+    assert_eq!(outcome.error, None);
+
+    let outcome = every_split(|| Veil::server().then(FixedSize::new(4)), &wire, Ending::Ended);
+    assert_eq!(outcome.messages(), [b"1234"]);
+    assert_eq!(outcome.error, Some(("fixed-size", LayerErrorKind::Truncated)));
+
+    let outcome = every_split(Veil::server, b"knock\n\0", Ending::Ended);
+    assert!(outcome.ended);
+}
+
+#[test]
+fn a_truncated_stream_is_the_outer_layers_to_judge() {
+    // The last line came without its end: with a truncated stream below, it is not a line.
+    let wire = veiled(b"one\ntwo", false);
+    let outcome = every_split(|| Veil::server().then(Lines::new()), &wire, Ending::Ended);
+    assert_eq!(outcome.messages(), [b"one"]);
+    assert_eq!(outcome.error, Some(("veil", LayerErrorKind::Truncated)));
+}
+
+#[test]
+fn the_end_of_the_wire_travels_inward() {
+    let make = || Delimited::new(b";").then(Lines::new());
+    let outcome = every_split(make, b"one\nt;wo\nth;ree", Ending::Ended);
+    assert_eq!(outcome.messages(), [&b"one"[..], b"two", b"three"]);
+    assert!(!outcome.ended);
+    assert_eq!(outcome.error, None);
+
+    let make = || Delimited::new(b";").then(LengthPrefixed::new(1));
+    let outcome = every_split(make, b"\x02a;b\x02c", Ending::Ended);
+    assert_eq!(outcome.messages(), [b"ab"]);
+    assert_eq!(outcome.error, Some(("length-prefixed", LayerErrorKind::Truncated)));
+
+    let make = || LengthPrefixed::new(1).then(Lines::new()).then(Lines::new());
+    let outcome = every_split(make, b"\x02a\n\x01b", Ending::Ended);
+    assert_eq!(outcome.messages(), [b"ab"]);
+}
+
+#[test]
+fn the_inner_layers_end_is_the_stacks() {
+    let wire = veiled(b"one\nbye\ntwo\n", false);
+    let outcome = every_split(|| Veil::server().then(Polite::default()), &wire, Ending::Ended);
+    assert_eq!(outcome.messages(), [b"one"]);
+    assert!(outcome.ended, "and a truncated stream no longer matters");
+    assert_eq!(outcome.error, None);
+}
+
+#[test]
+fn ending_goes_outward() {
+    let mut pair =
+        Pair::new(Veil::client().then(Polite::default()), Veil::server().then(Polite::default()));
+    pair.handshake();
+    let _ = (pair.client.take_messages(), pair.server.take_messages());
+    pair.client.end();
+    assert_eq!(pair.client.take_wire().last(), Some(&END));
+
+    // Before the handshake is done only the outer layer has words.
+    let mut driver = Driver::new(Veil::server().then(Polite::default()));
+    driver.end();
+    assert_eq!(driver.take_wire(), [END]);
+}
+
+#[test]
+fn a_layer_goes_beneath_a_running_one() {
+    for chunk in [1, 4, 1000] {
+        let mut pair = Pair::new(boxed(Lines::new()), boxed(Lines::new())).chunks(chunk, chunk);
+        pair.carries(&[b"EHLO", b"STARTTLS"]);
+        let mut pair = Pair::of(
+            pair.client.switch(|inner| Then::beneath(boxed(Veil::client()), inner)),
+            pair.server.switch(|inner| Then::beneath(boxed(Veil::server()), inner)),
+        )
+        .chunks(chunk, chunk);
+        assert!(!pair.client.is_ready());
+        pair.handshake();
+        pair.carries(&MESSAGES);
+        pair.close();
+    }
+}
+
+#[test]
+fn a_running_layer_is_not_started_again() {
+    let mut driver = Driver::new(Polite::default());
+    assert_eq!(driver.take_wire(), b"hi\n");
+    let mut driver = driver.switch(|inner| Then::beneath(Veil::server(), inner));
+    driver.feed(&veiled(b"one\n", false));
+    assert_eq!(driver.take_wire(), b"enter\n");
+    assert_eq!(driver.take_messages(), [b"one"]);
+}
+
+#[test]
+fn what_was_said_in_clear_is_not_read_as_if_it_came_through_the_new_layer() {
+    let mut driver = Driver::new(Lines::new());
+    driver.feed(b"STARTTLS\n");
+    let mut driver = driver.switch(|inner| Then::beneath(Veil::server(), inner));
+    driver.feed(b"RSET\nMAIL\n");
+    assert_eq!(driver.take_messages(), [b"STARTTLS"]);
+    assert_eq!(driver.error().map(LayerError::layer), Some("veil"));
+}
+
+#[test]
+#[should_panic(expected = "3 bytes that came before the switch")]
+fn a_driver_refuses_to_switch_in_the_middle() {
+    let mut driver = Driver::new(Lines::new());
+    driver.feed(b"STARTTLS\nRSE");
+    let _ = driver.switch(|inner| Then::beneath(Veil::server(), inner));
+}
+
+#[test]
+fn a_fact_is_the_outer_layers_or_the_inner_ones() {
+    let stack = Veil::server().then(Polite::default());
+    let veil = stack.fact(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
+    assert_eq!(veil, Some(&VeilFact(7)));
+    assert!(stack.fact(TypeId::of::<PoliteFact>()).is_some());
+    assert!(stack.fact(TypeId::of::<u8>()).is_none());
+    assert_eq!(stack.delivery(), Delivery::Messages);
+    assert_eq!(Lines::new().then(Veil::server()).delivery(), Delivery::Stream);
+}
+
+#[test]
+fn a_message_the_inner_layer_refuses_does_no_harm() {
+    let mut driver = Driver::new(LengthPrefixed::new(1).then(Lines::new()));
+    assert!(driver.send(b"two\nlines", Kind::Default).is_err());
+    driver.send(b"one", Kind::Default).unwrap();
+    assert_eq!(driver.take_wire(), b"\x04one\n");
+}
+
+#[test]
+fn words_the_outer_layer_refuses_are_the_last() {
+    let mut driver = Driver::new(Veil { most: Some(4), ..Veil::server() }.then(Lines::new()));
+    driver.feed(b"knock\n");
+    driver.send(b"one", Kind::Default).unwrap();
+    let _ = driver.take_wire();
+    let refused = driver.send(b"four", Kind::Default).unwrap_err();
+    assert_eq!(refused.layer(), "veil");
+    let later = driver.send(b"two", Kind::Default).unwrap_err();
+    assert_eq!((later.layer(), later.kind()), ("lines", LayerErrorKind::Unencodable));
+    driver.end();
+    assert_eq!(driver.take_wire(), [END], "the outer layer still ends in order");
+}
+
+#[test]
+fn a_slice_of_a_slice_is_not_copied() {
+    let mut stack = LengthPrefixed::new(1).then(Lines::new());
+    let (mut unit, mut reply) = (Vec::new(), Vec::new());
+    stack.start(&mut reply).unwrap();
+    let step = stack.decode(b"\x04one\n\x04two\n", &mut unit, &mut reply).unwrap();
+    assert_eq!((step.consumed, step.item), (5, Item::Slice(1..4)));
+    assert_eq!((unit.capacity(), stack.between.len()), (0, 0));
+}
+
+#[test]
+fn the_outer_layer_waits_until_the_inner_one_is_dry() {
+    let mut stack = LengthPrefixed::new(1).then(FixedSize::new(2));
+    let (mut unit, mut reply) = (Vec::new(), Vec::new());
+    stack.start(&mut reply).unwrap();
+    let wire = [[6].as_slice(), &[b'x'; 6]].concat().repeat(100);
+    let mut consumed = 0;
+    for n in 0..300 {
+        unit.clear();
+        let step = stack.decode(&wire[consumed..], &mut unit, &mut reply).unwrap();
+        assert_ne!(step.item, Item::Nothing, "at {n}");
+        consumed += step.consumed;
+        assert!(stack.between.len() <= 4);
+    }
+    assert_eq!(consumed, wire.len());
+}
+
+#[test]
+fn an_idle_stack_gives_large_buffers_back() {
+    let mut pair = Pair::new(
+        Veil::client().then(LengthPrefixed::new(4)),
+        Veil::server().then(LengthPrefixed::new(4)),
+    );
+    pair.handshake();
+    pair.carries(&[&vec![1; 200_000]]);
+    for stack in [pair.client.layer_mut(), pair.server.layer_mut()] {
+        assert!(stack.between.is_empty());
+        assert_eq!(stack.between.empty_buffer().map(|b| b.capacity()), Some(0));
+        assert_eq!(stack.said.capacity(), 0);
+    }
+}
+
+#[test]
+fn an_error_of_either_start_is_the_stacks() {
+    #[derive(Debug)]
+    struct Unwilling;
+    impl Layer for Unwilling {
+        fn name(&self) -> &'static str {
+            "unwilling"
+        }
+        fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+            wire.extend(b"no\n");
+            Err(LayerError::new("unwilling", LayerErrorKind::Refused, "not today"))
+        }
+        fn decode(
+            &mut self,
+            _: &[u8],
+            _: &mut Vec<u8>,
+            _: &mut Vec<u8>,
+        ) -> Result<Step, LayerError> {
+            panic!("decoded after an error");
+        }
+        fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+            Ok(())
+        }
+    }
+    let outcome = outcome_of(LengthPrefixed::new(1).then(Unwilling), [], Ending::Ended);
+    assert_eq!(outcome.error, Some(("unwilling", LayerErrorKind::Refused)));
+    assert_eq!(outcome.replies, b"\x03no\n");
+    let outcome = outcome_of(Unwilling.then(Lines::new()), [&b"x\n"[..]], Ending::Ended);
+    assert_eq!(outcome.error, Some(("unwilling", LayerErrorKind::Refused)));
+}
