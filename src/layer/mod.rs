@@ -235,3 +235,8 @@ impl Layer for Box<dyn Layer> {
         (**self).fact(fact)
     }
 }
+
+/// Compiles and runs the example in the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/layers.md")]
+struct Guide;
