@@ -28,9 +28,21 @@
 use std::any::{Any, TypeId};
 use std::ops::Range;
 
+#[cfg(any(feature = "deflate", feature = "lz4"))]
+mod compression;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod error;
+#[cfg(feature = "lz4")]
+mod lz4;
 
+#[cfg(any(feature = "deflate", feature = "lz4"))]
+pub use compression::{CompressionRate, CompressionVolume};
+#[cfg(feature = "deflate")]
+pub use deflate::Deflate;
 pub use error::{LayerError, LayerErrorKind};
+#[cfg(feature = "lz4")]
+pub use lz4::Lz4;
 
 /// Whether a message is text or binary, where the wire format tells them apart (WebSocket does,
 /// RFC 6455 section 5.6). Formats that do not tell them apart ignore it.
