@@ -8,6 +8,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::core::{Core, Stopping};
 use crate::error::{CloseReason, Deadline, Error};
+use crate::guard::drop_guarded;
 use crate::net::Net;
 use crate::remote::{Message, Remote, Shared};
 use crate::sys::Ready;
@@ -325,7 +326,7 @@ impl<S: 'static> Drop for Reactor<S> {
         self.dispatch.close_everything();
         // Closures that were posted and not run may own anything.
         let inbox = std::mem::take(&mut self.inbox);
-        dispatch::drop_guarded(inbox);
+        drop_guarded(inbox);
     }
 }
 
