@@ -29,6 +29,8 @@ use std::any::{Any, TypeId};
 use std::ops::Range;
 
 mod error;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 pub use error::{LayerError, LayerErrorKind};
 
