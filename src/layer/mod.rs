@@ -52,6 +52,8 @@ mod lz4;
 mod scan;
 pub mod testkit;
 mod then;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
 #[cfg(any(feature = "deflate", feature = "lz4"))]
 pub use compression::{CompressionRate, CompressionVolume};
