@@ -29,6 +29,8 @@ use std::any::{Any, TypeId};
 use std::ops::Range;
 
 mod error;
+#[cfg(feature = "tls")]
+pub mod tls;
 
 pub use error::{LayerError, LayerErrorKind};
 
