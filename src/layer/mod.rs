@@ -52,6 +52,8 @@ mod lz4;
 mod scan;
 pub mod testkit;
 mod then;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(feature = "websocket")]
 pub mod websocket;
 
