@@ -129,7 +129,9 @@ pub(crate) struct Wire {
     pub(crate) undecoded: Tail,
     /// The layer may yield something without a new read.
     pub(crate) pull: bool,
-    /// How many bytes came before it was ready.
+    /// The layer's handshake is done.
+    pub(crate) ready: bool,
+    /// How many bytes it consumed before it was ready.
     pub(crate) before_ready: usize,
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
     pub(crate) deadline: Option<u64>,
@@ -156,6 +158,7 @@ impl Wire {
             layer,
             undecoded: Tail::default(),
             pull: false,
+            ready: false,
             before_ready: 0,
             deadline: None,
             waiting: Vec::new(),

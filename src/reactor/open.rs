@@ -69,7 +69,9 @@ impl<S: 'static> Dispatch<S> {
             return self.net.core.fail(token, CloseReason::Layer(e));
         }
         self.net.core.flush(token);
-        if self.net.core.stream(token).and_then(|s| s.wire()).is_some_and(|w| w.layer.is_ready()) {
+        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
+        if wire.layer.is_ready() {
+            wire.ready = true;
             self.opened(token, from);
         }
     }
