@@ -138,6 +138,8 @@ pub(crate) struct Wire {
     pub(crate) waiting_bytes: usize,
     /// The peer has ended in the format's own terms.
     pub(crate) end_seen: bool,
+    /// The layer has been told that the stream below has ended.
+    pub(crate) end_told: bool,
     /// The format's own end has been written.
     pub(crate) ended: bool,
 }
@@ -159,6 +161,7 @@ impl Wire {
             waiting: Vec::new(),
             waiting_bytes: 0,
             end_seen: false,
+            end_told: false,
             ended: false,
         }
     }

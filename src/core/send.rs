@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Core;
 use crate::connection::{Phase, Stream, WriteSide};
 use crate::error::{CloseReason, Limit};
+use crate::guard::guarded;
 use crate::layer::{Kind, LayerError};
 use crate::options::Overflow;
 use crate::sys;
@@ -129,7 +130,8 @@ impl Core {
             output.progress = tick;
             output
         });
-        output.push_with(|buffer| write(&mut *wire.layer, buffer))
+        let written = guarded(|| output.push_with(|buffer| write(&mut *wire.layer, buffer)));
+        written.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
     }
 
     /// Appends bytes that are in wire form already: what a layer answers.

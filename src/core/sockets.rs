@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire};
 use crate::error::CloseReason;
+use crate::guard::guarded;
 use crate::layer::{Layer, LayerError, Then};
 use crate::sys;
 use crate::token::Token;
@@ -106,7 +107,9 @@ impl Core {
         let after = stream.options().handshake_timeout;
         let deadline = self.tick_after(after);
         let mut opening = Vec::new();
-        if let Err(e) = layer.start(&mut opening) {
+        let started = guarded(|| layer.start(&mut opening))
+            .unwrap_or_else(|text| Err(LayerError::panicked(layer.name(), text)));
+        if let Err(e) = started {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }

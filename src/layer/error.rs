@@ -19,6 +19,8 @@ pub enum LayerErrorKind {
     RefusedByPeer,
     /// The message to send cannot be said in this format.
     Unencodable,
+    /// The layer's own code panicked.
+    Panicked,
 }
 
 impl fmt::Display for LayerErrorKind {
@@ -30,6 +32,7 @@ impl fmt::Display for LayerErrorKind {
             LayerErrorKind::Refused => "refused",
             LayerErrorKind::RefusedByPeer => "refused by the peer",
             LayerErrorKind::Unencodable => "cannot be encoded",
+            LayerErrorKind::Panicked => "panicked",
         })
     }
 }
@@ -66,6 +69,11 @@ impl LayerError {
     /// The stream ended too early.
     pub fn truncated(layer: &'static str, what: impl Into<Cow<'static, str>>) -> Self {
         Self::new(layer, LayerErrorKind::Truncated, what)
+    }
+
+    /// The layer's code panicked, with this message.
+    pub(crate) fn panicked(layer: &'static str, text: String) -> Self {
+        Self::new(layer, LayerErrorKind::Panicked, text)
     }
 
     /// The same error with the one that caused it.

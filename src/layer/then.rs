@@ -135,14 +135,6 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         encoded
     }
 
-    /// Notes what a step of the inner layer came to.
-    fn note(&mut self, item: &Item) {
-        self.dry = *item == Item::Nothing;
-        if *item == Item::End {
-            self.below = Below::Ended(Item::End);
-        }
-    }
-
     /// One step of the inner layer over what lies between, its slice copied out to `unit`.
     fn step_inner(
         &mut self,
@@ -161,7 +153,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
             item => item,
         };
         self.between.consume(consumed);
-        self.note(&item);
+        self.dry = item == Item::Nothing;
         Ok((item, kind))
     }
 
@@ -179,7 +171,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         let Step { consumed, item, kind } = step?;
         said?;
         self.between.extend(&block[consumed..]);
-        self.note(&item);
+        self.dry = item == Item::Nothing;
         let item = match item {
             Item::Slice(range) => Item::Slice(start + range.start..start + range.end),
             item => item,
@@ -215,7 +207,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
     }
 
     fn is_ready(&self) -> bool {
-        self.open && self.outer.is_ready() && self.inner.is_ready()
+        self.open && self.inner.is_ready()
     }
 
     fn decode(
@@ -247,7 +239,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
             let opened = self.try_open(reply)?;
 
             match step.item {
-                Item::Slice(range) if straight && self.open && !opened => {
+                Item::Slice(range) if straight && self.open => {
                     let (block, start) = (&rest[range.clone()], before + range.start);
                     let (item, kind) = self.step_inner_in_place(block, start, unit, reply)?;
                     if item != Item::Nothing {
@@ -267,15 +259,12 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
                 }
                 Item::Progress => return Ok(Step::new(consumed, Item::Progress)),
                 Item::End => self.end_inner_stream(Item::End)?,
+                // A running inner layer may hold units back: it is asked before this is the answer.
                 Item::Nothing if opened => {}
                 Item::Nothing if self.below == Below::Draining => {
                     self.end_inner_stream(Item::Nothing)?;
                 }
                 Item::Nothing => return Ok(Step::new(consumed, Item::Nothing)),
-            }
-            if opened {
-                // The driver may want to look (the handshake's deadline, its facts) before units.
-                return Ok(Step::new(consumed, Item::Progress));
             }
         }
     }
@@ -305,10 +294,8 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
     }
 
     fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
-        if self.below == Below::Running {
-            self.outer.wire_ended(left)?;
-            self.below = Below::Draining;
-        }
+        self.outer.wire_ended(left)?;
+        self.below = Below::Draining;
         Ok(())
     }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::dispatch::{Dispatch, guarded};
+use super::dispatch::Dispatch;
 use crate::address::Address;
 use crate::connection::{Phase, WriteSide};
 use crate::error::CloseReason;
+use crate::guard::guarded;
 use crate::listener::Peer;
 use crate::net::Role;
 use crate::token::Token;

@@ -35,7 +35,7 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// Does what there is to do for a connection, in the order that keeps its grammar: it opens,
-    /// its queue drains, its input is offered, its replies are flushed.
+    /// its input is offered, its queue drains, its replies are flushed.
     pub(super) fn serve_stream(&mut self, token: Token, scratch: &mut Scratch) {
         let Some(stream) = self.net.core.stream(token) else { return };
         match stream.phase {
@@ -51,11 +51,13 @@ impl<S: 'static> Dispatch<S> {
         if stream.output.is_some() && stream.writable {
             self.net.core.flush(token);
         }
+        // Input before `on_drain`: a handler that fills its queue anew each time it drains would
+        // never let its own connection be read otherwise.
+        self.take_input(token, scratch);
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         if stream.phase == Phase::Open && std::mem::take(&mut stream.drained) {
             self.call(token, |handler, cx| handler.on_drain(cx));
         }
-        self.take_input(token, scratch);
         self.net.core.flush(token);
     }
 }
