@@ -427,6 +427,20 @@ impl Datagram {
         uninterrupted(|| self.socket.send(bytes))
     }
 
+    /// Sets up a socket that exists already.
+    pub(crate) fn set_up(
+        &self,
+        peer: Option<SocketAddr>,
+        reuse_address: bool,
+        options: &SocketOptions,
+    ) -> io::Result<()> {
+        if reuse_address {
+            self.options().set_reuse_address(true)?;
+        }
+        options.apply(&self.options(), domain_of(self.local_addr()?), Type::DGRAM)?;
+        peer.map_or(Ok(()), |peer| self.socket.connect(peer))
+    }
+
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
