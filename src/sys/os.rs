@@ -109,6 +109,18 @@ impl Stream {
         }
     }
 
+    /// Takes a linger time back, so that close(2) does not wait: it would, on Linux, though the
+    /// socket does not block. A time of zero stays, which makes the close a reset.
+    pub(crate) fn close_without_waiting(&self) {
+        if let Stream::Tcp(s) = self
+            && let Ok(Some(time)) = SockRef::from(s).linger()
+            && !time.is_zero()
+            && let Err(e) = SockRef::from(s).set_linger(None)
+        {
+            log::debug!("closing may wait for {time:?}: {e}");
+        }
+    }
+
     pub(crate) fn peer_addr(&self) -> io::Result<Address> {
         match self {
             Stream::Tcp(s) => s.peer_addr().map(Address::Ip),
@@ -283,6 +295,17 @@ impl Listener {
             Listener::Tcp(l) => l.local_addr().map(Address::Ip),
             #[cfg(unix)]
             Listener::Unix(l) => l.local_addr().map(Address::from),
+        }
+    }
+
+    /// Sets the options on a socket that listens already; what it accepts inherits them.
+    pub(crate) fn apply(&self, options: &SocketOptions) -> io::Result<()> {
+        match self {
+            Listener::Tcp(l) => {
+                options.apply(&SockRef::from(l), domain_of(l.local_addr()?), Type::STREAM)
+            }
+            #[cfg(unix)]
+            Listener::Unix(l) => options.apply(&SockRef::from(l), Domain::UNIX, Type::STREAM),
         }
     }
 
