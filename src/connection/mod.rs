@@ -71,11 +71,13 @@ pub(crate) struct Stream {
     pub(crate) phase: Phase,
     pub(crate) read: ReadSide,
     pub(crate) write: WriteSide,
-    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off.
+    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off;
+    /// `error` is for whoever finds that reading will not meet it.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) read_closed: bool,
     pub(crate) urgent: bool,
+    pub(crate) error: bool,
     /// The socket itself has said end-of-stream: nothing unread can be left in it.
     pub(crate) exhausted: bool,
     /// The handler paused reading.
@@ -182,6 +184,7 @@ impl Stream {
             writable: phase != Phase::Connecting,
             read_closed: false,
             urgent: false,
+            error: false,
             exhausted: false,
             paused: false,
             over_high: false,

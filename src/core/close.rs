@@ -172,7 +172,7 @@ impl Core {
     pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
         let Some(stream) = self.stream_mut(token) else { return };
         match stream.phase {
-            Phase::Open if stream.read == ReadSide::Open => {
+            Phase::Open if stream.read != ReadSide::Told => {
                 stream.phase = Phase::Failing;
                 stream.readable = true;
                 stream.fresh = true;

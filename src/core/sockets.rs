@@ -54,6 +54,9 @@ impl Core {
         match entity {
             Entity::Stream(mut s) => {
                 let own = !s.adopted;
+                if s.adopted || s.options().socket.lingers() {
+                    s.socket.close_without_waiting();
+                }
                 s.socket.deregister(registry, own);
                 if let Some(output) = s.output.take() {
                     self.recycle_output(output);
