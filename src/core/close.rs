@@ -27,6 +27,8 @@ impl Core {
                 return self.fail(token, reason.unwrap_or(CloseReason::Cancelled));
             }
             Phase::Open => {}
+            // Nothing can be flushed any more, and the handler wants no more input.
+            Phase::Failing => return self.kill_in_order(token, CloseReason::Closed),
             _ => return,
         }
         stream.phase = Phase::Closing;
