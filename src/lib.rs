@@ -9,6 +9,7 @@ mod core;
 mod datagram;
 mod error;
 mod group;
+mod guard;
 mod handler;
 pub mod layer;
 mod listener;

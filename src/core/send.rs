@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::Core;
 use crate::connection::{Phase, Stream, WriteSide};
 use crate::error::{CloseReason, Limit};
+use crate::guard::guarded;
 use crate::layer::{Kind, LayerError};
 use crate::options::Overflow;
 use crate::sys;
@@ -105,19 +106,20 @@ impl Core {
         }
         match self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
             Ok(()) => self.queued_more(token),
-            Err(e) => {
-                self.fail(token, CloseReason::Layer(e));
+            Err(reason) => {
+                self.fail(token, reason);
                 SendStatus::Gone
             }
         }
     }
 
-    /// Lets a connection's layer append to its output queue.
+    /// Lets a connection's layer append to its output queue. A layer may be the user's: one that
+    /// panics costs the connection it is on, not whoever was sending to it.
     pub(crate) fn encode(
         &mut self,
         token: Token,
         write: impl FnOnce(&mut dyn crate::layer::Layer, &mut Vec<u8>) -> Result<(), LayerError>,
-    ) -> Result<(), LayerError> {
+    ) -> Result<(), CloseReason> {
         let tick = self.tick;
         let Core { slots, spare_outputs, .. } = self;
         let Some(slot) = slots.get_mut(token.index()) else { return Ok(()) };
@@ -129,7 +131,10 @@ impl Core {
             output.progress = tick;
             output
         });
-        output.push_with(|buffer| write(&mut *wire.layer, buffer))
+        output.push_with(|buffer| match guarded(|| write(&mut *wire.layer, buffer)) {
+            Ok(written) => written.map_err(CloseReason::Layer),
+            Err(text) => Err(CloseReason::Panicked(text)),
+        })
     }
 
     /// Appends bytes that are in wire form already: what a layer answers.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire};
 use crate::error::CloseReason;
+use crate::guard::drop_guarded;
 use crate::layer::{Layer, LayerError, Then};
 use crate::sys;
 use crate::token::Token;
@@ -61,6 +62,8 @@ impl Core {
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
+                // Its layer may be the user's, its reason hold an error of the user's.
+                drop_guarded(s.extra.take());
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -83,8 +86,9 @@ impl Core {
         let waiting = std::mem::take(&mut wire.waiting);
         wire.waiting_bytes = 0;
         for (kind, bytes) in waiting {
-            if let Err(e) = self.encode(token, |layer, buffer| layer.encode(&bytes, kind, buffer)) {
-                return self.fail(token, CloseReason::Layer(e));
+            let encoded = self.encode(token, |layer, buffer| layer.encode(&bytes, kind, buffer));
+            if let Err(reason) = encoded {
+                return self.fail(token, reason);
             }
         }
         self.queued_more(token);

@@ -201,9 +201,16 @@ impl<S: 'static> Dispatch<S> {
         let Some(wire) = stream.wire_mut() else { return true };
         if !wire.end_seen {
             let left = wire.undecoded.len();
-            if let Err(e) = wire.layer.wire_ended(left) {
-                self.net.core.close_for_layer(token, e);
-                return false;
+            match guarded(|| wire.layer.wire_ended(left)) {
+                Ok(Ok(())) => {}
+                Ok(Err(e)) => {
+                    self.net.core.close_for_layer(token, e);
+                    return false;
+                }
+                Err(text) => {
+                    self.net.core.fail(token, CloseReason::Panicked(text));
+                    return false;
+                }
             }
         }
         if handshaking {

@@ -64,8 +64,8 @@ impl<S: 'static> Dispatch<S> {
             stream.clock = deadline;
         }
         self.net.core.watch(token);
-        if let Err(e) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
-            return self.net.core.fail(token, CloseReason::Layer(e));
+        if let Err(reason) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
+            return self.net.core.fail(token, reason);
         }
         self.net.core.flush(token);
         if self.net.core.stream(token).and_then(|s| s.wire()).is_some_and(|w| w.layer.is_ready()) {
