@@ -140,7 +140,7 @@ impl<S: 'static> Net<S> {
             Phase::Connecting,
             Rc::clone(&settings),
         );
-        stream.clock = self.core.tick_after(settings.options.connect_timeout);
+        stream.clock = self.core.tick_after_this_moment(settings.options.connect_timeout);
         if from.is_some() || !alternatives.is_empty() || layer.is_some() {
             let extra = stream.extra_mut();
             extra.alternatives = alternatives;

@@ -141,8 +141,10 @@ impl Core {
             output.progress = tick;
             output
         });
-        let written = guarded(|| output.push_with(|buffer| write(&mut *wire.layer, buffer)));
-        written.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
+        output.push_with(|buffer| {
+            guarded(|| write(&mut *wire.layer, buffer))
+                .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
+        })
     }
 
     /// Appends bytes that are in wire form already: what a layer answers.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
+use crate::guard::drop_guarded;
 use crate::layer::{Layer, LayerError, Then};
 use crate::sys;
 use crate::token::Token;
@@ -64,6 +65,8 @@ impl Core {
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
+                // Its layer may be the user's, its reason hold an error of the user's.
+                drop_guarded(s.extra.take());
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -181,7 +184,7 @@ impl Core {
 
     /// Closes the listeners; the connections run to their ends, or to the deadline.
     pub(crate) fn start_shutdown(&mut self, grace: Duration) {
-        self.stopping = Stopping::Draining(self.tick_after(grace));
+        self.stopping = Stopping::Draining(self.tick_after_this_moment(grace));
         for token in self.tokens() {
             if matches!(self.entity(token), Some(Entity::Listener(_))) {
                 self.close(token, None);

@@ -65,8 +65,8 @@ impl<S: 'static> Dispatch<S> {
             stream.clock = deadline;
         }
         self.net.core.watch(token);
-        if let Err(e) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
-            return self.net.core.fail(token, CloseReason::Layer(e));
+        if let Err(reason) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
+            return self.net.core.fail(token, CloseReason::Layer(reason));
         }
         self.net.core.flush(token);
         let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
