@@ -349,3 +349,5 @@ impl<S: 'static> Drop for Server<S> {
         }
     }
 }
+
+pub mod endpoints;
