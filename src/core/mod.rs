@@ -144,7 +144,7 @@ impl Core {
     }
 
     /// The same for a delay that the user counts from this very moment: the turn's time may be a
-    /// long callback ago, and a timer reckoned from it would be early.
+    /// long callback ago, and a timer or deadline reckoned from it would be early.
     pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
         let now = self.sys.now();
         crate::timer::deadline_after(now.saturating_duration_since(self.start), after)
