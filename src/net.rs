@@ -72,7 +72,10 @@ impl<S: 'static> Net<S> {
         let addresses = addresses.into_addresses()?;
         let mut sockets = open_sockets(&addresses, backlog, &options)?;
         for socket in adopted {
-            sockets.push(socket.map_err(|e| Error::new("cannot adopt the listening socket", e))?);
+            let failed = |e| Error::new("cannot adopt the listening socket", e);
+            let socket = socket.map_err(failed)?;
+            socket.apply(&options.socket).map_err(failed)?;
+            sockets.push(socket);
         }
         let listener = ListeningSockets {
             sockets,

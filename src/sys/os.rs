@@ -286,6 +286,17 @@ impl Listener {
         }
     }
 
+    /// Sets the options on a socket that listens already; those it accepts get them from here.
+    pub(crate) fn apply(&self, options: &SocketOptions) -> io::Result<()> {
+        match self {
+            Listener::Tcp(l) => {
+                options.apply(&SockRef::from(l), domain_of(l.local_addr()?), Type::STREAM)
+            }
+            #[cfg(unix)]
+            Listener::Unix(l) => options.apply(&SockRef::from(l), Domain::UNIX, Type::STREAM),
+        }
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
         match self {
             Listener::Tcp(l) => l.register(registry, Token(token), Interest::READABLE),
