@@ -27,11 +27,9 @@ impl Core {
                 return self.fail(token, reason.unwrap_or(CloseReason::Cancelled));
             }
             Phase::Open => {}
-            // Nothing can be flushed any more, and the handler wants none of what is left to read.
-            Phase::Failing => {
-                return self.kill_in_order(token, reason.unwrap_or(CloseReason::Closed));
-            }
-            Phase::Closing | Phase::Lingering | Phase::Dead => return,
+            // Nothing can be flushed any more, and the handler wants no more input.
+            Phase::Failing => return self.kill_in_order(token, CloseReason::Closed),
+            _ => return,
         }
         stream.phase = Phase::Closing;
         let input = stream.input.take();

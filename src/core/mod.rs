@@ -53,6 +53,8 @@ pub(crate) struct Attached {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    /// It stands in the list of those with work left.
+    in_ready: bool,
     entity: Entity,
 }
 
@@ -170,7 +172,7 @@ impl Core {
         if matches!(entity, Entity::Stream(_)) {
             self.streams += 1;
         }
-        vacant.insert(Slot { generation, entity });
+        vacant.insert(Slot { generation, in_ready: false, entity });
         Ok(token)
     }
 
@@ -237,12 +239,21 @@ impl Core {
 
     /// Notes that a connection has something to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
-        if let Some(stream) = self.stream_mut(token)
-            && std::mem::replace(&mut stream.in_ready, true)
-        {
-            return;
+        let Some(slot) = self.slots.get_mut(token.index()) else { return };
+        if slot.generation == token.generation() && !std::mem::replace(&mut slot.in_ready, true) {
+            self.ready.push_back(token);
         }
-        self.ready.push_back(token);
+    }
+
+    /// Takes the next one from that list.
+    pub(crate) fn next_ready(&mut self) -> Option<Token> {
+        let token = self.ready.pop_front()?;
+        if let Some(slot) = self.slots.get_mut(token.index())
+            && slot.generation == token.generation()
+        {
+            slot.in_ready = false;
+        }
+        Some(token)
     }
 
     /// Whether anything is left that must not wait for an event.
