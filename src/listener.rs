@@ -251,6 +251,8 @@ pub(crate) struct ListeningSockets {
     /// The paths to remove at the end.
     #[cfg(unix)]
     pub(crate) paths: Vec<PathBuf>,
+    /// Whose turn it is of the sockets.
+    pub(crate) turn: usize,
     pub(crate) settings: Rc<Settings>,
     pub(crate) max_connections: usize,
     pub(crate) stats: ListenerStats,

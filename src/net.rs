@@ -87,6 +87,7 @@ impl<S: 'static> Net<S> {
                     Address::Ip(_) => None,
                 })
                 .collect(),
+            turn: 0,
             settings: Rc::new(Settings { options, listener: None }),
             max_connections,
             stats: ListenerStats::default(),
