@@ -295,6 +295,23 @@ fn one_listener_serves_several_addresses() {
     }
 }
 
+// budgets, under constant load: the events of many turns do not add up
+#[test]
+fn an_accept_budget_holds_however_many_events_came() {
+    let config = Config { accepts_per_turn: 2, ..Config::default() };
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let listener = reactor.net().listen("127.0.0.1:0", |_| Probe::new(&Log::new())).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let mut crowd: Vec<_> = (0..20).map(|_| client(address)).collect();
+    for _ in 0..20 {
+        let before = stats(&mut reactor, listener).accepted;
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+        // Once for the event, and once more as work left over.
+        assert!(stats(&mut reactor, listener).accepted - before <= 4);
+        crowd.extend((0..4).map(|_| client(address)));
+    }
+}
+
 // fairness: one address that is always busy does not starve the other
 #[test]
 fn a_busy_address_does_not_starve_the_listeners_other_address() {
@@ -312,11 +329,11 @@ fn a_busy_address_does_not_starve_the_listeners_other_address() {
         .unwrap();
     let addresses = reactor.net().local_addrs(listener);
     let busy = addresses[0].ip().unwrap();
-    let mut crowd: Vec<_> = (0..8).map(|_| client(busy)).collect();
+    let mut crowd: Vec<_> = (0..16).map(|_| client(busy)).collect();
     let quiet = client(addresses[1].ip().unwrap());
     for _ in 0..10 {
         let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
-        crowd.extend((0..4).map(|_| client(busy))); // as many as a turn accepts
+        crowd.extend((0..8).map(|_| client(busy))); // as many as a turn accepts at most
     }
     assert!(served.borrow().contains(&quiet.local_addr().unwrap()));
 }
