@@ -21,6 +21,8 @@ use crate::error::{CloseReason, Error, HandlerResult};
 use crate::group::Group;
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::{Kind, Layer};
+#[cfg(unix)]
+use crate::listener::OwnPath;
 use crate::listener::{
     Acceptor, Factory, Listen, ListenerStats, ListeningSockets, Peer, open_sockets,
 };
@@ -83,7 +85,7 @@ impl<S: 'static> Net<S> {
             paths: addresses
                 .into_iter()
                 .filter_map(|address| match address {
-                    Address::Unix(path) => path,
+                    Address::Unix(path) => path.map(OwnPath::new),
                     Address::Ip(_) => None,
                 })
                 .collect(),
