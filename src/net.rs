@@ -21,6 +21,8 @@ use crate::error::{CloseReason, Error, HandlerResult};
 use crate::group::Group;
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::{Kind, Layer};
+#[cfg(unix)]
+use crate::listener::OwnPath;
 use crate::listener::{
     Acceptor, Factory, Listen, ListenerStats, ListeningSockets, Peer, open_sockets,
 };
@@ -83,10 +85,11 @@ impl<S: 'static> Net<S> {
             paths: addresses
                 .into_iter()
                 .filter_map(|address| match address {
-                    Address::Unix(path) => path,
+                    Address::Unix(path) => path.map(OwnPath::new),
                     Address::Ip(_) => None,
                 })
                 .collect(),
+            turn: 0,
             settings: Rc::new(Settings { options, listener: None }),
             max_connections,
             stats: ListenerStats::default(),
@@ -449,7 +452,8 @@ impl<S> Net<S> {
 
 /// Time.
 impl<S> Net<S> {
-    /// When this turn began. The clock is read once a turn; outside turns this is the last one's.
+    /// When this turn began. The clock is read once a turn; outside turns, by
+    /// [`Reactor::net`](crate::Reactor::net).
     pub fn now(&self) -> Instant {
         self.core.now
     }

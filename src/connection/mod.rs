@@ -88,8 +88,7 @@ pub(crate) struct Stream {
     pub(crate) drained: bool,
     /// Unread input may be offered: some was taken, or more came.
     pub(crate) fresh: bool,
-    /// It stands in the list of connections with work left, of those to flush.
-    pub(crate) in_ready: bool,
+    /// It stands in the list of connections to flush.
     pub(crate) in_dirty: bool,
     /// The stall deadline is being watched.
     pub(crate) stall_watched: bool,
@@ -190,7 +189,6 @@ impl Stream {
             over_high: false,
             drained: false,
             fresh: false,
-            in_ready: false,
             in_dirty: false,
             stall_watched: false,
             adopted: false,

@@ -48,6 +48,7 @@ impl SendStatus {
 
 impl Core {
     pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
+        let tick = self.tick;
         if self.groups.has_pending() {
             self.settle_groups_before_direct(token);
         }
@@ -64,7 +65,12 @@ impl Core {
         let mut rest = bytes;
         if bytes.len() >= DIRECT && stream.output.is_none() && stream.writable && stream.is_open() {
             match write_some(stream, bytes) {
-                Ok(written) => rest = &bytes[written..],
+                Ok(written) => {
+                    rest = &bytes[written..];
+                    if written > 0 {
+                        stream.clock = tick;
+                    }
+                }
                 Err(e) => {
                     self.write_failed(token, e);
                     return SendStatus::Gone;

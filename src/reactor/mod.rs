@@ -163,6 +163,8 @@ impl<S: 'static> Reactor<S> {
 
     /// The network, for set-up outside callbacks.
     pub fn net(&mut self) -> &mut Net<S> {
+        // The last turn may be long ago; what is done now must not count from then.
+        self.dispatch.net.core.read_clock();
         &mut self.dispatch.net
     }
 

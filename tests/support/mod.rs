@@ -351,3 +351,5 @@ impl<S: 'static> Drop for Server<S> {
         }
     }
 }
+
+pub mod endpoints;
