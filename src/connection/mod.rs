@@ -121,6 +121,9 @@ pub(crate) struct Extra {
     pub(crate) signals: Vec<Signal>,
     /// The local address to connect from.
     pub(crate) from: Option<std::net::SocketAddr>,
+    /// Where an accepted connection comes from, until it is open: a socket whose both directions
+    /// have ended, or that was reset, does not know any more.
+    pub(crate) peer: Option<crate::address::Address>,
 }
 
 /// A wire format at work.
