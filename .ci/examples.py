@@ -703,6 +703,8 @@ def a_lost_connection_is_told():
         port = listener.getsockname()[1]
         with example("client", f"127.0.0.1:{port}") as client:
             with accept(listener) as connection:
+                connection.sendall(b"greeting")
+                client.wait_for("greeting")  # it knows that the connection stands
                 reset_on_close(connection)
             one_line(client, rf"^client: lost the connection to 127.0.0.1:{port}: .*reset")
 
