@@ -17,6 +17,12 @@ pub(crate) fn drop_guarded<T>(value: T) {
     }
 }
 
+/// Drops things of the user's, each on its own: two drops of one collection that panic would end
+/// the process.
+pub(crate) fn drop_each<T>(values: impl IntoIterator<Item = T>) {
+    values.into_iter().for_each(drop_guarded);
+}
+
 fn panic_text(payload: Box<dyn Any + Send>) -> String {
     let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
         (Some(text), _) => (*text).to_owned(),

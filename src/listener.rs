@@ -84,13 +84,14 @@ impl<S> Listen<S> {
     }
 
     /// A Unix stream socket at `path`, which must not exist yet (unix(7)). The path is removed when
-    /// the listener closes.
+    /// the listener closes, unless somebody else has taken it over by then.
     #[cfg(unix)]
     pub fn unix(path: impl AsRef<Path>) -> Self {
         Self::on(Resolved::unix(path.as_ref()))
     }
 
-    /// A TCP socket that listens already (socket activation, a test). It is taken over whole.
+    /// A TCP socket that listens already (socket activation, a test). It is taken over whole, and
+    /// gets the socket options, `TCP_NODELAY` by default, that its connections are to have.
     pub fn adopt_tcp(listener: std::net::TcpListener) -> Self {
         let mut listen = Self::on(Resolved::none());
         listen.adopted.push(sys::adopt_tcp_listener(listener));
@@ -250,7 +251,9 @@ pub(crate) struct ListeningSockets {
     pub(crate) sockets: Vec<sys::Listener>,
     /// The paths to remove at the end.
     #[cfg(unix)]
-    pub(crate) paths: Vec<PathBuf>,
+    pub(crate) paths: Vec<OwnPath>,
+    /// Whose turn it is of the sockets.
+    pub(crate) turn: usize,
     pub(crate) settings: Rc<Settings>,
     pub(crate) max_connections: usize,
     pub(crate) stats: ListenerStats,
@@ -270,9 +273,39 @@ impl Drop for ListeningSockets {
     fn drop(&mut self) {
         #[cfg(unix)]
         for path in &self.paths {
-            if let Err(e) = std::fs::remove_file(path) {
-                log::debug!("removing the socket {}: {e}", path.display());
-            }
+            path.remove();
+        }
+    }
+}
+
+/// A path that a listener made. It is removed at the end if it still names the same file: a server
+/// that starts anew may have taken the path over before the old one was gone.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct OwnPath {
+    path: PathBuf,
+    file: Option<(u64, u64)>,
+}
+
+#[cfg(unix)]
+impl OwnPath {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        OwnPath { file: Self::file(&path), path }
+    }
+
+    /// Device and inode. The number is not used again while the listening socket is open.
+    fn file(path: &Path) -> Option<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt;
+        let found = std::fs::symlink_metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    }
+
+    fn remove(&self) {
+        if self.file.is_none() || Self::file(&self.path) != self.file {
+            return log::debug!("the socket {} is not ours any more", self.path.display());
+        }
+        if let Err(e) = std::fs::remove_file(&self.path) {
+            log::debug!("removing the socket {}: {e}", self.path.display());
         }
     }
 }

@@ -21,6 +21,8 @@ use crate::error::{CloseReason, Error, HandlerResult};
 use crate::group::Group;
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::{Kind, Layer};
+#[cfg(unix)]
+use crate::listener::OwnPath;
 use crate::listener::{
     Acceptor, Factory, Listen, ListenerStats, ListeningSockets, Peer, open_sockets,
 };
@@ -72,7 +74,10 @@ impl<S: 'static> Net<S> {
         let addresses = addresses.into_addresses()?;
         let mut sockets = open_sockets(&addresses, backlog, &options)?;
         for socket in adopted {
-            sockets.push(socket.map_err(|e| Error::new("cannot adopt the listening socket", e))?);
+            let failed = |e| Error::new("cannot adopt the listening socket", e);
+            let socket = socket.map_err(failed)?;
+            socket.apply(&options.socket).map_err(failed)?;
+            sockets.push(socket);
         }
         let listener = ListeningSockets {
             sockets,
@@ -80,10 +85,11 @@ impl<S: 'static> Net<S> {
             paths: addresses
                 .into_iter()
                 .filter_map(|address| match address {
-                    Address::Unix(path) => path,
+                    Address::Unix(path) => path.map(OwnPath::new),
                     Address::Ip(_) => None,
                 })
                 .collect(),
+            turn: 0,
             settings: Rc::new(Settings { options, listener: None }),
             max_connections,
             stats: ListenerStats::default(),
@@ -137,7 +143,7 @@ impl<S: 'static> Net<S> {
             Phase::Connecting,
             Rc::clone(&settings),
         );
-        stream.clock = self.core.tick_after(settings.options.connect_timeout);
+        stream.clock = self.core.tick_after_this_moment(settings.options.connect_timeout);
         if from.is_some() || !alternatives.is_empty() || layer.is_some() {
             let extra = stream.extra_mut();
             extra.alternatives = alternatives;
@@ -446,7 +452,8 @@ impl<S> Net<S> {
 
 /// Time.
 impl<S> Net<S> {
-    /// When this turn began. The clock is read once a turn; outside turns this is the last one's.
+    /// When this turn began. The clock is read once a turn; outside turns, by
+    /// [`Reactor::net`](crate::Reactor::net).
     pub fn now(&self) -> Instant {
         self.core.now
     }

@@ -125,8 +125,18 @@ fn echoes(wire: Wire) {
         });
     stage.connect(client);
     stage.until("both closes", |server, client| server.closes() == 1 && client.closes() == 1);
-    assert_eq!(stage.client.data(), expected);
-    assert_eq!(stage.server.data(), expected);
+    assert!(
+        stage.client.data() == expected,
+        "{:?} {:?}",
+        stage.client.reasons(),
+        stage.server.reasons()
+    );
+    assert!(
+        stage.server.data() == expected,
+        "{:?} {:?}",
+        stage.client.reasons(),
+        stage.server.reasons()
+    );
     for log in [&stage.server, &stage.client] {
         assert_eq!((log.opens(), log.closes()), (1, 1), "{:?}", log.told());
         let reason = log.reasons().remove(0);
@@ -144,7 +154,12 @@ fn sends_before_the_opening(wire: Wire) {
     }
     stage.until("the echo", |_, client| client.data().len() == 200);
     let expected: Vec<u8> = (0..10).flat_map(|i| letters(20, i)).collect();
-    assert_eq!(stage.client.data(), expected);
+    assert!(
+        stage.client.data() == expected,
+        "{:?} {:?}",
+        stage.client.reasons(),
+        stage.server.reasons()
+    );
 }
 
 /// A server that says much and closes is heard to the end.
@@ -163,7 +178,12 @@ fn a_close_loses_nothing(wire: Wire) {
     stage.connect(probe);
     stage.until("both closes", |server, client| server.closes() == 1 && client.closes() == 1);
     let expected: Vec<u8> = (0..MESSAGES).flat_map(|i| letters(1_000, i)).collect();
-    assert_eq!(stage.client.data(), expected);
+    assert!(
+        stage.client.data() == expected,
+        "{:?} {:?}",
+        stage.client.reasons(),
+        stage.server.reasons()
+    );
     assert_eq!(stage.client.eofs(), 1);
 }
 
@@ -233,7 +253,12 @@ fn pausing_holds_back(wire: Wire) {
     assert!(stage.reactor.net().signal(paused, ()));
     stage.until("the close", |server, _| server.closes() == 1);
     let expected: Vec<u8> = (0..50).flat_map(|i| letters(100, i)).collect();
-    assert_eq!(stage.server.data(), expected);
+    assert!(
+        stage.server.data() == expected,
+        "{:?} {:?}",
+        stage.client.reasons(),
+        stage.server.reasons()
+    );
     assert_eq!(stage.server.eofs(), 1);
 }
 
@@ -350,4 +375,94 @@ over! {
 over! {
     lz4: Wire::both(|| Box::new(tidegate::layer::Lz4::new()));
     prefixed_lz4: Wire::both(|| Box::new(LengthPrefixed::new(4).then(tidegate::layer::Lz4::new())));
+}
+
+#[cfg(feature = "tls")]
+mod secure {
+    use std::sync::OnceLock;
+
+    use tidegate::layer::tls::{Pem, Tls, TlsClientConfig, TlsServerConfig};
+
+    /// One self-signed certificate for all tests of a run.
+    fn configs() -> &'static (TlsServerConfig, TlsClientConfig) {
+        static CONFIGS: OnceLock<(TlsServerConfig, TlsClientConfig)> = OnceLock::new();
+        CONFIGS.get_or_init(|| {
+            let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            let certificate = made.cert.pem();
+            let key = made.signing_key.serialize_pem();
+            let server = TlsServerConfig::builder()
+                .certificate(Pem::bytes(certificate.clone()), Pem::bytes(key))
+                .build()
+                .unwrap();
+            let client = TlsClientConfig::builder().roots(Pem::bytes(certificate)).build().unwrap();
+            (server, client)
+        })
+    }
+
+    pub(super) fn server() -> Tls {
+        Tls::server(&configs().0)
+    }
+
+    pub(super) fn client() -> Tls {
+        Tls::client(&configs().1, "localhost").unwrap()
+    }
+}
+
+#[cfg(feature = "tls")]
+over! {
+    tls: Wire::sides(|| Box::new(secure::server()), || Box::new(secure::client()));
+    tls_lines: Wire::sides(
+        || Box::new(secure::server().then(Lines::new())),
+        || Box::new(secure::client().then(Lines::new())),
+    );
+}
+
+#[cfg(feature = "websocket")]
+mod web {
+    use tidegate::layer::websocket::WebSocket;
+
+    pub(super) fn server() -> WebSocket {
+        WebSocket::server().layer()
+    }
+
+    pub(super) fn client() -> WebSocket {
+        WebSocket::client("localhost", "/").layer()
+    }
+
+    pub(super) fn server_deflate() -> WebSocket {
+        WebSocket::server().deflate(true).layer()
+    }
+
+    pub(super) fn client_deflate() -> WebSocket {
+        WebSocket::client("localhost", "/").deflate(true).layer()
+    }
+}
+
+#[cfg(feature = "websocket")]
+over! {
+    websocket: Wire::sides(|| Box::new(web::server()), || Box::new(web::client()));
+    websocket_deflate: Wire::sides(
+        || Box::new(web::server_deflate()),
+        || Box::new(web::client_deflate()),
+    );
+    websocket_lines: Wire::sides(
+        || Box::new(web::server().then(Lines::new())),
+        || Box::new(web::client().then(Lines::new())),
+    );
+}
+
+#[cfg(all(feature = "tls", feature = "websocket"))]
+over! {
+    tls_websocket: Wire::sides(
+        || Box::new(secure::server().then(web::server())),
+        || Box::new(secure::client().then(web::client())),
+    );
+}
+
+#[cfg(all(feature = "tls", feature = "deflate"))]
+over! {
+    tls_deflate: Wire::sides(
+        || Box::new(secure::server().then(tidegate::layer::Deflate::new())),
+        || Box::new(secure::client().then(tidegate::layer::Deflate::new())),
+    );
 }

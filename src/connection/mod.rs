@@ -71,11 +71,13 @@ pub(crate) struct Stream {
     pub(crate) phase: Phase,
     pub(crate) read: ReadSide,
     pub(crate) write: WriteSide,
-    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off.
+    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off;
+    /// `error` is for whoever finds that reading will not meet it.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) read_closed: bool,
     pub(crate) urgent: bool,
+    pub(crate) error: bool,
     /// The socket itself has said end-of-stream: nothing unread can be left in it.
     pub(crate) exhausted: bool,
     /// The handler paused reading.
@@ -86,8 +88,7 @@ pub(crate) struct Stream {
     pub(crate) drained: bool,
     /// Unread input may be offered: some was taken, or more came.
     pub(crate) fresh: bool,
-    /// It stands in the list of connections with work left, of those to flush.
-    pub(crate) in_ready: bool,
+    /// It stands in the list of connections to flush.
     pub(crate) in_dirty: bool,
     /// The stall deadline is being watched.
     pub(crate) stall_watched: bool,
@@ -129,7 +130,9 @@ pub(crate) struct Wire {
     pub(crate) undecoded: Tail,
     /// The layer may yield something without a new read.
     pub(crate) pull: bool,
-    /// How many bytes came before it was ready.
+    /// The layer's handshake is done.
+    pub(crate) ready: bool,
+    /// How many bytes it consumed before it was ready.
     pub(crate) before_ready: usize,
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
     pub(crate) deadline: Option<u64>,
@@ -156,6 +159,7 @@ impl Wire {
             layer,
             undecoded: Tail::default(),
             pull: false,
+            ready: false,
             before_ready: 0,
             deadline: None,
             waiting: Vec::new(),
@@ -179,12 +183,12 @@ impl Stream {
             writable: phase != Phase::Connecting,
             read_closed: false,
             urgent: false,
+            error: false,
             exhausted: false,
             paused: false,
             over_high: false,
             drained: false,
             fresh: false,
-            in_ready: false,
             in_dirty: false,
             stall_watched: false,
             adopted: false,

@@ -53,6 +53,8 @@ pub(crate) struct Attached {
 #[derive(Debug)]
 struct Slot {
     generation: u32,
+    /// It stands in the list of those with work left.
+    in_ready: bool,
     entity: Entity,
 }
 
@@ -144,7 +146,7 @@ impl Core {
     }
 
     /// The same for a delay that the user counts from this very moment: the turn's time may be a
-    /// long callback ago, and a timer reckoned from it would be early.
+    /// long callback ago, and a timer or deadline reckoned from it would be early.
     pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
         let now = self.sys.now();
         crate::timer::deadline_after(now.saturating_duration_since(self.start), after)
@@ -170,7 +172,7 @@ impl Core {
         if matches!(entity, Entity::Stream(_)) {
             self.streams += 1;
         }
-        vacant.insert(Slot { generation, entity });
+        vacant.insert(Slot { generation, in_ready: false, entity });
         Ok(token)
     }
 
@@ -237,12 +239,21 @@ impl Core {
 
     /// Notes that a connection has something to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
-        if let Some(stream) = self.stream_mut(token)
-            && std::mem::replace(&mut stream.in_ready, true)
-        {
-            return;
+        let Some(slot) = self.slots.get_mut(token.index()) else { return };
+        if slot.generation == token.generation() && !std::mem::replace(&mut slot.in_ready, true) {
+            self.ready.push_back(token);
         }
-        self.ready.push_back(token);
+    }
+
+    /// Takes the next one from that list.
+    pub(crate) fn next_ready(&mut self) -> Option<Token> {
+        let token = self.ready.pop_front()?;
+        if let Some(slot) = self.slots.get_mut(token.index())
+            && slot.generation == token.generation()
+        {
+            slot.in_ready = false;
+        }
+        Some(token)
     }
 
     /// Whether anything is left that must not wait for an event.

@@ -174,8 +174,9 @@ pub trait Layer {
     /// Appends the wire form of one message (or of some bytes of a stream) to `wire`.
     ///
     /// # Errors
-    /// The message cannot be said in this format (too long, text that is not UTF-8). Nothing has
-    /// been appended then.
+    /// The message cannot be said in this format (too long, text that is not UTF-8):
+    /// [`LayerErrorKind::Unencodable`], and the connection can go on without it. After an error of
+    /// any other sort it cannot. Nothing has been appended in either case.
     fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError>;
 
     /// This side has nothing more to say: appends what the format says at the end, if anything.

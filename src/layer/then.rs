@@ -21,10 +21,10 @@ use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
 ///   and may object. An [`Item::End`] of the inner layer is the stack's.
 /// * [`end`](Layer::end) ends the inner layer, then the outer one.
 /// * A fact is the outer layer's if it has one of that type, else the inner one's.
-/// * When the outer layer cannot encode what the inner one has said, the inner one's side of the
-///   conversation has a hole (a compressor's window, a cipher's counter moved on): this call fails
-///   with the outer layer's reason, and every later one as [`LayerErrorKind::Unencodable`]. A
-///   message that the *inner* layer refuses does no harm.
+/// * A message that the inner layer refuses does no harm. When the *outer* layer cannot encode what
+///   the inner one has said, the inner one's side of the conversation has a hole: that fails as
+///   [`LayerErrorKind::OutOfStep`], with the outer layer's reason as the source, and so does every
+///   later message.
 ///
 /// ```
 /// use tidegate::layer::{Kind, Layer, LengthPrefixed, Lines};
@@ -131,8 +131,14 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         }
         let encoded = self.outer.encode(&self.said, Kind::Default, wire);
         recycle(&mut self.said);
-        self.broken |= encoded.is_err();
-        encoded
+        encoded.map_err(|error| {
+            self.broken = true;
+            self.out_of_step("refused what was said above it").with_source(error)
+        })
+    }
+
+    fn out_of_step(&self, what: &'static str) -> LayerError {
+        LayerError::new(self.outer.name(), LayerErrorKind::OutOfStep, what)
     }
 
     /// One step of the inner layer over what lies between, its slice copied out to `unit`.
@@ -271,14 +277,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
 
     fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
         if self.broken {
-            return Err(LayerError::new(
-                self.inner.name(),
-                LayerErrorKind::Unencodable,
-                format!(
-                    "layer {:?} below refused what was said before, so nothing can follow; close the connection",
-                    self.outer.name()
-                ),
-            ));
+            return Err(self.out_of_step("refused what was said before, so nothing can follow"));
         }
         self.inner.encode(message, kind, &mut self.said)?;
         self.pass_on_said(wire)

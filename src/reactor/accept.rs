@@ -25,24 +25,29 @@ impl<S: 'static> Dispatch<S> {
             self.install_births();
         }
         let mut budget = self.net.core.config.accepts_per_turn;
-        let mut socket = 0;
+        let mut seen_empty = 0;
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
             // At the limit those who knock wait in the backlog; `reap` makes the listener ready.
             if listener.dead || listener.is_full() {
                 return;
             }
-            let Some(listening) = listener.sockets.get(socket) else { return };
+            if seen_empty == listener.sockets.len() {
+                return;
+            }
             if budget == 0 {
+                // Another of its addresses has the first word next time.
+                listener.turn += 1;
                 return self.net.core.make_ready(token);
             }
-            match listening.accept() {
+            let socket = (listener.turn + seen_empty) % listener.sockets.len();
+            match listener.sockets[socket].accept() {
                 Ok((stream, address)) => {
                     budget -= 1;
                     listener.stats.accepted += 1;
                     self.admit(token, stream, address);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket += 1,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => seen_empty += 1,
                 Err(e) => match sys::accept_failure(&e) {
                     Failure::OneConnection => {
                         budget -= 1;

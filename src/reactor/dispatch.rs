@@ -158,12 +158,9 @@ impl<S: 'static> Dispatch<S> {
     /// meanwhile waits for the next turn.
     pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
         for _ in 0..self.net.core.ready.len() {
-            let Some(token) = self.net.core.ready.pop_front() else { break };
-            match self.net.core.entity_mut(token) {
-                Some(Entity::Stream(stream)) => {
-                    stream.in_ready = false;
-                    self.serve_stream(token, scratch);
-                }
+            let Some(token) = self.net.core.next_ready() else { break };
+            match self.net.core.entity(token) {
+                Some(Entity::Stream(_)) => self.serve_stream(token, scratch),
                 Some(Entity::Listener(_)) => self.accept(token),
                 Some(Entity::Datagram(_)) => self.serve_datagrams(token, scratch),
                 Some(Entity::Source(_)) | None => {}

@@ -57,16 +57,7 @@ impl<S: 'static> Dispatch<S> {
 
     fn read_and_decode(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
         let Read::Bytes(n) = self.read(token, scratch) else { return };
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        let limit = stream.options().handshake_limit;
-        let Some(wire) = stream.wire_mut() else { return };
-        if !wire.layer.is_ready() {
-            wire.before_ready += n;
-            if wire.before_ready > limit {
-                let reason = CloseReason::LimitExceeded(Limit::Handshake, limit);
-                return self.net.core.fail(token, reason);
-            }
-        }
+        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         if wire.undecoded.is_empty() {
             // Straight out of the reactor's buffer; only what is left over is copied.
             let Scratch { read, unit, reply, .. } = scratch;
@@ -128,9 +119,11 @@ impl<S: 'static> Dispatch<S> {
                 Ok(step) => step,
                 Err(e) => return self.layer_failed(token, e, bytes.len()),
             };
-            self.open_if_ready(token);
             let given = &bytes[at..];
             at += consumed;
+            if !self.handshake_within_limit(token, consumed, bytes.len() - at) {
+                return bytes.len();
+            }
             match item {
                 Item::Nothing => return at,
                 Item::Progress => {}
@@ -150,17 +143,31 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    fn open_if_ready(&mut self, token: Token) {
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        let handshaking = stream.phase == Phase::Handshaking;
-        let Some(wire) = stream.wire_mut() else { return };
-        if handshaking && wire.layer.is_ready() {
-            self.opened(token, None);
-        } else if wire.deadline.is_some() && wire.layer.is_ready() {
-            // A layer that came in mid-stream is ready now.
-            wire.deadline = None;
-            self.net.core.encode_waiting(token);
+    /// After a step of a layer whose handshake was not done: opens the connection if it is now, else
+    /// counts what the peer has sent. Answers whether it goes on.
+    fn handshake_within_limit(&mut self, token: Token, consumed: usize, left: usize) -> bool {
+        let Some(stream) = self.net.core.stream_mut(token) else { return false };
+        let (phase, limit) = (stream.phase, stream.options().handshake_limit);
+        let Some(wire) = stream.wire_mut() else { return true };
+        if wire.ready {
+            return true;
         }
+        if wire.layer.is_ready() {
+            wire.ready = true;
+            // A layer that came in mid-stream has no opening, only messages that wait for it.
+            wire.deadline = None;
+            match phase {
+                Phase::Handshaking => self.opened(token, None),
+                _ => self.net.core.encode_waiting(token),
+            }
+            return true;
+        }
+        wire.before_ready += consumed;
+        if wire.before_ready + left > limit {
+            self.net.core.fail(token, CloseReason::LimitExceeded(Limit::Handshake, limit));
+            return false;
+        }
+        true
     }
 
     fn layer_failed(&mut self, token: Token, error: LayerError, all: usize) -> usize {

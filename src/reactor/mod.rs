@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::core::{Core, Stopping};
 use crate::error::{CloseReason, Deadline, Error};
-use crate::guard::drop_guarded;
+use crate::guard::drop_each;
 use crate::net::Net;
 use crate::remote::{Message, Remote, Shared};
 use crate::sys::Ready;
@@ -163,6 +163,8 @@ impl<S: 'static> Reactor<S> {
 
     /// The network, for set-up outside callbacks.
     pub fn net(&mut self) -> &mut Net<S> {
+        // The last turn may be long ago; what is done now must not count from then.
+        self.dispatch.net.core.read_clock();
         &mut self.dispatch.net
     }
 
@@ -322,11 +324,13 @@ impl<S: 'static> Reactor<S> {
 impl<S: 'static> Drop for Reactor<S> {
     /// Every connection that had `on_open` gets its `on_close` here too.
     fn drop(&mut self) {
-        self.dispatch.net.shared.close();
+        let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();
-        // Closures that were posted and not run may own anything.
-        let inbox = std::mem::take(&mut self.inbox);
-        drop_guarded(inbox);
+        // What was posted or set and never ran may own anything.
+        drop_each(posted);
+        drop_each(std::mem::take(&mut self.inbox));
+        drop_each(std::mem::take(&mut self.dispatch.net.calls));
+        drop_each(std::mem::take(&mut self.dispatch.net.core.signals));
     }
 }
 

@@ -286,9 +286,13 @@ fn words_the_outer_layer_refuses_are_the_last() {
     driver.send(b"one", Kind::Default).unwrap();
     let _ = driver.take_wire();
     let refused = driver.send(b"four", Kind::Default).unwrap_err();
-    assert_eq!(refused.layer(), "veil");
+    assert_eq!((refused.layer(), refused.kind()), ("veil", LayerErrorKind::OutOfStep));
+    assert_eq!(
+        std::error::Error::source(&refused).expect("why").to_string(),
+        "veil: cannot be encoded: too much at once"
+    );
     let later = driver.send(b"two", Kind::Default).unwrap_err();
-    assert_eq!((later.layer(), later.kind()), ("polite", LayerErrorKind::Unencodable));
+    assert_eq!((later.layer(), later.kind()), ("veil", LayerErrorKind::OutOfStep));
     driver.end();
     assert_eq!(driver.take_wire(), [END], "the outer layer still ends in order");
 }
