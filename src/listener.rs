@@ -90,7 +90,8 @@ impl<S> Listen<S> {
         Self::on(Resolved::unix(path.as_ref()))
     }
 
-    /// A TCP socket that listens already (socket activation, a test). It is taken over whole.
+    /// A TCP socket that listens already (socket activation, a test). It is taken over whole, and
+    /// gets the socket options, `TCP_NODELAY` by default, that its connections are to have.
     pub fn adopt_tcp(listener: std::net::TcpListener) -> Self {
         let mut listen = Self::on(Resolved::none());
         listen.adopted.push(sys::adopt_tcp_listener(listener));
