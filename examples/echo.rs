@@ -1,16 +1,19 @@
 //! Sends back whatever arrives, over TCP and UDP on the same port.
-//!
-//! ```text
-//! cargo run --release --example echo [ADDRESS]        (default 127.0.0.1:8888)
-//! ```
 
+mod support;
+
+use std::process::ExitCode;
 use tidegate::{Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Reactor};
+
+const HELP: &str = "echo - sends back whatever arrives, over TCP and UDP on the same port
+Usage: cargo run --release --example echo [ADDRESS]        (default 127.0.0.1:8888)
+Try it: nc 127.0.0.1 8888, or for UDP nc -u 127.0.0.1 8888";
 
 struct Echo;
 
 impl Handler for Echo {
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
-        cx.send(input.take_all());
+        cx.send(input.take_all()); // queued if need be; nothing here ever waits
         Ok(())
     }
 }
@@ -22,11 +25,15 @@ impl DatagramHandler for Echo {
     }
 }
 
-fn main() {
-    env_logger::init();
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:8888".to_owned());
-    let mut reactor = Reactor::new().unwrap();
-    reactor.net().listen(&address, |_peer| Echo).unwrap();
-    reactor.net().bind_udp(&address, Echo).unwrap();
-    reactor.run().unwrap();
+fn main() -> ExitCode {
+    support::main(HELP, ["127.0.0.1:8888"], |[address]| {
+        let mut reactor = Reactor::new()?;
+        let tcp = reactor.net().listen(&address, |_peer| Echo)?;
+        for at in reactor.net().local_addrs(tcp).iter().filter_map(tidegate::Address::ip) {
+            reactor.net().bind_udp(at, Echo)?; // a name may stand for several addresses
+            println!("echo: listening on {at}, TCP and UDP");
+        }
+        reactor.run()?;
+        Ok(())
+    })
 }

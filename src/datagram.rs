@@ -44,7 +44,8 @@ impl Udp {
         }
     }
 
-    /// A socket that exists already. It is taken over whole.
+    /// A socket that exists already. It is taken over whole; what is set here ([`connect`](Self::connect),
+    /// [`options`](Self::options)) is applied to it, the rest stays as it is.
     pub fn adopt(socket: std::net::UdpSocket) -> Self {
         let mut udp = Udp::bind("0.0.0.0:0");
         udp.adopted = Some(sys::adopt_udp(socket));
@@ -78,11 +79,16 @@ impl Udp {
     }
 
     pub(crate) fn open(self) -> Result<DatagramSocket, Error> {
+        let peer = self.peer.map(first_ip).transpose()?;
         let socket = match self.adopted {
-            Some(adopted) => adopted.map_err(|e| Error::new("cannot adopt the UDP socket", e))?,
+            Some(adopted) => adopted
+                .and_then(|socket| {
+                    socket.set_up(peer, self.reuse_address, &self.options)?;
+                    Ok(socket)
+                })
+                .map_err(|e| Error::new("cannot adopt the UDP socket", e))?,
             None => {
                 let address = first_ip(self.address)?;
-                let peer = self.peer.map(first_ip).transpose()?;
                 sys::bind_udp(address, peer, self.reuse_address, &self.options).map_err(|e| {
                     let to = peer.map_or(String::new(), |peer| format!(", connected to {peer}"));
                     Error::new(format!("cannot bind UDP {address}{to}"), e)
@@ -146,7 +152,7 @@ pub(crate) struct DatagramSocket {
     bytes: Vec<u8>,
     waiting: VecDeque<(Option<SocketAddr>, usize)>,
     cap: usize,
-    /// The system took no more at some point since the queue was last empty.
+    /// The system, or the cap, took no more at some point since the queue was last empty.
     blocked: bool,
     /// `on_drain` is owed.
     pub(crate) drained: bool,
@@ -244,7 +250,11 @@ impl Core {
         if socket.dead {
             return SendStatus::Gone;
         }
-        if socket.bytes.len() + bytes.len() > socket.cap {
+        // Empty datagrams take room too.
+        let queued = socket.bytes.len().max(socket.waiting.len());
+        if queued + bytes.len().max(1) > socket.cap {
+            // Who is refused because of what waits is owed a word when that has gone.
+            socket.blocked |= !socket.waiting.is_empty();
             return SendStatus::Full;
         }
         socket.bytes.extend_from_slice(bytes);

@@ -174,7 +174,8 @@ pub trait DatagramHandler<S = ()> {
         Ok(())
     }
 
-    /// Datagrams had been queued because the system took no more, and the queue is empty again.
+    /// Datagrams had been queued because the system took no more, or one had been refused because
+    /// the queue was full; and the queue is empty again.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.

@@ -1,4 +1,47 @@
-//! A single-threaded reactor on `mio` readiness.
+//! A single-threaded **reactor** on [`mio`] readiness (epoll, kqueue). You write a protocol once, as
+//! a [`Handler`]; the reactor drives it over non-blocking TCP, Unix sockets and UDP, without an
+//! async runtime.
+//!
+//! ```no_run
+//! use tidegate::{Context, Handler, HandlerResult, Input, Reactor};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+//!         cx.send(input.take_all());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let mut reactor = Reactor::new()?;
+//!     reactor.net().listen("127.0.0.1:8888", |_peer| Echo)?;
+//!     reactor.run()?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # The flow
+//!
+//! ```text
+//! socket ─▶ the one read buffer ─▶ layers (decode) ─▶ Input ─▶ your Handler
+//!                                                                   │ send, publish, close …
+//! socket ◀─ one vectored write ◀─ output queue ◀─ layers (encode) ◀─┘ to any connection, by token
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`Handler`] and [`DatagramHandler`]: the callbacks and their order.
+//! - [`Context`] and [`Net`]: what a callback may do.
+//! - [`Input`]: what has arrived.
+//! - [`Listen`], [`Connect`], [`Adopt`], [`Udp`]: how sockets are made; [`StreamOptions`] and
+//!   [`SocketOptions`]: what they may use, every limit with its default.
+//! - [`Reactor`]: the loop, and one turn of it; [`Remote`]: how other threads reach it.
+//! - [`CloseReason`]: why a connection ended.
+//! - [`layer`]: wire formats, and how to write one.
+//!
+//! The guide, in `docs/guide.md`, goes from nothing to a protocol of your own in steps.
 
 mod address;
 mod config;
@@ -9,6 +52,7 @@ mod core;
 mod datagram;
 mod error;
 mod group;
+mod guard;
 mod handler;
 pub mod layer;
 mod listener;
@@ -46,3 +90,12 @@ pub use token::Token;
 
 /// The `mio` this crate is built on, for custom sources.
 pub use mio;
+
+/// The guide's and the README's programs are tests.
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../README.md")]
+    struct Readme;
+    #[doc = include_str!("../docs/guide.md")]
+    struct Guide;
+}

@@ -202,15 +202,12 @@ impl<S> Shared<S> {
         std::mem::swap(&mut self.lock().messages, empty);
     }
 
-    /// Refuses everything from now on and drops what waits.
-    pub(crate) fn close(&self) {
-        let dropped = {
-            let mut inbox = self.lock();
-            inbox.closed = true;
-            std::mem::take(&mut inbox.messages)
-        };
-        // Outside the lock: a closure's drop may post.
-        drop(dropped);
+    /// Refuses everything from now on. What waits is the caller's to drop, outside the lock: a
+    /// closure's drop may post.
+    pub(crate) fn close(&self) -> Vec<Message<S>> {
+        let mut inbox = self.lock();
+        inbox.closed = true;
+        std::mem::take(&mut inbox.messages)
     }
 
     /// A panic while the lock was held is impossible but for an allocation failure; the vector is

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, TcpKeepalive, Type};
 
-/// Socket options. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
+/// Socket options. Times that the system counts in seconds are rounded up. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
 /// by default: small messages leave at once instead of waiting for an acknowledgement (RFC 896).
 ///
 /// An option that a socket's family does not know (`TCP_NODELAY` on a Unix socket) is passed over;
@@ -109,8 +109,10 @@ impl SocketOptions {
         self
     }
 
-    /// `SO_LINGER` (socket(7)), whole seconds. A reactor never blocks in close(2) for it; zero makes
-    /// every close a reset, which is what [`abort`](crate::Net::abort) does for a single one.
+    /// `SO_LINGER` (socket(7)), whole seconds. Zero makes every close a reset, which is what
+    /// [`abort`](crate::Net::abort) does for a single one. Any other time is taken back right before
+    /// close(2), which would block the loop for it (on Linux for sockets that do not block, too): the
+    /// system goes on sending by itself.
     #[must_use]
     pub fn linger(mut self, after: Duration) -> Self {
         self.linger = Some(after);
@@ -197,6 +199,11 @@ impl SocketOptions {
         self.only_v6
     }
 
+    /// Whether close(2) might wait.
+    pub(crate) fn lingers(&self) -> bool {
+        self.linger.is_some_and(|after| !after.is_zero())
+    }
+
     /// Sets all on a socket of this domain and type, before it is bound or connected.
     pub(crate) fn apply(&self, socket: &SockRef<'_>, domain: Domain, ty: Type) -> io::Result<()> {
         if let Some(bytes) = self.send_buffer {
@@ -242,9 +249,9 @@ impl SocketOptions {
             named("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
         }
         if let Some(keepalive) = &self.keepalive {
-            let mut parameters = TcpKeepalive::new().with_time(keepalive.idle);
+            let mut parameters = TcpKeepalive::new().with_time(whole_seconds(keepalive.idle));
             if let Some(interval) = keepalive.interval {
-                parameters = parameters.with_interval(interval);
+                parameters = parameters.with_interval(whole_seconds(interval));
             }
             if let Some(retries) = keepalive.retries {
                 parameters = parameters.with_retries(retries);
@@ -252,7 +259,7 @@ impl SocketOptions {
             named("SO_KEEPALIVE", socket.set_tcp_keepalive(&parameters))?;
         }
         if let Some(after) = self.linger {
-            named("SO_LINGER", socket.set_linger(Some(after)))?;
+            named("SO_LINGER", socket.set_linger(Some(whole_seconds(after))))?;
         }
         #[cfg(any(target_os = "linux", target_os = "android"))]
         {
@@ -297,6 +304,12 @@ impl SocketOptions {
     }
 }
 
+/// Rounded up: the system cuts fractions off, and zero means something else than "soon".
+fn whole_seconds(time: Duration) -> Duration {
+    let up = u64::from(time.subsec_nanos() > 0);
+    Duration::from_secs(time.as_secs().saturating_add(up))
+}
+
 /// Puts the option's name before the system's answer.
 fn named<T>(option: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|e| io::Error::new(e.kind(), format!("setting {option}: {e}")))
@@ -330,3 +343,7 @@ fn set_traffic_class(socket: &SockRef<'_>, domain: Domain, bits: u32) -> io::Res
         Err(io::ErrorKind::Unsupported.into())
     }
 }
+
+#[cfg(test)]
+#[path = "socket_options_tests.rs"]
+mod tests;

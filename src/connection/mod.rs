@@ -71,11 +71,13 @@ pub(crate) struct Stream {
     pub(crate) phase: Phase,
     pub(crate) read: ReadSide,
     pub(crate) write: WriteSide,
-    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off.
+    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off;
+    /// `error` is for whoever finds that reading will not meet it.
     pub(crate) readable: bool,
     pub(crate) writable: bool,
     pub(crate) read_closed: bool,
     pub(crate) urgent: bool,
+    pub(crate) error: bool,
     /// The socket itself has said end-of-stream: nothing unread can be left in it.
     pub(crate) exhausted: bool,
     /// The handler paused reading.
@@ -128,7 +130,9 @@ pub(crate) struct Wire {
     pub(crate) undecoded: Tail,
     /// The layer may yield something without a new read.
     pub(crate) pull: bool,
-    /// How many bytes came before it was ready.
+    /// The layer's handshake is done.
+    pub(crate) ready: bool,
+    /// How many bytes it consumed before it was ready.
     pub(crate) before_ready: usize,
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
     pub(crate) deadline: Option<u64>,
@@ -137,6 +141,8 @@ pub(crate) struct Wire {
     pub(crate) waiting_bytes: usize,
     /// The peer has ended in the format's own terms.
     pub(crate) end_seen: bool,
+    /// The layer has been told that the stream below has ended.
+    pub(crate) end_told: bool,
     /// The format's own end has been written.
     pub(crate) ended: bool,
 }
@@ -153,11 +159,13 @@ impl Wire {
             layer,
             undecoded: Tail::default(),
             pull: false,
+            ready: false,
             before_ready: 0,
             deadline: None,
             waiting: Vec::new(),
             waiting_bytes: 0,
             end_seen: false,
+            end_told: false,
             ended: false,
         }
     }
@@ -175,6 +183,7 @@ impl Stream {
             writable: phase != Phase::Connecting,
             read_closed: false,
             urgent: false,
+            error: false,
             exhausted: false,
             paused: false,
             over_high: false,

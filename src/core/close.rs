@@ -3,6 +3,7 @@
 use super::{Core, Entity};
 use crate::connection::{Phase, ReadSide, WriteSide};
 use crate::error::CloseReason;
+use crate::guard::drop_guarded;
 use crate::token::Token;
 
 impl Core {
@@ -28,8 +29,11 @@ impl Core {
             }
             Phase::Open => {}
             // Nothing can be flushed any more, and the handler wants no more input.
-            Phase::Failing => return self.kill_in_order(token, CloseReason::Closed),
-            _ => return,
+            Phase::Failing => {
+                self.kill_in_order(token, CloseReason::Closed);
+                return drop_guarded(reason);
+            }
+            _ => return drop_guarded(reason),
         }
         stream.phase = Phase::Closing;
         let input = stream.input.take();
@@ -76,10 +80,13 @@ impl Core {
         if let Some(wire) = stream.wire_mut()
             && !std::mem::replace(&mut wire.ended, true)
         {
-            let _always_ok = self.encode(token, |layer, buffer| {
+            let ended = self.encode(token, |layer, buffer| {
                 layer.end(buffer);
                 Ok(())
             });
+            if let Err(reason) = ended {
+                return self.fail(token, CloseReason::Layer(reason));
+            }
         }
         self.mark_dirty(token);
     }
@@ -174,7 +181,7 @@ impl Core {
     pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
         let Some(stream) = self.stream_mut(token) else { return };
         match stream.phase {
-            Phase::Open if stream.read == ReadSide::Open => {
+            Phase::Open if stream.read != ReadSide::Told => {
                 stream.phase = Phase::Failing;
                 stream.readable = true;
                 stream.fresh = true;
@@ -196,7 +203,9 @@ impl Core {
             Some(Entity::Source(source)) => &mut source.dead,
             Some(Entity::Stream(_)) | None => return,
         };
-        if !std::mem::replace(dead, true) {
+        if std::mem::replace(dead, true) {
+            drop_guarded(reason);
+        } else {
             self.dead.push((token, reason));
         }
     }

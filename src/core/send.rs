@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::Core;
 use crate::connection::{Phase, Stream, WriteSide};
 use crate::error::{CloseReason, Limit};
-use crate::layer::{Kind, LayerError};
+use crate::guard::guarded;
+use crate::layer::{Kind, LayerError, LayerErrorKind};
 use crate::options::Overflow;
 use crate::sys;
 use crate::token::Token;
@@ -30,6 +31,9 @@ pub enum SendStatus {
     /// Refused as a whole: the queue's hard cap would be exceeded. What becomes of the connection
     /// is up to its [`Overflow`] policy.
     Full,
+    /// Refused as a whole: the connection's wire format cannot say this message (a line feed inside
+    /// a line, text that is not UTF-8). The connection lives on.
+    Unencodable,
     /// There is nothing to send to: the connection is gone, closing, or its write side has ended;
     /// or the token names something that does not take this kind of message.
     Gone,
@@ -104,18 +108,26 @@ impl Core {
         let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
         let open = stream.phase == Phase::Open;
         let Some(wire) = stream.wire_mut() else { return SendStatus::Gone };
-        if !open || !wire.layer.is_ready() {
+        if !open || !wire.ready {
             wire.waiting_bytes += bytes.len();
             wire.waiting.push((kind, bytes.to_vec()));
             return SendStatus::Queued;
         }
         match self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
             Ok(()) => self.queued_more(token),
-            Err(e) => {
-                self.fail(token, CloseReason::Layer(e));
-                SendStatus::Gone
-            }
+            Err(e) => self.encode_failed(token, e),
         }
+    }
+
+    /// A message that the format cannot say is lost alone: what one member of a room says must not
+    /// end the others. Any other error is the connection's.
+    pub(crate) fn encode_failed(&mut self, token: Token, error: LayerError) -> SendStatus {
+        if error.kind() == LayerErrorKind::Unencodable {
+            log::debug!("{token}: a message is not sent: {error}");
+            return SendStatus::Unencodable;
+        }
+        self.fail(token, CloseReason::Layer(error));
+        SendStatus::Gone
     }
 
     /// Lets a connection's layer append to its output queue.
@@ -135,7 +147,10 @@ impl Core {
             output.progress = tick;
             output
         });
-        output.push_with(|buffer| write(&mut *wire.layer, buffer))
+        output.push_with(|buffer| {
+            guarded(|| write(&mut *wire.layer, buffer))
+                .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
+        })
     }
 
     /// Appends bytes that are in wire form already: what a layer answers.

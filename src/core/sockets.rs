@@ -4,8 +4,9 @@ use std::io;
 use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
-use crate::connection::{Phase, Wire};
+use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
+use crate::guard::drop_guarded;
 use crate::layer::{Layer, LayerError, Then};
 use crate::sys;
 use crate::token::Token;
@@ -54,6 +55,9 @@ impl Core {
         match entity {
             Entity::Stream(mut s) => {
                 let own = !s.adopted;
+                if s.adopted || s.options().socket.lingers() {
+                    s.socket.close_without_waiting();
+                }
                 s.socket.deregister(registry, own);
                 if let Some(output) = s.output.take() {
                     self.recycle_output(output);
@@ -61,6 +65,8 @@ impl Core {
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
+                // Its layer may be the user's, its reason hold an error of the user's.
+                drop_guarded(s.extra.take());
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -91,25 +97,20 @@ impl Core {
         wire.waiting_bytes = 0;
         for (kind, bytes) in waiting {
             if let Err(e) = self.encode(token, |layer, buffer| layer.encode(&bytes, kind, buffer)) {
-                return self.fail(token, CloseReason::Layer(e));
+                self.encode_failed(token, e);
             }
         }
         self.queued_more(token);
     }
 
     /// Puts a layer beneath those a connection has.
-    pub(crate) fn start_layer(&mut self, token: Token, mut layer: Box<dyn Layer>) -> bool {
+    pub(crate) fn start_layer(&mut self, token: Token, layer: Box<dyn Layer>) -> bool {
         let Some(stream) = self.stream_mut(token) else { return false };
-        if stream.phase != Phase::Open {
+        if stream.phase != Phase::Open || stream.write != WriteSide::Open {
             return false;
         }
         let after = stream.options().handshake_timeout;
         let deadline = self.tick_after(after);
-        let mut opening = Vec::new();
-        if let Err(e) = layer.start(&mut opening) {
-            self.fail(token, CloseReason::Layer(e));
-            return false;
-        }
         let Some(stream) = self.stream_mut(token) else { return false };
         let unread = stream.input.take();
         let extra = stream.extra_mut();
@@ -121,7 +122,8 @@ impl Core {
             }
             None => Wire::new(layer),
         };
-        // What the handler left of the old format belongs to the new one.
+        // What was not taken in the old format has to pass the new one. (Never the other way round:
+        // what came in clear is not read as if it had come through the layer, CVE-2011-0411.)
         if let Some(tail) = &unread {
             wire.undecoded.push(tail.unread());
         }
@@ -131,7 +133,17 @@ impl Core {
         if let Some(tail) = unread {
             self.recycle_tail(tail);
         }
-        self.push_raw(token, &opening);
+        if let Err(e) = self.encode(token, |layer, buffer| layer.start(buffer)) {
+            self.fail(token, CloseReason::Layer(e));
+            return false;
+        }
+        if let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) {
+            wire.ready = wire.layer.is_ready();
+            if wire.ready {
+                wire.deadline = None;
+            }
+        }
+        self.queued_more(token);
         self.watch(token);
         self.make_ready(token);
         true

@@ -120,7 +120,6 @@ impl Layer for Delimited {
         if message > self.max {
             Err(self.too_long())
         } else if self.wire_ended && !wire.is_empty() {
-            (self.scanned, self.matched) = (0, 0);
             Ok(Step::new(wire.len(), Item::Slice(0..wire.len())))
         } else {
             Ok(Step::new(0, Item::Nothing))

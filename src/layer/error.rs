@@ -17,8 +17,14 @@ pub enum LayerErrorKind {
     Refused,
     /// The peer refused this side: an alert, an HTTP status that is no upgrade.
     RefusedByPeer,
-    /// The message to send cannot be said in this format.
+    /// The message to send cannot be said in this format. Only that message is lost: nothing of it
+    /// has left, and the next one can.
     Unencodable,
+    /// The layer's own code panicked.
+    Panicked,
+    /// Something was lost on the way out that the peer needs to understand what follows (a
+    /// compressor's window, a cipher's counter moved on): nothing more can be sent.
+    OutOfStep,
 }
 
 impl fmt::Display for LayerErrorKind {
@@ -30,6 +36,8 @@ impl fmt::Display for LayerErrorKind {
             LayerErrorKind::Refused => "refused",
             LayerErrorKind::RefusedByPeer => "refused by the peer",
             LayerErrorKind::Unencodable => "cannot be encoded",
+            LayerErrorKind::Panicked => "panicked",
+            LayerErrorKind::OutOfStep => "out of step",
         })
     }
 }
@@ -66,6 +74,11 @@ impl LayerError {
     /// The stream ended too early.
     pub fn truncated(layer: &'static str, what: impl Into<Cow<'static, str>>) -> Self {
         Self::new(layer, LayerErrorKind::Truncated, what)
+    }
+
+    /// The layer's code panicked, with this message.
+    pub(crate) fn panicked(layer: &'static str, text: String) -> Self {
+        Self::new(layer, LayerErrorKind::Panicked, text)
     }
 
     /// The same error with the one that caused it.

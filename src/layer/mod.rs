@@ -38,20 +38,36 @@ use std::any::{Any, TypeId};
 use std::ops::Range;
 
 mod backlog;
+#[cfg(any(feature = "deflate", feature = "lz4"))]
+mod compression;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod delimited;
 mod error;
 mod fixed_size;
 mod length_prefixed;
 mod lines;
+#[cfg(feature = "lz4")]
+mod lz4;
 mod scan;
 pub mod testkit;
 mod then;
+#[cfg(feature = "tls")]
+pub mod tls;
+#[cfg(feature = "websocket")]
+pub mod websocket;
 
+#[cfg(any(feature = "deflate", feature = "lz4"))]
+pub use compression::{CompressionRate, CompressionVolume};
+#[cfg(feature = "deflate")]
+pub use deflate::Deflate;
 pub use delimited::Delimited;
 pub use error::{LayerError, LayerErrorKind};
 pub use fixed_size::FixedSize;
 pub use length_prefixed::LengthPrefixed;
 pub use lines::Lines;
+#[cfg(feature = "lz4")]
+pub use lz4::Lz4;
 pub use then::Then;
 
 /// Whether a message is text or binary, where the wire format tells them apart (WebSocket does,
@@ -158,8 +174,9 @@ pub trait Layer {
     /// Appends the wire form of one message (or of some bytes of a stream) to `wire`.
     ///
     /// # Errors
-    /// The message cannot be said in this format (too long, text that is not UTF-8). Nothing has
-    /// been appended then.
+    /// The message cannot be said in this format (too long, text that is not UTF-8):
+    /// [`LayerErrorKind::Unencodable`], and the connection can go on without it. After an error of
+    /// any other sort it cannot. Nothing has been appended in either case.
     fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError>;
 
     /// This side has nothing more to say: appends what the format says at the end, if anything.
@@ -235,3 +252,8 @@ impl Layer for Box<dyn Layer> {
         (**self).fact(fact)
     }
 }
+
+/// Compiles and runs the example in the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/layers.md")]
+struct Guide;

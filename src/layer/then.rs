@@ -21,10 +21,10 @@ use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
 ///   and may object. An [`Item::End`] of the inner layer is the stack's.
 /// * [`end`](Layer::end) ends the inner layer, then the outer one.
 /// * A fact is the outer layer's if it has one of that type, else the inner one's.
-/// * When the outer layer cannot encode what the inner one has said, the inner one's side of the
-///   conversation has a hole (a compressor's window, a cipher's counter moved on): this call fails
-///   with the outer layer's reason, and every later one as [`LayerErrorKind::Unencodable`]. A
-///   message that the *inner* layer refuses does no harm.
+/// * A message that the inner layer refuses does no harm. When the *outer* layer cannot encode what
+///   the inner one has said, the inner one's side of the conversation has a hole: that fails as
+///   [`LayerErrorKind::OutOfStep`], with the outer layer's reason as the source, and so does every
+///   later message.
 ///
 /// ```
 /// use tidegate::layer::{Kind, Layer, LengthPrefixed, Lines};
@@ -131,16 +131,14 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         }
         let encoded = self.outer.encode(&self.said, Kind::Default, wire);
         recycle(&mut self.said);
-        self.broken |= encoded.is_err();
-        encoded
+        encoded.map_err(|error| {
+            self.broken = true;
+            self.out_of_step("refused what was said above it").with_source(error)
+        })
     }
 
-    /// Notes what a step of the inner layer came to.
-    fn note(&mut self, item: &Item) {
-        self.dry = *item == Item::Nothing;
-        if *item == Item::End {
-            self.below = Below::Ended(Item::End);
-        }
+    fn out_of_step(&self, what: &'static str) -> LayerError {
+        LayerError::new(self.outer.name(), LayerErrorKind::OutOfStep, what)
     }
 
     /// One step of the inner layer over what lies between, its slice copied out to `unit`.
@@ -161,7 +159,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
             item => item,
         };
         self.between.consume(consumed);
-        self.note(&item);
+        self.dry = item == Item::Nothing;
         Ok((item, kind))
     }
 
@@ -179,7 +177,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         let Step { consumed, item, kind } = step?;
         said?;
         self.between.extend(&block[consumed..]);
-        self.note(&item);
+        self.dry = item == Item::Nothing;
         let item = match item {
             Item::Slice(range) => Item::Slice(start + range.start..start + range.end),
             item => item,
@@ -215,7 +213,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
     }
 
     fn is_ready(&self) -> bool {
-        self.open && self.outer.is_ready() && self.inner.is_ready()
+        self.open && self.inner.is_ready()
     }
 
     fn decode(
@@ -247,7 +245,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
             let opened = self.try_open(reply)?;
 
             match step.item {
-                Item::Slice(range) if straight && self.open && !opened => {
+                Item::Slice(range) if straight && self.open => {
                     let (block, start) = (&rest[range.clone()], before + range.start);
                     let (item, kind) = self.step_inner_in_place(block, start, unit, reply)?;
                     if item != Item::Nothing {
@@ -267,29 +265,19 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
                 }
                 Item::Progress => return Ok(Step::new(consumed, Item::Progress)),
                 Item::End => self.end_inner_stream(Item::End)?,
+                // A running inner layer may hold units back: it is asked before this is the answer.
                 Item::Nothing if opened => {}
                 Item::Nothing if self.below == Below::Draining => {
                     self.end_inner_stream(Item::Nothing)?;
                 }
                 Item::Nothing => return Ok(Step::new(consumed, Item::Nothing)),
             }
-            if opened {
-                // The driver may want to look (the handshake's deadline, its facts) before units.
-                return Ok(Step::new(consumed, Item::Progress));
-            }
         }
     }
 
     fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
         if self.broken {
-            return Err(LayerError::new(
-                self.inner.name(),
-                LayerErrorKind::Unencodable,
-                format!(
-                    "layer {:?} below refused what was said before, so nothing can follow; close the connection",
-                    self.outer.name()
-                ),
-            ));
+            return Err(self.out_of_step("refused what was said before, so nothing can follow"));
         }
         self.inner.encode(message, kind, &mut self.said)?;
         self.pass_on_said(wire)
@@ -305,10 +293,8 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
     }
 
     fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
-        if self.below == Below::Running {
-            self.outer.wire_ended(left)?;
-            self.below = Below::Draining;
-        }
+        self.outer.wire_ended(left)?;
+        self.below = Below::Draining;
         Ok(())
     }
 

@@ -4,10 +4,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::dispatch::{Dispatch, drop_guarded, guarded};
+use super::dispatch::Dispatch;
 use crate::address::Address;
 use crate::connection::{Phase, Stream, Wire};
 use crate::core::{Due, Entity};
+use crate::guard::{drop_guarded, guarded};
 use crate::listener::Peer;
 use crate::net::Role;
 use crate::sys::{self, Failure};

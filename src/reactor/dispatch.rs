@@ -1,12 +1,10 @@
 //! Calls into handlers, guarded; and which step works on what.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use super::Scratch;
 use crate::context::Context;
 use crate::core::Entity;
 use crate::error::{CloseReason, HandlerResult};
+use crate::guard::{drop_guarded, guarded};
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::Kind;
 use crate::net::{Net, Role};
@@ -213,29 +211,4 @@ impl<S: 'static> Dispatch<S> {
         dirty.append(&mut self.net.core.dirty);
         self.net.core.dirty = dirty;
     }
-}
-
-/// Runs user code; a panic comes back as its message.
-pub(super) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)
-}
-
-/// Drops something of the user's, whose drop may panic.
-pub(super) fn drop_guarded<T>(value: T) {
-    if let Err(text) = guarded(|| drop(value)) {
-        log::error!("a drop panicked: {text}");
-    }
-}
-
-fn panic_text(payload: Box<dyn Any + Send>) -> String {
-    let text = match (payload.downcast_ref::<&str>(), payload.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "(a value that is no text)".to_owned(),
-    };
-    // A payload's own drop may panic; what that one carries is leaked, there is no end otherwise.
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
-    }
-    text
 }

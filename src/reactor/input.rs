@@ -181,6 +181,12 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn tell_end(&mut self, token: Token) {
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         stream.read = ReadSide::Told;
+        // What the handler has left it was offered for the last time: `resume` must not bring it
+        // back behind the end.
+        if let Some(tail) = stream.input.take() {
+            self.net.core.recycle_tail(tail);
+        }
+        let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Failing {
             return self.net.core.kill_in_order(token, CloseReason::Finished);
         }

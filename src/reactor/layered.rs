@@ -4,10 +4,11 @@
 //! held back, and the bytes that are not decoded yet stay with it.
 
 use super::Scratch;
-use super::dispatch::{Dispatch, guarded};
+use super::dispatch::Dispatch;
 use super::input::{Budget, Read};
 use crate::connection::{Input, Phase, ReadSide, Tail};
 use crate::error::{CloseReason, Limit};
+use crate::guard::guarded;
 use crate::layer::{Delivery, Item, Kind, LayerError, Step};
 use crate::token::Token;
 
@@ -39,8 +40,8 @@ impl<S: 'static> Dispatch<S> {
             } else if pull {
                 self.decode_kept(token, budget, scratch);
             } else if read == ReadSide::Ended {
-                if !self.wire_ended(token) {
-                    return;
+                if !self.end_layer(token) {
+                    continue;
                 }
                 return self.tell_end(token);
             } else if !readable || read == ReadSide::Told {
@@ -56,16 +57,7 @@ impl<S: 'static> Dispatch<S> {
 
     fn read_and_decode(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
         let Read::Bytes(n) = self.read(token, scratch) else { return };
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        let limit = stream.options().handshake_limit;
-        let Some(wire) = stream.wire_mut() else { return };
-        if !wire.layer.is_ready() {
-            wire.before_ready += n;
-            if wire.before_ready > limit {
-                let reason = CloseReason::LimitExceeded(Limit::Handshake, limit);
-                return self.net.core.fail(token, reason);
-            }
-        }
+        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         if wire.undecoded.is_empty() {
             // Straight out of the reactor's buffer; only what is left over is copied.
             let Scratch { read, unit, reply, .. } = scratch;
@@ -120,19 +112,18 @@ impl<S: 'static> Dispatch<S> {
             }
             unit.clear();
             reply.clear();
-            let decoded = guarded(|| wire.layer.decode(&bytes[at..], unit, reply));
+            let decoded = guarded(|| wire.layer.decode(&bytes[at..], unit, reply))
+                .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
             self.net.core.push_raw(token, reply);
             let Step { consumed, item, kind } = match decoded {
-                Ok(Ok(step)) => step,
-                Ok(Err(e)) => return self.layer_failed(token, e, bytes.len()),
-                Err(text) => {
-                    self.net.core.fail(token, CloseReason::Panicked(text));
-                    return bytes.len();
-                }
+                Ok(step) => step,
+                Err(e) => return self.layer_failed(token, e, bytes.len()),
             };
-            self.open_if_ready(token);
             let given = &bytes[at..];
             at += consumed;
+            if !self.handshake_within_limit(token, consumed, bytes.len() - at) {
+                return bytes.len();
+            }
             match item {
                 Item::Nothing => return at,
                 Item::Progress => {}
@@ -152,17 +143,31 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    fn open_if_ready(&mut self, token: Token) {
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        let handshaking = stream.phase == Phase::Handshaking;
-        let Some(wire) = stream.wire_mut() else { return };
-        if handshaking && wire.layer.is_ready() {
-            self.opened(token, None);
-        } else if wire.deadline.is_some() && wire.layer.is_ready() {
-            // A layer that came in mid-stream is ready now.
-            wire.deadline = None;
-            self.net.core.encode_waiting(token);
+    /// After a step of a layer whose handshake was not done: opens the connection if it is now, else
+    /// counts what the peer has sent. Answers whether it goes on.
+    fn handshake_within_limit(&mut self, token: Token, consumed: usize, left: usize) -> bool {
+        let Some(stream) = self.net.core.stream_mut(token) else { return false };
+        let (phase, limit) = (stream.phase, stream.options().handshake_limit);
+        let Some(wire) = stream.wire_mut() else { return true };
+        if wire.ready {
+            return true;
         }
+        if wire.layer.is_ready() {
+            wire.ready = true;
+            // A layer that came in mid-stream has no opening, only messages that wait for it.
+            wire.deadline = None;
+            match phase {
+                Phase::Handshaking => self.opened(token, None),
+                _ => self.net.core.encode_waiting(token),
+            }
+            return true;
+        }
+        wire.before_ready += consumed;
+        if wire.before_ready + left > limit {
+            self.net.core.fail(token, CloseReason::LimitExceeded(Limit::Handshake, limit));
+            return false;
+        }
+        true
     }
 
     fn layer_failed(&mut self, token: Token, error: LayerError, all: usize) -> usize {
@@ -195,18 +200,21 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// The stream below has ended: whether the layer calls that a proper end.
-    fn wire_ended(&mut self, token: Token) -> bool {
+    /// The stream below has ended. Answers whether the handler may be told: the layer has agreed that
+    /// this is a proper end, and has given out what only the end completed.
+    fn end_layer(&mut self, token: Token) -> bool {
         let Some(stream) = self.net.core.stream_mut(token) else { return false };
         let handshaking = stream.phase == Phase::Handshaking;
         let Some(wire) = stream.wire_mut() else { return true };
         let end_seen = wire.end_seen;
-        if !end_seen {
+        if !end_seen && !std::mem::replace(&mut wire.end_told, true) {
             let left = wire.undecoded.len();
-            if let Err(e) = wire.layer.wire_ended(left) {
-                self.net.core.close_for_layer(token, e);
-                return false;
+            let ended = guarded(|| wire.layer.wire_ended(left));
+            match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
+                Ok(()) => wire.pull = true,
+                Err(e) => self.net.core.close_for_layer(token, e),
             }
+            return false;
         }
         if handshaking {
             // The peer left before there was a connection; or the layer did all there was to do

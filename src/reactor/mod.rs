@@ -8,6 +8,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::core::{Core, Stopping};
 use crate::error::{CloseReason, Deadline, Error};
+use crate::guard::drop_each;
 use crate::net::Net;
 use crate::remote::{Message, Remote, Shared};
 use crate::sys::Ready;
@@ -136,6 +137,15 @@ impl<S: 'static> Reactor<S> {
     /// # Errors
     /// The system has no descriptors or memory for a poll.
     pub fn with_config(state: S, config: Config) -> Result<Self, Error> {
+        Self::build(config, |_net| state)
+    }
+
+    /// A reactor whose state is made with the network at hand: for state that holds groups or
+    /// tokens from the beginning.
+    ///
+    /// # Errors
+    /// The system has no descriptors or memory for a poll.
+    pub fn build(config: Config, make_state: impl FnOnce(&mut Net<S>) -> S) -> Result<Self, Error> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
         let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
@@ -145,7 +155,8 @@ impl<S: 'static> Reactor<S> {
             reply: Vec::new(),
             datagram: vec![0; core.config.datagram_size + 1],
         };
-        let net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
+        let mut net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
+        let state = make_state(&mut net);
         Ok(Reactor {
             dispatch: Dispatch::new(net, state),
             scratch,
@@ -318,11 +329,13 @@ impl<S: 'static> Reactor<S> {
 impl<S: 'static> Drop for Reactor<S> {
     /// Every connection that had `on_open` gets its `on_close` here too.
     fn drop(&mut self) {
-        self.dispatch.net.shared.close();
+        let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();
-        // Closures that were posted and not run may own anything.
-        let inbox = std::mem::take(&mut self.inbox);
-        dispatch::drop_guarded(inbox);
+        // What was posted or set and never ran may own anything.
+        drop_each(posted);
+        drop_each(std::mem::take(&mut self.inbox));
+        drop_each(std::mem::take(&mut self.dispatch.net.calls));
+        drop_each(std::mem::take(&mut self.dispatch.net.core.signals));
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::io;
 
-use super::dispatch::{Dispatch, guarded};
+use super::dispatch::Dispatch;
 use crate::address::Address;
 use crate::connection::{Phase, WriteSide};
 use crate::error::CloseReason;
+use crate::guard::guarded;
 use crate::listener::Peer;
 use crate::net::Role;
 use crate::token::Token;
@@ -64,11 +65,13 @@ impl<S: 'static> Dispatch<S> {
             stream.clock = deadline;
         }
         self.net.core.watch(token);
-        if let Err(e) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
-            return self.net.core.fail(token, CloseReason::Layer(e));
+        if let Err(reason) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
+            return self.net.core.fail(token, CloseReason::Layer(reason));
         }
         self.net.core.flush(token);
-        if self.net.core.stream(token).and_then(|s| s.wire()).is_some_and(|w| w.layer.is_ready()) {
+        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
+        if wire.layer.is_ready() {
+            wire.ready = true;
             self.opened(token, from);
         }
     }

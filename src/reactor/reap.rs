@@ -1,9 +1,10 @@
 //! The end: `on_close`, the handler is dropped, the slot is free.
 
-use super::dispatch::{Dispatch, drop_guarded, guarded};
+use super::dispatch::Dispatch;
 use crate::context::Context;
 use crate::core::Entity;
 use crate::error::{CloseReason, Closed};
+use crate::guard::{drop_guarded, guarded};
 use crate::net::Role;
 use crate::token::Token;
 

@@ -2,7 +2,7 @@
 
 use super::Scratch;
 use super::dispatch::Dispatch;
-use crate::connection::Phase;
+use crate::connection::{Phase, ReadSide};
 use crate::error::CloseReason;
 use crate::sys::Ready;
 use crate::token::Token;
@@ -16,26 +16,30 @@ impl<S: 'static> Dispatch<S> {
         stream.writable |= ready.has(Ready::WRITABLE | Ready::ERROR);
         stream.read_closed |= ready.has(Ready::READ_CLOSED | Ready::ERROR);
         stream.urgent |= ready.has(Ready::URGENT);
-        if ready.has(Ready::ERROR) && stream.phase == Phase::Open {
-            self.look_at_error(token);
-        }
+        stream.error |= ready.has(Ready::ERROR);
         self.serve_stream(token, scratch);
     }
 
     /// An error while reading is held back would go unnoticed until somebody resumes, which may be
-    /// never: what arrived before it is offered now, and then the connection ends.
+    /// never; one behind the peer's end, until somebody writes. What arrived before it is offered
+    /// now, and then the connection ends.
     fn look_at_error(&mut self, token: Token) {
-        if self.net.core.may_read(token) {
+        let may_read = self.net.core.may_read(token);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        if !stream.error || stream.phase != Phase::Open {
+            return;
+        }
+        if may_read && stream.read == ReadSide::Open {
             return; // reading will meet it, after the data
         }
-        let Some(stream) = self.net.core.stream(token) else { return };
+        stream.error = false;
         if let Ok(Some(error)) = stream.socket.take_error() {
             self.net.core.fail_after_input(token, CloseReason::Io(error));
         }
     }
 
     /// Does what there is to do for a connection, in the order that keeps its grammar: it opens,
-    /// its queue drains, its input is offered, its replies are flushed.
+    /// its input is offered, its queue drains, its replies are flushed.
     pub(super) fn serve_stream(&mut self, token: Token, scratch: &mut Scratch) {
         let Some(stream) = self.net.core.stream(token) else { return };
         match stream.phase {
@@ -51,11 +55,14 @@ impl<S: 'static> Dispatch<S> {
         if stream.output.is_some() && stream.writable {
             self.net.core.flush(token);
         }
+        // Input before `on_drain`: a handler that fills its queue anew each time it drains would
+        // never let its own connection be read otherwise.
+        self.take_input(token, scratch);
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         if stream.phase == Phase::Open && std::mem::take(&mut stream.drained) {
             self.call(token, |handler, cx| handler.on_drain(cx));
         }
-        self.take_input(token, scratch);
+        self.look_at_error(token);
         self.net.core.flush(token);
     }
 }

@@ -109,6 +109,18 @@ impl Stream {
         }
     }
 
+    /// Takes a linger time back, so that close(2) does not wait: it would, on Linux, though the
+    /// socket does not block. A time of zero stays, which makes the close a reset.
+    pub(crate) fn close_without_waiting(&self) {
+        if let Stream::Tcp(s) = self
+            && let Ok(Some(time)) = SockRef::from(s).linger()
+            && !time.is_zero()
+            && let Err(e) = SockRef::from(s).set_linger(None)
+        {
+            log::debug!("closing may wait for {time:?}: {e}");
+        }
+    }
+
     pub(crate) fn peer_addr(&self) -> io::Result<Address> {
         match self {
             Stream::Tcp(s) => s.peer_addr().map(Address::Ip),
@@ -448,6 +460,20 @@ impl Datagram {
 
     pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
         uninterrupted(|| self.socket.send(bytes))
+    }
+
+    /// Sets up a socket that exists already.
+    pub(crate) fn set_up(
+        &self,
+        peer: Option<SocketAddr>,
+        reuse_address: bool,
+        options: &SocketOptions,
+    ) -> io::Result<()> {
+        if reuse_address {
+            self.options().set_reuse_address(true)?;
+        }
+        options.apply(&self.options(), domain_of(self.local_addr()?), Type::DGRAM)?;
+        peer.map_or(Ok(()), |peer| self.socket.connect(peer))
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -2,182 +2,9 @@ use super::super::testkit::{Driver, Ending, Pair, every_split, outcome_of};
 use super::super::{Delimited, FixedSize, LengthPrefixed, Lines};
 use super::*;
 
-/// A stream layer with everything that is awkward about TLS: a handshake, records masked with a
-/// counter (so that what is lost, doubled or out of order shows), decoded bytes held back and given
-/// out four at a time, an alert before it fails, an end of its own that it insists on, a fact.
-#[derive(Debug, Default)]
-struct Veil {
-    client: bool,
-    ready: bool,
-    sent: u8,
-    received: u8,
-    held: Vec<u8>,
-    peer_ended: bool,
-    /// Refuses to encode more than this at once, if set.
-    most: Option<usize>,
-}
+mod layers;
 
-const RECORD: usize = 9;
-const END: u8 = 0;
-const ALERT: u8 = 255;
-
-#[derive(Debug, PartialEq)]
-struct VeilFact(u8);
-
-impl Veil {
-    fn client() -> Self {
-        Veil { client: true, ..Veil::default() }
-    }
-    fn server() -> Self {
-        Veil::default()
-    }
-    fn mask(counter: &mut u8, bytes: &[u8], out: &mut Vec<u8>) {
-        for byte in bytes {
-            out.push(byte ^ *counter);
-            *counter = counter.wrapping_add(1);
-        }
-    }
-}
-
-impl Layer for Veil {
-    fn name(&self) -> &'static str {
-        "veil"
-    }
-    fn delivery(&self) -> Delivery {
-        Delivery::Stream
-    }
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        if self.client {
-            wire.extend(b"knock\n");
-        }
-        Ok(())
-    }
-    fn is_ready(&self) -> bool {
-        self.ready
-    }
-    fn decode(
-        &mut self,
-        wire: &[u8],
-        unit: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
-    ) -> Result<Step, LayerError> {
-        assert!(unit.is_empty());
-        if !self.ready {
-            if wire.len() < 6 {
-                return Ok(Step::new(0, Item::Nothing));
-            }
-            let expected = if self.client { b"enter\n" } else { b"knock\n" };
-            if &wire[..6] != expected {
-                reply.push(ALERT);
-                return Err(LayerError::malformed("veil", "expected a knock"));
-            }
-            if !self.client {
-                reply.extend(b"enter\n");
-            }
-            self.ready = true;
-            return Ok(Step::new(6, Item::Progress));
-        }
-        // As rustls: all records there are first, then what they held is given out.
-        let mut consumed = 0;
-        while let [length, rest @ ..] = &wire[consumed..] {
-            match usize::from(*length) {
-                _ if *length == END => {
-                    self.peer_ended = true;
-                    consumed += 1;
-                    break;
-                }
-                length if length > RECORD => {
-                    reply.push(ALERT);
-                    return Err(LayerError::malformed("veil", "a long record"));
-                }
-                length => {
-                    let Some(record) = rest.get(..length) else { break };
-                    Veil::mask(&mut self.received, record, &mut self.held);
-                    consumed += 1 + length;
-                }
-            }
-        }
-        if !self.held.is_empty() {
-            unit.extend(self.held.drain(..self.held.len().min(4)));
-            return Ok(Step::new(consumed, Item::Unit));
-        }
-        Ok(Step::new(consumed, if self.peer_ended { Item::End } else { Item::Nothing }))
-    }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        assert!(self.ready, "encoded before the veil was ready");
-        if self.most.is_some_and(|most| message.len() > most) {
-            return Err(LayerError::new("veil", LayerErrorKind::Unencodable, "too much at once"));
-        }
-        for record in message.chunks(RECORD) {
-            wire.push(record.len() as u8);
-            Veil::mask(&mut self.sent, record, wire);
-        }
-        Ok(())
-    }
-    fn end(&mut self, wire: &mut Vec<u8>) {
-        wire.push(END);
-    }
-    fn wire_ended(&mut self, _left: usize) -> Result<(), LayerError> {
-        Err(LayerError::truncated("veil", "expected the end record before the end"))
-    }
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
-        (fact == TypeId::of::<VeilFact>()).then_some(&VeilFact(7))
-    }
-}
-
-/// Lines of a protocol that greets, answers pings, says why it gives up, and says goodbye.
-#[derive(Debug, Default)]
-struct Polite {
-    lines: Lines,
-}
-
-#[derive(Debug, PartialEq)]
-struct PoliteFact;
-
-impl Layer for Polite {
-    fn name(&self) -> &'static str {
-        "polite"
-    }
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        wire.extend(b"hi\n");
-        Ok(())
-    }
-    fn decode(
-        &mut self,
-        wire: &[u8],
-        unit: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
-    ) -> Result<Step, LayerError> {
-        let mut step = self.lines.decode(wire, unit, reply)?;
-        if let Item::Slice(line) = &step.item {
-            match &wire[line.clone()] {
-                b"ping" => {
-                    reply.extend(b"pong\n");
-                    step.item = Item::Progress;
-                }
-                b"bad" => {
-                    reply.extend(b"why?\n");
-                    return Err(LayerError::malformed("polite", "a bad word"));
-                }
-                b"bye" => step.item = Item::End,
-                _ => {}
-            }
-        }
-        Ok(step)
-    }
-    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        self.lines.encode(message, kind, wire)
-    }
-    fn end(&mut self, wire: &mut Vec<u8>) {
-        wire.extend(b"bye\n");
-    }
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
-        self.lines.wire_ended(left)
-    }
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
-        (fact == TypeId::of::<PoliteFact>()).then_some(&PoliteFact)
-    }
-}
+use layers::{ALERT, END, Polite, PoliteFact, Quiet, Veil, VeilFact};
 
 type Boxed = Box<dyn Layer>;
 
@@ -245,7 +72,12 @@ fn handshakes_nest() {
         let mut pair =
             Pair::new(stack(Veil::client(), Veil::client()), stack(Veil::server(), Veil::server()))
                 .chunks(chunk, 1);
-        assert!(!pair.client.is_ready());
+        let outer_done = pair.client.take_wire();
+        pair.server.feed(&outer_done);
+        let outer_done = pair.server.take_wire();
+        pair.client.feed(&outer_done);
+        let handshakes = pair.client.layer().outer();
+        assert_eq!((handshakes.outer().is_ready(), handshakes.is_ready()), (true, false));
         pair.handshake();
         pair.carries(&MESSAGES);
         pair.close();
@@ -392,6 +224,16 @@ fn a_running_layer_is_not_started_again() {
 }
 
 #[test]
+fn units_a_running_layer_held_come_out_when_the_new_one_is_ready() {
+    let running = Veil { ready: true, held: b"held".to_vec(), ..Veil::server() };
+    let mut driver = Driver::new(Then::beneath(Quiet::default(), running));
+    driver.pull();
+    assert_eq!(driver.take_messages(), [b""; 0]);
+    driver.feed(b"!");
+    assert_eq!(driver.take_messages(), [b"held"]);
+}
+
+#[test]
 fn what_was_said_in_clear_is_not_read_as_if_it_came_through_the_new_layer() {
     let mut driver = Driver::new(Lines::new());
     driver.feed(b"STARTTLS\n");
@@ -411,11 +253,19 @@ fn a_driver_refuses_to_switch_in_the_middle() {
 
 #[test]
 fn a_fact_is_the_outer_layers_or_the_inner_ones() {
-    let stack = Veil::server().then(Polite::default());
+    let stack = Veil { fact: VeilFact(7), ..Veil::server() }.then(Polite::default());
     let veil = stack.fact(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
     assert_eq!(veil, Some(&VeilFact(7)));
     assert!(stack.fact(TypeId::of::<PoliteFact>()).is_some());
     assert!(stack.fact(TypeId::of::<u8>()).is_none());
+    let both = stack.then(Veil { fact: VeilFact(8), ..Veil::server() });
+    let veil = both.fact(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
+    assert_eq!(veil, Some(&VeilFact(7)));
+}
+
+#[test]
+fn what_is_delivered_is_what_the_inner_layer_delivers() {
+    let stack = Veil::server().then(Polite::default());
     assert_eq!(stack.delivery(), Delivery::Messages);
     assert_eq!(Lines::new().then(Veil::server()).delivery(), Delivery::Stream);
 }
@@ -430,14 +280,19 @@ fn a_message_the_inner_layer_refuses_does_no_harm() {
 
 #[test]
 fn words_the_outer_layer_refuses_are_the_last() {
-    let mut driver = Driver::new(Veil { most: Some(4), ..Veil::server() }.then(Lines::new()));
+    let veil = Veil { most: Some(4), ..Veil::server() };
+    let mut driver = Driver::new(veil.then(Polite::default()));
     driver.feed(b"knock\n");
     driver.send(b"one", Kind::Default).unwrap();
     let _ = driver.take_wire();
     let refused = driver.send(b"four", Kind::Default).unwrap_err();
-    assert_eq!(refused.layer(), "veil");
+    assert_eq!((refused.layer(), refused.kind()), ("veil", LayerErrorKind::OutOfStep));
+    assert_eq!(
+        std::error::Error::source(&refused).expect("why").to_string(),
+        "veil: cannot be encoded: too much at once"
+    );
     let later = driver.send(b"two", Kind::Default).unwrap_err();
-    assert_eq!((later.layer(), later.kind()), ("lines", LayerErrorKind::Unencodable));
+    assert_eq!((later.layer(), later.kind()), ("veil", LayerErrorKind::OutOfStep));
     driver.end();
     assert_eq!(driver.take_wire(), [END], "the outer layer still ends in order");
 }

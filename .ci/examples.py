@@ -1,0 +1,928 @@
+#!/usr/bin/env python3
+"""Runs the examples against real counterparts: Python's socket and asyncio, and nc.
+
+    .ci/examples.py DIRECTORY      the directory with the built examples,
+                                   target/release/examples by default
+
+Every check starts its own programs on ports that the system chooses, waits for events and not for
+time, and ends what it has started. Prints what failed and "N passed, N failed"; the exit status is
+0 if nothing failed. Python's standard library is all it needs, and nc (netcat-openbsd).
+"""
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import re
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+# How long anything may take before a check gives up. Never waited for when things work.
+PATIENCE = 30
+BIG = 50 * 1000 * 1000
+
+DIRECTORY = sys.argv[1] if len(sys.argv) > 1 else "target/release/examples"
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+class Skip(Exception):
+    """What the check needs is not there."""
+
+
+# ---- programs and sockets ----
+
+
+class Program:
+    """A program that was started here. What it prints is collected; its input is `send`."""
+
+    def __init__(self, *command):
+        self.command = command
+        # Bytes, unbuffered: what is sent leaves at once.
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        self.printed = {"out": b"", "err": b""}
+        self.changed = threading.Condition()
+        self.threads = [
+            threading.Thread(target=self._collect, args=(which, stream), daemon=True)
+            for which, stream in (("out", self.process.stdout), ("err", self.process.stderr))
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _collect(self, which, stream):
+        while piece := stream.read(65536):
+            with self.changed:
+                self.printed[which] += piece
+                self.changed.notify_all()
+        with self.changed:
+            self.changed.notify_all()
+
+    def out(self):
+        return self.printed["out"].decode(errors="replace")
+
+    def err(self):
+        return self.printed["err"].decode(errors="replace")
+
+    def wait_for(self, pattern, which="out"):
+        """Waits until the pattern has been printed; answers the match."""
+        deadline = time.monotonic() + PATIENCE
+        with self.changed:
+            while True:
+                if match := re.search(pattern, self.printed[which].decode(errors="replace")):
+                    return match
+                left = deadline - time.monotonic()
+                ended = not any(thread.is_alive() for thread in self.threads)
+                if left <= 0 or ended:
+                    raise AssertionError(
+                        f"{self.command}: expected {pattern!r}, printed {self.printed!r}"
+                    )
+                self.changed.wait(min(left, 0.5))
+
+    def send(self, text):
+        self.process.stdin.write(text.encode() if isinstance(text, str) else text)
+
+    def end_input(self):
+        self.process.stdin.close()
+
+    def status(self):
+        """Waits for the program's own end."""
+        status = self.process.wait(PATIENCE)
+        for thread in self.threads:
+            thread.join(PATIENCE)
+        return status
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for thread in self.threads:
+            thread.join()
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            with contextlib.suppress(OSError):
+                stream.close()
+
+
+def example(name, *arguments):
+    return Program(os.path.join(DIRECTORY, name), *arguments)
+
+
+@contextlib.contextmanager
+def server(name, *arguments):
+    """An example that listens on a port of the system's choice; yields it and the port."""
+    with example(name, *(arguments or ("127.0.0.1:0",))) as program:
+        port = int(program.wait_for(r"listening on \S+:(\d+)").group(1))
+        yield program, port
+
+
+def connect(port, **options):
+    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE, **options)
+
+
+def listen():
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(PATIENCE)
+    return listener
+
+
+def accept(listener):
+    connection, _ = listener.accept()
+    connection.settimeout(PATIENCE)
+    return connection
+
+
+def read_to_end(connection):
+    pieces = []
+    while piece := connection.recv(1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def closed_port():
+    """A port on which nobody listens: it is bound, so that nobody else takes it."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    return holder, holder.getsockname()[1]
+
+
+def nc(port):
+    # -N: the end of the input is passed on.
+    return Program("nc", "-N", "127.0.0.1", str(port))
+
+
+def equal(got, expected):
+    assert got == expected, f"expected {expected!r}, got {got!r}"
+
+
+def one_line(program, pattern, status=1):
+    """The program ends with this status and prints one line, which matches."""
+    equal(program.status(), status)
+    lines = program.err().splitlines()
+    assert len(lines) == 1, f"expected one line on standard error, got {lines}"
+    assert re.search(pattern, lines[0]), f"expected {pattern!r}, got {lines[0]!r}"
+
+
+def pattern_bytes(size):
+    """Bytes in which nothing repeats soon, so that a loss or a swap is noticed."""
+    block = b"".join(hashlib.sha256(struct.pack(">I", n)).digest() for n in range(1 << 15))
+    return (block * (size // len(block) + 1))[:size]
+
+
+# ---- --help, and addresses that cannot be used ----
+
+EXAMPLES = ["echo", "chat", "client", "proxy", "custom_protocol"]
+
+
+@check
+def help_says_how_to_use_each_example():
+    for name in EXAMPLES:
+        for option in ("--help", "-h"):
+            with example(name, option) as program:
+                equal(program.status(), 0)
+                assert program.out().startswith(f"{name} - "), program.out()
+                assert "Usage: cargo run --release --example" in program.out()
+                equal(program.err(), "")
+        with example(name, "--nonsense") as program:
+            one_line(program, f"^{name}: did not expect '--nonsense'; --help", status=2)
+
+
+@check
+def an_address_that_cannot_be_used_costs_one_line_and_status_1():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        cases = [
+            ("nonsense", r'cannot resolve "nonsense".*address:port'),
+            ("127.0.0.1:99999", r'cannot resolve "127.0.0.1:99999".*invalid port'),
+            ("nosuchname.invalid:8888", r'cannot resolve "nosuchname.invalid:8888".*'),
+            ("192.0.2.1:8888", r"cannot listen on 192.0.2.1:8888: .*assign requested address"),
+            (f"127.0.0.1:{port}", rf"cannot listen on 127.0.0.1:{port}: .*in use.*another port"),
+        ]
+        for address, why in cases:
+            for name in ("echo", "chat", "proxy"):
+                with example(name, address) as program:
+                    one_line(program, f"^{name}: {why}")
+            with example("custom_protocol", "server", address) as program:
+                one_line(program, f"^custom_protocol: {why}")
+
+
+@check
+def a_udp_port_in_use_is_told_as_well():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        with example("echo", f"127.0.0.1:{port}") as program:
+            one_line(program, rf"^echo: cannot bind UDP 127.0.0.1:{port}: .*in use")
+
+
+@check
+def a_missing_permission_is_told():
+    command = [os.path.abspath(os.path.join(DIRECTORY, "echo")), "127.0.0.1:81"]
+    with tempfile.TemporaryDirectory() as directory:
+        options = {}
+        if os.geteuid() == 0:
+            # Root may do everything. Somebody else needs a copy that they can reach.
+            os.chmod(directory, 0o755)
+            command[0] = shutil.copy(command[0], directory)
+            options = {"user": 65534, "extra_groups": [], "cwd": directory}
+        probe = "import socket; socket.socket().bind(('127.0.0.1', 81))"
+        tried = subprocess.run(
+            ["python3", "-c", probe] if options else [sys.executable, "-c", probe],
+            capture_output=True,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin"},
+            **options,
+        )
+        if b"PermissionError" not in tried.stderr:
+            raise Skip("this system lets everybody bind ports below 1024")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
+        equal(done.returncode, 1)
+        equal(len(done.stderr.splitlines()), 1)
+        assert re.match("echo: cannot listen on 127.0.0.1:81: .*ermission", done.stderr), done
+
+
+@check
+def a_server_that_cannot_be_reached_is_told():
+    holder, port = closed_port()
+    with holder:
+        with example("client", f"127.0.0.1:{port}") as program:
+            one_line(program, rf"^client: cannot connect to 127.0.0.1:{port}: Connection refused")
+        with example("custom_protocol", "client", f"127.0.0.1:{port}") as program:
+            one_line(program, rf"^custom_protocol: 127.0.0.1:{port}: .*refused")
+    with example("client", "nosuchname.invalid:1") as program:
+        one_line(program, r'^client: cannot resolve "nosuchname.invalid:1"')
+    with example("proxy", "127.0.0.1:0", "nosuchname.invalid:1") as program:
+        one_line(program, r"^proxy: cannot forward to nosuchname.invalid:1: ")
+
+
+# ---- echo ----
+
+CLASSIC_CLIENT = """
+import socket
+
+with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
+    s.connect(("127.0.0.1", 8888))
+    s.sendall(b"Hello, world!")
+    data = s.recv(1024)
+
+print(f"Received {data!r}")
+"""
+
+
+@check
+def pythons_classic_client_talks_to_echo():
+    with server("echo") as (_, port):
+        with Program(sys.executable, "-c", CLASSIC_CLIENT.replace("8888", str(port))) as program:
+            equal(program.status(), 0)
+            equal(program.out(), "Received b'Hello, world!'\n")
+
+
+@check
+def asyncio_streams_talk_to_echo():
+    async def one(port, number):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for line in range(20):
+            sent = f"{number} {line}\n".encode()
+            writer.write(sent)
+            await writer.drain()
+            equal(await reader.readline(), sent)
+        writer.write_eof()
+        equal(await reader.read(), b"")
+        writer.close()
+        await writer.wait_closed()
+
+    async def many(port):
+        await asyncio.wait_for(asyncio.gather(*(one(port, n) for n in range(100))), PATIENCE)
+
+    with server("echo") as (_, port):
+        asyncio.run(many(port))
+
+
+@check
+def echo_answers_datagrams():
+    with server("echo") as (_, port):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+            s.settimeout(PATIENCE)
+            s.connect(("127.0.0.1", port))
+            for sent in (b"Hello, world!", b"", b"x" * 9000, b"\0\xff"):
+                s.send(sent)
+                equal(s.recv(65536), sent)
+
+
+@check
+def asyncio_datagrams_talk_to_echo():
+    class Ask(asyncio.DatagramProtocol):
+        def __init__(self):
+            self.answers = asyncio.Queue()
+
+        def datagram_received(self, data, addr):
+            self.answers.put_nowait(data)
+
+    async def ask(port):
+        loop = asyncio.get_running_loop()
+        to = ("127.0.0.1", port)
+        transport, protocol = await loop.create_datagram_endpoint(Ask, remote_addr=to)
+        for n in range(20):
+            transport.sendto(str(n).encode())
+            answer = await asyncio.wait_for(protocol.answers.get(), PATIENCE)
+            equal(answer, str(n).encode())
+        transport.close()
+
+    with server("echo") as (_, port):
+        asyncio.run(ask(port))
+
+
+@check
+def nc_talks_to_echo():
+    with server("echo") as (_, port), nc(port) as program:
+        program.send("Hello, world!\n")
+        program.wait_for("Hello, world!\n")
+        program.end_input()
+        equal(program.status(), 0)
+
+
+@check
+def echo_listens_on_all_addresses_of_a_name():
+    names = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    if len(names) < 2:
+        raise Skip("localhost stands for one address here")
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        port = holder.getsockname()[1]
+    with server("echo", f"localhost:{port}") as (_, port):
+        for address in names:
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                with socket.socket(family, kind) as s:
+                    s.settimeout(PATIENCE)
+                    s.connect((address, port))
+                    s.send(b"here")
+                    equal(s.recv(10), b"here")
+
+
+# ---- chat ----
+
+
+class Person:
+    """Somebody in the chat, over a plain socket."""
+
+    def __init__(self, port, receive_buffer=None):
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(("127.0.0.1", port))
+        self.lines = self.socket.makefile("rb")
+        welcome = self.line()
+        self.name = re.match(r"\* Welcome\. You are (\w+)\.", welcome).group(1)
+        assert self.line().startswith("* Here now: ")
+
+    def line(self):
+        line = self.lines.readline()
+        assert line.endswith(b"\n"), f"expected a line, got {line!r}"
+        return line[:-1].decode()
+
+    def say(self, text):
+        self.socket.sendall(text.encode() + b"\n")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.lines.close()
+        self.socket.close()
+
+
+@check
+def two_terminals_with_nc_can_talk():
+    with server("chat") as (_, port), nc(port) as anna:
+        anna.wait_for(r"\* Welcome\. You are guest1\. /help")
+        anna.send("/nick Anna\n")
+        anna.wait_for(r"\* guest1 is now Anna\n")
+        with nc(port) as ben:
+            ben.wait_for(r"\* Here now: Anna, guest2\n")
+            anna.wait_for(r"\* guest2 has joined\n")
+            ben.send("/nick Ben\n/who\n/help\n")
+            ben.wait_for(r"\* Here now: Anna, Ben\n")
+            ben.wait_for(r"\* /nick NAME")
+            anna.wait_for(r"\* guest2 is now Ben\n")
+            anna.send("Hello, Ben!\n")
+            ben.wait_for(r"<Anna> Hello, Ben!\n")
+            ben.send("Hello, Anna!\n")
+            anna.wait_for(r"<Ben> Hello, Anna!\n")
+            ben.send("/quit\n")
+            # nc ends when the room has ended, without being told to.
+            equal(ben.status(), 0)
+            anna.wait_for(r"\* Ben has left\n")
+        anna.end_input()
+        equal(anna.status(), 0)
+        assert "<Anna>" not in anna.out(), "what one says oneself is not sent back"
+
+
+@check
+def names_in_the_chat_are_checked():
+    with server("chat") as (_, port), Person(port) as a, Person(port) as b:
+        a.line()  # the other has joined
+        a.say("/nick Zoë")
+        equal(a.line(), "* guest1 is now Zoë")
+        equal(b.line(), "* guest1 is now Zoë")
+        for name in ("zoë", "ZOË"):
+            b.say(f"/nick {name}")
+            equal(b.line(), f"* {name} is taken")
+        for name in ("", "two words", "x" * 21, "<b>", "a\x1b[2J", "* admin"):
+            b.say(f"/nick {name}")
+            line = b.line()
+            assert line.startswith(("* A name has", "* I do not know /nick.")), line
+        a.say("/nick zoë")  # one's own name in another form
+        equal(b.line(), "* Zoë is now zoë")
+        b.say("/frobnicate")
+        assert b.line().startswith("* I do not know /frobnicate. /nick NAME")
+
+
+@check
+def control_characters_do_not_reach_other_terminals():
+    with server("chat") as (_, port), Person(port) as a, Person(port) as b:
+        a.line()
+        b.socket.sendall(b"\x1b[2J\x07bell\rover\x9bwrite \xe2\x80\xaeright to left\tend\xff\x00\r\n")
+        line = a.line()
+        assert line.startswith("<guest2> "), line
+        assert all(c.isprintable() for c in line), repr(line)
+        assert "bell" in line and line.count("\ufffd") >= 6, repr(line)
+
+
+@check
+def a_slow_reader_never_stalls_the_room():
+    with server("chat") as (program, port):
+        with Person(port) as a, Person(port) as b, Person(port, receive_buffer=4096) as slow:
+            equal(a.line(), "* guest2 has joined")
+            equal(a.line(), "* guest3 has joined")
+            equal(b.line(), "* guest3 has joined")
+            text = "x" * 1000
+            said = 0
+            # `slow` reads nothing. Everybody else hears every line; at last the room lets it go.
+            while True:
+                a.say(f"{said} {text}")
+                line = b.line()
+                if line.startswith("* guest3"):
+                    equal(line, "* guest3 could not keep up and was disconnected")
+                    line = b.line()
+                equal(line, f"<guest1> {said} {text}")
+                said += 1
+                if "guest3 left" in program.err():
+                    break
+                assert said < 20_000, "the slow reader was never disconnected"
+            a.say("still here")
+            while (line := b.line()).startswith("* "):
+                pass
+            equal(line, "<guest1> still here")
+            b.say("/who")
+            equal(b.line(), "* Here now: guest1, guest2")
+
+
+@check
+def a_line_that_never_ends_costs_its_sender_only():
+    with server("chat") as (_, port), Person(port) as a, Person(port) as b:
+        a.line()
+        b.socket.sendall(b"x" * 5000)
+        equal(a.line(), "* guest2 has left")
+        a.say("/who")
+        equal(a.line(), "* Here now: guest1")
+
+
+@check
+def a_last_line_without_its_end_is_heard():
+    with server("chat") as (_, port), Person(port) as a:
+        with connect(port) as b:
+            equal(a.line(), "* guest2 has joined")
+            b.sendall(b"bye")
+            b.shutdown(socket.SHUT_WR)
+            equal(a.line(), "<guest2> bye")
+            equal(a.line(), "* guest2 has left")
+            assert b"Welcome" in read_to_end(b)
+
+
+@check
+def ctrl_c_and_sigterm_close_the_room_gracefully():
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with server("chat") as (program, port), Person(port) as a, nc(port) as b:
+            b.wait_for("Here now")
+            equal(a.line(), "* guest2 has joined")
+            program.process.send_signal(number)
+            equal(a.line(), "* The room is closing. Goodbye!")
+            equal(a.lines.readline(), b"")
+            b.wait_for(r"\* The room is closing\. Goodbye!\n")
+            a.socket.close()
+            equal(b.status(), 0)
+            equal(program.status(), 0)
+            assert "chat: closed" in program.out(), program.out()
+
+
+@check
+def a_member_that_does_not_go_cannot_hold_the_room_open():
+    with server("chat") as (program, port), Person(port) as a:
+        program.process.send_signal(signal.SIGINT)
+        equal(a.line(), "* The room is closing. Goodbye!")
+        # `a` never closes. The room ends all the same, in seconds.
+        equal(program.status(), 0)
+    with server("chat") as (program, port), Person(port) as a:
+        program.process.send_signal(signal.SIGINT)
+        equal(a.line(), "* The room is closing. Goodbye!")
+        before = time.monotonic()
+        program.process.send_signal(signal.SIGINT)  # again: at once
+        equal(program.status(), 0)
+        assert time.monotonic() - before < 1.5, "the second Ctrl-C had to wait"
+
+
+# ---- client ----
+
+CLASSIC_SERVER = """
+import socket
+
+with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as s:
+    s.bind(("127.0.0.1", 0))
+    s.listen()
+    print("port", s.getsockname()[1], flush=True)
+    conn, addr = s.accept()
+    with conn:
+        data = conn.recv(1024)
+        print(f"Received {data!r}", flush=True)
+        conn.sendall(b"Hello, world!")
+"""
+
+
+@check
+def client_talks_to_pythons_classic_server():
+    with Program(sys.executable, "-c", CLASSIC_SERVER) as classic:
+        port = classic.wait_for(r"port (\d+)").group(1)
+        with example("client", f"127.0.0.1:{port}") as client:
+            client.send("Good day!")
+            # Its input stays open: it ends because the server has ended.
+            equal(client.status(), 0)
+            equal(client.out(), "Hello, world!")
+        equal(classic.status(), 0)
+        assert "Received b'Good day!'" in classic.out()
+
+
+@check
+def client_talks_to_an_asyncio_server():
+    async def talk():
+        async def shout(reader, writer):
+            while line := await reader.readline():
+                writer.write(line.upper())
+                await writer.drain()
+            writer.write(b"bye\n")
+            writer.close()
+
+        served = await asyncio.start_server(shout, "127.0.0.1", 0)
+        port = served.sockets[0].getsockname()[1]
+        client = await asyncio.create_subprocess_exec(
+            os.path.join(DIRECTORY, "client"),
+            f"127.0.0.1:{port}",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await asyncio.wait_for(client.communicate(b"one\ntwo\n"), PATIENCE)
+        served.close()
+        equal((client.returncode, out), (0, b"ONE\nTWO\nbye\n"))
+
+    asyncio.run(talk())
+
+
+@check
+def a_piped_client_ends_when_the_server_is_done():
+    with server("echo") as (_, port), example("client", f"127.0.0.1:{port}") as client:
+        client.send("Hello, world!")
+        client.end_input()
+        equal(client.status(), 0)
+        equal((client.out(), client.err()), ("Hello, world!", ""))
+    # With no input at all, and a server that answers only after the end.
+    with listen() as listener:
+        port = listener.getsockname()[1]
+        with example("client", f"127.0.0.1:{port}") as client:
+            client.end_input()
+            with accept(listener) as connection:
+                equal(read_to_end(connection), b"")
+                connection.sendall(b"late answer")
+            equal(client.status(), 0)
+            equal(client.out(), "late answer")
+
+
+@check
+def client_and_chat_talk():
+    with server("chat") as (_, port), Person(port) as a:
+        with example("client", f"127.0.0.1:{port}") as client:
+            client.wait_for("You are guest2")
+            equal(a.line(), "* guest2 has joined")
+            client.send("from the client\n")
+            equal(a.line(), "<guest2> from the client")
+            a.say("to the client")
+            client.wait_for("<guest1> to the client\n")
+            client.send("/quit\n")
+            equal(client.status(), 0)
+
+
+@check
+def fifty_megabytes_through_client_and_echo():
+    data = pattern_bytes(BIG)
+    with server("echo") as (_, port):
+        done = subprocess.run(
+            [os.path.join(DIRECTORY, "client"), f"127.0.0.1:{port}"],
+            input=data,
+            capture_output=True,
+            timeout=PATIENCE * 4,
+        )
+        equal((done.returncode, done.stderr), (0, b""))
+        assert done.stdout == data, f"sent {len(data)} bytes, {len(done.stdout)} came back"
+
+
+@check
+def a_server_that_does_not_read_slows_the_client_down():
+    with listen() as listener:
+        port = listener.getsockname()[1]
+        with example("client", f"127.0.0.1:{port}") as client, accept(listener) as connection:
+            os.set_blocking(client.process.stdin.fileno(), False)
+            piece, taken, waited = b"x" * 65536, 0, 0
+            # Until it has taken nothing for a second.
+            while waited < 10:
+                try:
+                    taken += os.write(client.process.stdin.fileno(), piece)
+                    waited = 0
+                except BlockingIOError:
+                    time.sleep(0.1)
+                    waited += 1
+                assert taken < 100_000_000, "the client reads without limit"
+            assert resident(client) < 32_000_000, f"{resident(client)} bytes in memory"
+            client.end_input()
+            equal(len(read_to_end(connection)), taken)
+            connection.shutdown(socket.SHUT_WR)
+            equal(client.status(), 0)
+
+
+def resident(program):
+    """How much memory a program uses, in bytes; nothing where the system does not say."""
+    try:
+        with open(f"/proc/{program.process.pid}/statm") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return 0
+
+
+@check
+def a_lost_connection_is_told():
+    with listen() as listener:
+        port = listener.getsockname()[1]
+        with example("client", f"127.0.0.1:{port}") as client:
+            with accept(listener) as connection:
+                reset_on_close(connection)
+            one_line(client, rf"^client: lost the connection to 127.0.0.1:{port}: .*reset")
+
+
+def reset_on_close(connection):
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@check
+def a_client_whose_output_is_gone_says_so():
+    with server("echo") as (_, port):
+        client = subprocess.Popen(
+            [os.path.join(DIRECTORY, "client"), f"127.0.0.1:{port}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        client.stdout.close()
+        client.stdin.write(b"Hello\n")
+        client.stdin.flush()
+        equal(client.wait(PATIENCE), 1)
+        client.stdin.close()
+        with client.stderr as err:
+            assert re.match(rb"client: cannot write to standard output: .*\n$", err.read())
+
+
+# ---- proxy ----
+
+
+@contextlib.contextmanager
+def proxied(target):
+    with server("proxy", "127.0.0.1:0", f"127.0.0.1:{target}") as (program, port):
+        yield program, port
+
+
+@check
+def fifty_megabytes_both_ways_through_the_proxy():
+    data = pattern_bytes(BIG)
+    with server("echo") as (_, echo), proxied(echo) as (program, port), connect(port) as s:
+        sender = threading.Thread(target=lambda: (s.sendall(data), s.shutdown(socket.SHUT_WR)))
+        sender.start()
+        # Half-close: the end travels to echo, and the rest and echo's own end come back.
+        came = read_to_end(s)
+        sender.join(PATIENCE)
+        assert came == data, f"sent {len(data)} bytes, {len(came)} came back"
+        assert resident(program) < 64_000_000, f"{resident(program)} bytes in memory"
+
+
+@check
+def the_proxy_passes_each_half_close_on():
+    with listen() as listener, proxied(listener.getsockname()[1]) as (_, port):
+        # The client ends first; the answer comes after its end.
+        with connect(port) as client:
+            client.sendall(b"question")
+            client.shutdown(socket.SHUT_WR)
+            with accept(listener) as target:
+                equal(read_to_end(target), b"question")
+                target.sendall(b"answer")
+            equal(read_to_end(client), b"answer")
+        # The target ends first, and still listens.
+        with connect(port) as client, accept(listener) as target:
+            target.sendall(b"greeting")
+            target.shutdown(socket.SHUT_WR)
+            equal(read_to_end(client), b"greeting")
+            client.sendall(b"thanks")
+            client.close()
+            equal(read_to_end(target), b"thanks")
+
+
+@check
+def a_slow_peer_behind_the_proxy_slows_the_other_down():
+    with listen() as listener, proxied(listener.getsockname()[1]) as (program, port):
+        with connect(port) as client, accept(listener) as target:
+            client.setblocking(False)
+            piece, taken, waited = pattern_bytes(65536), 0, 0
+            while waited < 10:
+                try:
+                    taken += client.send(piece[taken % 65536 :])
+                    waited = 0
+                except BlockingIOError:
+                    time.sleep(0.1)
+                    waited += 1
+                assert taken < 100_000_000, "the proxy reads without limit"
+            assert resident(program) < 32_000_000, f"{resident(program)} bytes in memory"
+            # The other direction is not held up.
+            client.settimeout(PATIENCE)
+            target.sendall(b"meanwhile")
+            equal(client.recv(100), b"meanwhile")
+            client.shutdown(socket.SHUT_WR)
+            came = read_to_end(target)
+            assert came == (piece * (taken // 65536 + 1))[:taken], f"{taken} sent, {len(came)} came"
+
+
+@check
+def the_proxy_passes_bad_ends_on():
+    with listen() as listener, proxied(listener.getsockname()[1]) as (_, port):
+        with connect(port) as client, accept(listener) as target:
+            client.sendall(b"x")
+            equal(target.recv(1), b"x")
+            reset_on_close(target)
+            target.close()
+            reset_is_seen(client)
+        with connect(port) as client, accept(listener) as target:
+            client.sendall(b"x")
+            equal(target.recv(1), b"x")
+            reset_on_close(client)
+            client.close()
+            reset_is_seen(target)
+    holder, nobody = closed_port()
+    with holder, proxied(nobody) as (program, port):
+        with connect(port) as client:
+            reset_is_seen(client)
+            program.wait_for("cannot connect to the target: Connection refused", "err")
+
+
+def reset_is_seen(connection):
+    try:
+        data = connection.recv(100)
+    except ConnectionResetError:
+        return
+    raise AssertionError(f"expected a reset, got {data!r}")
+
+
+@check
+def pythons_classic_client_talks_through_the_proxy():
+    with server("echo") as (_, echo), proxied(echo) as (_, port):
+        with Program(sys.executable, "-c", CLASSIC_CLIENT.replace("8888", str(port))) as program:
+            equal(program.status(), 0)
+            equal(program.out(), "Received b'Hello, world!'\n")
+
+
+# ---- custom_protocol ----
+
+
+def protocol_server():
+    return server("custom_protocol", "server", "127.0.0.1:0")
+
+
+def ask(port, *requests):
+    return example("custom_protocol", "client", f"127.0.0.1:{port}", *requests)
+
+
+@check
+def the_custom_protocol_answers_out_of_order():
+    with protocol_server() as (_, port):
+        with ask(port) as client:
+            equal(client.status(), 0)
+            lines = client.out().splitlines()
+            expected = ["put tide high: done", "get tide: high", "get gate: no such key"]
+            equal(lines, [*expected, "wait 300: done"])
+        with ask(port, "get tide; put gate two words; get gate") as client:
+            equal(client.status(), 0)
+            expected = "get tide: high\nput gate two words: done\nget gate: two words\n"
+            equal(client.out(), expected)
+
+
+@check
+def the_custom_protocol_keeps_its_times():
+    with protocol_server() as (program, port):
+        # Longer than the server endures silence: the pings keep the connection.
+        with ask(port, "wait 1800") as client:
+            equal(client.status(), 0)
+            equal(client.out(), "wait 1800: done\n")
+        # Longer than the client waits for an answer.
+        with ask(port, "wait 60000; put a b") as client:
+            one_line(client, "^custom_protocol: 1 without an answer$")
+            equal(client.out(), "put a b: done\nwait 60000: no answer within 2s\n")
+        # Silence.
+        with connect(port) as silent:
+            before = time.monotonic()
+            equal(read_to_end(silent), b"")
+            assert time.monotonic() - before > 1.4, "closed too early"
+            program.wait_for("nothing heard for 1.5s", "err")
+
+
+@check
+def the_custom_protocol_survives_malformed_messages():
+    bad = [
+        b"\0\0",
+        b"\0\x05\0\0\0\1\x09",
+        b"\0\x06\0\0\0\1\2\xff",
+        b"\0\x06\0\0\0\1\0x",
+        b"\xff\xff",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ]
+    with protocol_server() as (program, port):
+        for message in bad:
+            with connect(port) as s:
+                s.sendall(message)
+                equal(read_to_end(s), b"")
+        program.wait_for("a malformed request", "err")
+        with ask(port, "nonsense") as client:
+            one_line(client, "^custom_protocol: .*cannot understand 'nonsense'")
+        # More waits than one connection may have.
+        with connect(port) as s:
+            s.sendall(b"".join(b"\0\x09" + struct.pack(">IBI", n, 3, 60000) for n in range(1, 18)))
+            equal(s.recv(7, socket.MSG_WAITALL), b"\0\x05" + struct.pack(">IB", 17, 2))
+        with ask(port) as client:
+            equal(client.status(), 0)
+
+
+# ---- the run ----
+
+
+def main():
+    missing = [name for name in EXAMPLES if not os.path.exists(os.path.join(DIRECTORY, name))]
+    if missing:
+        sys.exit(f"{DIRECTORY} has no {', '.join(missing)}: cargo build --release --examples")
+    if not shutil.which("nc"):
+        sys.exit("nc is missing: apt-get install netcat-openbsd")
+    wanted = sys.argv[2:]
+    passed, failed, skipped = 0, 0, 0
+    for function in CHECKS:
+        name = function.__name__
+        if wanted and not any(word in name for word in wanted):
+            continue
+        begin = time.monotonic()
+        try:
+            function()
+        except Skip as why:
+            skipped += 1
+            print(f"skipped  {name}: {why}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED   {name}\n{traceback.format_exc()}", flush=True)
+        else:
+            passed += 1
+            print(f"passed   {name} ({time.monotonic() - begin:.1f} s)", flush=True)
+    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,224 @@
+//! The configuration of the connecting side.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
+use rustls::crypto::ring;
+use rustls::{RootCertStore, version};
+
+use super::verify::{Trust, WithoutAuthority};
+use super::{Fingerprint, Options, Pem, TlsConfigError};
+
+/// What all connections of a TLS client share, its store of sessions included. Cheap to clone.
+#[derive(Clone)]
+pub struct TlsClientConfig {
+    pub(super) rustls: Arc<ClientConfig>,
+    pub(super) options: Options,
+}
+
+impl TlsClientConfig {
+    /// Starts a configuration.
+    pub fn builder() -> TlsClientBuilder {
+        TlsClientBuilder::default()
+    }
+
+    /// Takes a configuration of `rustls`, for what the builder has no option for: say, the
+    /// operating system's own verifier through the crate `rustls-platform-verifier`. Its early
+    /// data is turned off.
+    pub fn from_rustls(mut config: ClientConfig) -> TlsClientConfig {
+        config.enable_early_data = false;
+        TlsClientConfig { rustls: Arc::new(config), options: Options::default() }
+    }
+
+    /// The same configuration with another limit, in bytes, on what a server may send before the
+    /// handshake is done; the default is [`HANDSHAKE_LIMIT`](super::HANDSHAKE_LIMIT).
+    #[must_use]
+    pub fn with_handshake_limit(mut self, bytes: usize) -> Self {
+        self.options.handshake_limit = bytes;
+        self
+    }
+
+    /// The same configuration, but a server may end the stream without `close_notify`: truncation
+    /// is then not noticed. For servers that never send it, under protocols whose messages say
+    /// themselves where they end.
+    #[must_use]
+    pub fn accepting_missing_close_notify(mut self) -> Self {
+        self.options.accept_missing_close_notify = true;
+        self
+    }
+}
+
+impl fmt::Debug for TlsClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsClientConfig").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Collects what a [`TlsClientConfig`] needs. Nothing is read or checked before
+/// [`build`](Self::build).
+///
+/// Whom to trust has to be said, in one of these ways: [`roots`](Self::roots) (with or without
+/// `webpki_roots`, there with the feature `tls-webpki-roots`),
+/// [`pin_certificate`](Self::pin_certificate), or, for tests only,
+/// [`dangerous_accept_any_server_certificate`](Self::dangerous_accept_any_server_certificate).
+/// On most Unix systems `roots(Pem::file("/etc/ssl/certs/ca-certificates.crt"))`, or wherever the
+/// system has its bundle, trusts what the system trusts.
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct TlsClientBuilder {
+    roots: Vec<Pem>,
+    webpki_roots: bool,
+    pins: Vec<Fingerprint>,
+    accept_any: bool,
+    certificate: Option<(Pem, Pem)>,
+    alpn: Vec<Vec<u8>>,
+    no_resumption: bool,
+    only_tls13: bool,
+}
+
+impl TlsClientBuilder {
+    /// Trusts servers whose certificates these authorities have signed. May be repeated.
+    pub fn roots(mut self, authorities: Pem) -> Self {
+        self.roots.push(authorities);
+        self
+    }
+
+    /// Trusts the authorities that Mozilla trusts, as they were when the crate `webpki-roots` was
+    /// published (feature `tls-webpki-roots`).
+    #[cfg(feature = "tls-webpki-roots")]
+    pub fn webpki_roots(mut self) -> Self {
+        self.webpki_roots = true;
+        self
+    }
+
+    /// Trusts exactly the certificate with this SHA-256, self-signed or not, and that the server
+    /// has its private key. This takes the place of the chain, the names and the dates. Repeated,
+    /// it allows any of them, as one needs while a certificate is replaced.
+    pub fn pin_certificate(mut self, sha256: Fingerprint) -> Self {
+        self.pins.push(sha256);
+        self
+    }
+
+    /// Trusts everybody, so that whoever sits on the line can read and change everything. For
+    /// tests and measurements; [`pin_certificate`](Self::pin_certificate) is as easy for
+    /// self-signed certificates. That the server has the private key of what it shows is still
+    /// checked.
+    pub fn dangerous_accept_any_server_certificate(mut self) -> Self {
+        self.accept_any = true;
+        self
+    }
+
+    /// The certificate chain (the client's own first) and its private key, for servers that ask
+    /// for it.
+    pub fn certificate(mut self, chain: Pem, key: Pem) -> Self {
+        self.certificate = Some((chain, key));
+        self
+    }
+
+    /// The application protocols to offer, the preferred one first (ALPN, RFC 7301).
+    pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+        self.alpn = protocols.into_iter().map(|p| p.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// Makes every handshake a full one. By default the sessions of the 256 servers used last are
+    /// kept in memory, in this configuration, and resumed.
+    pub fn without_resumption(mut self) -> Self {
+        self.no_resumption = true;
+        self
+    }
+
+    /// Refuses TLS 1.2.
+    pub fn only_tls13(mut self) -> Self {
+        self.only_tls13 = true;
+        self
+    }
+
+    /// Reads the files and checks everything.
+    ///
+    /// # Errors
+    /// Nobody to trust was named, or in more than one way; a file cannot be read or holds
+    /// something else; a key does not belong to its certificate; an ALPN name is empty or over 255
+    /// bytes. The error says which.
+    pub fn build(self) -> Result<TlsClientConfig, TlsConfigError> {
+        let provider = Arc::new(ring::default_provider());
+        let wrong =
+            |cause: rustls::Error| TlsConfigError::new(cause.to_string()).with_source(cause);
+
+        let by_roots = self.webpki_roots || !self.roots.is_empty();
+        let ways = [by_roots, !self.pins.is_empty(), self.accept_any];
+        match ways.iter().filter(|&&way| way).count() {
+            1 => {}
+            0 => {
+                return Err(TlsConfigError::new(
+                    "expected whom to trust (roots, webpki_roots or pin_certificate), got nobody",
+                ));
+            }
+            _ => {
+                return Err(TlsConfigError::new(
+                    "expected one way to trust a server, got more than one of roots, \
+                     pin_certificate and dangerous_accept_any_server_certificate",
+                ));
+            }
+        }
+
+        let versions: &[_] =
+            if self.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(wrong)?;
+        let algorithms = provider.signature_verification_algorithms;
+        let builder = if by_roots {
+            let verifier = WebPkiServerVerifier::builder_with_provider(
+                Arc::new(self.trusted_roots()?),
+                Arc::clone(&provider),
+            );
+            builder.with_webpki_verifier(verifier.build().map_err(|cause| {
+                TlsConfigError::new(format!("roots: {cause}")).with_source(cause)
+            })?)
+        } else {
+            let trust =
+                if self.accept_any { Trust::Anybody } else { Trust::Pinned(self.pins.clone()) };
+            let verifier = Arc::new(WithoutAuthority { trust, algorithms });
+            builder.dangerous().with_custom_certificate_verifier(verifier)
+        };
+        let mut config = match &self.certificate {
+            None => builder.with_no_client_auth(),
+            Some((chain, key)) => {
+                let certified = Pem::certified_key(chain, key, &provider)?;
+                builder.with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(
+                    certified,
+                )))
+            }
+        };
+        config.alpn_protocols = alpn_list(self.alpn)?;
+        if self.no_resumption {
+            config.resumption = Resumption::disabled();
+        }
+        Ok(TlsClientConfig::from_rustls(config))
+    }
+
+    fn trusted_roots(&self) -> Result<RootCertStore, TlsConfigError> {
+        let mut roots = RootCertStore::empty();
+        for pem in &self.roots {
+            pem.add_roots(&mut roots)?;
+        }
+        #[cfg(feature = "tls-webpki-roots")]
+        if self.webpki_roots {
+            roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+        }
+        Ok(roots)
+    }
+}
+
+/// Checks the names of application protocols (RFC 7301 section 3.1).
+pub(super) fn alpn_list(protocols: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, TlsConfigError> {
+    match protocols.iter().find(|name| name.is_empty() || name.len() > 255) {
+        None => Ok(protocols),
+        Some(name) => Err(TlsConfigError::new(format!(
+            "expected ALPN names of 1 to 255 bytes, got one of {}",
+            name.len()
+        ))),
+    }
+}

@@ -1,0 +1,305 @@
+//! TLS 1.2 and 1.3 (RFC 5246, RFC 8446) through `rustls`, as a [`Layer`].
+//!
+//! A configuration is made once, checks its certificates, and is shared; a layer is made from it
+//! for each connection and costs next to nothing until its first byte.
+//!
+//! ```no_run
+//! use tidegate::layer::tls::{Pem, Tls, TlsClientConfig, TlsServerConfig};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = TlsServerConfig::builder()
+//!     .certificate(Pem::file("chain.pem"), Pem::file("key.pem"))
+//!     .alpn(["chat/1"])
+//!     .build()?;
+//! let accepted = Tls::server(&server); // one for each connection
+//!
+//! let client = TlsClientConfig::builder().roots(Pem::file("ca.pem")).alpn(["chat/1"]).build()?;
+//! let connecting = Tls::client(&client, "chat.example.org")?;
+//! # let _ = (accepted, connecting);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is on by default
+//! - Certificates are verified: chain, names, dates. What weakens that says so in its name.
+//! - A stream must end with `close_notify` (RFC 8446 section 6.1); an end without it is
+//!   [`Truncated`](super::LayerErrorKind::Truncated), for whoever cuts the line could otherwise cut
+//!   the message.
+//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes. How *long* it may take is the deadline of
+//!   whoever drives the layer.
+//! - Sessions are resumed, with stateless tickets on the server and a store of 256 on the client.
+//! - No early data (0-RTT): it can be replayed, and a handler could not tell.
+//!
+//! # Memory
+//! Nothing is buffered for a connection between calls, except the pieces of a handshake message
+//! that came in several records. A record is decrypted when it has arrived whole, in a scratch
+//! buffer that the thread's connections share. So the driver keeps up to [`RECORD_MAX`] undecoded
+//! bytes for a connection: its limit on unread input must not be below that.
+//!
+//! # Facts
+//! [`Layer::fact`] answers to [`TlsInfo`], once the handshake is done.
+//!
+//! # A client is ready before the server has judged its certificate
+//! In TLS 1.3 a client's handshake ends with its own certificate. If the server refuses that, the
+//! client learns it from an alert *after* it was ready: `decode` fails with
+//! [`RefusedByPeer`](super::LayerErrorKind::RefusedByPeer).
+
+use std::any::{Any, TypeId};
+use std::cell::OnceCell;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls_pki_types::ServerName;
+
+use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+
+mod client;
+mod error;
+mod facts;
+mod pem;
+mod receive;
+mod record;
+mod server;
+mod session;
+mod verify;
+
+pub use client::{TlsClientBuilder, TlsClientConfig};
+pub use error::TlsConfigError;
+pub use facts::{Fingerprint, FingerprintError, TlsInfo, TlsVersion};
+pub use pem::Pem;
+pub use record::RECORD_MAX;
+pub use server::{TlsServerBuilder, TlsServerConfig};
+
+/// The `rustls` that the escape hatches ([`TlsServerConfig::from_rustls`],
+/// [`TlsClientConfig::from_rustls`]) take configurations of.
+pub use rustls;
+
+use session::Session;
+
+/// Default limit on what a peer may send before the handshake is done: 64 KiB.
+///
+/// A ClientHello with a post-quantum key share is below 2 KiB, a chain of four RSA-4096
+/// certificates about 8 KiB, and `rustls` itself refuses a handshake message over 64 KiB. The same
+/// limit holds for the pieces of one handshake message that comes later.
+pub const HANDSHAKE_LIMIT: usize = 64 * 1024;
+
+const NAME: &str = "tls";
+
+/// One connection's TLS, of either side. The [module's page](self) has the defaults.
+///
+/// Delivery is a [stream](Delivery::Stream): units are decrypted bytes, up to 16 KiB each.
+pub struct Tls {
+    side: Side,
+    /// `None` until [`Layer::start`].
+    session: Option<Session>,
+    options: Options,
+    /// Records that `rustls` has gone through and still needs: pieces of one handshake message.
+    held: Vec<u8>,
+    /// Bytes of whole records that came before the handshake was done.
+    received: usize,
+    ready: bool,
+    peer_closed: bool,
+    ended: bool,
+    /// `rustls` has given an error, and is not touched again: it would give more alerts.
+    failed: bool,
+    /// What came after the unit that the last call yielded, in the same call.
+    next: Option<Result<Item, LayerError>>,
+    /// The name that the client asked for.
+    server_name: Option<Box<str>>,
+    /// Made when somebody asks: it copies the peer's certificates.
+    info: OnceCell<Box<TlsInfo>>,
+}
+
+enum Side {
+    Server(Arc<rustls::ServerConfig>),
+    Client(Arc<rustls::ClientConfig>, ServerName<'static>),
+}
+
+/// What both sides can be told beyond `rustls`'s own configuration.
+#[derive(Debug, Clone, Copy)]
+struct Options {
+    handshake_limit: usize,
+    accept_missing_close_notify: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { handshake_limit: HANDSHAKE_LIMIT, accept_missing_close_notify: false }
+    }
+}
+
+impl Tls {
+    /// The accepting side of one connection.
+    pub fn server(config: &TlsServerConfig) -> Tls {
+        Tls::new(Side::Server(Arc::clone(&config.rustls)), config.options)
+    }
+
+    /// The connecting side of one connection, to the server that calls itself `name`: a DNS name,
+    /// or an IP address (for which no SNI is sent, RFC 6066 section 3).
+    ///
+    /// # Errors
+    /// `name` is neither.
+    pub fn client(config: &TlsClientConfig, name: &str) -> Result<Tls, TlsConfigError> {
+        let server_name = ServerName::try_from(name.to_owned()).map_err(|cause| {
+            TlsConfigError::new(format!(
+                "expected the server's DNS name or IP address, without a port, got {name:?}"
+            ))
+            .with_source(cause)
+        })?;
+        let side = Side::Client(Arc::clone(&config.rustls), server_name);
+        let mut tls = Tls::new(side, config.options);
+        tls.server_name = Some(name.into());
+        Ok(tls)
+    }
+
+    fn new(side: Side, options: Options) -> Tls {
+        Tls {
+            side,
+            session: None,
+            options,
+            held: Vec::new(),
+            received: 0,
+            ready: false,
+            peer_closed: false,
+            ended: false,
+            failed: false,
+            next: None,
+            server_name: None,
+            info: OnceCell::new(),
+        }
+    }
+
+    fn is_server(&self) -> bool {
+        matches!(self.side, Side::Server(_))
+    }
+}
+
+impl Layer for Tls {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::Stream
+    }
+
+    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        let mut session = match &self.side {
+            Side::Server(config) => Session::server(Arc::clone(config)),
+            Side::Client(config, name) => Session::client(Arc::clone(config), name.clone()),
+        }
+        .map_err(|cause| error::of_rustls(cause, self.is_server()))?;
+        let is_server = self.is_server();
+        session
+            .take(&mut [], &mut Vec::new(), wire)
+            .outcome
+            .map_err(|cause| error::of_rustls(cause, is_server))?;
+        self.session = Some(session);
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        if let Some(next) = self.next.take() {
+            return next.map(|item| Step::new(0, item));
+        }
+        let (consumed, stop) = self.take_records(wire, unit, reply);
+        self.failed = matches!(stop, Some(Err(_)));
+        if !unit.is_empty() {
+            // The bytes that came before an error or the end are good: they go first.
+            self.next = stop;
+            return Ok(Step::new(consumed, Item::Unit));
+        }
+        match stop {
+            Some(Ok(item)) => Ok(Step::new(consumed, item)),
+            Some(Err(error)) => Err(error),
+            None if consumed > 0 => Ok(Step::new(consumed, Item::Progress)),
+            None => Ok(Step::new(0, Item::Nothing)),
+        }
+    }
+
+    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        let unencodable = |what| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
+        match &mut self.session {
+            // An alert has ended the session, and `decode` is about to give the error behind the
+            // unit that this answers to: that error is the connection's reason, not this one.
+            _ if self.failed => Ok(()),
+            Some(_) if self.ended => {
+                Err(unencodable("expected nothing after close_notify, got bytes to send"))
+            }
+            Some(session) if self.ready => {
+                session.encrypt(&mut self.held, message, wire).map_err(unencodable)
+            }
+            _ => Err(unencodable("expected nothing before the handshake is done, got bytes")),
+        }
+    }
+
+    fn end(&mut self, wire: &mut Vec<u8>) {
+        self.ended = true;
+        match &mut self.session {
+            _ if self.failed => {}
+            Some(session) if self.ready => session.close(&mut self.held, wire),
+            // Nothing is agreed on yet: it can be said in clear text.
+            Some(session) if session.common().protocol_version().is_none() => {
+                wire.extend_from_slice(&record::plain_alert(record::WARNING, record::CLOSE_NOTIFY));
+            }
+            // In the middle of a handshake there is no way. It is said once there is.
+            _ => {}
+        }
+    }
+
+    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+        let partial = left + self.held.len();
+        let what = if self.peer_closed {
+            return Ok(());
+        } else if !self.ready {
+            format!(
+                "expected the rest of the handshake, got the end of the stream after {} bytes",
+                self.received + left
+            )
+        } else if partial > 0 {
+            format!("expected the rest of a record, got the end of the stream {partial} bytes in")
+        } else if self.options.accept_missing_close_notify {
+            return Ok(());
+        } else {
+            "expected close_notify before the end of the stream, got none: the peer, or somebody \
+             between, cut it off"
+                .to_owned()
+        };
+        Err(LayerError::truncated(NAME, what))
+    }
+
+    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+        if fact != TypeId::of::<TlsInfo>() || !self.ready {
+            return None;
+        }
+        let session = self.session.as_ref()?;
+        let info = self
+            .info
+            .get_or_init(|| Box::new(TlsInfo::of(session.common(), self.server_name.as_deref())));
+        Some(&**info as &dyn Any)
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls")
+            .field("server", &self.is_server())
+            .field("server_name", &self.server_name)
+            .field("ready", &self.ready)
+            .field("peer_closed", &self.peer_closed)
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! The configuration of the accepting side.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use rustls::client::verify_server_name;
+use rustls::crypto::ring;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConfig,
+    WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, version};
+use rustls_pki_types::ServerName;
+
+use super::client::alpn_list;
+use super::{Options, Pem, TlsConfigError};
+
+/// What all connections of a TLS server share. Cheap to clone.
+///
+/// New certificates: build a new configuration, and make layers from that one from then on.
+#[derive(Clone)]
+pub struct TlsServerConfig {
+    pub(super) rustls: Arc<ServerConfig>,
+    pub(super) options: Options,
+}
+
+impl TlsServerConfig {
+    /// Starts a configuration.
+    pub fn builder() -> TlsServerBuilder {
+        TlsServerBuilder::default()
+    }
+
+    /// Takes a configuration of `rustls`, for what the builder has no option for. Its early data
+    /// is turned off: a handler could not tell it from data that cannot be replayed.
+    pub fn from_rustls(mut config: ServerConfig) -> TlsServerConfig {
+        config.max_early_data_size = 0;
+        config.cert_resolver = Arc::new(Witness(config.cert_resolver));
+        TlsServerConfig { rustls: Arc::new(config), options: Options::default() }
+    }
+
+    /// The same configuration with another limit, in bytes, on what a client may send before the
+    /// handshake is done; the default is [`HANDSHAKE_LIMIT`](super::HANDSHAKE_LIMIT).
+    #[must_use]
+    pub fn with_handshake_limit(mut self, bytes: usize) -> Self {
+        self.options.handshake_limit = bytes;
+        self
+    }
+
+    /// The same configuration, but a client may end the stream without `close_notify`: truncation
+    /// is then not noticed. For clients that never send it, under protocols whose messages say
+    /// themselves where they end.
+    #[must_use]
+    pub fn accepting_missing_close_notify(mut self) -> Self {
+        self.options.accept_missing_close_notify = true;
+        self
+    }
+}
+
+impl fmt::Debug for TlsServerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsServerConfig").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// Collects what a [`TlsServerConfig`] needs. Nothing is read or checked before
+/// [`build`](Self::build).
+#[derive(Debug, Clone, Default)]
+#[must_use]
+pub struct TlsServerBuilder {
+    default: Option<(Pem, Pem)>,
+    named: Vec<(String, Pem, Pem)>,
+    client_roots: Vec<Pem>,
+    client_required: bool,
+    alpn: Vec<Vec<u8>>,
+    no_resumption: bool,
+    only_tls13: bool,
+}
+
+impl TlsServerBuilder {
+    /// The certificate chain (the server's own first) and its private key, for clients that ask
+    /// for no name, or for one that has no certificate of its own.
+    pub fn certificate(mut self, chain: Pem, key: Pem) -> Self {
+        self.default = Some((chain, key));
+        self
+    }
+
+    /// A certificate for clients that ask for `name` (SNI): a DNS name, or `*.` and one, which
+    /// stands for exactly one more label in front. Building checks that the certificate holds for
+    /// it. Without a [default](Self::certificate), clients that ask for no known name are refused.
+    pub fn certificate_for(mut self, name: &str, chain: Pem, key: Pem) -> Self {
+        self.named.push((name.to_owned(), chain, key));
+        self
+    }
+
+    /// Refuses clients without a certificate that one of these authorities has signed. May be
+    /// repeated.
+    pub fn require_client_certificate(mut self, authorities: Pem) -> Self {
+        self.client_required = true;
+        self.client_roots.push(authorities);
+        self
+    }
+
+    /// Asks clients for a certificate and takes those that show none; one that is shown must hold.
+    /// Whether there was one is in [`TlsInfo`](super::TlsInfo). May be repeated.
+    pub fn request_client_certificate(mut self, authorities: Pem) -> Self {
+        self.client_roots.push(authorities);
+        self
+    }
+
+    /// The application protocols that are spoken here, the preferred one first (ALPN, RFC 7301).
+    /// A client that offers none of them is refused; one that does not use ALPN is not.
+    pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
+        self.alpn = protocols.into_iter().map(|p| p.as_ref().to_vec()).collect();
+        self
+    }
+
+    /// Makes every handshake a full one. By default sessions are resumed with stateless tickets
+    /// (RFC 8446 section 2.2, RFC 5077), whose keys change every 6 hours and live in this
+    /// configuration only: a server keeps nothing for a client that went away.
+    pub fn without_resumption(mut self) -> Self {
+        self.no_resumption = true;
+        self
+    }
+
+    /// Refuses TLS 1.2.
+    pub fn only_tls13(mut self) -> Self {
+        self.only_tls13 = true;
+        self
+    }
+
+    /// Reads the files and checks everything.
+    ///
+    /// # Errors
+    /// There is no certificate, a file cannot be read or holds something else, a key does not
+    /// belong to its certificate, a certificate does not hold for its name, an ALPN name is empty
+    /// or over 255 bytes. The error says which.
+    pub fn build(self) -> Result<TlsServerConfig, TlsConfigError> {
+        let provider = Arc::new(ring::default_provider());
+        let wrong =
+            |cause: rustls::Error| TlsConfigError::new(cause.to_string()).with_source(cause);
+
+        let mut certificates = ByName::default();
+        if let Some((chain, key)) = &self.default {
+            certificates.default = Some(Arc::new(Pem::certified_key(chain, key, &provider)?));
+        }
+        for (name, chain, key) in &self.named {
+            let certified = Pem::certified_key(chain, key, &provider)?;
+            check_name(name, chain, &certified)?;
+            certificates.named.insert(name.to_ascii_lowercase(), Arc::new(certified));
+        }
+        if certificates.default.is_none() && certificates.named.is_empty() {
+            return Err(TlsConfigError::new(
+                "expected a certificate for the server (certificate or certificate_for), got none",
+            ));
+        }
+
+        let versions: &[_] =
+            if self.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(versions)
+            .map_err(wrong)?;
+        let builder = if self.client_roots.is_empty() {
+            builder.with_no_client_auth()
+        } else {
+            let mut roots = RootCertStore::empty();
+            for pem in &self.client_roots {
+                pem.add_roots(&mut roots)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            let verifier =
+                if self.client_required { verifier } else { verifier.allow_unauthenticated() };
+            builder.with_client_cert_verifier(verifier.build().map_err(|cause| {
+                TlsConfigError::new(format!("client certificates: {cause}")).with_source(cause)
+            })?)
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        config.alpn_protocols = alpn_list(self.alpn)?;
+        // Stateless tickets or nothing: what a server remembered for each client would need a
+        // limit, and then the busy would push out the others.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        if self.no_resumption {
+            config.send_tls13_tickets = 0;
+        } else {
+            config.ticketer = ring::Ticketer::new().map_err(wrong)?;
+        }
+        Ok(TlsServerConfig::from_rustls(config))
+    }
+}
+
+fn check_name(name: &str, chain: &Pem, key: &CertifiedKey) -> Result<(), TlsConfigError> {
+    // A wildcard is tried with a label that nobody has a certificate for by accident.
+    let concrete = match name.strip_prefix("*.") {
+        Some(parent) => format!("tidegate-wildcard-check.{parent}"),
+        None => name.to_owned(),
+    };
+    let ServerName::DnsName(_) = ServerName::try_from(concrete.as_str()).map_err(|cause| {
+        TlsConfigError::new(format!("expected a DNS name or \"*.\" and one, got {name:?}"))
+            .with_source(cause)
+    })?
+    else {
+        return Err(TlsConfigError::new(format!(
+            "expected a DNS name, got the address {name:?}: clients send no SNI for addresses"
+        )));
+    };
+    let holds = ServerName::try_from(concrete.as_str())
+        .map_err(|_| rustls::Error::UnsupportedNameType)
+        .and_then(|concrete| {
+            let certificate = ParsedCertificate::try_from(key.end_entity_cert()?)?;
+            verify_server_name(&certificate, &concrete)
+        });
+    holds.map_err(|cause| {
+        TlsConfigError::new(format!(
+            "{chain}: expected a certificate that holds for {name:?}: {cause}"
+        ))
+        .with_source(cause)
+    })
+}
+
+/// Certificates by the name asked for.
+#[derive(Debug, Default)]
+struct ByName {
+    default: Option<Arc<CertifiedKey>>,
+    /// In lower case; a wildcard with its `*.`.
+    named: HashMap<String, Arc<CertifiedKey>>,
+}
+
+impl ResolvesServerCert for ByName {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let named = hello.server_name().and_then(|name| {
+            let name = name.to_ascii_lowercase();
+            self.named.get(&name).or_else(|| {
+                let (_, parent) = name.split_once('.')?;
+                self.named.get(&format!("*.{parent}"))
+            })
+        });
+        named.or(self.default.as_ref()).cloned()
+    }
+}
+
+thread_local! {
+    static ASKED: Cell<Option<Box<str>>> = const { Cell::new(None) };
+}
+
+/// Notes the name that a ClientHello asks for: an unbuffered connection of `rustls` does not tell.
+/// It is asked on the same thread, within the call that reads the ClientHello, for every handshake
+/// (resumed ones too), and `Session` takes the note when that call returns.
+#[derive(Debug)]
+struct Witness(Arc<dyn ResolvesServerCert>);
+
+impl ResolvesServerCert for Witness {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(|name| name.to_ascii_lowercase().into());
+        let certificate = self.0.resolve(hello);
+        ASKED.with(|asked| asked.set(name));
+        certificate
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        self.0.only_raw_public_keys()
+    }
+}
+
+/// The name noted last on this thread, once.
+pub(super) fn asked_name() -> Option<Box<str>> {
+    ASKED.with(Cell::take)
+}

@@ -1,0 +1,168 @@
+//! The client's half of the opening handshake (RFC 6455 section 4.1).
+
+use tungstenite::handshake::client::generate_key;
+use tungstenite::handshake::derive_accept_key;
+
+use crate::layer::{LayerError, LayerErrorKind};
+
+use super::config::ClientSettings;
+use super::http::{HeadFault, MAX_FIELDS, elements, head_error, is_token};
+use super::server::VERSION;
+use super::{NAME, Upgrade, extension};
+
+/// So much of a refusal's body is quoted in the error, in bytes.
+const QUOTED: usize = 200;
+
+/// Fields that only the handshake writes.
+const OWN_FIELDS: [&str; 7] = [
+    "host",
+    "connection",
+    "upgrade",
+    "sec-websocket-key",
+    "sec-websocket-version",
+    "sec-websocket-protocol",
+    "sec-websocket-extensions",
+];
+
+/// Appends the request; answers with the value of `Sec-WebSocket-Accept` that must come back.
+pub(super) fn request(settings: &ClientSettings, wire: &mut Vec<u8>) -> Result<String, LayerError> {
+    check(settings)?;
+    let key = generate_key();
+    let mut head = format!(
+        "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n",
+        settings.path, settings.host
+    );
+    if !settings.subprotocols.is_empty() {
+        let names = settings.subprotocols.join(", ");
+        head.push_str(&format!("Sec-WebSocket-Protocol: {names}\r\n"));
+    }
+    if settings.limits.deflate {
+        head.push_str(&format!("Sec-WebSocket-Extensions: {}\r\n", extension::OFFER));
+    }
+    for (name, value) in &settings.fields {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str("\r\n");
+    wire.extend_from_slice(head.as_bytes());
+    Ok(derive_accept_key(key.as_bytes()))
+}
+
+/// Nothing that was set may end a line of the head, and so begin another.
+fn check(settings: &ClientSettings) -> Result<(), LayerError> {
+    let unencodable = |what: String| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
+    let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+    if !visible(&settings.host) {
+        let host = &settings.host;
+        return Err(unencodable(format!("expected a host, or host:port, in ASCII, got {host:?}")));
+    }
+    if !visible(&settings.path) || !settings.path.starts_with('/') {
+        let path = &settings.path;
+        return Err(unencodable(format!("expected a path that begins with a slash, got {path:?}")));
+    }
+    for name in &settings.subprotocols {
+        if name.is_empty() || !name.chars().all(is_token) {
+            return Err(unencodable(format!("expected a subprotocol's name, got {name:?}")));
+        }
+    }
+    for (name, value) in &settings.fields {
+        let own = OWN_FIELDS.iter().any(|own| name.eq_ignore_ascii_case(own));
+        if own || name.is_empty() || !name.chars().all(is_token) {
+            return Err(unencodable(format!("a field of the name {name:?} cannot be added")));
+        }
+        if value.chars().any(|c| c.is_control() && c != '\t') {
+            return Err(unencodable(format!("the field {name} has a control character in it")));
+        }
+    }
+    Ok(())
+}
+
+/// Reads the server's answer, its head whole; `behind` is what has come behind it.
+pub(super) fn accept(
+    settings: &ClientSettings,
+    expected: &str,
+    head: &[u8],
+    behind: &[u8],
+) -> Result<Upgrade, LayerError> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut response = httparse::Response::new(&mut fields);
+    match response.parse(head) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => {
+            return Err(LayerError::malformed(NAME, "expected a status line, got none"));
+        }
+        Err(fault) => return Err(head_error(fault)),
+    }
+    let field = |name: &str| {
+        let mut found = response.headers.iter().filter(|f| f.name.eq_ignore_ascii_case(name));
+        found.find_map(|f| std::str::from_utf8(f.value).ok())
+    };
+    let status = response.code.unwrap_or_default();
+    if status != 101 {
+        return Err(refused(status, field("Location"), behind));
+    }
+    let says = |name, token: &str| {
+        field(name).is_some_and(|v| elements(v).any(|t| t.eq_ignore_ascii_case(token)))
+    };
+    if !says("Upgrade", "websocket") || !says("Connection", "upgrade") {
+        return Err(LayerError::malformed(
+            NAME,
+            "the server answered 101, but its Upgrade and Connection fields say nothing of a \
+             websocket",
+        ));
+    }
+    // A server that does not know WebSocket, or a cache, cannot have worked this out.
+    let accept = field("Sec-WebSocket-Accept").unwrap_or_default().trim();
+    if accept != expected {
+        return Err(LayerError::malformed(
+            NAME,
+            format!("expected Sec-WebSocket-Accept: {expected}, got {accept:?}"),
+        ));
+    }
+    let mut deflate = None;
+    if let Some(extensions) = field("Sec-WebSocket-Extensions") {
+        deflate = extension::accepted(extensions).filter(|_| settings.limits.deflate);
+        if deflate.is_none() {
+            return Err(LayerError::malformed(
+                NAME,
+                format!("the server chose the extensions {extensions:?}, which were not offered"),
+            ));
+        }
+    }
+    let subprotocol = field("Sec-WebSocket-Protocol").map(str::trim);
+    if let Some(chosen) = subprotocol
+        && !settings.subprotocols.iter().any(|offered| offered == chosen)
+    {
+        return Err(LayerError::malformed(
+            NAME,
+            format!("the server chose the subprotocol {chosen:?}, which was not offered"),
+        ));
+    }
+    Ok(Upgrade { subprotocol: subprotocol.map(str::to_owned), deflate })
+}
+
+/// A head that is refused before it is parsed.
+pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize) -> LayerError {
+    match fault {
+        HeadFault::TooLong => LayerError::too_large(
+            NAME,
+            format!("the server's answer has no end within {limit} bytes (header_limit)"),
+        ),
+        HeadFault::NotHttp(byte) => LayerError::malformed(
+            NAME,
+            format!("expected an HTTP answer, got a byte {byte:#04x}, which no HTTP head holds"),
+        ),
+    }
+}
+
+fn refused(status: u16, location: Option<&str>, body: &[u8]) -> LayerError {
+    let mut what = format!("expected status 101, got {status}");
+    if let Some(location) = location {
+        what.push_str(&format!(", which points to {location:?} (redirects are not followed)"));
+    }
+    let body = String::from_utf8_lossy(&body[..body.len().min(QUOTED)]);
+    if !body.trim().is_empty() {
+        what.push_str(&format!(": {:?}", body.trim()));
+    }
+    LayerError::new(NAME, LayerErrorKind::RefusedByPeer, what)
+}

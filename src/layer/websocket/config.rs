@@ -1,0 +1,298 @@
+//! What can be set of a WebSocket layer, and the two factories that carry the settings.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::layer::Kind;
+
+use super::WebSocket;
+use super::http::{HttpRequest, HttpResponse};
+
+/// One message may be so long by default: 1 MiB, as in Python's `websockets`.
+const MAX_MESSAGE: usize = 1 << 20;
+
+/// An HTTP head may be so long by default: 16 KiB, twice what common servers take for one line.
+const HEADER_LIMIT: usize = 16 << 10;
+
+/// What both sides share.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    pub(super) message: usize,
+    pub(super) frame: usize,
+    pub(super) head: usize,
+    pub(super) default_text: bool,
+    pub(super) deflate: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            message: MAX_MESSAGE,
+            frame: usize::MAX,
+            head: HEADER_LIMIT,
+            default_text: false,
+            deflate: false,
+        }
+    }
+}
+
+/// Which origins may open a socket from a browser.
+#[derive(Debug, Clone)]
+pub(super) enum Origins {
+    /// That of the `Host` the request was sent to.
+    Same,
+    /// These, and no other.
+    These(Vec<String>),
+    /// All.
+    Any,
+}
+
+pub(super) type Answer = dyn Fn(&HttpRequest) -> HttpResponse + Send + Sync;
+pub(super) type Filter = dyn Fn(&HttpRequest) -> Result<(), HttpResponse> + Send + Sync;
+
+#[derive(Clone)]
+pub(super) struct ServerSettings {
+    pub(super) limits: Limits,
+    pub(super) origins: Origins,
+    pub(super) subprotocols: Vec<String>,
+    pub(super) answer: Option<Arc<Answer>>,
+    pub(super) filter: Option<Arc<Filter>>,
+}
+
+impl fmt::Debug for ServerSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerSettings")
+            .field("limits", &self.limits)
+            .field("origins", &self.origins)
+            .field("subprotocols", &self.subprotocols)
+            .field("answer", &self.answer.is_some())
+            .field("filter", &self.filter.is_some())
+            .finish()
+    }
+}
+
+/// The server side: settings, shared by the layers that [`layer`](WebSocketServer::layer) makes
+/// of them, one for each connection. Cloning it copies a pointer.
+///
+/// | setting | default | why |
+/// |---|---|---|
+/// | [`max_message`](Self::max_message) | 1 MiB | what one connection can make this side keep |
+/// | [`max_frame`](Self::max_frame) | as `max_message` | |
+/// | [`header_limit`](Self::header_limit) | 16 KiB, and 100 fields | a head is kept until it is whole |
+/// | [`default_kind`](Self::default_kind) | binary | it can carry every message |
+/// | [`deflate`](Self::deflate) | off | memory, see there |
+/// | origins | the page's own host | a browser sends its cookies along with a socket that any page opens |
+/// | [`answer`](Self::answer) | 426 and a line of text | |
+#[derive(Debug, Clone)]
+pub struct WebSocketServer {
+    settings: Arc<ServerSettings>,
+}
+
+impl WebSocketServer {
+    pub(super) fn new() -> Self {
+        WebSocketServer {
+            settings: Arc::new(ServerSettings {
+                limits: Limits::default(),
+                origins: Origins::Same,
+                subprotocols: Vec::new(),
+                answer: None,
+                filter: None,
+            }),
+        }
+    }
+
+    /// The layer for one connection.
+    pub fn layer(&self) -> WebSocket {
+        WebSocket::for_server(Arc::clone(&self.settings))
+    }
+
+    /// A message that arrives may be this many bytes long, its fragments taken together (and
+    /// decompressed). A longer one closes the connection with code 1009.
+    #[must_use]
+    pub fn max_message(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.message = bytes)
+    }
+
+    /// One frame that arrives may be this many bytes long, as announced in its header; a longer
+    /// one closes the connection with code 1009 before any of it is kept.
+    #[must_use]
+    pub fn max_frame(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.frame = bytes)
+    }
+
+    /// The request's head may be this many bytes long; a longer one is answered with 431.
+    #[must_use]
+    pub fn header_limit(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.head = bytes)
+    }
+
+    /// What [`Kind::Default`] is sent as. With text, a message that is not UTF-8 is refused.
+    #[must_use]
+    pub fn default_kind(self, kind: Kind) -> Self {
+        self.with(|settings| settings.limits.default_text = kind == Kind::Text)
+    }
+
+    /// Compresses messages (`permessage-deflate`, RFC 7692) if the peer offers it, as browsers do.
+    /// Messages under 32 bytes and those that would grow leave as they are. Off by default: it
+    /// costs some 350 KiB for each connection that has used both directions, and time; and it
+    /// lets whoever can mix text of its own into a message guess secrets in it from the length
+    /// (CRIME), under TLS too. [`max_message`](Self::max_message) counts what comes out of it.
+    #[must_use]
+    pub fn deflate(self, on: bool) -> Self {
+        self.with(|settings| settings.limits.deflate = on)
+    }
+
+    /// Pages of these origins may open the socket (RFC 6455 section 10.2), each as a browser
+    /// writes it: `https://chat.example`, `http://localhost:8080`. Letters compare without regard
+    /// to case. Others are answered with 403.
+    ///
+    /// Whether set or not: a request without an `Origin` passes, for it comes from a program, and
+    /// a program could write whatever it likes there. This protects people from foreign pages in
+    /// their browser, not the server from its peers.
+    #[must_use]
+    pub fn allow_origins<I>(self, origins: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let origins = origins.into_iter().map(Into::into).collect();
+        self.with(|settings| settings.origins = Origins::These(origins))
+    }
+
+    /// Every page in the world may open the socket, in the name of whoever looks at it. By default
+    /// only pages of the host and port that the request names in its `Host` may; behind a proxy that
+    /// writes another one there, [`allow_origins`](Self::allow_origins) names them.
+    #[must_use]
+    pub fn allow_any_origin(self) -> Self {
+        self.with(|settings| settings.origins = Origins::Any)
+    }
+
+    /// Subprotocols this side speaks (RFC 6455 section 1.9). Of those that a client offers, the
+    /// first that is among them is chosen; if none is, the socket opens without one, and a browser
+    /// that had asked for one closes it.
+    #[must_use]
+    pub fn subprotocols<I>(self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let names = names.into_iter().map(Into::into).collect();
+        self.with(|settings| settings.subprotocols = names)
+    }
+
+    /// Answers requests that are no upgrade, so that one port serves a page and the socket. It
+    /// sees the head only: a body is not read. By default the answer is 426 and a line of text.
+    #[must_use]
+    pub fn answer<F>(self, answer: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> HttpResponse + Send + Sync + 'static,
+    {
+        self.with(|settings| settings.answer = Some(Arc::new(answer)))
+    }
+
+    /// Looks at each upgrade that is otherwise in order, and may refuse it: 404 for a path that
+    /// has no socket, 401 for a cookie that is missing.
+    #[must_use]
+    pub fn filter<F>(self, filter: F) -> Self
+    where
+        F: Fn(&HttpRequest) -> Result<(), HttpResponse> + Send + Sync + 'static,
+    {
+        self.with(|settings| settings.filter = Some(Arc::new(filter)))
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut ServerSettings)) -> Self {
+        set(Arc::make_mut(&mut self.settings));
+        self
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ClientSettings {
+    pub(super) limits: Limits,
+    pub(super) host: String,
+    pub(super) path: String,
+    pub(super) fields: Vec<(String, String)>,
+    pub(super) subprotocols: Vec<String>,
+}
+
+/// The client side: settings, shared by the layers that [`layer`](WebSocketClient::layer) makes of
+/// them, one for each connection (a reconnect takes a new one). Cloning it copies a pointer.
+#[derive(Debug, Clone)]
+pub struct WebSocketClient {
+    settings: Arc<ClientSettings>,
+}
+
+impl WebSocketClient {
+    pub(super) fn new(host: String, path: String) -> Self {
+        let path = if path.is_empty() { "/".to_owned() } else { path };
+        WebSocketClient {
+            settings: Arc::new(ClientSettings {
+                limits: Limits::default(),
+                host,
+                path,
+                fields: Vec::new(),
+                subprotocols: Vec::new(),
+            }),
+        }
+    }
+
+    /// The layer for one connection.
+    pub fn layer(&self) -> WebSocket {
+        WebSocket::for_client(Arc::clone(&self.settings))
+    }
+
+    /// One more field for the request: a cookie, an `Authorization`, an `Origin`. What cannot
+    /// stand in a head (a line end) is refused when the connection starts, and so are the fields
+    /// of the handshake itself.
+    #[must_use]
+    pub fn header(self, name: &str, value: &str) -> Self {
+        self.with(|settings| settings.fields.push((name.to_owned(), value.to_owned())))
+    }
+
+    /// Subprotocols to offer, the preferred one first. The server chooses one or none of them; an
+    /// answer with another is a fault of the server.
+    #[must_use]
+    pub fn subprotocols<I>(self, names: I) -> Self
+    where
+        I: IntoIterator,
+        I::Item: Into<String>,
+    {
+        let names = names.into_iter().map(Into::into).collect();
+        self.with(|settings| settings.subprotocols = names)
+    }
+
+    /// As [`WebSocketServer::max_message`]: 1 MiB by default.
+    #[must_use]
+    pub fn max_message(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.message = bytes)
+    }
+
+    /// As [`WebSocketServer::max_frame`]: as long as a message by default.
+    #[must_use]
+    pub fn max_frame(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.frame = bytes)
+    }
+
+    /// The answer's head may be this many bytes long: 16 KiB by default.
+    #[must_use]
+    pub fn header_limit(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.head = bytes)
+    }
+
+    /// What [`Kind::Default`] is sent as: binary by default.
+    #[must_use]
+    pub fn default_kind(self, kind: Kind) -> Self {
+        self.with(|settings| settings.limits.default_text = kind == Kind::Text)
+    }
+
+    /// Offers to compress messages, as [`WebSocketServer::deflate`]: off by default.
+    #[must_use]
+    pub fn deflate(self, on: bool) -> Self {
+        self.with(|settings| settings.limits.deflate = on)
+    }
+
+    fn with(mut self, set: impl FnOnce(&mut ClientSettings)) -> Self {
+        set(Arc::make_mut(&mut self.settings));
+        self
+    }
+}

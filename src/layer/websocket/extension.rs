@@ -1,0 +1,104 @@
+//! Agreeing on `permessage-deflate` (RFC 7692 section 7.1).
+
+use super::http::elements;
+
+const DEFLATE: &str = "permessage-deflate";
+
+/// What a client offers: no parameters. `client_max_window_bits` is left out because the
+/// compressor has one window, of 32 KiB.
+pub(super) const OFFER: &str = DEFLATE;
+
+/// What both sides agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Agreed {
+    /// This side's compressor forgets each message (`server_no_context_takeover` on a server).
+    /// That the peer's does needs nothing of this side.
+    pub(super) forget: bool,
+}
+
+/// The parameters of one offer, or of the answer.
+#[derive(Debug, Default)]
+struct Params {
+    server_forgets: bool,
+    client_forgets: bool,
+    server_bits: Option<u8>,
+    /// Whether it is there. Its value is a limit on the peer, which may use less than the window
+    /// that this side has for it anyhow.
+    client_bits: bool,
+}
+
+/// A server's choice among the offers, and the field that says so. An offer with anything in it
+/// that cannot be kept is passed over (RFC 7692 section 5.1), and without any, messages are sent as
+/// they are.
+pub(super) fn choose<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Agreed, String)> {
+    for offer in offers {
+        let Some(params) = parse(offer) else { continue };
+        // The compressor has one window, of 32 KiB; a peer with less room could not follow it.
+        if params.server_bits.is_some_and(|bits| bits < 15) {
+            continue;
+        }
+        let mut field = DEFLATE.to_owned();
+        if params.server_forgets {
+            field.push_str("; server_no_context_takeover");
+        }
+        if params.client_forgets {
+            field.push_str("; client_no_context_takeover");
+        }
+        if params.server_bits.is_some() {
+            field.push_str("; server_max_window_bits=15");
+        }
+        return Some((Agreed { forget: params.server_forgets }, field));
+    }
+    None
+}
+
+/// A client's reading of the answer to [`OFFER`].
+pub(super) fn accepted(answer: &str) -> Option<Agreed> {
+    let mut extensions = elements(answer);
+    let params = parse(extensions.next()?)?;
+    if extensions.next().is_some() || params.client_bits {
+        return None;
+    }
+    Some(Agreed { forget: params.client_forgets })
+}
+
+/// `permessage-deflate` with its parameters; none if it is another extension, or if a parameter is
+/// unknown, twice there, or of a value that it cannot have.
+fn parse(extension: &str) -> Option<Params> {
+    let mut parts = extension.split(';').map(str::trim);
+    if !parts.next()?.eq_ignore_ascii_case(DEFLATE) {
+        return None;
+    }
+    let mut params = Params::default();
+    for part in parts {
+        let (name, value) = match part.split_once('=') {
+            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+            None => (part, None),
+        };
+        match (name, value) {
+            ("server_no_context_takeover", None) if !params.server_forgets => {
+                params.server_forgets = true;
+            }
+            ("client_no_context_takeover", None) if !params.client_forgets => {
+                params.client_forgets = true;
+            }
+            ("server_max_window_bits", Some(bits)) if params.server_bits.is_none() => {
+                params.server_bits = Some(window_bits(bits)?);
+            }
+            ("client_max_window_bits", bits) if !params.client_bits => {
+                if let Some(bits) = bits {
+                    window_bits(bits)?;
+                }
+                params.client_bits = true;
+            }
+            _ => return None,
+        }
+    }
+    Some(params)
+}
+
+/// 8 to 15, without leading zeros (RFC 7692 section 7.1.2.1).
+fn window_bits(value: &str) -> Option<u8> {
+    let bits = value.parse().ok()?;
+    ((8..=15).contains(&bits) && !value.starts_with(['0', '+'])).then_some(bits)
+}

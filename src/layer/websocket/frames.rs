@@ -1,0 +1,412 @@
+//! Frames and messages, once the socket is open (RFC 6455 sections 5 and 6).
+//!
+//! The header's layout is tungstenite's (`FrameHeader`), what is done with the payload is ours; the
+//! [module's page](super) says why.
+
+use std::io::Cursor;
+
+use tungstenite::protocol::frame::FrameHeader;
+use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+
+use crate::layer::{Item, Kind, LayerError, LayerErrorKind, Step};
+
+use super::close::{self, PeerClose};
+use super::config::Limits;
+use super::deflate::Deflate;
+use super::extension::Agreed;
+use super::fault::Fault;
+use super::send::{Head, MAX_CONTROL, Pongs, Role, write};
+use super::{NAME, mask};
+
+/// A header is this long at most, in bytes (RFC 6455 section 5.2).
+const MAX_HEADER: usize = 14;
+
+/// Room for messages in pieces that is kept from one to the next, in bytes for each connection.
+const KEPT: usize = 4096;
+
+/// How far the closing handshake has come (RFC 6455 section 7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Closing {
+    Open,
+    /// `end` was called; the peer has not answered yet.
+    Ours,
+    /// The peer's Close was answered, or ours was; or the connection failed.
+    Done,
+}
+
+/// A data frame whose payload is arriving.
+#[derive(Debug, Clone, Copy)]
+struct Arriving {
+    mask: Option<[u8; 4]>,
+    taken: usize,
+    left: usize,
+    last: bool,
+}
+
+/// The state of one open socket.
+#[derive(Debug)]
+pub(super) struct Frames {
+    role: Role,
+    limits: Limits,
+    closing: Closing,
+    /// The message that is arriving in pieces, if one is.
+    message: Option<Kind>,
+    /// Whether it is compressed (RFC 7692 section 7.2).
+    compressed: bool,
+    /// What there is of it, unmasked and inflated. Empty whenever `message` is `None`.
+    partial: Vec<u8>,
+    /// So much of it is known to be whole UTF-8, if it is text.
+    checked: usize,
+    /// The frame whose payload comes next. Only while `message` is `Some`.
+    arriving: Option<Arriving>,
+    peer_close: Option<PeerClose>,
+    deflate: Option<Box<Deflate>>,
+}
+
+impl Frames {
+    pub(super) fn new(role: Role, limits: Limits, deflate: Option<Agreed>) -> Frames {
+        Frames {
+            role,
+            limits,
+            closing: Closing::Open,
+            message: None,
+            compressed: false,
+            partial: Vec::new(),
+            checked: 0,
+            arriving: None,
+            peer_close: None,
+            deflate: deflate.map(|agreed| Box::new(Deflate::new(agreed))),
+        }
+    }
+
+    pub(super) fn peer_close(&self) -> Option<&PeerClose> {
+        self.peer_close.as_ref()
+    }
+
+    /// Bytes that are kept for messages in pieces.
+    #[cfg(test)]
+    pub(super) fn held(&self) -> usize {
+        self.partial.capacity()
+    }
+
+    /// As `Layer::decode`. A fault leaves as a Close frame with its code.
+    pub(super) fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        self.next(wire, unit, reply).map_err(|fault| {
+            self.close_once(Some(fault.code), reply);
+            self.closing = Closing::Done;
+            fault.error
+        })
+    }
+
+    fn next(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, Fault> {
+        let mut at = 0;
+        let mut pongs = Pongs::default();
+        let (item, kind) = loop {
+            if let Some(frame) = self.arriving {
+                at += self.take(frame, &wire[at..])?;
+                if self.arriving.is_some() {
+                    break (Item::Nothing, Kind::Default);
+                }
+                if frame.last {
+                    break (Item::Unit, self.finish(unit)?);
+                }
+            }
+            let Some(head) = self.head(wire, at)? else {
+                break (Item::Nothing, Kind::Default);
+            };
+            let whole = wire.get(head.payload.clone());
+            match head.header.opcode {
+                OpCode::Control(control) => {
+                    let Some(payload) = whole else { break (Item::Nothing, Kind::Default) };
+                    at = head.payload.end;
+                    match control {
+                        Control::Ping if self.closing == Closing::Open => {
+                            pongs.add(self.role, head, wire, reply);
+                        }
+                        Control::Close => {
+                            self.closed(payload, head.header.mask, reply)?;
+                            return Ok(Step::new(at, Item::End));
+                        }
+                        _ => {}
+                    }
+                }
+                OpCode::Data(data) => {
+                    let kind = self.begin(data)?;
+                    if let Some(payload) = whole
+                        && let Some(kind) = kind
+                        && head.header.is_final
+                        && !head.header.rsv1
+                    {
+                        at = head.payload.end;
+                        break (self.whole(payload, &head, kind, unit)?, kind);
+                    }
+                    at = head.payload.start;
+                    if kind.is_some() {
+                        self.message = kind;
+                        self.compressed = head.header.rsv1;
+                    }
+                    self.arriving = Some(Arriving {
+                        mask: head.header.mask,
+                        taken: 0,
+                        left: head.payload.len(),
+                        last: head.header.is_final,
+                    });
+                }
+            }
+        };
+        pongs.flush(self.role, wire, reply);
+        Ok(Step::new(at, item).with_kind(kind))
+    }
+
+    /// The next frame's header, checked against every rule that needs no payload.
+    fn head(&self, wire: &[u8], at: usize) -> Result<Option<Head>, Fault> {
+        let rest = &wire[at..];
+        let mut cursor = Cursor::new(&rest[..rest.len().min(MAX_HEADER)]);
+        // The one thing it refuses, and only once the header is whole.
+        let parsed = FrameHeader::parse(&mut cursor)
+            .map_err(|_| Fault::protocol(format!("a frame of the opcode {}", rest[0] & 0x0f)))?;
+        let Some((header, length)) = parsed else { return Ok(None) };
+        let begins = matches!(header.opcode, OpCode::Data(Data::Text | Data::Binary));
+        let may_compress = self.deflate.is_some() && begins;
+        if header.rsv2 || header.rsv3 || (header.rsv1 && !may_compress) {
+            return Err(Fault::protocol("a reserved bit that no extension gives a meaning"));
+        }
+        match (self.role, header.mask) {
+            (Role::Server, None) => return Err(Fault::protocol("a frame without a mask")),
+            (Role::Client, Some(_)) => return Err(Fault::protocol("a masked frame, as a server")),
+            _ => {}
+        }
+        self.check_size(&header, length)?;
+        let start = at + cursor.position() as usize;
+        Ok(Some(Head { header, payload: start..start.saturating_add(length as usize) }))
+    }
+
+    /// Holds the limits, before anything is kept or reserved for the frame (RUSTSEC-2022-0035).
+    /// They compare as `u64`: 2^63 bytes are no small number on a 32-bit target either.
+    fn check_size(&self, header: &FrameHeader, length: u64) -> Result<(), Fault> {
+        if let OpCode::Control(_) = header.opcode {
+            if !header.is_final {
+                return Err(Fault::protocol("a control frame in fragments"));
+            }
+            if length > MAX_CONTROL as u64 {
+                return Err(Fault::protocol(format!("a control frame of {length} bytes")));
+            }
+            return Ok(());
+        }
+        let Limits { frame, message, .. } = self.limits;
+        if length > frame as u64 {
+            return Err(Fault::too_big("a frame", length, frame, "max_frame"));
+        }
+        // Of a compressed message counts what comes out of it, when it comes out. Nobody needs to
+        // send much more than that: what DEFLATE adds to bytes that cannot be compressed.
+        let (so_far, limit) = if header.rsv1 || self.compressed {
+            (0, (message as u64).saturating_add(message as u64 / 8 + 1024))
+        } else {
+            (self.partial.len() as u64, message as u64)
+        };
+        let size = length.saturating_add(so_far);
+        if size > limit {
+            return Err(Fault::too_big("a message", size, message, "max_message"));
+        }
+        Ok(())
+    }
+
+    /// The kind of the message that begins with this frame; none if it continues one.
+    fn begin(&self, data: Data) -> Result<Option<Kind>, Fault> {
+        match (data, self.message) {
+            (Data::Continue, Some(_)) => Ok(None),
+            (Data::Continue, None) => {
+                Err(Fault::protocol("a continuation, and there is no message to continue"))
+            }
+            (_, Some(_)) => Err(Fault::protocol("a new message in the middle of another")),
+            (Data::Text, None) => Ok(Some(Kind::Text)),
+            (Data::Binary, None) => Ok(Some(Kind::Binary)),
+            (Data::Reserved(code), None) => Err(Fault::protocol(format!("the opcode {code}"))),
+        }
+    }
+
+    /// A message that lies whole in one frame, the frame whole in `wire`: the usual case. Without
+    /// a mask it is handed on where it lies; with one, unmasking it is the only copy.
+    fn whole(
+        &self,
+        payload: &[u8],
+        head: &Head,
+        kind: Kind,
+        unit: &mut Vec<u8>,
+    ) -> Result<Item, Fault> {
+        let Some(mask) = head.header.mask else {
+            check_text(kind, payload)?;
+            return Ok(Item::Slice(head.payload.clone()));
+        };
+        let start = unit.len();
+        unit.extend_from_slice(payload);
+        mask::apply(&mut unit[start..], mask, 0);
+        check_text(kind, &unit[start..])?;
+        Ok(Item::Unit)
+    }
+
+    /// Takes what has arrived of a frame's payload; answers with how much that was.
+    fn take(&mut self, mut frame: Arriving, rest: &[u8]) -> Result<usize, Fault> {
+        let now = frame.left.min(rest.len());
+        let payload = &rest[..now];
+        if let (true, Some(deflate)) = (self.compressed, &mut self.deflate) {
+            let limit = self.limits.message;
+            deflate.inflate(payload, frame.mask, frame.taken, &mut self.partial, limit)?;
+            if frame.last && now == frame.left {
+                deflate.finish(&mut self.partial, limit)?;
+            }
+        } else {
+            let start = self.partial.len();
+            self.partial.extend_from_slice(payload);
+            if let Some(mask) = frame.mask {
+                mask::apply(&mut self.partial[start..], mask, frame.taken);
+            }
+        }
+        frame.taken += now;
+        frame.left -= now;
+        self.arriving = (frame.left > 0).then_some(frame);
+        self.check_partial()?;
+        Ok(now)
+    }
+
+    /// Refuses text at the first byte that cannot be UTF-8, not only at the message's end. A code
+    /// point may be cut anywhere; only its beginning is looked at again.
+    fn check_partial(&mut self) -> Result<(), Fault> {
+        if self.message == Some(Kind::Text) {
+            match std::str::from_utf8(&self.partial[self.checked..]) {
+                Ok(_) => self.checked = self.partial.len(),
+                Err(fault) if fault.error_len().is_none() => self.checked += fault.valid_up_to(),
+                Err(_) => return Err(Fault::not_utf8("a text message")),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands on the message that is now whole.
+    fn finish(&mut self, unit: &mut Vec<u8>) -> Result<Kind, Fault> {
+        let kind = self.message.take().unwrap_or_default();
+        if kind == Kind::Text && self.checked < self.partial.len() {
+            return Err(Fault::not_utf8("a text message"));
+        }
+        self.checked = 0;
+        self.compressed = false;
+        if unit.is_empty() && self.partial.len() > KEPT {
+            // The driver gets the buffer itself instead of a copy.
+            std::mem::swap(unit, &mut self.partial);
+        } else {
+            unit.extend_from_slice(&self.partial);
+        }
+        self.partial.clear();
+        if self.partial.capacity() > KEPT {
+            self.partial = Vec::new();
+        }
+        Ok(kind)
+    }
+
+    /// The peer's Close: answered with the same code, unless it is itself an answer.
+    fn closed(
+        &mut self,
+        payload: &[u8],
+        mask: Option<[u8; 4]>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let mut plain = [0; MAX_CONTROL];
+        let plain = &mut plain[..payload.len()];
+        plain.copy_from_slice(payload);
+        mask::apply(plain, mask.unwrap_or_default(), 0);
+        let said = PeerClose::parse(plain)?;
+        self.close_once(said.code(), reply);
+        self.closing = Closing::Done;
+        self.peer_close = Some(said);
+        Ok(())
+    }
+
+    /// As `Layer::encode`.
+    pub(super) fn encode(
+        &mut self,
+        message: &[u8],
+        kind: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        let unencodable = |what| Err(LayerError::new(NAME, LayerErrorKind::Unencodable, what));
+        match self.closing {
+            Closing::Open => {}
+            Closing::Ours => return unencodable("a message behind this side's Close frame"),
+            // The peer has said that it reads no more. That is no fault of whoever was about to
+            // send, perhaps to a whole room; and the connection is ending anyhow.
+            Closing::Done => return Ok(()),
+        }
+        let text = match kind {
+            Kind::Text => true,
+            Kind::Binary => false,
+            Kind::Default => self.limits.default_text,
+        };
+        if text && std::str::from_utf8(message).is_err() {
+            return unencodable("a text message that is not UTF-8");
+        }
+        let data = if text { Data::Text } else { Data::Binary };
+        let opcode = OpCode::Data(data);
+        match self.deflate.as_mut().and_then(|deflate| deflate.deflate(message)) {
+            Some(shorter) => write(self.role, opcode, true, shorter, wire),
+            None => write(self.role, opcode, false, message, wire),
+        }
+        Ok(())
+    }
+
+    /// Appends a Ping (RFC 6455 section 5.5.2); what is over 125 bytes is cut off.
+    pub(super) fn ping(&mut self, payload: &[u8], wire: &mut Vec<u8>) {
+        if self.closing == Closing::Open {
+            let payload = &payload[..payload.len().min(MAX_CONTROL)];
+            write(self.role, OpCode::Control(Control::Ping), false, payload, wire);
+        }
+    }
+
+    /// As `Layer::end`.
+    pub(super) fn end(&mut self, wire: &mut Vec<u8>) {
+        self.close_once(Some(close::NORMAL), wire);
+    }
+
+    /// As `Layer::wire_ended`.
+    pub(super) fn wire_ended(&self, left: usize) -> Result<(), LayerError> {
+        let unfinished = left > 0 || self.message.is_some();
+        match self.closing {
+            Closing::Done => Ok(()),
+            // It took our Close and did not answer: nothing that was said is lost.
+            Closing::Ours if !unfinished => Ok(()),
+            _ if unfinished => {
+                Err(LayerError::truncated(NAME, "the stream ended in the middle of a message"))
+            }
+            _ => Err(LayerError::truncated(
+                NAME,
+                "the stream ended without a Close frame (the RFC's code 1006)",
+            )),
+        }
+    }
+
+    /// One Close frame for each side, and nothing behind it.
+    fn close_once(&mut self, code: Option<u16>, wire: &mut Vec<u8>) {
+        if self.closing == Closing::Open {
+            let code = code.map(u16::to_be_bytes);
+            let payload: &[u8] = code.as_ref().map_or(&[], |code| code);
+            write(self.role, OpCode::Control(Control::Close), false, payload, wire);
+            self.closing = Closing::Ours;
+        }
+    }
+}
+
+fn check_text(kind: Kind, message: &[u8]) -> Result<(), Fault> {
+    if kind == Kind::Text && std::str::from_utf8(message).is_err() {
+        return Err(Fault::not_utf8("a text message"));
+    }
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! The little of HTTP/1.1 that an opening handshake needs (RFC 9112, RFC 6455 section 4): where a
+//! head ends, a request that was read, a response to send.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::layer::LayerError;
+
+use super::NAME;
+
+/// Header fields in a head, at most: what Apache allows by default, and four times what a browser
+/// sends. They are parsed into an array of this size on the stack.
+pub(super) const MAX_FIELDS: usize = 100;
+
+/// Finds the end of a head that arrives in pieces. Each byte is looked at once, however small the
+/// pieces are: parsing from the start at each read costs the square of the head's length
+/// (RUSTSEC-2023-0065).
+#[derive(Debug, Default)]
+pub(super) struct HeadScan {
+    /// Bytes of the head that need no second look.
+    seen: usize,
+}
+
+/// Why a head is refused before it is parsed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum HeadFault {
+    /// No end within the limit.
+    TooLong,
+    /// A byte that no HTTP head holds.
+    NotHttp(u8),
+}
+
+impl HeadScan {
+    /// The length of the head, its empty line included, once all of it is there. A bare LF ends a
+    /// line too (RFC 9112 section 2.2 allows it, and `httparse` takes it).
+    pub(super) fn find(&mut self, wire: &[u8], limit: usize) -> Result<Option<usize>, HeadFault> {
+        let within = &wire[..wire.len().min(limit)];
+        while let Some(&byte) = within.get(self.seen) {
+            if byte == b'\n' {
+                match within[self.seen + 1..] {
+                    [b'\n', ..] => return Ok(Some(self.seen + 2)),
+                    [b'\r', b'\n', ..] => return Ok(Some(self.seen + 3)),
+                    [] | [b'\r'] => break,
+                    _ => {}
+                }
+            } else if byte.is_ascii_control() && !matches!(byte, b'\r' | b'\t') {
+                return Err(HeadFault::NotHttp(byte));
+            }
+            self.seen += 1;
+        }
+        if wire.len() > limit { Err(HeadFault::TooLong) } else { Ok(None) }
+    }
+}
+
+/// A stretch of the head.
+#[derive(Debug, Clone, Copy)]
+struct Span {
+    start: usize,
+    end: usize,
+}
+
+impl Span {
+    /// Where `part` lies in `whole`, of which it is a slice.
+    fn of(part: &[u8], whole: &[u8]) -> Span {
+        let start = part.as_ptr() as usize - whole.as_ptr() as usize;
+        Span { start, end: start + part.len() }
+    }
+}
+
+/// The request that a server's layer received: a fact of the connection
+/// (`Layer::fact(TypeId::of::<HttpRequest>())`), and what the hooks of
+/// [`WebSocketServer`](super::WebSocketServer) are given.
+///
+/// It keeps the head as it came (16 KiB at most, unless the limit was raised), in two allocations.
+#[derive(Clone)]
+pub struct HttpRequest {
+    head: Box<[u8]>,
+    method: Span,
+    target: Span,
+    minor_version: u8,
+    fields: Box<[(Span, Span)]>,
+}
+
+impl HttpRequest {
+    /// Parses a whole head.
+    pub(super) fn parse(head: &[u8]) -> Result<HttpRequest, LayerError> {
+        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+        let mut request = httparse::Request::new(&mut fields);
+        match request.parse(head) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => {
+                return Err(LayerError::malformed(NAME, "expected a request line, got none"));
+            }
+            Err(fault) => return Err(head_error(fault)),
+        }
+        let (Some(method), Some(target), Some(minor_version)) =
+            (request.method, request.path, request.version)
+        else {
+            return Err(LayerError::malformed(NAME, "the request line is not whole"));
+        };
+        Ok(HttpRequest {
+            method: Span::of(method.as_bytes(), head),
+            target: Span::of(target.as_bytes(), head),
+            minor_version,
+            fields: request
+                .headers
+                .iter()
+                .map(|field| (Span::of(field.name.as_bytes(), head), Span::of(field.value, head)))
+                .collect(),
+            head: head.into(),
+        })
+    }
+
+    /// The method, as it came: `GET`.
+    pub fn method(&self) -> &str {
+        self.str(self.method)
+    }
+
+    /// The request target, as it came: `/chat?room=7`. Nothing in it is decoded.
+    pub fn target(&self) -> &str {
+        self.str(self.target)
+    }
+
+    /// The target up to its `?`, without scheme and authority if it came in absolute form
+    /// (RFC 9112 section 3.2.2). Percent signs are not decoded.
+    pub fn path(&self) -> &str {
+        let target = self.target();
+        let target = match target.split_once("://") {
+            Some((scheme, rest)) if !scheme.contains('/') => {
+                rest.find('/').map_or("/", |at| &rest[at..])
+            }
+            _ => target,
+        };
+        target.split('?').next().unwrap_or_default()
+    }
+
+    /// What comes behind the target's `?`, if there is one.
+    pub fn query(&self) -> Option<&str> {
+        self.target().split_once('?').map(|(_, query)| query)
+    }
+
+    /// The first field of this name whose value is text. Names compare without regard to case.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers()
+            .filter(|(field, _)| field.eq_ignore_ascii_case(name))
+            .find_map(|(_, value)| std::str::from_utf8(value).ok())
+    }
+
+    /// All fields, in the order they came. A value may hold bytes that are not UTF-8.
+    pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.fields
+            .iter()
+            .map(|&(name, value)| (self.str(name), &self.head[value.start..value.end]))
+    }
+
+    /// Whether the request is of HTTP/1.1, and not of HTTP/1.0.
+    pub(super) fn is_http_11(&self) -> bool {
+        self.minor_version == 1
+    }
+
+    pub(super) fn fields_named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+        self.headers()
+            .filter(move |(field, _)| field.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
+    }
+
+    /// The elements of a comma-separated field, over all fields of this name.
+    pub(super) fn list<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.fields_named(name)
+            .filter_map(|value| std::str::from_utf8(value).ok())
+            .flat_map(elements)
+    }
+
+    fn str(&self, span: Span) -> &str {
+        // `httparse` has let nothing else through.
+        std::str::from_utf8(&self.head[span.start..span.end]).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // No field values: cookies and credentials do not belong into a log.
+        f.debug_struct("HttpRequest")
+            .field("method", &self.method())
+            .field("target", &self.target())
+            .field("fields", &self.fields.len())
+            .finish()
+    }
+}
+
+/// The elements of a comma-separated list, without the spaces around them and without empty ones
+/// (RFC 9110 section 5.6.1).
+pub(super) fn elements(list: &str) -> impl Iterator<Item = &str> {
+    list.split(',').map(str::trim).filter(|element| !element.is_empty())
+}
+
+/// What `httparse` complained of, in this crate's terms.
+pub(super) fn head_error(fault: httparse::Error) -> LayerError {
+    if fault == httparse::Error::TooManyHeaders {
+        return LayerError::too_large(
+            NAME,
+            format!("the HTTP head has more than {MAX_FIELDS} fields"),
+        );
+    }
+    LayerError::malformed(NAME, format!("expected an HTTP/1.1 head, got one with an {fault}"))
+}
+
+/// The answer to a request that is no WebSocket upgrade, or to one that a filter refuses.
+///
+/// The connection ends behind it: `Connection: close` and the `Content-Length` are written by the
+/// layer, and a response to `HEAD` leaves without its body.
+#[derive(Debug, Clone)]
+pub struct HttpResponse {
+    status: u16,
+    fields: Vec<(String, String)>,
+    body: Cow<'static, [u8]>,
+}
+
+impl HttpResponse {
+    /// An empty response. A status outside of 200 to 599 is sent as 500: an interim one would
+    /// leave the peer waiting.
+    pub fn new(status: u16) -> Self {
+        let status = if (200..600).contains(&status) { status } else { 500 };
+        HttpResponse { status, fields: Vec::new(), body: Cow::Borrowed(&[]) }
+    }
+
+    /// A line or a page of plain text, in UTF-8.
+    pub fn text(status: u16, text: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(status).with_body("text/plain; charset=utf-8", bytes(text.into()))
+    }
+
+    /// A page, in UTF-8, with status 200. One that is part of the program
+    /// (`include_str!("page.html")`) is never copied but onto the wire.
+    pub fn html(page: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(200).with_body("text/html; charset=utf-8", bytes(page.into()))
+    }
+
+    /// The same response with this body. The type is the `Content-Type`: `"image/png"`.
+    #[must_use]
+    pub fn with_body(mut self, media_type: &str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        self.body = body.into();
+        self.with_header("Content-Type", media_type)
+    }
+
+    /// The same response with one more field. `Connection`, `Content-Length` and
+    /// `Transfer-Encoding` are the layer's own, and left out. Line ends and other control
+    /// characters become spaces, in a name everything that is no token is left out: what a peer
+    /// sent cannot add fields of its own.
+    #[must_use]
+    pub fn with_header(mut self, name: &str, value: &str) -> Self {
+        let name: String = name.chars().filter(|&c| is_token(c)).collect();
+        let own = ["connection", "content-length", "transfer-encoding"];
+        if !name.is_empty() && !own.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+            let value = value.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            self.fields.push((name, value));
+        }
+        self
+    }
+
+    /// The status, in 200 to 599.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Appends the response; `head_only` for a request by `HEAD` (RFC 9110 section 9.3.2).
+    pub(super) fn write(&self, head_only: bool, wire: &mut Vec<u8>) {
+        let mut head = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
+        for (name, value) in &self.fields {
+            head.push_str(&format!("{name}: {value}\r\n"));
+        }
+        let bodiless = matches!(self.status, 204 | 304);
+        if !bodiless {
+            head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
+        }
+        // `Upgrade` is between the two ends of one connection: RFC 9110 section 7.8.
+        let upgrade = self.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade"));
+        let connection = if upgrade { "close, upgrade" } else { "close" };
+        head.push_str(&format!("Connection: {connection}\r\n\r\n"));
+        wire.extend_from_slice(head.as_bytes());
+        if !bodiless && !head_only {
+            wire.extend_from_slice(&self.body);
+        }
+    }
+}
+
+/// A character of a field name, a method, a subprotocol (RFC 9110 section 5.6.2).
+pub(super) fn is_token(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c)
+}
+
+fn bytes(text: Cow<'static, str>) -> Cow<'static, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
+/// The phrase behind a status; empty where we have none, which RFC 9112 section 4 allows.
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        204 => "No Content",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        426 => "Upgrade Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        500 => "Internal Server Error",
+        503 => "Service Unavailable",
+        _ => "",
+    }
+}

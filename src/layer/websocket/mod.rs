@@ -1,0 +1,304 @@
+//! WebSocket (RFC 6455), server and client.
+//!
+//! A message of the socket is a message of the handler, and the other way round; text and binary
+//! are told apart by [`Kind`]. Handshake, fragments, pings and closing are the layer's own affair.
+//!
+//! ```
+//! use tidegate::layer::websocket::{HttpResponse, WebSocket};
+//!
+//! let page = "<!doctype html><title>Hello</title>";
+//! let server = WebSocket::server()
+//!     .answer(move |request| match request.path() {
+//!         "/" => HttpResponse::html(page),
+//!         _ => HttpResponse::text(404, "There is no such page.\n"),
+//!     })
+//!     .max_message(64 * 1024);
+//! let layer = server.layer(); // one for each connection
+//!
+//! let client = WebSocket::client("localhost:8080", "/socket").header("Cookie", "taste=sweet");
+//! let layer = client.layer();
+//! ```
+//!
+//! # What it answers by itself
+//!
+//! | the peer sends | it gets | and the layer yields |
+//! |---|---|---|
+//! | an upgrade | 101 | ready |
+//! | an HTTP request that is no upgrade | what the [`answer`](WebSocketServer::answer) hook says, else 426 | [`Item::End`] while [`is_ready`](Layer::is_ready) is false: *served*, no fault |
+//! | an upgrade that a [`filter`](WebSocketServer::filter) refuses, from a foreign origin, of another version | the filter's response, 403, 426 | an error of kind [`Refused`](LayerErrorKind::Refused) |
+//! | no HTTP, a broken head, a broken upgrade | 400 | [`Malformed`](LayerErrorKind::Malformed) |
+//! | a head over the limit | 431 | [`TooLarge`](LayerErrorKind::TooLarge) |
+//! | Ping | Pong: in one call of `decode` for each of the first 32, then for the last | nothing |
+//! | Close | Close with the same code | [`Item::End`] |
+//! | a breach of the protocol | Close 1002 | `Malformed` |
+//! | text that is not UTF-8 | Close 1007, at the first wrong byte | `Malformed` |
+//! | a frame or message over its limit | Close 1009, when the header says so | `TooLarge` |
+//!
+//! Whoever drives the layer flushes the reply and closes in the ordinary way in each of these
+//! cases but the first and the pings; `End` before ready wants no line in the log.
+//!
+//! [`end`](Layer::end) sends Close 1000. A stream that ends without a Close frame is
+//! [`Truncated`](LayerErrorKind::Truncated), unless this side had sent its own. What is encoded
+//! after the peer's Close is dropped: the peer has said that it reads no more.
+//!
+//! # What it costs
+//!
+//! A message in one frame that arrived whole is copied once on a server (unmasking it), not at all
+//! on a client; one that is sent is copied once, onto the wire. None of this allocates. Messages
+//! in pieces (fragments, or larger than one read) are copied once into a buffer of the layer,
+//! which the driver then gets as it is; it grows with what arrived, never with what was announced.
+//! No more than 4 KiB of it stays with an idle connection; so does the request's head.
+//!
+//! From tungstenite come the frame header and the handshake's keys. Its `WebSocketContext` is not
+//! used: it reserves the length that a frame announces (1 MiB for 14 bytes, at our limits), keeps a
+//! read buffer of its own for each connection, reads ahead of what its caller has asked for, and
+//! copies each message twice.
+//!
+//! # Compression
+//!
+//! `permessage-deflate` (RFC 7692) is off unless [`deflate`](WebSocketServer::deflate) turns it on;
+//! tungstenite has none, so it is done here, with `flate2`. Its compressor has one window size,
+//! 32 KiB: an offer that demands a smaller one of this side is passed over. The limit on a message
+//! counts what comes out of it, and is held while it comes.
+//!
+//! # What there is not
+//!
+//! No fragments are sent: a message leaves as one frame. No deadlines: whoever drives the layer has
+//! one for the handshake, and closes an idle peer. No redirects and no credentials: a refusal says
+//! where it points. Lengths that are not in their shortest form are taken, as most
+//! implementations do.
+
+use std::any::{Any, TypeId};
+use std::sync::Arc;
+
+use super::{Item, Layer, LayerError, LayerErrorKind, Step};
+use crate::layer::Kind;
+
+mod client;
+mod close;
+mod config;
+mod deflate;
+mod extension;
+mod fault;
+mod frames;
+mod http;
+mod mask;
+mod send;
+mod server;
+
+#[cfg(test)]
+mod tests;
+
+pub use close::PeerClose;
+pub use config::{WebSocketClient, WebSocketServer};
+pub use http::{HttpRequest, HttpResponse};
+
+use config::{ClientSettings, ServerSettings};
+use extension::Agreed;
+use frames::Frames;
+use http::HeadScan;
+use send::Role;
+use server::Answered;
+
+const NAME: &str = "websocket";
+
+/// What both sides agreed on: a fact of the connection once it is ready
+/// (`Layer::fact(TypeId::of::<Upgrade>())`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    subprotocol: Option<String>,
+    deflate: Option<Agreed>,
+}
+
+impl Upgrade {
+    /// The subprotocol, if one was agreed on (RFC 6455 section 1.9).
+    pub fn subprotocol(&self) -> Option<&str> {
+        self.subprotocol.as_deref()
+    }
+
+    /// Whether messages may come and go compressed (`permessage-deflate`, RFC 7692).
+    pub fn is_compressed(&self) -> bool {
+        self.deflate.is_some()
+    }
+}
+
+/// One connection's WebSocket layer. The [module's page](self) says what it does.
+///
+/// Its facts: [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
+/// the socket is open; [`PeerClose`], from when the peer's Close frame came.
+#[derive(Debug)]
+pub struct WebSocket {
+    side: Side,
+    state: State,
+    scan: HeadScan,
+    request: Option<HttpRequest>,
+    upgrade: Option<Upgrade>,
+}
+
+#[derive(Debug)]
+enum Side {
+    Server(Arc<ServerSettings>),
+    /// With the `Sec-WebSocket-Accept` that must come back.
+    Client(Arc<ClientSettings>, String),
+}
+
+#[derive(Debug)]
+enum State {
+    Opening,
+    Open(Frames),
+    /// The handshake came to nothing: a page was served, or somebody refused.
+    Over,
+}
+
+impl WebSocket {
+    /// The server side, with the settings' defaults.
+    pub fn server() -> WebSocketServer {
+        WebSocketServer::new()
+    }
+
+    /// The client side. `host` goes into the `Host` field, with its port if that is not 80 (or 443
+    /// under TLS): `localhost:8080`. `path` is the request's target, with its query if there is
+    /// one: `/chat?room=7`. Neither is resolved or connected to.
+    pub fn client(host: impl Into<String>, path: impl Into<String>) -> WebSocketClient {
+        WebSocketClient::new(host.into(), path.into())
+    }
+
+    /// Appends a Ping with these bytes, 125 of them at most, if the socket is open: for whoever
+    /// drives the layer itself. The peer's Pong yields nothing.
+    pub fn ping(&mut self, payload: &[u8], wire: &mut Vec<u8>) {
+        if let State::Open(frames) = &mut self.state {
+            frames.ping(payload, wire);
+        }
+    }
+
+    fn for_server(settings: Arc<ServerSettings>) -> WebSocket {
+        WebSocket::new(Side::Server(settings))
+    }
+
+    fn for_client(settings: Arc<ClientSettings>) -> WebSocket {
+        WebSocket::new(Side::Client(settings, String::new()))
+    }
+
+    fn new(side: Side) -> WebSocket {
+        WebSocket {
+            side,
+            state: State::Opening,
+            scan: HeadScan::default(),
+            request: None,
+            upgrade: None,
+        }
+    }
+
+    /// A step of the handshake: nothing is taken until the head is whole. What lies behind it in
+    /// the same read stays where it is, for the next call.
+    fn open(&mut self, wire: &[u8], reply: &mut Vec<u8>) -> Result<Step, LayerError> {
+        let (role, limits, upgrade, end) = match &self.side {
+            Side::Server(settings) => {
+                let limit = settings.limits.head;
+                let end = self
+                    .scan
+                    .find(wire, limit)
+                    .map_err(|fault| server::refuse_unparsed(&fault, limit, reply))?;
+                let Some(end) = end else { return Ok(Step::new(0, Item::Nothing)) };
+                let (request, answered) = server::answer(settings, &wire[..end], reply)?;
+                self.request = Some(request);
+                match answered? {
+                    Answered::Open(upgrade) => (Role::Server, settings.limits, upgrade, end),
+                    Answered::Served => {
+                        self.state = State::Over;
+                        return Ok(Step::new(end, Item::End));
+                    }
+                }
+            }
+            Side::Client(settings, expected) => {
+                let limit = settings.limits.head;
+                let end = self
+                    .scan
+                    .find(wire, limit)
+                    .map_err(|fault| client::refuse_unparsed(&fault, limit))?;
+                let Some(end) = end else { return Ok(Step::new(0, Item::Nothing)) };
+                let (head, behind) = wire.split_at(end);
+                let upgrade = client::accept(settings, expected, head, behind)?;
+                (Role::Client, settings.limits, upgrade, end)
+            }
+        };
+        self.state = State::Open(Frames::new(role, limits, upgrade.deflate));
+        self.upgrade = Some(upgrade);
+        Ok(Step::new(end, Item::Progress))
+    }
+}
+
+impl Layer for WebSocket {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        if let Side::Client(settings, expected) = &mut self.side {
+            *expected = client::request(settings, wire)?;
+        }
+        Ok(())
+    }
+
+    fn is_ready(&self) -> bool {
+        matches!(self.state, State::Open(_))
+    }
+
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        match &mut self.state {
+            State::Opening => self.open(wire, reply).inspect_err(|_| self.state = State::Over),
+            State::Open(frames) => frames.decode(wire, unit, reply),
+            State::Over => Ok(Step::new(0, Item::End)),
+        }
+    }
+
+    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        match &mut self.state {
+            State::Open(frames) => frames.encode(message, kind, wire),
+            State::Opening | State::Over => Err(LayerError::new(
+                NAME,
+                LayerErrorKind::Unencodable,
+                "a message, and the socket is not open",
+            )),
+        }
+    }
+
+    fn end(&mut self, wire: &mut Vec<u8>) {
+        if let State::Open(frames) = &mut self.state {
+            frames.end(wire);
+        }
+    }
+
+    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+        match &self.state {
+            State::Open(frames) => frames.wire_ended(left),
+            State::Over => Ok(()),
+            State::Opening => Err(LayerError::truncated(
+                NAME,
+                format!("the stream ended {left} bytes into the opening handshake"),
+            )),
+        }
+    }
+
+    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+        fn any<T: Any>(fact: &Option<T>) -> Option<&dyn Any> {
+            fact.as_ref().map(|fact| fact as &dyn Any)
+        }
+        if fact == TypeId::of::<HttpRequest>() {
+            any(&self.request)
+        } else if fact == TypeId::of::<Upgrade>() {
+            any(&self.upgrade)
+        } else if fact == TypeId::of::<PeerClose>()
+            && let State::Open(frames) = &self.state
+        {
+            frames.peer_close().map(|close| close as &dyn Any)
+        } else {
+            None
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Compressed messages (RFC 7692).
+
+use super::*;
+
+/// The first frame of a compressed text, whole.
+const TEXT_SHORT: u8 = TEXT | 0x40;
+
+fn offer(extension: &str) -> Vec<u8> {
+    let head = REQUEST.strip_suffix(b"\r\n").expect("an empty line ends it");
+    [head, b"Sec-WebSocket-Extensions: ", extension.as_bytes(), b"\r\n\r\n"].concat()
+}
+
+/// A server that has agreed on compression.
+fn open(settings: &WebSocketServer) -> End {
+    let mut end = End::new(settings.clone().deflate(true).layer());
+    end.feed(&offer("permessage-deflate; client_max_window_bits"));
+    assert!(end.fact::<Upgrade>().expect("it is open").is_compressed());
+    end.out.clear();
+    end
+}
+
+#[test]
+fn offers_are_chosen_by_what_can_be_kept() {
+    let answer = |offers: &str| {
+        let mut end = End::new(WebSocket::server().deflate(true).layer());
+        end.feed(&offer(offers));
+        let said = String::from_utf8(end.said()).expect("text");
+        said.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Extensions: ").map(str::to_owned))
+    };
+    let plain = Some("permessage-deflate".to_owned());
+    assert_eq!(answer("permessage-deflate"), plain);
+    assert_eq!(answer("permessage-deflate; client_max_window_bits=10"), plain);
+    assert_eq!(
+        answer("x-webkit-deflate-frame, permessage-deflate; a=b, permessage-deflate"),
+        plain
+    );
+    assert_eq!(
+        answer("permessage-deflate;server_max_window_bits=10, permessage-deflate;server_no_context_takeover; client_no_context_takeover; server_max_window_bits=\"15\"").as_deref(),
+        Some("permessage-deflate; server_no_context_takeover; client_no_context_takeover; server_max_window_bits=15")
+    );
+    for none in [
+        "permessage-bzip2",
+        "permessage-deflate; server_max_window_bits=10",
+        "permessage-deflate; server_max_window_bits",
+        "permessage-deflate; client_max_window_bits=16",
+        "permessage-deflate; client_max_window_bits=09",
+        "permessage-deflate; server_no_context_takeover=1",
+        "permessage-deflate; client_no_context_takeover; client_no_context_takeover",
+    ] {
+        assert_eq!(answer(none), None, "{none}");
+    }
+    let mut off = End::new(WebSocket::server().layer());
+    off.feed(&offer("permessage-deflate"));
+    assert_eq!(off.out, SWITCHED);
+}
+
+#[test]
+fn a_client_takes_only_an_answer_to_its_offer() {
+    let settings = WebSocket::client("h", "/").deflate(true);
+    for (field, fine) in [
+        ("permessage-deflate", true),
+        ("permessage-deflate; server_max_window_bits=9; server_no_context_takeover", true),
+        ("permessage-deflate; client_no_context_takeover", true),
+        ("permessage-deflate; client_max_window_bits=12", false),
+        ("permessage-deflate, permessage-deflate", false),
+        ("permessage-deflate; what", false),
+        ("foo", false),
+    ] {
+        let (mut client, mut server) =
+            (End::new(settings.layer()), End::new(WebSocket::server().layer()));
+        server.feed(&client.said());
+        let answer = String::from_utf8(server.said()).expect("text");
+        let field = format!("\r\nSec-WebSocket-Extensions: {field}\r\n\r\n");
+        client.feed(answer.replace("\r\n\r\n", &field).as_bytes());
+        assert_eq!(client.layer.is_ready(), fine, "{field}");
+    }
+}
+
+#[test]
+fn the_examples_of_the_rfc_inflate_in_every_split() {
+    // RFC 7692 section 7.2.3: plain, again with the window kept, without compression, with a last
+    // block, in two blocks; and 7.2.3.1 in two fragments with a ping between them.
+    let wire = [
+        masked(TEXT_SHORT, &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00]),
+        masked(TEXT_SHORT, &[0xf2, 0x00, 0x11, 0x00, 0x00]),
+        masked(TEXT_SHORT, b"\x00\x05\x00\xfa\xffHello\x00"),
+        masked(TEXT_SHORT, &[0xf3, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00, 0x00]),
+        masked(TEXT_SHORT, b"\xf2\x48\x05\x00\x00\x00\xff\xff\xca\xc9\xc9\x07\x00"),
+        masked(TEXT_OPEN | 0x40, &[0xf2, 0x48, 0xcd]),
+        masked(PING, b"p"),
+        masked(LAST, &[0xc9, 0xc9, 0x07, 0x00]),
+        masked(TEXT, b"plain"),
+        masked(TEXT_SHORT, &[0x00]),
+    ]
+    .concat();
+    let (seen, out) = every_split(&wire, || open(&WebSocket::server()));
+    let mut expected = vec![text("Hello"); 6];
+    expected.extend([text("plain"), text("")]);
+    assert_eq!(seen, expected);
+    assert_eq!(out, plain(PONG, b"p"));
+}
+
+#[test]
+fn both_ends_shorten_what_gets_shorter() {
+    let forgetting = "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
+    for (offered, forget) in [("permessage-deflate", false), (forgetting, true)] {
+        let mut server = End::new(WebSocket::server().deflate(true).layer());
+        let mut client = End::new(WebSocket::client("h", "/").deflate(true).layer());
+        let asked = String::from_utf8(client.said()).expect("text");
+        server.feed(asked.replace("permessage-deflate", offered).as_bytes());
+        client.feed(&server.said());
+        let sentence = b"the tide comes in, the tide goes out, the tide comes in again".to_vec();
+        let random: Vec<u8> = (0..5000).map(|_| rand::random()).collect();
+        let (short, long) = (b"short".to_vec(), vec![b'z'; 300_000]);
+        let mut lengths = Vec::new();
+        for message in [&sentence, &sentence, &random, &sentence, &short, &long] {
+            client.layer.encode(message, Kind::Binary, &mut client.out).expect("it is anything");
+            lengths.push(client.out.len());
+            for piece in client.said().chunks(1000) {
+                server.feed(piece);
+            }
+            assert_eq!(server.seen.pop(), Some(binary(message)), "{}", server.why());
+            server.layer.encode(message, Kind::Binary, &mut server.out).expect("it is anything");
+            client.feed(&server.said());
+            assert_eq!(client.seen.pop(), Some(binary(message)), "{}", client.why());
+        }
+        assert!(lengths[0] < sentence.len(), "{lengths:?}");
+        assert_eq!(lengths[1] < lengths[0], !forget, "the window is kept: {lengths:?}");
+        assert_eq!(lengths[2], random.len() + 8, "what would grow is sent as it is");
+        assert_eq!(lengths[4], short.len() + 6);
+        assert!(lengths[5] < 2000, "{lengths:?}");
+    }
+}
+
+#[test]
+fn a_bomb_costs_what_the_limit_allows() {
+    let mut stream = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut bomb = vec![0; 1 << 20];
+    stream
+        .compress(&vec![0; 10 << 20], &mut bomb, flate2::FlushCompress::Sync)
+        .expect("it compresses");
+    bomb.truncate(stream.total_out() as usize);
+    assert!(bomb.len() < 20_000);
+    let mut end = open(&WebSocket::server().max_message(10_000));
+    end.feed(&masked(BINARY | 0x40, &bomb));
+    assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::TooLarge)]);
+    assert_eq!(end.out, close_frame(1009));
+    let State::Open(frames) = &end.layer.state else { panic!("it is open") };
+    assert!(frames.held() <= 32_768, "{}", frames.held());
+}
+
+#[test]
+fn a_compressed_frame_is_not_announced_without_limit() {
+    for length in [1200 << 10, 1 << 63, u64::MAX] {
+        let mut end = open(&WebSocket::server());
+        end.feed(&[header(BINARY | 0x40, length, 0x80), vec![1, 2, 3, 4]].concat());
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::TooLarge)]);
+    }
+    // Bytes that cannot be compressed, in stored blocks of 65,535, are a little longer.
+    let mut stream = flate2::Compress::new(flate2::Compression::none(), false);
+    let message = vec![7; 1 << 20];
+    let mut stored = vec![0; 2 << 20];
+    stream.compress(&message, &mut stored, flate2::FlushCompress::Sync).expect("there is room");
+    stored.truncate(stream.total_out() as usize - 4);
+    assert!(stored.len() > message.len());
+    let mut end = open(&WebSocket::server());
+    end.feed(&masked(BINARY | 0x40, &stored));
+    assert_eq!(end.seen, [binary(&message)]);
+}
+
+#[test]
+fn what_is_no_deflate_stream_is_refused() {
+    for payload in [&b"\x07\x07\x07"[..], b"\xff\xff\xff\xff", b"\x00\x05\x00\x00\x00Hello"] {
+        let mut end = open(&WebSocket::server());
+        end.feed(&masked(TEXT_SHORT, payload));
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)]);
+        assert_eq!(end.out, close_frame(1002));
+    }
+    // The bit belongs to the first frame of a message, and to no control frame.
+    for frames in
+        [[masked(TEXT_OPEN, b"x"), masked(LAST | 0x40, b"y")].concat(), masked(PING | 0x40, b"")]
+    {
+        let mut end = open(&WebSocket::server());
+        end.feed(&frames);
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)]);
+    }
+    // Text is checked as it comes out.
+    let mut end = open(&WebSocket::server());
+    end.feed(&masked(TEXT_SHORT, b"\x00\x02\x00\xfd\xff\xc3\x28\x00"));
+    assert_eq!((end.seen.len(), end.out), (1, close_frame(1007)));
+}

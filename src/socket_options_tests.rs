@@ -1,0 +1,134 @@
+//! Options seen on sockets that a user of the crate has no descriptor of: connected and accepted.
+
+use std::net::{SocketAddr, TcpStream};
+
+use super::*;
+use crate::address::Address;
+use crate::sys::{self, Stream};
+
+fn all() -> SocketOptions {
+    SocketOptions::new()
+        .keepalive(Duration::from_secs(33))
+        .keepalive_probes(Duration::from_secs(7), 4)
+        .send_buffer(20_000)
+        .receive_buffer(30_000)
+        .traffic_class(46 << 2)
+        .ttl(9)
+        .user_timeout(Duration::from_millis(12_345))
+        .linger(Duration::from_secs(3))
+        .not_sent_low_water(16_384)
+}
+
+#[track_caller]
+fn assert_all(stream: &Stream, v4: bool) {
+    let Stream::Tcp(tcp) = stream else { panic!("{stream:?}") };
+    let seen = SockRef::from(tcp);
+    assert!(seen.tcp_nodelay().unwrap());
+    assert!(seen.keepalive().unwrap());
+    assert_eq!(seen.tcp_keepalive_time().unwrap(), Duration::from_secs(33));
+    assert_eq!(seen.tcp_keepalive_interval().unwrap(), Duration::from_secs(7));
+    assert_eq!(seen.tcp_keepalive_retries().unwrap(), 4);
+    assert!((20_000..=40_000).contains(&seen.send_buffer_size().unwrap()));
+    assert!((30_000..=60_000).contains(&seen.recv_buffer_size().unwrap()));
+    assert_eq!(seen.linger().unwrap(), Some(Duration::from_secs(3)));
+    if v4 {
+        assert_eq!(seen.tos_v4().unwrap(), 46 << 2);
+        assert_eq!(seen.ttl_v4().unwrap(), 9);
+    } else {
+        assert_eq!(seen.tclass_v6().unwrap(), 46 << 2);
+        assert_eq!(seen.unicast_hops_v6().unwrap(), 9);
+    }
+    #[cfg(target_os = "linux")]
+    {
+        assert_eq!(seen.tcp_user_timeout().unwrap(), Some(Duration::from_millis(12_345)));
+        assert_eq!(seen.tcp_notsent_lowat().unwrap(), 16_384);
+    }
+}
+
+/// Accepts one, when it has come.
+fn accepted(listener: &sys::Listener, options: &SocketOptions) -> Stream {
+    loop {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                stream.apply_accepted(options).unwrap();
+                return stream;
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+#[test]
+fn a_connecting_socket_has_its_options_from_the_start() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address::Ip(listener.local_addr().unwrap());
+    assert_all(&sys::connect(&to, None, &all()).unwrap(), true);
+}
+
+#[test]
+fn an_accepted_socket_inherits_every_option_of_its_listener() {
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let on: SocketAddr = any.parse().unwrap();
+        let Ok(listener) = sys::listen(&Address::Ip(on), 10, &all(), false) else {
+            assert!(on.is_ipv6(), "no {any}");
+            continue;
+        };
+        let at = listener.local_addr().unwrap().ip().unwrap();
+        let _client = TcpStream::connect(at).unwrap();
+        assert_all(&accepted(&listener, &all()), on.is_ipv4());
+    }
+}
+
+#[test]
+fn an_accepted_socket_inherits_from_an_adopted_listener() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = listener.local_addr().unwrap();
+    let listener = sys::adopt_tcp_listener(listener).unwrap();
+    listener.apply(&all()).unwrap();
+    let _client = TcpStream::connect(at).unwrap();
+    assert_all(&accepted(&listener, &all()), true);
+}
+
+#[test]
+fn delay_is_inherited_too() {
+    let on = Address::Ip("127.0.0.1:0".parse().unwrap());
+    for delay in [true, false] {
+        let options = SocketOptions::new().nodelay(!delay);
+        let listener = sys::listen(&on, 10, &options, false).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap().ip().unwrap()).unwrap();
+        let Stream::Tcp(tcp) = accepted(&listener, &options) else { panic!() };
+        assert_eq!(tcp.nodelay().unwrap(), !delay);
+    }
+}
+
+#[test]
+fn an_ipv6_listener_can_leave_the_ipv4_port_to_others_or_take_it() {
+    let on = Address::Ip("[::]:0".parse().unwrap());
+    for only in [true, false] {
+        let Ok(listener) = sys::listen(&on, 10, &SocketOptions::new().only_v6(only), false) else {
+            return eprintln!("no IPv6 here: not tested");
+        };
+        let port = listener.local_addr().unwrap().ip().unwrap().port();
+        assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_err(), only);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn busy_polling_is_set_where_the_privilege_is_there() {
+    let on = Address::Ip("127.0.0.1:0".parse().unwrap());
+    match sys::listen(&on, 10, &SocketOptions::new().busy_poll(50), false) {
+        Ok(sys::Listener::Tcp(tcp)) => assert_eq!(SockRef::from(&tcp).busy_poll().unwrap(), 50),
+        Ok(other) => panic!("{other:?}"),
+        Err(e) => assert!(e.to_string().starts_with("setting SO_BUSY_POLL: "), "{e}"),
+    }
+}
+
+#[test]
+fn times_are_rounded_up_to_whole_seconds() {
+    for (millis, seconds) in [(0, 0), (1, 1), (999, 1), (1000, 1), (1001, 2)] {
+        assert_eq!(whole_seconds(Duration::from_millis(millis)), Duration::from_secs(seconds));
+    }
+    assert_eq!(whole_seconds(Duration::MAX), Duration::from_secs(u64::MAX));
+}

@@ -1,0 +1,81 @@
+//! Sockets that are made to be awkward, and checks on a loop that has nothing to do.
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, SockRef, Socket, Type};
+use tidegate::{Reactor, SocketOptions, StreamOptions, Turn};
+
+use super::{PATIENCE, settle};
+
+/// As little as the system lets a socket have (Linux: some 5 KiB; the default lets one connection
+/// swallow about 4 MB on loopback).
+pub fn small() -> SocketOptions {
+    SocketOptions::new().send_buffer(1).receive_buffer(1)
+}
+
+/// The defaults, with small socket buffers.
+pub fn small_options() -> StreamOptions {
+    StreamOptions::new().socket(small())
+}
+
+/// A blocking client with a small receive buffer; it must be small before the connection stands,
+/// because the window it announces follows it.
+pub fn small_client(address: SocketAddr) -> TcpStream {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_recv_buffer_size(1).unwrap();
+    socket.set_send_buffer_size(1).unwrap();
+    socket.set_tcp_nodelay(true).unwrap();
+    socket.connect(&address.into()).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
+    socket.into()
+}
+
+/// Sends one urgent byte (tcp(7), out-of-band data).
+pub fn send_urgent(stream: &TcpStream, byte: u8) {
+    assert_eq!(SockRef::from(stream).send_out_of_band(&[byte]).unwrap(), 1);
+}
+
+/// Holds that nothing keeps the loop awake: turns with a limit sleep it out.
+#[track_caller]
+pub fn assert_sleeps<S>(reactor: &mut Reactor<S>) {
+    let limit = Duration::from_millis(20);
+    settle(reactor);
+    for _ in 0..3 {
+        let start = Instant::now();
+        assert_eq!(reactor.turn(Some(limit)).unwrap(), Turn::Running);
+        assert!(start.elapsed() >= limit, "the loop is awake: something spins");
+    }
+}
+
+/// Bytes that tell their place in a stream: `n` of them from `at` on.
+pub fn stream_bytes(at: usize, n: usize) -> Vec<u8> {
+    (at..at + n).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+/// A small generator of pseudo-random numbers (xorshift64*): the same sequence for the same seed.
+#[derive(Debug, Clone)]
+pub struct Random(u64);
+
+impl Random {
+    pub fn new(seed: u64) -> Self {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// A number in `0..n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() >> 32) as usize % n
+    }
+
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+}
