@@ -23,6 +23,11 @@ mod reap;
 mod stream;
 mod timers;
 
+#[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
+mod accept_tests;
+#[cfg(test)]
+mod close_tests;
+
 use dispatch::Dispatch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.

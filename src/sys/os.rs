@@ -278,6 +278,8 @@ pub(crate) enum Listener {
     Tcp(mio::net::TcpListener),
     #[cfg(unix)]
     Unix(mio::net::UnixListener),
+    #[cfg(test)]
+    Script(super::script::Listener),
 }
 
 impl Listener {
@@ -287,6 +289,8 @@ impl Listener {
             Listener::Tcp(l) => l.accept().map(|(s, a)| (Stream::Tcp(s), Address::Ip(a))),
             #[cfg(unix)]
             Listener::Unix(l) => l.accept().map(|(s, a)| (Stream::Unix(s), Address::from(a))),
+            #[cfg(test)]
+            Listener::Script(l) => l.accept().map(|s| (Stream::Script(s), Address::Unix(None))),
         })
     }
 
@@ -295,6 +299,8 @@ impl Listener {
             Listener::Tcp(l) => l.local_addr().map(Address::Ip),
             #[cfg(unix)]
             Listener::Unix(l) => l.local_addr().map(Address::from),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(Address::Unix(None)),
         }
     }
 
@@ -306,6 +312,8 @@ impl Listener {
             }
             #[cfg(unix)]
             Listener::Unix(l) => options.apply(&SockRef::from(l), Domain::UNIX, Type::STREAM),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(()),
         }
     }
 
@@ -314,6 +322,8 @@ impl Listener {
             Listener::Tcp(l) => l.register(registry, Token(token), Interest::READABLE),
             #[cfg(unix)]
             Listener::Unix(l) => l.register(registry, Token(token), Interest::READABLE),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(()),
         }
     }
 
@@ -322,6 +332,8 @@ impl Listener {
             Listener::Tcp(l) => l.deregister(registry),
             #[cfg(unix)]
             Listener::Unix(l) => l.deregister(registry),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(()),
         };
         if let Err(e) = result {
             log::trace!("deregistering a listener: {e}");
@@ -523,3 +535,7 @@ pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
     socket.set_nonblocking(true)?;
     Ok(Datagram { socket: mio::net::UdpSocket::from_std(socket), token: 0 })
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "accept_failure_tests.rs"]
+mod accept_failure_tests;
