@@ -22,6 +22,9 @@ mod reap;
 mod stream;
 mod timers;
 
+#[cfg(test)]
+mod fault_tests;
+
 use dispatch::Dispatch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.

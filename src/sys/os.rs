@@ -93,7 +93,7 @@ impl Stream {
             Stream::Unix(s) => s.take_error(),
             Stream::None => Ok(None),
             #[cfg(test)]
-            Stream::Script(_) => Ok(None),
+            Stream::Script(s) => Ok(s.take_error()),
         }
     }
 
