@@ -140,7 +140,7 @@ impl<S: 'static> Net<S> {
             Phase::Connecting,
             Rc::clone(&settings),
         );
-        stream.clock = self.core.tick_after(settings.options.connect_timeout);
+        stream.clock = self.core.tick_after_this_moment(settings.options.connect_timeout);
         if from.is_some() || !alternatives.is_empty() || layer.is_some() {
             let extra = stream.extra_mut();
             extra.alternatives = alternatives;
@@ -449,7 +449,8 @@ impl<S> Net<S> {
 
 /// Time.
 impl<S> Net<S> {
-    /// When this turn began. The clock is read once a turn; outside turns this is the last one's.
+    /// When this turn began. The clock is read once a turn; outside turns, when
+    /// [`Reactor::net`](crate::Reactor::net) was called.
     pub fn now(&self) -> Instant {
         self.core.now
     }

@@ -39,7 +39,7 @@ impl Core {
             self.recycle_tail(tail);
         }
         self.cancel_timers(token);
-        let deadline = self.tick_after(after);
+        let deadline = self.tick_after_this_moment(after);
         if let Some(stream) = self.stream_mut(token) {
             stream.clock = deadline;
             stream.paused = false;

@@ -156,7 +156,7 @@ impl Core {
 
     /// Closes the listeners; the connections run to their ends, or to the deadline.
     pub(crate) fn start_shutdown(&mut self, grace: Duration) {
-        self.stopping = Stopping::Draining(self.tick_after(grace));
+        self.stopping = Stopping::Draining(self.tick_after_this_moment(grace));
         for token in self.tokens() {
             if matches!(self.entity(token), Some(Entity::Listener(_))) {
                 self.close(token, None);

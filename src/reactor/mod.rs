@@ -153,8 +153,10 @@ impl<S: 'static> Reactor<S> {
         })
     }
 
-    /// The network, for set-up outside callbacks.
+    /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
+    /// not be reckoned from the last turn, which may be long ago.
     pub fn net(&mut self) -> &mut Net<S> {
+        self.dispatch.net.core.read_clock();
         &mut self.dispatch.net
     }
 
