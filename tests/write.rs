@@ -588,3 +588,17 @@ fn a_slow_peer_does_not_count_as_stalled() {
     assert_eq!(p.log.told(), [Told::Open]);
     assert!(start.elapsed() < PATIENCE);
 }
+
+#[test]
+fn large_writes_that_leave_at_once_are_no_silence() {
+    let idle = Duration::from_millis(400);
+    let mut p = pair(StreamOptions::new().idle_timeout(idle), client, |probe| probe);
+    let start = Instant::now();
+    while start.elapsed() < 2 * idle {
+        p.send(vec![1; 20_000]);
+        assert_eq!(p.peer_reads(20_000).len(), 20_000);
+        assert_eq!(p.log.closes(), 0, "after {:?}", start.elapsed());
+    }
+    p.until_closed();
+    assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
+}

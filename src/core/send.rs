@@ -47,6 +47,7 @@ impl Core {
         if self.groups.has_pending() {
             self.settle_groups_before_direct(token);
         }
+        let tick = self.tick;
         let Some(stream) = self.stream_mut(token) else { return self.send_elsewhere(token, bytes) };
         if !stream.accepts_output() {
             return SendStatus::Gone;
@@ -60,7 +61,12 @@ impl Core {
         let mut rest = bytes;
         if bytes.len() >= DIRECT && stream.output.is_none() && stream.writable && stream.is_open() {
             match write_some(stream, bytes) {
-                Ok(written) => rest = &bytes[written..],
+                Ok(written) => {
+                    rest = &bytes[written..];
+                    if written > 0 && stream.phase == Phase::Open {
+                        stream.clock = tick;
+                    }
+                }
                 Err(e) => {
                     self.write_failed(token, e);
                     return SendStatus::Gone;
