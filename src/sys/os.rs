@@ -41,7 +41,7 @@ fn interest() -> Interest {
 
 /// A write to a peer that is gone must not raise SIGPIPE: Rust programs ignore it, but a host in
 /// another language need not. `std` gives the flag to every plain write (send(2)), but cannot give
-/// it to a vectored one (writev(2)). Other systems have `SO_NOSIGPIPE`, which `std` and socket2 set.
+/// it to a vectored one (writev(2)). Apple's have `SO_NOSIGPIPE`, which `std` and socket2 set.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MSG_NOSIGNAL: i32 = 0x4000;
 
