@@ -255,17 +255,18 @@ impl Stream {
 
     /// The tick at which a deadline may have passed; `None` if none is running.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let ticks = crate::timer::ticks_ceil;
+        // The tick a byte moved in may have been almost over: one more, so that nothing is early.
+        let after =
+            |tick: u64, time| tick.saturating_add(crate::timer::ticks_ceil(time)).saturating_add(1);
         match self.phase {
             Phase::Open => {
                 let options = self.options();
-                let idle =
-                    options.idle_timeout.map(|after| self.clock.saturating_add(ticks(after)));
+                let idle = options.idle_timeout.map(|idle| after(self.clock, idle));
                 let stall = self
                     .output
                     .as_ref()
                     .filter(|output| !output.is_empty())
-                    .map(|output| output.progress.saturating_add(ticks(options.stall_timeout)));
+                    .map(|output| after(output.progress, options.stall_timeout));
                 let upgrade = self.wire().and_then(|wire| wire.deadline);
                 [idle, stall, upgrade].into_iter().flatten().min()
             }

@@ -184,6 +184,7 @@ impl Core {
             Phase::Open if stream.read != ReadSide::Told => {
                 stream.phase = Phase::Failing;
                 stream.readable = true;
+                stream.read_closed = true; // to the very end: no short read is the last one
                 stream.fresh = true;
                 stream.write = WriteSide::Ended;
                 stream.extra_mut().reason = Some(reason);

@@ -52,6 +52,7 @@ impl Core {
         if self.groups.has_pending() {
             self.settle_groups_before_direct(token);
         }
+        let tick = self.tick;
         let Some(stream) = self.stream_mut(token) else { return self.send_elsewhere(token, bytes) };
         if !stream.accepts_output() {
             return SendStatus::Gone;
@@ -67,7 +68,7 @@ impl Core {
             match write_some(stream, bytes) {
                 Ok(written) => {
                     rest = &bytes[written..];
-                    if written > 0 {
+                    if written > 0 && stream.phase == Phase::Open {
                         stream.clock = tick;
                     }
                 }

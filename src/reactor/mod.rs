@@ -27,6 +27,8 @@ mod timers;
 mod accept_tests;
 #[cfg(test)]
 mod close_tests;
+#[cfg(test)]
+mod fault_tests;
 
 use dispatch::Dispatch;
 
@@ -166,9 +168,9 @@ impl<S: 'static> Reactor<S> {
         })
     }
 
-    /// The network, for set-up outside callbacks.
+    /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
+    /// not be reckoned from the last turn, which may be long ago.
     pub fn net(&mut self) -> &mut Net<S> {
-        // The last turn may be long ago; what is done now must not count from then.
         self.dispatch.net.core.read_clock();
         &mut self.dispatch.net
     }

@@ -39,6 +39,12 @@ fn interest() -> Interest {
 
 // ---- streams ----
 
+/// A write to a peer that is gone must not raise SIGPIPE: Rust programs ignore it, but a host in
+/// another language need not. `std` gives the flag to every plain write (send(2)), but cannot give
+/// it to a vectored one (writev(2)). Apple's have `SO_NOSIGPIPE`, which `std` and socket2 set.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MSG_NOSIGNAL: i32 = 0x4000;
+
 impl Stream {
     pub(super) fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
@@ -64,8 +70,17 @@ impl Stream {
 
     pub(super) fn write_vectored_once(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Stream::Tcp(s) => {
+                s.try_io(|| SockRef::from(&*s).send_vectored_with_flags(slices, MSG_NOSIGNAL))
+            }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Stream::Unix(s) => {
+                s.try_io(|| SockRef::from(&*s).send_vectored_with_flags(slices, MSG_NOSIGNAL))
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
             Stream::Tcp(s) => s.write_vectored(slices),
-            #[cfg(unix)]
+            #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
             Stream::Unix(s) => s.write_vectored(slices),
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
@@ -93,7 +108,7 @@ impl Stream {
             Stream::Unix(s) => s.take_error(),
             Stream::None => Ok(None),
             #[cfg(test)]
-            Stream::Script(_) => Ok(None),
+            Stream::Script(s) => Ok(s.take_error()),
         }
     }
 
