@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
+use crate::handler::Signal;
 use crate::layer::{Kind, Layer};
 use crate::options::StreamOptions;
 use crate::sys;
@@ -109,6 +110,8 @@ pub(crate) struct Extra {
     pub(crate) link: Option<Token>,
     /// The groups it belongs to.
     pub(crate) memberships: Vec<crate::group::Membership>,
+    /// What was signalled before it was open.
+    pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     pub(crate) reason: Option<CloseReason>,
     /// The addresses still to be tried, the next one last.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire};
 use crate::error::CloseReason;
-use crate::guard::drop_guarded;
+use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
 use crate::sys;
 use crate::token::Token;
@@ -61,6 +61,9 @@ impl Core {
                 }
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
+                }
+                if let Some(extra) = &mut s.extra {
+                    drop_each(std::mem::take(&mut extra.signals));
                 }
                 // Its layer may be the user's, its reason hold an error of the user's.
                 drop_guarded(s.extra.take());

@@ -184,9 +184,14 @@ impl<S: 'static> Dispatch<S> {
             }
             // Told once the connection is open.
             Some(Entity::Stream(stream)) if !stream.is_over() => {
-                self.net.core.signals.push_back((token, signal));
+                if let Some(stream) = self.net.core.stream_mut(token) {
+                    stream.extra_mut().signals.push(signal);
+                }
             }
-            Some(Entity::Datagram(socket)) if !socket.dead => {
+            Some(Entity::Datagram(_)) => {
+                if !self.open_datagram(token) {
+                    return drop_guarded(signal);
+                }
                 self.call_datagram(token, |handler, cx| handler.on_signal(cx, signal));
                 self.net.core.flush_datagrams(token);
             }

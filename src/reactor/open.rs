@@ -95,6 +95,14 @@ impl<S: 'static> Dispatch<S> {
         }
         self.net.core.encode_waiting(token);
         self.call(token, |handler, cx| handler.on_open(cx));
+        self.net.core.recall_timers(token);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        if let Some(extra) = &mut stream.extra {
+            // Before those that were posted later.
+            for signal in std::mem::take(&mut extra.signals).into_iter().rev() {
+                self.net.core.signals.push_front((token, signal));
+            }
+        }
         let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Open && stream.write == WriteSide::Ending {
             self.net.core.start_write_end(token);
