@@ -338,7 +338,7 @@ impl<S> Net<S> {
     /// the next. `false` if there is nobody to get it.
     pub fn signal<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
-            Some(Entity::Stream(s)) => s.phase != Phase::Dead,
+            Some(Entity::Stream(s)) => s.is_open() || !s.is_over(),
             Some(Entity::Datagram(d)) => !d.dead,
             _ => false,
         };

@@ -113,12 +113,12 @@ pub(crate) struct Extra {
     pub(crate) link: Option<Token>,
     /// The groups it belongs to.
     pub(crate) memberships: Vec<crate::group::Membership>,
+    /// What was signalled before it was open.
+    pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     pub(crate) reason: Option<CloseReason>,
     /// The addresses still to be tried, the next one last.
     pub(crate) alternatives: Vec<crate::address::Address>,
-    /// Signals that came before it was open.
-    pub(crate) signals: Vec<Signal>,
     /// The local address to connect from.
     pub(crate) from: Option<std::net::SocketAddr>,
 }

@@ -48,7 +48,6 @@ impl SendStatus {
 
 impl Core {
     pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
-        let tick = self.tick;
         if self.groups.has_pending() {
             self.settle_groups_before_direct(token);
         }

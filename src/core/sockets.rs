@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
-use crate::guard::drop_guarded;
+use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
 use crate::sys;
 use crate::token::Token;
@@ -65,6 +65,9 @@ impl Core {
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
+                if let Some(extra) = &mut s.extra {
+                    drop_each(std::mem::take(&mut extra.signals));
+                }
                 // Its layer may be the user's, its reason hold an error of the user's.
                 drop_guarded(s.extra.take());
             }
@@ -87,7 +90,10 @@ impl Core {
     pub(crate) fn release_signals(&mut self, token: Token) {
         let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
         let early = std::mem::take(&mut extra.signals);
-        self.signals.extend(early.into_iter().map(|signal| (token, signal)));
+        // Before those that were posted later.
+        for signal in early.into_iter().rev() {
+            self.signals.push_front((token, signal));
+        }
     }
 
     /// What was sent before the layers were ready is encoded now.

@@ -23,18 +23,25 @@ impl<S: 'static> Dispatch<S> {
 
     /// In the order of the grammar: it opens, its queue drains, its errors are told, it receives.
     pub(super) fn serve_datagrams(&mut self, token: Token, scratch: &mut Scratch) {
-        let Some(socket) = self.net.core.datagram_mut(token) else { return };
-        if !std::mem::replace(&mut socket.opened, true) {
-            self.call_datagram(token, |handler, cx| handler.on_open(cx));
-        }
+        self.open_datagram(token);
         self.net.core.flush_datagrams(token);
         self.tell_errors(token);
         let Some(socket) = self.net.core.datagram_mut(token) else { return };
-        if std::mem::take(&mut socket.drained) {
+        if !socket.dead && std::mem::take(&mut socket.drained) {
             self.call_datagram(token, |handler, cx| handler.on_drain(cx));
         }
         self.receive(token, scratch);
         self.net.core.flush_datagrams(token);
+    }
+
+    /// Makes `on_open` the first thing that is told, also where a timer or a signal comes before the
+    /// turn gets to a newborn. Answers whether more may be told.
+    pub(super) fn open_datagram(&mut self, token: Token) -> bool {
+        let Some(socket) = self.net.core.datagram_mut(token) else { return false };
+        if !socket.dead && !std::mem::replace(&mut socket.opened, true) {
+            self.call_datagram(token, |handler, cx| handler.on_open(cx));
+        }
+        self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }
 
     fn tell_errors(&mut self, token: Token) {

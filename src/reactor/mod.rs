@@ -80,6 +80,8 @@ pub struct Reactor<S: 'static = ()> {
     events: Vec<Ready>,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
+    /// A wake has announced messages behind those in `inbox`; it does not come twice.
+    woken: bool,
     report: Report,
 }
 
@@ -164,6 +166,7 @@ impl<S: 'static> Reactor<S> {
             scratch,
             events: Vec::new(),
             inbox: Vec::new(),
+            woken: false,
             report: Report::default(),
         })
     }
@@ -240,6 +243,7 @@ impl<S: 'static> Reactor<S> {
         net.core.has_work()
             || !net.births.is_empty()
             || !self.inbox.is_empty()
+            || self.woken
             || net.core.stopping == Stopping::Now
     }
 
@@ -274,22 +278,17 @@ impl<S: 'static> Reactor<S> {
     /// Handles messages from other threads; what the budget does not cover is left for the next
     /// turn, before anything newer.
     fn messages(&mut self, woken: bool) {
-        if !woken && self.inbox.is_empty() {
-            return;
-        }
+        self.woken |= woken;
         if self.inbox.is_empty() {
+            if !std::mem::take(&mut self.woken) {
+                return;
+            }
             self.dispatch.net.shared.take(&mut self.inbox);
             self.inbox.reverse();
-        } else if woken {
-            // The wake announced messages behind those that still wait; nothing else will.
-            let mut newer = Vec::new();
-            self.dispatch.net.shared.take(&mut newer);
-            newer.reverse();
-            newer.append(&mut self.inbox);
-            self.inbox = newer;
         }
         for _ in 0..self.dispatch.net.core.config.posts_per_turn {
             let Some(message) = self.inbox.pop() else { break };
+            self.dispatch.net.shared.still_taken(self.inbox.len());
             self.dispatch.message(message);
         }
     }

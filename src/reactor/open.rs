@@ -98,6 +98,7 @@ impl<S: 'static> Dispatch<S> {
         }
         self.net.core.encode_waiting(token);
         self.call(token, |handler, cx| handler.on_open(cx));
+        self.net.core.recall_timers(token);
         self.net.core.release_signals(token);
         let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Open && stream.write == WriteSide::Ending {
