@@ -162,7 +162,7 @@ fn what_was_sent_before_a_connect_failed_is_reported_as_unsent() {
     until(&mut reactor, "the result", |_| log.closes() == 1);
     let told = log.told();
     let [Told::Close(reason, unsent)] = &told[..] else { panic!("{told:?}") };
-    assert!(reason.starts_with("cannot connect: "), "{reason}");
+    assert!(reason.starts_with("cannot connect to "), "{reason}");
     assert_eq!(*unsent, 20_006);
     assert_eq!(reactor.net().send(token, b"gone"), SendStatus::Gone);
 }
@@ -476,4 +476,15 @@ impl Outcome {
 
 fn v6(port: u16) -> SocketAddr {
     (IpAddr::V6(Ipv6Addr::LOCALHOST), port).into()
+}
+
+#[test]
+fn an_address_that_never_answers_leaves_the_next_one_its_share_of_the_time() {
+    let deaf = deaf();
+    let (mut reactor, _listener, address) = listening(|| Probe::new(&Log::new()));
+    let log = Log::new();
+    let options = StreamOptions::new().connect_timeout(Duration::from_millis(400));
+    let to = Connect::tcp(&[deaf.address, address][..]).options(options);
+    reactor.net().connect(to, Probe::new(&log)).unwrap();
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
 }

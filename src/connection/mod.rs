@@ -117,10 +117,8 @@ pub(crate) struct Extra {
     pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     pub(crate) reason: Option<CloseReason>,
-    /// The addresses still to be tried, the next one last.
-    pub(crate) alternatives: Vec<crate::address::Address>,
-    /// The local address to connect from.
-    pub(crate) from: Option<std::net::SocketAddr>,
+    /// While it connects: where it may still go.
+    pub(crate) route: Option<Box<crate::core::Route>>,
 }
 
 /// A wire format at work.
@@ -270,7 +268,7 @@ impl Stream {
                 let upgrade = self.wire().and_then(|wire| wire.deadline);
                 [idle, stall, upgrade].into_iter().flatten().min()
             }
-            Phase::Failing | Phase::Dead => None,
+            Phase::Dead => None,
             _ => Some(self.clock),
         }
     }

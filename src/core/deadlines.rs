@@ -153,6 +153,9 @@ impl Core {
 
     fn deadline_passed(&mut self, token: Token) {
         let tick = self.tick;
+        if self.next_attempt(token) {
+            return;
+        }
         let Some(stream) = self.stream(token) else { return };
         let which = match stream.phase {
             Phase::Connecting => Deadline::Connect,
@@ -160,7 +163,9 @@ impl Core {
             Phase::Closing => Deadline::Close,
             // All was flushed, only the peer's end did not come: an orderly close for this side.
             Phase::Lingering => return self.kill_in_order(token, CloseReason::Closed),
-            Phase::Failing | Phase::Dead => return,
+            // Why it failed was noted then.
+            Phase::Failing => return self.kill_in_order(token, CloseReason::Finished),
+            Phase::Dead => return,
             Phase::Open => {
                 let stall = crate::timer::ticks_ceil(stream.options().stall_timeout);
                 let stalled = stream

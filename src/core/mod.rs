@@ -22,10 +22,12 @@ use crate::timer::{Chain, Wheel};
 use crate::token::{Generations, Token};
 
 mod close;
+mod connecting;
 mod deadlines;
 mod send;
 mod sockets;
 
+pub(crate) use connecting::Route;
 pub(crate) use deadlines::Due;
 pub use send::SendStatus;
 

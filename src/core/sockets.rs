@@ -8,7 +8,6 @@ use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
-use crate::sys;
 use crate::token::Token;
 
 impl Core {
@@ -35,17 +34,6 @@ impl Core {
             Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
             _ => Ok(()),
         }
-    }
-
-    /// Gives a connecting stream another socket, for the next address.
-    pub(crate) fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        if let Some(Entity::Stream(s)) = slots.get_mut(token.index()).map(|s| &mut s.entity) {
-            s.socket.deregister(sys.registry(), true);
-            s.socket = socket;
-            s.writable = false;
-        }
-        self.register_stream(token)
     }
 
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
