@@ -97,6 +97,8 @@ pub(crate) struct Core {
     /// Listeners that wait for a descriptor.
     pub(crate) starved: Vec<Token>,
     pub(crate) stopping: Stopping,
+    /// The reactor is being dropped: nothing new is taken in.
+    pub(crate) ended: bool,
     pub(crate) streams: usize,
 }
 
@@ -125,6 +127,7 @@ impl Core {
             current: None,
             starved: Vec::new(),
             stopping: Stopping::No,
+            ended: false,
             streams: 0,
         })
     }
@@ -156,6 +159,9 @@ impl Core {
 
     /// Gives `entity` a token.
     pub(crate) fn insert(&mut self, entity: Entity) -> io::Result<Token> {
+        if self.ended {
+            return Err(io::Error::other("the reactor is being dropped"));
+        }
         let vacant = self.slots.vacant_entry();
         let generation = self.generations.next();
         let token = Token::new(vacant.key(), generation).ok_or_else(|| {

@@ -181,7 +181,7 @@ impl<S: 'static> Reactor<S> {
     /// The poll itself fails, which no peer can cause.
     pub fn run(&mut self) -> Result<Report, Error> {
         while self.turn(None)? == Turn::Running {}
-        Ok(self.report)
+        Ok(std::mem::take(&mut self.report))
     }
 
     /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
@@ -224,7 +224,11 @@ impl<S: 'static> Reactor<S> {
             || !net.births.is_empty()
             || !self.inbox.is_empty()
             || self.woken
-            || net.core.stopping == Stopping::Now
+            || match net.core.stopping {
+                Stopping::No => false,
+                Stopping::Now => true,
+                Stopping::Draining(_) => net.core.streams == 0,
+            }
     }
 
     fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
@@ -308,9 +312,11 @@ impl<S: 'static> Reactor<S> {
 }
 
 impl<S: 'static> Drop for Reactor<S> {
-    /// Every connection that had `on_open` gets its `on_close` here too.
+    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens the
+    /// next connection in its `on_close` gets an error for it: there would be no end otherwise.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
+        self.dispatch.net.core.ended = true;
         self.dispatch.close_everything();
         // What was posted or set and never ran may own anything.
         drop_each(posted);

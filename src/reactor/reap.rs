@@ -72,8 +72,7 @@ impl<S: 'static> Dispatch<S> {
         drop_guarded(closed);
     }
 
-    /// The reactor is being dropped. Connections that handlers open in their `on_close` are not
-    /// opened any more; they end here too.
+    /// The reactor is being dropped, and takes in nothing new.
     pub(super) fn close_everything(&mut self) {
         loop {
             self.install_births();
