@@ -154,6 +154,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) timers: Chain,
     /// `on_open` has been called.
     pub(crate) opened: bool,
+    /// It stands in the list of what has work left, of what to flush.
+    pub(crate) in_ready: bool,
     in_dirty: bool,
     pub(crate) dead: bool,
 }
@@ -172,6 +174,7 @@ impl DatagramSocket {
             errors: VecDeque::new(),
             timers: Chain::default(),
             opened: false,
+            in_ready: false,
             in_dirty: false,
             dead: false,
         }

@@ -89,6 +89,7 @@ impl<S: 'static> Net<S> {
             stats: ListenerStats::default(),
             timers: Chain::default(),
             retry: None,
+            in_ready: false,
             dead: false,
         };
         let token = self.insert(Entity::Listener(Box::new(listener)), "cannot listen")?;

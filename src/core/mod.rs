@@ -235,14 +235,18 @@ impl Core {
 
     // ---- lists of work ----
 
-    /// Notes that a connection has something to do that no event will announce.
+    /// Notes that something has work to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
-        if let Some(stream) = self.stream_mut(token)
-            && std::mem::replace(&mut stream.in_ready, true)
-        {
-            return;
+        let in_ready = match self.entity_mut(token) {
+            Some(Entity::Stream(s)) => &mut s.in_ready,
+            Some(Entity::Listener(l)) => &mut l.in_ready,
+            Some(Entity::Datagram(d)) => &mut d.in_ready,
+            Some(Entity::Source(_)) | None => return,
+        };
+        // Once: each entry would be served and come again, and each edge add one more.
+        if !std::mem::replace(in_ready, true) {
+            self.ready.push_back(token);
         }
-        self.ready.push_back(token);
     }
 
     /// Whether anything is left that must not wait for an event.

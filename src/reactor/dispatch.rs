@@ -164,8 +164,14 @@ impl<S: 'static> Dispatch<S> {
                     stream.in_ready = false;
                     self.serve_stream(token, scratch);
                 }
-                Some(Entity::Listener(_)) => self.accept(token),
-                Some(Entity::Datagram(_)) => self.serve_datagrams(token, scratch),
+                Some(Entity::Listener(listener)) => {
+                    listener.in_ready = false;
+                    self.accept(token);
+                }
+                Some(Entity::Datagram(socket)) => {
+                    socket.in_ready = false;
+                    self.serve_datagrams(token, scratch);
+                }
                 Some(Entity::Source(_)) | None => {}
             }
         }
