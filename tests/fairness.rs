@@ -65,7 +65,9 @@ fn with_every_budget_at_one_no_edge_is_lost() {
         let threads: Vec<_> = (0..CLIENTS)
             .map(|seed| std::thread::spawn(move || chatter(address, seed, EACH)))
             .collect();
-        until(&mut reactor, "all clients", |_| threads.iter().all(|t| t.is_finished()));
+        until(&mut reactor, "all clients", |_| {
+            threads.iter().all(std::thread::JoinHandle::is_finished)
+        });
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         until(&mut reactor, "all closes", |_| log.closes() == CLIENTS as usize);
         assert_eq!(log.eofs(), CLIENTS as usize);
