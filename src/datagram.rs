@@ -160,6 +160,7 @@ pub(crate) struct DatagramSocket {
     pub(crate) timers: Chain,
     /// `on_open` has been called.
     pub(crate) opened: bool,
+    /// It stands in the list of what has work left, of what to flush.
     in_dirty: bool,
     pub(crate) dead: bool,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate::{Config, PostError, Reactor, Remote, Token, Turn};
+use tidegate::{Config, PostError, Reactor, Token, Turn};
 
 mod support;
 use support::{Log, Probe, Server, Told, client, listening, read_n, settle, until};
@@ -83,7 +83,7 @@ fn a_batch_costs_one_wake() {
         return;
     }
     let mut reactor = Reactor::with_state(0).unwrap();
-    let wakes = |remote: &Remote<i32>| {
+    let wakes = |remote: &tidegate::Remote<i32>| {
         for _ in 0..1_000 {
             remote.post(|count, _| *count += 1).unwrap();
         }

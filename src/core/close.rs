@@ -45,6 +45,8 @@ impl Core {
             self.recycle_tail(tail);
         }
         self.cancel_timers(token);
+        // Its partner must not wait for a queue that nothing will be added to.
+        self.unlink(token);
         let deadline = self.tick_after_this_moment(after);
         if let Some(stream) = self.stream_mut(token) {
             stream.clock = deadline;

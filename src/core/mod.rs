@@ -239,7 +239,7 @@ impl Core {
 
     // ---- lists of work ----
 
-    /// Notes that a connection has something to do that no event will announce.
+    /// Notes that something has work to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
         let Some(slot) = self.slots.get_mut(token.index()) else { return };
         if slot.generation == token.generation() && !std::mem::replace(&mut slot.in_ready, true) {

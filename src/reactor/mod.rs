@@ -201,7 +201,7 @@ impl<S: 'static> Reactor<S> {
     pub fn run(&mut self) -> Result<Report, Error> {
         self.report = Report::default();
         while self.turn(None)? == Turn::Running {}
-        Ok(self.report)
+        Ok(std::mem::take(&mut self.report))
     }
 
     /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
@@ -244,7 +244,11 @@ impl<S: 'static> Reactor<S> {
             || !net.births.is_empty()
             || !self.inbox.is_empty()
             || self.woken
-            || net.core.stopping == Stopping::Now
+            || match net.core.stopping {
+                Stopping::No => false,
+                Stopping::Now => true,
+                Stopping::Draining(_) => net.core.streams == 0,
+            }
     }
 
     fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
@@ -328,7 +332,8 @@ impl<S: 'static> Reactor<S> {
 }
 
 impl<S: 'static> Drop for Reactor<S> {
-    /// Every connection that had `on_open` gets its `on_close` here too.
+    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens the
+    /// next connection in its `on_close` gets an error for it: there would be no end otherwise.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();
