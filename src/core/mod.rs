@@ -22,10 +22,12 @@ use crate::timer::{Chain, Wheel};
 use crate::token::{Generations, Token};
 
 mod close;
+mod connecting;
 mod deadlines;
 mod send;
 mod sockets;
 
+pub(crate) use connecting::Route;
 pub(crate) use deadlines::Due;
 pub use send::SendStatus;
 
@@ -237,7 +239,7 @@ impl Core {
 
     // ---- lists of work ----
 
-    /// Notes that a connection has something to do that no event will announce.
+    /// Notes that something has work to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
         let Some(slot) = self.slots.get_mut(token.index()) else { return };
         if slot.generation == token.generation() && !std::mem::replace(&mut slot.in_ready, true) {

@@ -48,10 +48,10 @@ impl SendStatus {
 
 impl Core {
     pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
-        let tick = self.tick;
         if self.groups.has_pending() {
             self.settle_groups_before_direct(token);
         }
+        let tick = self.tick;
         let Some(stream) = self.stream_mut(token) else { return self.send_elsewhere(token, bytes) };
         if !stream.accepts_output() {
             return SendStatus::Gone;
@@ -67,7 +67,7 @@ impl Core {
             match write_some(stream, bytes) {
                 Ok(written) => {
                     rest = &bytes[written..];
-                    if written > 0 {
+                    if written > 0 && stream.phase == Phase::Open {
                         stream.clock = tick;
                     }
                 }

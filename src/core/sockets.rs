@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
-use crate::guard::drop_guarded;
+use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
-use crate::sys;
 use crate::token::Token;
 
 impl Core {
@@ -37,17 +36,6 @@ impl Core {
         }
     }
 
-    /// Gives a connecting stream another socket, for the next address.
-    pub(crate) fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        if let Some(Entity::Stream(s)) = slots.get_mut(token.index()).map(|s| &mut s.entity) {
-            s.socket.deregister(sys.registry(), true);
-            s.socket = socket;
-            s.writable = false;
-        }
-        self.register_stream(token)
-    }
-
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
     pub(crate) fn release(&mut self, token: Token) {
         let Some(entity) = self.remove(token) else { return };
@@ -64,6 +52,9 @@ impl Core {
                 }
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
+                }
+                if let Some(extra) = &mut s.extra {
+                    drop_each(std::mem::take(&mut extra.signals));
                 }
                 // Its layer may be the user's, its reason hold an error of the user's.
                 drop_guarded(s.extra.take());
@@ -87,7 +78,10 @@ impl Core {
     pub(crate) fn release_signals(&mut self, token: Token) {
         let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
         let early = std::mem::take(&mut extra.signals);
-        self.signals.extend(early.into_iter().map(|signal| (token, signal)));
+        // Before those that were posted later.
+        for signal in early.into_iter().rev() {
+            self.signals.push_front((token, signal));
+        }
     }
 
     /// What was sent before the layers were ready is encoded now.

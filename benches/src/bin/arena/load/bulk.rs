@@ -1,0 +1,105 @@
+//! Bulk: as much as the server takes, on connections that are new for each slice, because a sink tells its count
+//! only at the end.
+
+use super::pattern::{LONGEST, Pattern};
+use super::{Budget, Load, STUCK, Tally, stream};
+use crate::Result;
+use crate::scenario::BULK_UNIT;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use std::io::{ErrorKind, Read};
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Duration, Instant};
+
+pub struct Bulk {
+    addr: SocketAddr,
+    connections: usize,
+    poll: Poll,
+    events: Events,
+    pattern: Pattern,
+}
+
+struct Source {
+    stream: TcpStream,
+    written: u64,
+    ended: bool,
+    answer: Vec<u8>,
+    done: bool,
+}
+
+impl Bulk {
+    pub fn new(addr: SocketAddr, connections: usize) -> Result<Self> {
+        let (poll, events) = (Poll::new()?, Events::with_capacity(64));
+        Ok(Self { addr, connections, poll, events, pattern: Pattern::new() })
+    }
+}
+
+impl Source {
+    /// One write; false when the socket is full.
+    fn write(&mut self, pattern: &Pattern) -> Result<bool> {
+        let n = stream::write(&mut self.stream, pattern.at(self.written, LONGEST))?;
+        self.written += n as u64;
+        Ok(n == LONGEST)
+    }
+
+    /// Takes the count and the end of the stream.
+    fn read_answer(&mut self) -> Result<()> {
+        let mut bytes = [0; 16];
+        loop {
+            match self.stream.read(&mut bytes) {
+                Ok(0) if self.ended && self.answer == self.written.to_le_bytes() => {
+                    self.done = true;
+                    return Ok(());
+                }
+                Ok(0) => return Err("the sink closed without the right count".into()),
+                Ok(n) => self.answer.extend_from_slice(&bytes[..n]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Load for Bulk {
+    fn run(&mut self, budget: &Budget, tally: &mut Tally) -> Result<()> {
+        let mut sources = Vec::with_capacity(self.connections);
+        for index in 0..self.connections {
+            let mut stream = stream::connect(self.addr, index)?;
+            let both = Interest::READABLE | Interest::WRITABLE;
+            self.poll.registry().register(&mut stream, Token(index), both)?;
+            let answer = Vec::new();
+            sources.push(Source { stream, written: 0, ended: false, answer, done: false });
+        }
+        let mut bytes = 0;
+        while sources.iter().any(|source| !source.done) {
+            // One write for each source in turn, so that none starves; an edge tells when a full one has room.
+            let mut writable = !budget.spent(bytes / BULK_UNIT as u64, Instant::now());
+            while writable {
+                writable = false;
+                for source in &mut sources {
+                    writable |= source.write(&self.pattern)?;
+                }
+                bytes = sources.iter().map(|source| source.written).sum();
+                writable &= !budget.spent(bytes / BULK_UNIT as u64, Instant::now());
+            }
+            if budget.spent(bytes / BULK_UNIT as u64, Instant::now()) {
+                for source in sources.iter_mut().filter(|source| !source.ended) {
+                    source.stream.shutdown(Shutdown::Write)?;
+                    source.ended = true;
+                }
+            }
+            // Full sockets may stay full past the end of the slice: look at the clock again soon.
+            self.poll.poll(&mut self.events, Some(Duration::from_millis(10)))?;
+            for event in &self.events {
+                if event.is_readable() {
+                    sources[event.token().0].read_answer()?;
+                }
+            }
+            if budget.start.elapsed() > STUCK {
+                return Err("the sink does not answer".into());
+            }
+        }
+        tally.messages = bytes / BULK_UNIT as u64;
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! Churn: connect, one echo, close; a few at a time.
+
+use super::pattern::Pattern;
+use super::{Budget, Load, STUCK, Tally, stream};
+use crate::Result;
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+const SIZE: usize = 64;
+
+pub struct Churn {
+    addr: SocketAddr,
+    poll: Poll,
+    events: Events,
+    slots: Vec<Option<Visit>>,
+    pattern: Pattern,
+    visits: u64,
+}
+
+struct Visit {
+    stream: TcpStream,
+    position: u64,
+    since: Instant,
+    asked: bool,
+    returned: usize,
+}
+
+impl Churn {
+    pub fn new(addr: SocketAddr, slots: usize) -> Result<Self> {
+        let (poll, events) = (Poll::new()?, Events::with_capacity(64));
+        let slots = std::iter::repeat_with(|| None).take(slots).collect();
+        Ok(Self { addr, poll, events, slots, pattern: Pattern::new(), visits: 0 })
+    }
+
+    fn start(&mut self, slot: usize) -> Result<()> {
+        let since = Instant::now();
+        let mut stream = stream::begin_connect(self.addr, self.visits as usize)?;
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll.registry().register(&mut stream, Token(slot), both)?;
+        let position = self.visits * SIZE as u64;
+        self.visits += 1;
+        self.slots[slot] = Some(Visit { stream, position, since, asked: false, returned: 0 });
+        Ok(())
+    }
+}
+
+impl Visit {
+    /// Goes on as far as the socket allows; true when the echo is complete.
+    fn advance(&mut self, pattern: &Pattern, readable: bool) -> Result<bool> {
+        if !self.asked {
+            if let Some(error) = self.stream.take_error()? {
+                return Err(error.into());
+            }
+            // The first bytes of a fresh connection always fit.
+            let message = pattern.at(self.position, SIZE);
+            if stream::write(&mut self.stream, message)? != SIZE {
+                return Err("a fresh connection did not take one message".into());
+            }
+            self.asked = true;
+        }
+        if readable {
+            let mut bytes = [0; SIZE];
+            let n = stream::read(&mut self.stream, &mut bytes[self.returned..])?;
+            let expected = pattern.at(self.position, SIZE);
+            if bytes[self.returned..self.returned + n] != expected[self.returned..self.returned + n]
+            {
+                return Err("an echo came back changed".into());
+            }
+            self.returned += n;
+        }
+        Ok(self.returned == SIZE)
+    }
+}
+
+impl Load for Churn {
+    fn run(&mut self, budget: &Budget, tally: &mut Tally) -> Result<()> {
+        let mut started = self.slots.len() as u64;
+        for slot in 0..self.slots.len() {
+            self.start(slot)?;
+        }
+        let mut progress = Instant::now();
+        while tally.messages < started {
+            self.poll.poll(&mut self.events, Some(Duration::from_secs(1)))?;
+            let ready: Vec<_> =
+                self.events.iter().map(|e| (e.token().0, e.is_readable())).collect();
+            let now = Instant::now();
+            for (slot, readable) in ready {
+                let Some(visit) = &mut self.slots[slot] else { continue };
+                if visit.advance(&self.pattern, readable)? {
+                    tally.answered(visit.since, now);
+                    progress = now;
+                    self.slots[slot] = None;
+                    if !budget.spent(started, now) {
+                        self.start(slot)?;
+                        started += 1;
+                    }
+                }
+            }
+            if now - progress > STUCK {
+                return Err("a connection did not get its echo".into());
+            }
+        }
+        Ok(())
+    }
+}

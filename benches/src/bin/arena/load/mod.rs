@@ -1,0 +1,198 @@
+//! The load generator: one process for each server, so that each has descriptors of its own. It opens its sockets
+//! once and then runs slices on command; between slices everything it sent has come back and both sides rest.
+
+mod bulk;
+mod chat;
+mod churn;
+mod echo;
+mod line;
+mod pattern;
+mod stream;
+mod udp;
+
+use crate::Result;
+use crate::host::{self, CpuClock};
+use crate::options::Options;
+use crate::scenario::{Kind, Scenario};
+use hdrhistogram::Histogram;
+use std::io::{BufRead, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+/// No progress for this long is a failed server, not a slow one.
+const STUCK: Duration = Duration::from_secs(20);
+
+/// One of the kinds of load, connected to a server.
+trait Load {
+    /// Sends until the budget is spent, then waits until all of it is answered.
+    fn run(&mut self, budget: &Budget, tally: &mut Tally) -> Result<()>;
+}
+
+/// When to stop sending.
+pub struct Budget {
+    start: Instant,
+    end: Instant,
+    messages: u64,
+}
+
+impl Budget {
+    fn new(time: Duration, messages: u64) -> Self {
+        let start = Instant::now();
+        Self { start, end: start + time, messages }
+    }
+
+    fn spent(&self, sent: u64, now: Instant) -> bool {
+        sent >= self.messages || now >= self.end
+    }
+}
+
+/// What a slice measured.
+pub struct Tally {
+    messages: u64,
+    lost: u64,
+    latency: Histogram<u64>,
+}
+
+impl Tally {
+    fn new() -> Result<Self> {
+        let minute = 60_000_000_000;
+        Ok(Self { messages: 0, lost: 0, latency: Histogram::new_with_bounds(1, minute, 3)? })
+    }
+
+    /// Counts one answer; `since` is when its message was sent, or planned to be.
+    fn answered(&mut self, since: Instant, now: Instant) {
+        self.messages += 1;
+        self.latency.saturating_record((now - since).as_nanos() as u64);
+    }
+}
+
+/// A slice as it travels from the load process to the runner, and into the CSV.
+#[derive(Clone, Debug, Default)]
+pub struct Slice {
+    pub messages: u64,
+    pub lost: u64,
+    pub seconds: f64,
+    pub cpu_ns: u64,
+    pub p50_us: f64,
+    pub p99_us: f64,
+    pub p999_us: f64,
+    pub max_us: f64,
+}
+
+impl Slice {
+    pub const COLUMNS: &str = "messages,lost,seconds,cpu_ns,p50_us,p99_us,p999_us,max_us";
+
+    pub fn to_csv(&self) -> String {
+        let Self { messages, lost, seconds, cpu_ns, p50_us, p99_us, p999_us, max_us } = self;
+        format!(
+            "{messages},{lost},{seconds:.6},{cpu_ns},{p50_us:.2},{p99_us:.2},{p999_us:.2},{max_us:.2}"
+        )
+    }
+
+    pub fn from_csv(text: &str) -> Option<Self> {
+        let mut fields = text.trim().split(',');
+        let mut next = || fields.next();
+        Some(Self {
+            messages: next()?.parse().ok()?,
+            lost: next()?.parse().ok()?,
+            seconds: next()?.parse().ok()?,
+            cpu_ns: next()?.parse().ok()?,
+            p50_us: next()?.parse().ok()?,
+            p99_us: next()?.parse().ok()?,
+            p999_us: next()?.parse().ok()?,
+            max_us: next()?.parse().ok()?,
+        })
+    }
+}
+
+/// The load process: says `open BYTES` (the server's resident memory for each connection) when it is connected,
+/// then answers each line `slice MILLISECONDS MESSAGES` with the slice, whichever of the two limits comes first.
+pub fn serve_commands(options: &Options) -> Result<()> {
+    let name: String = options.required("scenario")?;
+    let scenario = Scenario::find(&name).ok_or(format!("no scenario is named {name:?}"))?;
+    let addr: SocketAddr = options.required("addr")?;
+    let pid: u32 = options.required("pid")?;
+    if let Some(core) = options.value("core")? {
+        host::pin(core)?;
+    }
+    host::raise_descriptor_limit()?;
+    let clock = CpuClock::of(pid)?;
+    clock.wait_until_quiet()?;
+
+    let before = host::resident(pid)?;
+    let (mut load, connections) = connect(scenario.kind, addr, clock)?;
+    clock.wait_until_quiet()?;
+    let grown = host::resident(pid)?.saturating_sub(before);
+    println!("open {}", grown / connections.max(1) as u64);
+
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let (time, messages) = parse_command(&line).ok_or(format!("not a command: {line:?}"))?;
+        println!("slice {}", measure(load.as_mut(), time, messages, clock)?.to_csv());
+        std::io::stdout().flush()?;
+    }
+    Ok(())
+}
+
+fn parse_command(line: &str) -> Option<(Duration, u64)> {
+    let (time, messages) = line.strip_prefix("slice ")?.split_once(' ')?;
+    Some((Duration::from_millis(time.parse().ok()?), messages.parse().ok()?))
+}
+
+fn connect(kind: Kind, addr: SocketAddr, clock: CpuClock) -> Result<(Box<dyn Load>, usize)> {
+    Ok(match kind {
+        Kind::Echo { connections, active, size, depth } => {
+            let streams = stream::connect_all(addr, connections, clock)?;
+            (
+                Box::new(echo::Echo::new(streams, active, size, echo::Pace::Depth(depth))?),
+                connections,
+            )
+        }
+        Kind::Alone { size, pause } => {
+            let streams = stream::connect_all(addr, 1, clock)?;
+            (Box::new(echo::Echo::new(streams, 1, size, echo::Pace::Pause(pause))?), 1)
+        }
+        Kind::OpenEcho { connections, size, rate } => {
+            let streams = stream::connect_all(addr, connections, clock)?;
+            let period = Duration::from_secs(1) / rate as u32;
+            (
+                Box::new(echo::Echo::new(streams, connections, size, echo::Pace::Period(period))?),
+                connections,
+            )
+        }
+        Kind::Chat { members, senders, window } => {
+            let streams = stream::connect_all(addr, members, clock)?;
+            (Box::new(chat::Chat::new(streams, senders, chat::Pace::Window(window))?), members)
+        }
+        Kind::OpenChat { members, rate } => {
+            let streams = stream::connect_all(addr, members, clock)?;
+            let period = Duration::from_secs(1) / rate as u32;
+            (Box::new(chat::Chat::new(streams, 1, chat::Pace::Period(period))?), members)
+        }
+        Kind::Udp { sockets, depth, size } => {
+            (Box::new(udp::Udp::new(addr, sockets, depth, size)?), sockets)
+        }
+        Kind::Bulk { connections } => (Box::new(bulk::Bulk::new(addr, connections)?), connections),
+        Kind::Churn { slots } => (Box::new(churn::Churn::new(addr, slots)?), slots),
+    })
+}
+
+fn measure(load: &mut dyn Load, time: Duration, messages: u64, clock: CpuClock) -> Result<Slice> {
+    let mut tally = Tally::new()?;
+    let cpu = clock.now()?;
+    let budget = Budget::new(time, messages);
+    load.run(&budget, &mut tally)?;
+    let seconds = budget.start.elapsed().as_secs_f64();
+    let cpu_ns = (clock.now()? - cpu).as_nanos() as u64;
+    let quantile = |part| tally.latency.value_at_quantile(part) as f64 / 1_000.0;
+    Ok(Slice {
+        messages: tally.messages,
+        lost: tally.lost,
+        seconds,
+        cpu_ns,
+        p50_us: quantile(0.5),
+        p99_us: quantile(0.99),
+        p999_us: quantile(0.999),
+        max_us: tally.latency.max() as f64 / 1_000.0,
+    })
+}

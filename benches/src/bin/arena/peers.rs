@@ -1,0 +1,158 @@
+//! The servers: how each is built, which services it lacks, how it is started and ended.
+
+use crate::Result;
+use crate::host;
+use arena::server::Mode;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+pub struct Peer {
+    pub name: &'static str,
+    language: Language,
+    lacks: &'static [Mode],
+}
+
+enum Language {
+    /// A binary of this package.
+    Rust,
+    /// The C files of `peers/NAME`, linked with a library that may be missing on the machine.
+    C { library: Option<&'static str> },
+}
+
+/// The first one is what the others are compared with. A new peer is one line here, and for a Rust one a file
+/// `src/bin/NAME_server.rs`.
+pub const ALL: &[Peer] = &[
+    Peer { name: "epoll", language: Language::C { library: None }, lacks: &[] },
+    Peer { name: "mio", language: Language::Rust, lacks: &[] },
+    Peer { name: "tokio", language: Language::Rust, lacks: &[] },
+    Peer { name: "calloop", language: Language::Rust, lacks: &[] },
+    Peer { name: "message-io", language: Language::Rust, lacks: &[Mode::Sink] },
+    Peer { name: "libuv", language: Language::C { library: Some("uv") }, lacks: &[] },
+];
+
+/// The peer that the others are compared with.
+pub fn base() -> &'static Peer {
+    &ALL[0]
+}
+
+/// A peer that can be started.
+pub struct Built {
+    pub peer: &'static Peer,
+    program: PathBuf,
+}
+
+/// Builds the named peers (all of them for an empty list), the base always; names those that are left out.
+pub fn build(names: &[&str]) -> Result<Vec<Built>> {
+    if let Some(unknown) = names.iter().find(|&&name| ALL.iter().all(|peer| peer.name != name)) {
+        return Err(format!("no peer is named {unknown:?}").into());
+    }
+    let mut built = Vec::new();
+    for (index, peer) in ALL.iter().enumerate() {
+        if index > 0 && !names.is_empty() && !names.contains(&peer.name) {
+            continue;
+        }
+        match peer.build() {
+            Ok(program) => built.push(Built { peer, program }),
+            Err(reason) if index > 0 => eprintln!("{} is left out: {reason}", peer.name),
+            Err(reason) => return Err(reason),
+        }
+    }
+    Ok(built)
+}
+
+impl Peer {
+    pub fn speaks(&self, mode: Mode) -> bool {
+        !self.lacks.contains(&mode)
+    }
+
+    fn build(&self) -> Result<PathBuf> {
+        let program = format!("{}_server", self.name.replace('-', "_"));
+        let program = std::env::current_exe()?.with_file_name(program);
+        match self.language {
+            Language::Rust if !program.exists() => {
+                return Err("it is not built, `cargo build --release` builds all of them".into());
+            }
+            Language::Rust => {}
+            Language::C { library } => self.compile(&program, library)?,
+        }
+        Ok(program)
+    }
+
+    /// With the optimisation that the Rust profile asks for: the highest level, across files.
+    fn compile(&self, program: &Path, library: Option<&str>) -> Result<()> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.name);
+        let mut sources = Vec::new();
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "c") {
+                sources.push(path);
+            }
+        }
+        let mut command = Command::new("cc");
+        command.args(["-O3", "-flto", "-g1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o"]);
+        command.arg(program).args(&sources);
+        command.args(library.map(|name| format!("-l{name}")));
+        let output = command.output()?;
+        if !output.status.success() {
+            let text = String::from_utf8_lossy(&output.stderr);
+            let cause = text.lines().find(|line| line.contains("error")).unwrap_or("cc failed");
+            return Err(cause.trim().into());
+        }
+        Ok(())
+    }
+}
+
+/// A running server; ended by its process id when dropped.
+pub struct Server {
+    pub child: Child,
+    pub addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server on a core, under `wrapper` (a tracer and its options) where one is given.
+    pub fn start(built: &Built, mode: Mode, core: Option<usize>, wrapper: &[&str]) -> Result<Self> {
+        let mut words = wrapper.iter().map(|&word| word.into()).collect::<Vec<PathBuf>>();
+        words.push(built.program.clone());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["--mode", mode.name(), "--addr", "127.0.0.1:0"]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let child = match core {
+            Some(core) => host::on_core(core, || command.spawn())?,
+            None => command.spawn(),
+        };
+        let mut server = Self { child: child?, addr: SocketAddr::from(([0, 0, 0, 0], 0)) };
+        let stdout = server.child.stdout.take().ok_or("stdout is piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line)?;
+        let addr = line.trim().strip_prefix("ready ").and_then(|addr| addr.parse().ok());
+        server.addr =
+            addr.ok_or(format!("{} said {line:?}, not `ready ADDRESS`", built.peer.name))?;
+        Ok(server)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to end (a tracer then writes its figures) and waits.
+    pub fn terminate(&mut self) -> Result<()> {
+        let pid = nix::unistd::Pid::from_raw(self.pid().cast_signed());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
+        let end = Instant::now() + Duration::from_secs(10);
+        while self.child.try_wait()?.is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Both fail only for a process that has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

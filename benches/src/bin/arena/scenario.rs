@@ -1,0 +1,121 @@
+//! The scenarios. One line here is one scenario; `README.md` says what each of them shows.
+
+use arena::server::Mode;
+use std::time::Duration;
+
+pub struct Scenario {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// Belongs to the quick run.
+    pub quick: bool,
+}
+
+#[derive(Clone, Copy)]
+pub enum Kind {
+    /// Closed loop: each of the first `active` connections keeps `depth` messages of `size` bytes on their way.
+    Echo { connections: usize, active: usize, size: usize, depth: usize },
+    /// One message at a time on one connection, the next one `pause` after the answer, when the server has gone to
+    /// sleep.
+    Alone { size: usize, pause: Duration },
+    /// Open loop: `rate` messages a second in all, whatever comes back; latency counts from the planned instant.
+    OpenEcho { connections: usize, size: usize, rate: u64 },
+    /// Writes as fast as the server reads, on connections that are new for each slice.
+    Bulk { connections: usize },
+    /// Closed loop: each of the first `senders` members keeps `window` lines on their way to all others.
+    Chat { members: usize, senders: usize, window: usize },
+    /// Open loop: one member says `rate` lines a second.
+    OpenChat { members: usize, rate: u64 },
+    /// Closed loop: each socket keeps `depth` datagrams of `size` bytes on their way.
+    Udp { sockets: usize, depth: usize, size: usize },
+    /// `slots` connections at a time, each: connect, one echo, close.
+    Churn { slots: usize },
+}
+
+pub const BULK_UNIT: usize = 64 * 1024;
+
+impl Kind {
+    pub fn mode(self) -> Mode {
+        match self {
+            Self::Echo { .. } | Self::Alone { .. } | Self::OpenEcho { .. } | Self::Churn { .. } => {
+                Mode::Echo
+            }
+            Self::Bulk { .. } => Mode::Sink,
+            Self::Chat { .. } | Self::OpenChat { .. } => Mode::Chat,
+            Self::Udp { .. } => Mode::Udp,
+        }
+    }
+
+    /// What rates and costs are counted in.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Echo { .. } | Self::Alone { .. } | Self::OpenEcho { .. } => "message",
+            Self::Bulk { .. } => "64 KiB",
+            Self::Chat { .. } | Self::OpenChat { .. } => "delivery",
+            Self::Udp { .. } => "datagram",
+            Self::Churn { .. } => "connection",
+        }
+    }
+
+    /// The generator sets the rate: only cost and latency compare.
+    pub fn is_paced(self) -> bool {
+        matches!(self, Self::Alone { .. } | Self::OpenEcho { .. } | Self::OpenChat { .. })
+    }
+}
+
+const fn ping(name: &'static str, connections: usize, size: usize, depth: usize) -> Scenario {
+    let kind = Kind::Echo { connections, active: connections, size, depth };
+    Scenario { name, kind, quick: false }
+}
+
+const fn chat(name: &'static str, members: usize, senders: usize, window: usize) -> Scenario {
+    Scenario { name, kind: Kind::Chat { members, senders, window }, quick: false }
+}
+
+const fn open_chat(name: &'static str, members: usize, rate: u64) -> Scenario {
+    Scenario { name, kind: Kind::OpenChat { members, rate }, quick: false }
+}
+
+const fn udp(name: &'static str, sockets: usize, depth: usize) -> Scenario {
+    Scenario { name, kind: Kind::Udp { sockets, depth, size: 64 }, quick: false }
+}
+
+impl Scenario {
+    const fn new(name: &'static str, kind: Kind) -> Self {
+        Self { name, kind, quick: false }
+    }
+
+    const fn quick(mut self) -> Self {
+        self.quick = true;
+        self
+    }
+
+    pub fn find(name: &str) -> Option<&'static Self> {
+        ALL.iter().find(|scenario| scenario.name == name)
+    }
+}
+
+pub const ALL: &[Scenario] = &[
+    Scenario::new("alone", Kind::Alone { size: 64, pause: Duration::from_micros(500) }),
+    ping("ping-1", 1, 64, 1).quick(),
+    ping("ping-64", 64, 64, 1).quick(),
+    ping("ping-1000", 1_000, 64, 1).quick(),
+    ping("ping-10000", 10_000, 64, 1),
+    ping("size-1k", 64, 1 << 10, 1),
+    ping("size-16k", 64, 16 << 10, 1).quick(),
+    ping("size-256k", 8, 256 << 10, 1).quick(),
+    ping("pipe-16", 64, 64, 16).quick(),
+    ping("pipe-64", 64, 64, 64),
+    Scenario::new("open-30k", Kind::OpenEcho { connections: 64, size: 64, rate: 30_000 }).quick(),
+    Scenario::new("bulk", Kind::Bulk { connections: 4 }).quick(),
+    open_chat("chat-100-slow", 100, 200).quick(),
+    chat("chat-100-sat", 100, 16, 4).quick(),
+    chat("chat-100-dense", 100, 100, 1).quick(),
+    open_chat("chat-1000-slow", 1_000, 50),
+    chat("chat-1000-sat", 1_000, 16, 4).quick(),
+    chat("chat-1000-dense", 1_000, 100, 1),
+    udp("udp-1x1", 1, 1).quick(),
+    udp("udp-16x8", 16, 8).quick(),
+    Scenario::new("churn", Kind::Churn { slots: 16 }).quick(),
+    Scenario::new("idle-18000", Kind::Echo { connections: 18_000, active: 8, size: 64, depth: 1 })
+        .quick(),
+];

@@ -1,0 +1,76 @@
+//! The command line of every server, and the line by which it tells that it listens.
+
+use std::io::Write;
+use std::net::{SocketAddr, ToSocketAddrs};
+
+/// The four services that every peer speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// TCP: every byte comes back.
+    Echo,
+    /// TCP: every line (ended by a newline) goes to all other members.
+    Chat,
+    /// UDP: every datagram comes back.
+    Udp,
+    /// TCP: discards; at the end of the input answers with the count, eight bytes, little-endian, and closes.
+    Sink,
+}
+
+/// `--mode echo|chat|udp|sink --addr IP:PORT`; port 0 lets the system choose.
+#[derive(Clone, Copy, Debug)]
+pub struct Args {
+    /// What to serve.
+    pub mode: Mode,
+    /// Where to listen.
+    pub addr: SocketAddr,
+}
+
+impl Args {
+    /// Reads the command line; ends the process with a usage line where it is wrong.
+    pub fn from_command_line() -> Self {
+        let mut mode = None;
+        let mut addr = None;
+        let mut words = std::env::args().skip(1);
+        while let (Some(name), Some(value)) = (words.next(), words.next()) {
+            match name.as_str() {
+                "--mode" => mode = Mode::parse(&value),
+                "--addr" => addr = value.to_socket_addrs().ok().and_then(|mut found| found.next()),
+                _ => break,
+            }
+        }
+        let (Some(mode), Some(addr)) = (mode, addr) else {
+            eprintln!("usage: --mode echo|chat|udp|sink --addr IP:PORT");
+            std::process::exit(2);
+        };
+        Self { mode, addr }
+    }
+}
+
+impl Mode {
+    /// The mode of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "echo" => Self::Echo,
+            "chat" => Self::Chat,
+            "udp" => Self::Udp,
+            "sink" => Self::Sink,
+            _ => return None,
+        })
+    }
+
+    /// The name that the command line takes.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Echo => "echo",
+            Self::Chat => "chat",
+            Self::Udp => "udp",
+            Self::Sink => "sink",
+        }
+    }
+}
+
+/// Prints `ready ADDRESS`, the line that the runner waits for.
+pub fn ready(addr: SocketAddr) {
+    println!("ready {addr}");
+    let _ = std::io::stdout().flush();
+}
