@@ -601,3 +601,16 @@ fn large_writes_that_leave_at_once_are_no_silence() {
     p.until_closed();
     assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
 }
+
+#[test]
+fn a_cap_below_the_high_mark_still_owes_a_drain_to_whom_it_refused() {
+    let options = small_options().output_cap(30_000).overflow(Overflow::Drop);
+    let mut p = pair(options, small_client, |probe| probe);
+    while p.send(vec![1; 8_000]).is_accepted() {}
+    assert_eq!(p.send(vec![1; 8_000]), SendStatus::Full);
+    let log = p.log.clone();
+    let queued = p.queued();
+    assert!(queued > 0);
+    p.peer_reads(queued);
+    until(&mut p.reactor, "the drain", |_| log.told().contains(&Told::Drain));
+}
