@@ -380,11 +380,17 @@ impl<S> Net<S> {
     }
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
-    /// is queued leaves as it is; what was received and not decoded, and all that comes, passes the
-    /// new layer. `false` if the connection is not open.
+    /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
+    /// comes, passes the new layer. What is sent waits until it is ready.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.
+    ///
+    /// `false` if the connection is not open; or if the layers it has hold, or have looked at, bytes
+    /// behind those the handler was given. These came in clear: somebody on the line may have slipped
+    /// them in to have them read as if they had come through the new layer (CVE-2011-0411). The
+    /// connection is closed for it, with a [`LayerError`](crate::layer::LayerError) of the kind
+    /// `Malformed` as the reason.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
         self.core.start_layer(token, Box::new(layer))
     }

@@ -119,6 +119,9 @@ pub(crate) struct Extra {
     pub(crate) reason: Option<CloseReason>,
     /// While it connects: where it may still go.
     pub(crate) route: Option<Box<crate::core::Route>>,
+    /// Where an accepted connection comes from, until it is open: a socket whose both directions
+    /// have ended, or that was reset, does not know any more.
+    pub(crate) peer: Option<crate::address::Address>,
 }
 
 /// A wire format at work.

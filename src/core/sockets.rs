@@ -103,21 +103,28 @@ impl Core {
         if stream.phase != Phase::Open || stream.write != WriteSide::Open {
             return false;
         }
+        // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
+        // running layer may hold some, or have looked at it.
+        let in_clear = stream.wire().is_some_and(|wire| {
+            wire.layer.holds_input() || !wire.undecoded.is_empty() || stream.unread() > 0
+        });
+        if in_clear {
+            let what =
+                "expected nothing behind the switch to this layer, got bytes in the old format";
+            self.close_for_layer(token, LayerError::malformed(layer.name(), what));
+            drop_guarded(layer);
+            return false;
+        }
         let after = stream.options().handshake_timeout;
         let deadline = self.tick_after(after);
         let Some(stream) = self.stream_mut(token) else { return false };
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, undecoded, .. }) => {
-                let mut wire = Wire::new(Box::new(Then::beneath(layer, running)));
-                wire.undecoded = undecoded;
-                wire
-            }
+            Some(Wire { layer: running, .. }) => Wire::new(Box::new(Then::beneath(layer, running))),
             None => Wire::new(layer),
         };
-        // What was not taken in the old format has to pass the new one. (Never the other way round:
-        // what came in clear is not read as if it had come through the layer, CVE-2011-0411.)
+        // What a handler without a layer did not take has to pass the new one.
         if let Some(tail) = &unread {
             wire.undecoded.push(tail.unread());
         }
