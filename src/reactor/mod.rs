@@ -20,10 +20,12 @@ mod input;
 mod layered;
 mod open;
 mod reap;
+mod scratch;
 mod stream;
 mod timers;
 
 use dispatch::Dispatch;
+use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
 ///
@@ -74,19 +76,6 @@ pub struct Reactor<S: 'static = ()> {
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
     report: Report,
-}
-
-/// Buffers that every connection uses in its turn and none keeps.
-#[derive(Debug)]
-struct Scratch {
-    /// What a read brings.
-    read: Vec<u8>,
-    /// What a layer decodes.
-    unit: Vec<u8>,
-    /// What a layer answers.
-    reply: Vec<u8>,
-    /// A datagram, with room for one byte more than is allowed: that byte tells a cut one apart.
-    datagram: Vec<u8>,
 }
 
 /// Whether the loop is to go on.
@@ -144,12 +133,7 @@ impl<S: 'static> Reactor<S> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
         let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
-        let scratch = Scratch {
-            read: vec![0; core.config.read_buffer],
-            unit: Vec::new(),
-            reply: Vec::new(),
-            datagram: vec![0; core.config.datagram_size + 1],
-        };
+        let scratch = Scratch::new(&core.config);
         let mut net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
         let state = make_state(&mut net);
         Ok(Reactor {
@@ -216,10 +200,11 @@ impl<S: 'static> Reactor<S> {
     /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
     /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_work() { Some(self.dispatch.net.core.now) } else { self.next_timer() }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
         let core = &self.dispatch.net.core;
-        if self.has_work() {
-            return Some(core.now);
-        }
         let timers = core.timers.next_wake();
         let stop = match core.stopping {
             Stopping::Draining(tick) => Some(tick),
@@ -240,7 +225,7 @@ impl<S: 'static> Reactor<S> {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let Some(deadline) = self.next_deadline() else { return limit };
+        let Some(deadline) = self.next_timer() else { return limit };
         let until = deadline.saturating_duration_since(self.dispatch.net.core.sys.now());
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
