@@ -12,10 +12,12 @@ use crate::token::Token;
 
 mod input;
 mod output;
+mod transfer;
 
 pub use input::Input;
 pub(crate) use input::Tail;
 pub(crate) use output::{KEPT_CAPACITY, Output};
+pub(crate) use transfer::Received;
 
 /// Where a connection stands in its life. It only ever moves downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -237,6 +239,13 @@ impl Stream {
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting_bytes)
+    }
+
+    /// After something was queued: whether the queue is above its high mark now.
+    pub(crate) fn passes_high_mark(&mut self) -> bool {
+        let above = self.queued() > self.options().high_mark;
+        self.over_high |= above;
+        above
     }
 
     pub(crate) fn unread(&self) -> usize {

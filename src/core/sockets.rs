@@ -12,16 +12,16 @@ use crate::token::Token;
 
 impl Core {
     pub(crate) fn register_stream(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Stream(s)) => s.socket.register(sys.registry(), token.to_usize()),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn register_datagram(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => d.socket.register(sys.registry(), token.to_usize()),
             _ => Ok(()),
         }
@@ -29,8 +29,8 @@ impl Core {
 
     /// A UDP socket reported an error; it has to stay in the poll.
     pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
             _ => Ok(()),
         }
@@ -48,7 +48,7 @@ impl Core {
                 }
                 s.socket.deregister(registry, own);
                 if let Some(output) = s.output.take() {
-                    self.recycle_output(output);
+                    self.spares.keep_output(output);
                 }
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);

@@ -1,6 +1,6 @@
 //! Calls into handlers, guarded; and which step works on what.
 
-use super::Scratch;
+use super::scratch::Scratch;
 use crate::context::Context;
 use crate::core::Entity;
 use crate::error::{CloseReason, HandlerResult};
@@ -133,7 +133,10 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
         let Some(token) = Token::from_usize(ready.token) else { return };
         match self.net.core.entity_mut(token) {
-            Some(Entity::Stream(_)) => self.stream_event(token, ready, scratch),
+            Some(Entity::Stream(stream)) => {
+                stream.note(ready);
+                self.serve_stream(token, scratch);
+            }
             Some(Entity::Listener(_)) => self.accept(token),
             Some(Entity::Datagram(_)) => self.datagram_event(token, ready, scratch),
             Some(Entity::Source(source)) => {

@@ -3,10 +3,10 @@
 //! Pulling is what carries back-pressure into a layer: between any two units the connection may be
 //! held back, and the bytes that are not decoded yet stay with it.
 
-use super::Scratch;
 use super::dispatch::Dispatch;
-use super::input::{Budget, Read};
-use crate::connection::{Input, Phase, ReadSide, Tail};
+use super::input::Budget;
+use super::scratch::Scratch;
+use crate::connection::{Input, Phase, ReadSide, Received, Tail};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
 use crate::layer::{Delivery, Item, Kind, LayerError, Step};
@@ -56,7 +56,7 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn read_and_decode(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
-        let Read::Bytes(n) = self.read(token, scratch) else { return };
+        let Some(Received { len: n, .. }) = self.read(token, scratch) else { return };
         let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         if wire.undecoded.is_empty() {
             // Straight out of the reactor's buffer; only what is left over is copied.

@@ -13,6 +13,9 @@ impl<S: 'static> Dispatch<S> {
     /// which begins at once.
     pub(super) fn reap(&mut self) {
         self.install_births();
+        if self.net.core.dead.is_empty() {
+            return;
+        }
         let mut dead = std::mem::take(&mut self.net.core.dead);
         for (token, reason) in dead.drain(..) {
             self.bury(token, reason);
