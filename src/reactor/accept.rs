@@ -25,6 +25,7 @@ impl<S: 'static> Dispatch<S> {
             self.install_births();
         }
         let mut budget = self.net.core.config.accepts_per_turn;
+        let mut denied = 0;
         let mut seen_empty = 0;
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
@@ -52,6 +53,13 @@ impl<S: 'static> Dispatch<S> {
                     Failure::OneConnection => {
                         budget -= 1;
                         listener.stats.transient_errors += 1;
+                        denied += usize::from(e.kind() == io::ErrorKind::PermissionDenied);
+                        // A firewall refuses one peer; a security module refuses to accept at all,
+                        // takes nobody out of the backlog, and would be asked for ever.
+                        if denied == self.net.core.config.accepts_per_turn {
+                            log::warn!("{token}: accepting is not allowed: {e}; trying again soon");
+                            return self.back_off(token);
+                        }
                         log::debug!("{token}: a connection was gone before it was accepted: {e}");
                     }
                     Failure::Exhausted => {
