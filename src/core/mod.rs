@@ -344,10 +344,14 @@ impl Core {
 
     /// Keeps what a handler left unread.
     pub(crate) fn stash_input(&mut self, token: Token, rest: &[u8]) {
-        let spare = self.spare_tails.pop();
+        let Some(stream) = self.stream_mut(token) else { return };
+        if let Some(tail) = &mut stream.input {
+            return tail.push(rest);
+        }
+        let mut tail = self.spare_tails.pop().unwrap_or_default();
+        tail.push(rest);
         if let Some(stream) = self.stream_mut(token) {
-            let tail = stream.input.get_or_insert_with(|| spare.unwrap_or_default());
-            tail.push(rest);
+            stream.input = Some(tail);
         }
     }
 
