@@ -113,6 +113,8 @@ pub(crate) struct Extra {
     pub(crate) link: Option<Token>,
     /// The groups it belongs to.
     pub(crate) memberships: Vec<crate::group::Membership>,
+    /// Where an accepted one comes from, until it is open. The system forgets it with the peer.
+    pub(crate) peer: Option<crate::address::Address>,
     /// What was signalled before it was open.
     pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.

@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
-use crate::connection::{Phase, Wire, WriteSide};
+use crate::address::Address;
+use crate::connection::{Phase, ReadSide, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
@@ -34,6 +35,13 @@ impl Core {
             Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
             _ => Ok(()),
         }
+    }
+
+    /// Where an accepted connection comes from.
+    pub(crate) fn whence(&self, token: Token) -> Option<Address> {
+        let stream = self.stream(token)?;
+        let noted = stream.extra.as_ref().and_then(|extra| extra.peer.clone());
+        noted.or_else(|| stream.socket.peer_addr().ok())
     }
 
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.

@@ -4,13 +4,12 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Phase, Stream, Wire};
 use crate::core::{Due, Entity};
 use crate::guard::{drop_guarded, guarded};
 use crate::listener::Peer;
-use crate::net::Role;
 use crate::sys::{self, Failure};
 use crate::token::Token;
 
@@ -101,21 +100,21 @@ impl<S: 'static> Dispatch<S> {
         };
         let Ok(wire) = self.ask_hooks(token, listener, &address) else {
             // Nobody has been told of it; it goes as it came.
-            self.net.core.remove(token);
-            return;
+            return self.net.core.release(token);
         };
-        if let Err(e) = self.net.core.register_stream(token) {
-            log::error!("{listener}: {address} cannot be registered: {e}");
-            self.net.core.remove(token);
-            return;
-        }
-        if let Some(listener) = self.net.core.listener_mut(listener) {
-            listener.stats.open += 1;
-        }
         if let Some(wire) = wire
             && let Some(stream) = self.net.core.stream_mut(token)
         {
-            stream.extra_mut().wire = Some(wire);
+            let extra = stream.extra_mut();
+            extra.wire = Some(wire);
+            extra.peer = Some(address.clone());
+        }
+        if let Err(e) = self.net.core.register_stream(token) {
+            log::error!("{listener}: {address} cannot be registered: {e}");
+            return self.net.core.release(token);
+        }
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.stats.open += 1;
         }
         self.stands(token, Some(address));
         self.net.core.flush(token);
@@ -129,9 +128,7 @@ impl<S: 'static> Dispatch<S> {
         address: &Address,
     ) -> Result<Option<Wire>, ()> {
         let Dispatch { net, state, roles } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
-            return Err(());
-        };
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return Err(()) };
         let hooks = acceptor.hooks();
         if hooks.filter.is_none() && hooks.layers.is_none() {
             return Ok(None);
@@ -162,16 +159,16 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn tell_failed(&mut self, token: Token, reason: crate::error::CloseReason) {
         let Some(stream) = self.net.core.stream(token) else { return };
         let Some(listener) = stream.settings.listener else { return };
-        let address = stream.socket.peer_addr();
+        let address = self.net.core.whence(token);
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.failed_handshakes += 1;
         }
         let Dispatch { net, state, roles } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             return drop_guarded(reason);
         };
         match (&mut acceptor.hooks().failed, address) {
-            (Some(hook), Ok(address)) => {
+            (Some(hook), Some(address)) => {
                 let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
                 let peer = Peer { token, listener, address, layer };
                 if let Err(text) = guarded(|| hook(&peer, &reason, state)) {

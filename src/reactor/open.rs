@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Phase, WriteSide};
 use crate::error::CloseReason;
@@ -68,7 +68,7 @@ impl<S: 'static> Dispatch<S> {
         let listener = stream.settings.listener;
         self.net.core.watch(token);
         if let Some(listener) = listener {
-            let address = from.or_else(|| self.net.peer_addr(token));
+            let address = from.or_else(|| self.net.core.whence(token));
             let Some(address) = address else {
                 // The peer is gone before it was looked at.
                 let gone = io::ErrorKind::NotConnected.into();
@@ -91,7 +91,7 @@ impl<S: 'static> Dispatch<S> {
     /// Lets the listener's factory make the handler. A factory that panics costs this connection.
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
         let Dispatch { net, roles, .. } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             // The listener closed while the handshake was under way.
             net.core.fail(token, CloseReason::Cancelled);
             return false;
