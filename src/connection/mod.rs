@@ -238,6 +238,12 @@ impl Stream {
             && matches!(self.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
     }
 
+    /// Whether the end of the write side may be written: not before what waits for a layer to be
+    /// ready, unless the connection is being closed and waits for nothing more.
+    pub(crate) fn may_end_write(&self) -> bool {
+        self.is_closing() || self.phase == Phase::Open && self.wire().is_none_or(|wire| wire.ready)
+    }
+
     /// Whether the handler is, or is about to be, alive to be told things.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Failing)

@@ -270,7 +270,7 @@ impl Core {
             }
         }
         let Some(stream) = self.stream_mut(token) else { return };
-        if stream.output.is_none() && stream.write == WriteSide::Ending {
+        if stream.output.is_none() && stream.write == WriteSide::Ending && stream.may_end_write() {
             self.end_write(token);
         }
     }
