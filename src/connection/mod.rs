@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
+use crate::guard::guarded;
 use crate::handler::Signal;
-use crate::layer::{Kind, Layer};
+use crate::layer::{Kind, Layer, LayerError};
 use crate::options::StreamOptions;
 use crate::sys;
 use crate::timer::{Chain, Key};
@@ -168,6 +169,18 @@ impl Wire {
             end_told: false,
             ended: false,
         }
+    }
+
+    /// Asks the layer whether its handshake is done, and notes it.
+    pub(crate) fn look_whether_ready(&mut self) -> Result<bool, LayerError> {
+        if !self.ready {
+            self.ready = guarded(|| self.layer.is_ready())
+                .map_err(|text| LayerError::panicked(self.layer.name(), text))?;
+        }
+        if self.ready {
+            self.deadline = None;
+        }
+        Ok(self.ready)
     }
 }
 

@@ -61,11 +61,12 @@ impl Core {
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
-                if let Some(extra) = &mut s.extra {
-                    drop_each(std::mem::take(&mut extra.signals));
-                }
                 // Its layer may be the user's, its reason hold an error of the user's.
-                drop_guarded(s.extra.take());
+                if let Some(mut extra) = s.extra.take() {
+                    drop_each(std::mem::take(&mut extra.signals));
+                    drop_guarded(extra.reason.take());
+                    drop_guarded(extra.wire.take());
+                }
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -139,10 +140,12 @@ impl Core {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }
-        if let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) {
-            wire.ready = wire.layer.is_ready();
-            if wire.ready {
-                wire.deadline = None;
+        match self.stream_mut(token).and_then(|s| s.wire_mut()).map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.encode_waiting(token),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => {
+                self.fail(token, CloseReason::Layer(e));
+                return false;
             }
         }
         self.queued_more(token);

@@ -4,7 +4,7 @@ use std::io;
 
 use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
-use crate::connection::{Phase, WriteSide};
+use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::guarded;
 use crate::listener::Peer;
@@ -51,10 +51,14 @@ impl<S: 'static> Dispatch<S> {
             return self.net.core.fail(token, CloseReason::Layer(reason));
         }
         self.net.core.flush(token);
-        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
-        if wire.layer.is_ready() {
-            wire.ready = true;
-            self.opened(token, from);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        if stream.phase != Phase::Handshaking {
+            return; // it failed to be flushed
+        }
+        match stream.wire_mut().map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.opened(token, from),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => self.net.core.fail(token, CloseReason::Layer(e)),
         }
     }
 
