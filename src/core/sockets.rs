@@ -108,8 +108,12 @@ impl Core {
 
     /// Puts a layer beneath those a connection has.
     pub(crate) fn start_layer(&mut self, token: Token, layer: Box<dyn Layer>) -> bool {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
         let Some(stream) = self.stream_mut(token) else { return false };
-        if stream.phase != Phase::Open || stream.write != WriteSide::Open {
+        let ended = stream.write != WriteSide::Open || stream.read != ReadSide::Open;
+        if stream.phase != Phase::Open || ended {
             return false;
         }
         let after = stream.options().handshake_timeout;
@@ -118,11 +122,12 @@ impl Core {
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, undecoded, .. }) => {
-                let mut wire = Wire::new(Box::new(Then::beneath(layer, running)));
-                wire.undecoded = undecoded;
-                wire
-            }
+            Some(Wire { layer: running, undecoded, waiting, waiting_bytes, .. }) => Wire {
+                undecoded,
+                waiting,
+                waiting_bytes,
+                ..Wire::new(Box::new(Then::beneath(layer, running)))
+            },
             None => Wire::new(layer),
         };
         // What was not taken in the old format has to pass the new one. (Never the other way round:

@@ -146,6 +146,7 @@ impl<S: 'static> Dispatch<S> {
         budget: &mut Budget,
     ) -> (usize, bool) {
         let mut taken = 0;
+        let layered = self.is_layered(token);
         loop {
             budget.calls = budget.calls.saturating_sub(1);
             let mut input = Input::new(&bytes[taken..]);
@@ -156,6 +157,9 @@ impl<S: 'static> Dispatch<S> {
             let over = taken == bytes.len() || !progress || budget.calls == 0;
             if over || !self.is_open(token) || !self.net.core.may_read(token) {
                 return (taken, progress);
+            }
+            if self.is_layered(token) != layered {
+                return (taken, progress); // what is left belongs to the layer just put on
             }
         }
     }
@@ -226,6 +230,10 @@ impl<S: 'static> Dispatch<S> {
             self.read(token, scratch);
         }
         self.net.core.make_ready(token);
+    }
+
+    fn is_layered(&self, token: Token) -> bool {
+        self.net.core.stream(token).is_some_and(|stream| stream.wire().is_some())
     }
 
     fn is_open(&self, token: Token) -> bool {
