@@ -344,7 +344,8 @@ impl<S> Net<S> {
         }
     }
 
-    /// Where the peer of a connection (or of a connected UDP socket) is.
+    /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
+    /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket.peer_addr().ok(),
@@ -381,7 +382,7 @@ impl<S> Net<S> {
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
     /// is queued leaves as it is; what was received and not decoded, and all that comes, passes the
-    /// new layer. `false` if the connection is not open.
+    /// new layer. `false` if the connection is not open, or either side has ended.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.
