@@ -330,7 +330,7 @@ impl Core {
     pub(crate) fn flush_groups(&mut self) {
         while let Some(group) = self.groups.pending.last().copied() {
             self.flush_group(group);
-            self.groups.pending.retain(|&g| g != group);
+            self.groups.pending.pop();
         }
     }
 
@@ -401,7 +401,8 @@ impl Core {
         self.flush(member);
     }
 
-    /// Queues a part of the log for a member, by reference.
+    /// Queues a part of the log for a member: by reference, if it is the greater part. A small one
+    /// is copied: it would keep all of the log for as long as it waits.
     fn hand_over(&mut self, member: Token, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let Some(stream) = self.stream_mut(member) else { return };
         if !stream.accepts_output() {
@@ -411,7 +412,13 @@ impl Core {
             self.overflow(member);
             return;
         }
-        self.output_of(member, |output| output.push_log(log, start, end));
+        self.output_of(member, |output| {
+            if end - start >= log.len() / 2 {
+                output.push_log(log, start, end);
+            } else {
+                output.push(&log[start..end]);
+            }
+        });
         self.queued_more(member);
     }
 }

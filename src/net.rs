@@ -343,7 +343,8 @@ impl<S> Net<S> {
         }
     }
 
-    /// Where the peer of a connection (or of a connected UDP socket) is.
+    /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
+    /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket.peer_addr().ok(),
@@ -380,7 +381,8 @@ impl<S> Net<S> {
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
     /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
-    /// comes, passes the new layer. What is sent waits until it is ready.
+    /// comes, passes the new layer. What is sent waits until it is ready. `false` if the connection
+    /// is not open, or either side has ended.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.

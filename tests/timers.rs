@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::{Context, HandlerResult, Reactor, Timer, Token};
+use tidegate::{Config, Context, HandlerResult, Reactor, Timer, Token};
 
 mod support;
 use support::{Log, Probe, Told, client, listening, settle, until};
@@ -325,4 +325,14 @@ fn a_loop_that_waits_for_a_timer_sleeps_until_then() {
         let _ = reactor.turn(None).unwrap();
     }
     assert!(turns <= 8, "{turns} turns: a wheel's cascades, and nothing else, may wake it");
+}
+
+#[test]
+fn polling_without_sleep_does_not_make_timers_late() {
+    let spin = Duration::from_millis(200);
+    let mut reactor = Reactor::with_config((), Config { spin, ..Config::default() }).unwrap();
+    let start = Instant::now();
+    let _ = reactor.turn(Some(spin)).unwrap();
+    let took = start.elapsed();
+    assert!(took >= spin && took < spin * 19 / 10, "{took:?}");
 }

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
+use crate::guard::guarded;
 use crate::handler::Signal;
-use crate::layer::{Kind, Layer};
+use crate::layer::{Kind, Layer, LayerError};
 use crate::options::StreamOptions;
 use crate::sys;
 use crate::timer::{Chain, Key};
@@ -182,6 +183,18 @@ impl Wire {
             ended: false,
         }
     }
+
+    /// Asks the layer whether its handshake is done, and notes it.
+    pub(crate) fn look_whether_ready(&mut self) -> Result<bool, LayerError> {
+        if !self.ready {
+            self.ready = guarded(|| self.layer.is_ready())
+                .map_err(|text| LayerError::panicked(self.layer.name(), text))?;
+        }
+        if self.ready {
+            self.deadline = None;
+        }
+        Ok(self.ready)
+    }
 }
 
 impl Stream {
@@ -256,6 +269,12 @@ impl Stream {
     pub(crate) fn accepts_output(&self) -> bool {
         self.write == WriteSide::Open
             && matches!(self.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
+    }
+
+    /// Whether the end of the write side may be written: not before what waits for a layer to be
+    /// ready, unless the connection is being closed and waits for nothing more.
+    pub(crate) fn may_end_write(&self) -> bool {
+        self.is_closing() || self.phase == Phase::Open && self.wire().is_none_or(|wire| wire.ready)
     }
 
     /// Whether the handler is, or is about to be, alive to be told things.

@@ -67,8 +67,7 @@ impl Core {
         if stream.phase == Phase::Open {
             self.start_write_end(token);
         } else if stream.accepts_output() {
-            // Not open yet: the end waits for what was queued before it.
-            stream.write = WriteSide::Ending;
+            stream.write = WriteSide::Ending; // goes on when it is open
         }
     }
 
@@ -79,6 +78,9 @@ impl Core {
             return self.after_write_end(token);
         }
         stream.write = WriteSide::Ending;
+        if !stream.may_end_write() {
+            return; // goes on when the layer is ready
+        }
         if let Some(wire) = stream.wire_mut()
             && !std::mem::replace(&mut wire.ended, true)
         {

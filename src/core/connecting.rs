@@ -79,7 +79,8 @@ impl Core {
         if let Some(s) = table.stream_mut(token) {
             s.socket.deregister(sys.registry(), true);
             s.socket = socket;
-            s.writable = false;
+            // Whatever was seen was seen of the one before.
+            (s.readable, s.writable, s.read_closed, s.error) = (false, false, false, false);
         }
         self.register_stream(token)
     }

@@ -281,9 +281,13 @@ impl Core {
 
     /// Keeps what a handler left unread.
     pub(crate) fn stash_input(&mut self, token: Token, rest: &[u8]) {
-        if let Some(stream) = self.table.stream_mut(token) {
-            stream.input.get_or_insert_with(|| self.spares.tail()).push(rest);
+        let Some(stream) = self.table.stream_mut(token) else { return };
+        if let Some(tail) = &mut stream.input {
+            return tail.push(rest);
         }
+        let mut tail = self.spares.tail();
+        tail.push(rest);
+        stream.input = Some(tail);
     }
 
     /// Puts what has just come behind what waits. `false` if nothing waits: nothing is done then.

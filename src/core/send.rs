@@ -144,11 +144,19 @@ impl Core {
         })
     }
 
-    /// Appends bytes that are in wire form already: what a layer answers.
+    /// Appends bytes that are in wire form already: what a layer answers. They count like any other
+    /// output: a peer that asks and does not read (pings, say) is not read from either; and no
+    /// policy can drop them, so that the cap ends the connection.
     pub(crate) fn push_raw(&mut self, token: Token, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.output_of(token, |output| output.push(bytes));
-            self.mark_dirty(token);
+        if bytes.is_empty() {
+            return;
+        }
+        self.output_of(token, |output| output.push(bytes));
+        self.queued_more(token);
+        let Some(stream) = self.stream(token) else { return };
+        let cap = stream.options().output_cap;
+        if stream.queued() > cap {
+            self.fail(token, CloseReason::LimitExceeded(Limit::QueuedOutput, cap));
         }
     }
 
@@ -210,7 +218,7 @@ impl Core {
         }
         let waits = stream.output.is_some();
         let watch = waits && !std::mem::replace(&mut stream.stall_watched, true);
-        let ends = !waits && stream.write == WriteSide::Ending;
+        let ends = !waits && stream.write == WriteSide::Ending && stream.may_end_write();
         if stream.over_high && stream.queued() <= stream.options().low_mark {
             stream.over_high = false;
             stream.drained = true;

@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
-use crate::connection::{Phase, Wire, WriteSide};
+use crate::address::Address;
+use crate::connection::{Phase, ReadSide, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
@@ -36,6 +37,13 @@ impl Core {
         }
     }
 
+    /// Where an accepted connection comes from.
+    pub(crate) fn whence(&self, token: Token) -> Option<Address> {
+        let stream = self.stream(token)?;
+        let noted = stream.extra.as_ref().and_then(|extra| extra.peer.clone());
+        noted.or_else(|| stream.socket.peer_addr().ok())
+    }
+
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
     pub(crate) fn release(&mut self, token: Token) {
         let Some(entity) = self.remove(token) else { return };
@@ -53,11 +61,12 @@ impl Core {
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
-                if let Some(extra) = &mut s.extra {
-                    drop_each(std::mem::take(&mut extra.signals));
-                }
                 // Its layer may be the user's, its reason hold an error of the user's.
-                drop_guarded(s.extra.take());
+                if let Some(mut extra) = s.extra.take() {
+                    drop_each(std::mem::take(&mut extra.signals));
+                    drop_guarded(extra.reason.take());
+                    drop_guarded(extra.wire.take());
+                }
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -99,8 +108,12 @@ impl Core {
 
     /// Puts a layer beneath those a connection has.
     pub(crate) fn start_layer(&mut self, token: Token, layer: Box<dyn Layer>) -> bool {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
         let Some(stream) = self.stream_mut(token) else { return false };
-        if stream.phase != Phase::Open || stream.write != WriteSide::Open {
+        let ended = stream.write != WriteSide::Open || stream.read != ReadSide::Open;
+        if stream.phase != Phase::Open || ended {
             return false;
         }
         // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
@@ -121,7 +134,11 @@ impl Core {
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, .. }) => Wire::new(Box::new(Then::beneath(layer, running))),
+            Some(Wire { layer: running, waiting, waiting_bytes, .. }) => Wire {
+                waiting,
+                waiting_bytes,
+                ..Wire::new(Box::new(Then::beneath(layer, running)))
+            },
             None => Wire::new(layer),
         };
         // What a handler without a layer did not take has to pass the new one.
@@ -138,10 +155,12 @@ impl Core {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }
-        if let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) {
-            wire.ready = wire.layer.is_ready();
-            if wire.ready {
-                wire.deadline = None;
+        match self.stream_mut(token).and_then(|s| s.wire_mut()).map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.encode_waiting(token),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => {
+                self.fail(token, CloseReason::Layer(e));
+                return false;
             }
         }
         self.queued_more(token);

@@ -2,11 +2,12 @@
 
 use super::scratch::Scratch;
 use crate::context::Context;
-use crate::core::Entity;
+use crate::core::{Core, Entity};
 use crate::error::{CloseReason, HandlerResult};
 use crate::guard::{drop_guarded, guarded};
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::Kind;
+use crate::listener::Acceptor;
 use crate::net::{Net, Role};
 use crate::remote::Message;
 use crate::source::Readiness;
@@ -20,6 +21,19 @@ pub(super) struct Dispatch<S> {
     /// By the index of the token. The core has checked the generation before anybody looks here,
     /// and a slot is emptied before the core frees its token.
     pub(super) roles: Vec<Option<Role<S>>>,
+}
+
+/// The handlers' side of a listener; `None` if it is gone, whoever has its place now.
+pub(super) fn acceptor<'a, S>(
+    core: &Core,
+    roles: &'a mut [Option<Role<S>>],
+    listener: Token,
+) -> Option<&'a mut dyn Acceptor<S>> {
+    core.entity(listener)?;
+    match roles.get_mut(listener.index()) {
+        Some(Some(Role::Listener(acceptor))) => Some(&mut **acceptor),
+        _ => None,
+    }
 }
 
 impl<S: 'static> Dispatch<S> {

@@ -253,21 +253,24 @@ impl<S: 'static> Reactor<S> {
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    fn poll(&mut self, mut timeout: Option<Duration>) -> Result<bool, Error> {
         self.events.clear();
         let core = &mut self.dispatch.net.core;
         let failed = |e| Error::new("cannot wait for readiness", e);
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
             let spin = timeout.map_or(core.config.spin, |t| t.min(core.config.spin));
             let start = core.sys.now();
-            while core.sys.now().saturating_duration_since(start) < spin {
+            let mut spent = Duration::ZERO;
+            while spent < spin {
                 let woken =
                     core.sys.poll(&mut self.events, Some(Duration::ZERO)).map_err(failed)?;
                 if woken || !self.events.is_empty() {
                     return Ok(woken);
                 }
                 std::hint::spin_loop();
+                spent = core.sys.now().saturating_duration_since(start);
             }
+            timeout = timeout.map(|timeout| timeout.saturating_sub(spent));
         }
         core.sys.poll(&mut self.events, timeout).map_err(failed)
     }
