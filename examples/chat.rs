@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tidegate::layer::Lines;
 use tidegate::{
-    CloseReason, Closed, Context, Group, Handler, HandlerResult, Input, Listen, Net, Overflow,
-    Reactor, SocketOptions, StreamOptions,
+    Address, CloseReason, Closed, Context, Group, Handler, HandlerResult, Input, Listen, Net,
+    Overflow, Peer, Reactor, SocketOptions, StreamOptions,
 };
 
 const HELP: &str = "chat - a room for many people, one line of text a message
@@ -65,13 +65,15 @@ impl Room {
 struct Member {
     /// The group of all members: what is published to it reaches them all.
     room: Group,
+    address: Address,
+    /// Empty before they are in the room, and once they have left it.
     name: String,
 }
 
 impl Handler<Room> for Member {
     fn on_open(&mut self, cx: &mut Context<'_, Room>) -> HandlerResult {
         self.name = cx.state.guest_name();
-        log::info!("{} is {}", cx.peer_addr().map_or("?".to_owned(), |a| a.to_string()), self.name);
+        log::info!("{} is {}", self.address, self.name);
         cx.send(format!("* Welcome. You are {}. /help lists the commands.", self.name));
         self.who(cx);
         cx.net.publish(self.room, format!("* {} has joined", self.name));
@@ -83,7 +85,10 @@ impl Handler<Room> for Member {
         let line = printable(input.take_all());
         match line.trim() {
             "" => {}
-            "/quit" => cx.close(), // what was sent before still arrives
+            "/quit" => {
+                self.leave(cx, "has left");
+                cx.close(); // what was sent before still arrives
+            }
             "/who" => self.who(cx),
             "/help" => {
                 cx.send(COMMANDS);
@@ -104,20 +109,29 @@ impl Handler<Room> for Member {
         Ok(())
     }
 
-    /// Called once for everybody, however they left: `/quit`, Ctrl-D, a broken cable.
+    /// Called once for everybody, however they left: `/quit`, Ctrl-D, a broken cable. After a
+    /// `close` that may be seconds later: the peer is given time to take what was sent and to
+    /// close its own side. That is why `/quit` does not leave it to this.
     fn on_close(&mut self, cx: &mut Context<'_, Room>, closed: &Closed) {
-        log::info!("{} left: {closed}", self.name);
-        cx.state.names.remove(&self.name.to_lowercase());
         let how = match closed.reason {
             CloseReason::LimitExceeded(..) => "could not keep up and was disconnected",
             CloseReason::TimedOut(_) => "does not answer any more and was disconnected",
             _ => "has left",
         };
-        cx.net.publish(self.room, format!("* {} {how}", self.name));
+        log::info!("{}: {closed}", self.address);
+        self.leave(cx, how);
     }
 }
 
 impl Member {
+    /// Tells the others, once, and makes the name free.
+    fn leave(&mut self, cx: &mut Context<'_, Room>, how: &str) {
+        let name = std::mem::take(&mut self.name);
+        if cx.state.names.remove(&name.to_lowercase()).is_some() {
+            cx.net.publish_except(self.room, cx.token(), format!("* {name} {how}"));
+        }
+    }
+
     fn who(&self, cx: &mut Context<'_, Room>) {
         let names: Vec<&str> = cx.state.names.values().map(String::as_str).collect();
         cx.send(format!("* Here now: {}", names.join(", ")));
@@ -201,8 +215,12 @@ fn main() -> ExitCode {
             .options(options)
             .max_connections(10_000)
             .layer(|_peer| Lines::new().max_line(MAX_LINE));
-        let listener =
-            reactor.net().listen(listen, move |_peer| Member { room, name: String::new() })?;
+        // Called for each connection, to make its handler.
+        let member = move |peer: &Peer<'_>| {
+            let address = peer.address().clone();
+            Member { room, address, name: String::new() }
+        };
+        let listener = reactor.net().listen(listen, member)?;
         for at in reactor.net().local_addrs(listener) {
             println!("chat: listening on {at}");
         }

@@ -366,13 +366,15 @@ impl Core {
             return;
         }
         let layered = stream.wire().is_some();
+        // Then its cap decides message by message, as it does for direct sends.
+        let may_not_fit = stream.queued() + log.len() > stream.options().output_cap;
         let memberships = self.memberships(member);
         let elsewhere = memberships.iter().any(|m| {
             m.group != group && self.groups.get(m.group).is_some_and(|members| members.pending)
         });
         let Some(membership) = memberships.iter().find(|m| m.group == group) else { return };
         let next = membership.next;
-        if layered || elsewhere {
+        if layered || elsewhere || may_not_fit {
             self.settle(member);
             self.flush(member);
             return;

@@ -15,9 +15,9 @@ use crate::address::Address;
 use crate::connect::{Adopt, Connect};
 use crate::connection::{Phase, Settings, Stream, Wire};
 use crate::context::Context;
-use crate::core::{Attached, Core, Due, Entity, SendStatus, Stopping};
+use crate::core::{Attached, Core, Due, Entity, Route, SendStatus, Stopping};
 use crate::datagram::{Interface, Udp};
-use crate::error::{CloseReason, Error, HandlerResult};
+use crate::error::{Error, HandlerResult};
 use crate::group::Group;
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::{Kind, Layer};
@@ -124,43 +124,17 @@ impl<S: 'static> Net<S> {
         H: Handler<S> + 'static,
     {
         let Connect { to, from, options, layer } = to.into();
-        let mut addresses = to.into_addresses()?;
-        addresses.reverse();
+        let mut left = to.into_addresses()?;
+        left.reverse();
+        let deadline = self.core.tick_after_this_moment(options.connect_timeout);
         let settings = Rc::new(Settings { options, listener: None });
-        let mut failure = None;
-        let (socket, alternatives) = loop {
-            // An address that fails at once makes room for the next, like one that fails later.
-            let Some(address) = addresses.pop() else { break (None, Vec::new()) };
-            match crate::sys::connect(&address, from, &settings.options.socket) {
-                Ok(socket) => break (Some(socket), addresses),
-                Err(e) => failure = Some(std::io::Error::new(e.kind(), format!("{address}: {e}"))),
-            }
-        };
-        let connecting = socket.is_some();
-        // One that failed at once still gets a token and its one `on_close`.
-        let mut stream = Stream::new(
-            socket.unwrap_or(crate::sys::Stream::None),
-            Phase::Connecting,
-            Rc::clone(&settings),
-        );
-        stream.clock = self.core.tick_after_this_moment(settings.options.connect_timeout);
-        if from.is_some() || !alternatives.is_empty() || layer.is_some() {
-            let extra = stream.extra_mut();
-            extra.alternatives = alternatives;
-            extra.from = from;
-            extra.wire = layer.map(Wire::new);
-        }
+        let mut stream = Stream::new(crate::sys::Stream::None, Phase::Connecting, settings);
+        let extra = stream.extra_mut();
+        extra.route = Some(Box::new(Route { left, current: None, from, deadline }));
+        extra.wire = layer.map(Wire::new);
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
         self.births.push((token, Role::Stream(Box::new(handler))));
-        if connecting {
-            self.core.watch(token);
-            if let Err(e) = self.core.register_stream(token) {
-                self.core.fail(token, CloseReason::ConnectFailed(e));
-            }
-        } else {
-            let error = failure.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into());
-            self.core.fail(token, CloseReason::ConnectFailed(error));
-        }
+        self.core.connect_next(token, std::io::ErrorKind::AddrNotAvailable.into());
         Ok(token)
     }
 
@@ -338,7 +312,7 @@ impl<S> Net<S> {
     /// the next. `false` if there is nobody to get it.
     pub fn signal<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
-            Some(Entity::Stream(s)) => s.phase != Phase::Dead,
+            Some(Entity::Stream(s)) => s.is_open() || !s.is_over(),
             Some(Entity::Datagram(d)) => !d.dead,
             _ => false,
         };
@@ -406,11 +380,17 @@ impl<S> Net<S> {
     }
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
-    /// is queued leaves as it is; what was received and not decoded, and all that comes, passes the
-    /// new layer. `false` if the connection is not open.
+    /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
+    /// comes, passes the new layer. What is sent waits until it is ready.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.
+    ///
+    /// `false` if the connection is not open; or if the layers it has hold, or have looked at, bytes
+    /// behind those the handler was given. These came in clear: somebody on the line may have slipped
+    /// them in to have them read as if they had come through the new layer (CVE-2011-0411). The
+    /// connection is closed for it, with a [`LayerError`](crate::layer::LayerError) of the kind
+    /// `Malformed` as the reason.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
         self.core.start_layer(token, Box::new(layer))
     }

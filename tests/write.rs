@@ -241,10 +241,9 @@ fn every_queue_ends_with_its_own_reason_when_its_peer_resets() {
         reset(peer);
         until(&mut reactor, "the close", |_| log.closes() == 1);
         let told = log.told();
-        assert!(
-            matches!(told.last(), Some(Told::Close(reason, unsent)) if reason == RESET && *unsent > 0),
-            "{told:?}"
-        );
+        let Some(Told::Close(reason, unsent)) = told.last() else { panic!("{told:?}") };
+        assert_eq!(reason, RESET);
+        assert!(*unsent > 0);
     }
 }
 
@@ -536,6 +535,37 @@ fn a_peer_that_takes_nothing_for_too_long_is_closed() {
 }
 
 #[test]
+fn a_deadline_counts_from_the_call_and_not_from_the_last_turn() {
+    let after = Duration::from_millis(150);
+    let long = 2 * after;
+    for in_a_callback in [false, true] {
+        let called = Rc::new(RefCell::new(Instant::now()));
+        let noted = Rc::clone(&called);
+        let options = small_options().auto_pause(false).close_timeout(after);
+        let mut p = pair(options, small_client, move |probe| {
+            let noted = Rc::clone(&noted);
+            probe.data(move |cx, _| {
+                std::thread::sleep(long); // a callback that takes its time
+                *noted.borrow_mut() = Instant::now();
+                cx.close();
+                Ok(())
+            })
+        });
+        p.send(vec![1; 100_000]);
+        if in_a_callback {
+            p.peer.write_all(b"close").unwrap();
+        } else {
+            std::thread::sleep(long); // a loop that embeds the reactor and was busy elsewhere
+            *called.borrow_mut() = Instant::now();
+            p.reactor.net().close(p.token);
+        }
+        p.until_closed();
+        assert!(called.borrow().elapsed() >= after, "in a callback: {in_a_callback}");
+        assert_eq!(p.log.reasons(), ["timed out: what was queued could not be flushed in time"]);
+    }
+}
+
+#[test]
 fn a_slow_peer_does_not_count_as_stalled() {
     let stall = Duration::from_millis(800);
     let mut p = stuck(StreamOptions::new().stall_timeout(stall));
@@ -556,4 +586,18 @@ fn a_slow_peer_does_not_count_as_stalled() {
     until(&mut p.reactor, "a pause", |_| pause.elapsed() > stall + stall / 4);
     assert_eq!(p.log.told(), [Told::Open]);
     assert!(start.elapsed() < PATIENCE);
+}
+
+#[test]
+fn large_writes_that_leave_at_once_are_no_silence() {
+    let idle = Duration::from_millis(400);
+    let mut p = pair(StreamOptions::new().idle_timeout(idle), client, |probe| probe);
+    let start = Instant::now();
+    while start.elapsed() < 2 * idle {
+        p.send(vec![1; 20_000]);
+        assert_eq!(p.peer_reads(20_000).len(), 20_000);
+        assert_eq!(p.log.closes(), 0, "after {:?}", start.elapsed());
+    }
+    p.until_closed();
+    assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
 }

@@ -115,14 +115,15 @@ pub(crate) struct Extra {
     pub(crate) link: Option<Token>,
     /// The groups it belongs to.
     pub(crate) memberships: Vec<crate::group::Membership>,
+    /// What was signalled before it was open.
+    pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     pub(crate) reason: Option<CloseReason>,
-    /// The addresses still to be tried, the next one last.
-    pub(crate) alternatives: Vec<crate::address::Address>,
-    /// Signals that came before it was open.
-    pub(crate) signals: Vec<Signal>,
-    /// The local address to connect from.
-    pub(crate) from: Option<std::net::SocketAddr>,
+    /// While it connects: where it may still go.
+    pub(crate) route: Option<Box<crate::core::Route>>,
+    /// Where an accepted connection comes from, until it is open: a socket whose both directions
+    /// have ended, or that was reset, does not know any more.
+    pub(crate) peer: Option<crate::address::Address>,
 }
 
 /// A wire format at work.
@@ -264,21 +265,22 @@ impl Stream {
 
     /// The tick at which a deadline may have passed; `None` if none is running.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        let ticks = crate::timer::ticks_ceil;
+        // The tick a byte moved in may have been almost over: one more, so that nothing is early.
+        let after =
+            |tick: u64, time| tick.saturating_add(crate::timer::ticks_ceil(time)).saturating_add(1);
         match self.phase {
             Phase::Open => {
                 let options = self.options();
-                let idle =
-                    options.idle_timeout.map(|after| self.clock.saturating_add(ticks(after)));
+                let idle = options.idle_timeout.map(|idle| after(self.clock, idle));
                 let stall = self
                     .output
                     .as_ref()
                     .filter(|output| !output.is_empty())
-                    .map(|output| output.progress.saturating_add(ticks(options.stall_timeout)));
+                    .map(|output| after(output.progress, options.stall_timeout));
                 let upgrade = self.wire().and_then(|wire| wire.deadline);
                 [idle, stall, upgrade].into_iter().flatten().min()
             }
-            Phase::Failing | Phase::Dead => None,
+            Phase::Dead => None,
             _ => Some(self.clock),
         }
     }

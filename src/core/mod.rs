@@ -20,12 +20,14 @@ use crate::timer::{Chain, Wheel};
 use crate::token::Token;
 
 mod close;
+mod connecting;
 mod deadlines;
 mod send;
 mod sockets;
 mod spares;
 mod table;
 
+pub(crate) use connecting::Route;
 pub(crate) use deadlines::Due;
 pub use send::SendStatus;
 use spares::Spares;
@@ -189,7 +191,7 @@ impl Core {
 
     // ---- lists of work ----
 
-    /// Notes that a connection has something to do that no event will announce.
+    /// Notes that something has work to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
         if self.table.set_in_ready(token, true) {
             self.ready.push_back(token);

@@ -6,9 +6,8 @@ use std::time::Duration;
 use super::{Core, Entity, Stopping};
 use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
-use crate::guard::drop_guarded;
+use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
-use crate::sys;
 use crate::token::Token;
 
 impl Core {
@@ -37,17 +36,6 @@ impl Core {
         }
     }
 
-    /// Gives a connecting stream another socket, for the next address.
-    pub(crate) fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
-        let Core { sys, table, .. } = self;
-        if let Some(Entity::Stream(s)) = table.entity_mut(token) {
-            s.socket.deregister(sys.registry(), true);
-            s.socket = socket;
-            s.writable = false;
-        }
-        self.register_stream(token)
-    }
-
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
     pub(crate) fn release(&mut self, token: Token) {
         let Some(entity) = self.remove(token) else { return };
@@ -64,6 +52,9 @@ impl Core {
                 }
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
+                }
+                if let Some(extra) = &mut s.extra {
+                    drop_each(std::mem::take(&mut extra.signals));
                 }
                 // Its layer may be the user's, its reason hold an error of the user's.
                 drop_guarded(s.extra.take());
@@ -87,7 +78,10 @@ impl Core {
     pub(crate) fn release_signals(&mut self, token: Token) {
         let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
         let early = std::mem::take(&mut extra.signals);
-        self.signals.extend(early.into_iter().map(|signal| (token, signal)));
+        // Before those that were posted later.
+        for signal in early.into_iter().rev() {
+            self.signals.push_front((token, signal));
+        }
     }
 
     /// What was sent before the layers were ready is encoded now.
@@ -109,21 +103,28 @@ impl Core {
         if stream.phase != Phase::Open || stream.write != WriteSide::Open {
             return false;
         }
+        // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
+        // running layer may hold some, or have looked at it.
+        let in_clear = stream.wire().is_some_and(|wire| {
+            wire.layer.holds_input() || !wire.undecoded.is_empty() || stream.unread() > 0
+        });
+        if in_clear {
+            let what =
+                "expected nothing behind the switch to this layer, got bytes in the old format";
+            self.close_for_layer(token, LayerError::malformed(layer.name(), what));
+            drop_guarded(layer);
+            return false;
+        }
         let after = stream.options().handshake_timeout;
         let deadline = self.tick_after(after);
         let Some(stream) = self.stream_mut(token) else { return false };
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, undecoded, .. }) => {
-                let mut wire = Wire::new(Box::new(Then::beneath(layer, running)));
-                wire.undecoded = undecoded;
-                wire
-            }
+            Some(Wire { layer: running, .. }) => Wire::new(Box::new(Then::beneath(layer, running))),
             None => Wire::new(layer),
         };
-        // What was not taken in the old format has to pass the new one. (Never the other way round:
-        // what came in clear is not read as if it had come through the layer, CVE-2011-0411.)
+        // What a handler without a layer did not take has to pass the new one.
         if let Some(tail) = &unread {
             wire.undecoded.push(tail.unread());
         }

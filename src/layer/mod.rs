@@ -202,6 +202,14 @@ pub trait Layer {
         }
     }
 
+    /// Whether the layer holds input: units that it has decoded and not yielded, or parts of one that
+    /// it has consumed. Asked before another layer is put beneath it in mid-stream, because what came
+    /// in clear must not be read as if it had come through that one. A layer that consumes nothing
+    /// but whole units, one a step, holds none.
+    fn holds_input(&self) -> bool {
+        false
+    }
+
     /// What the layer has learned of the peer, by type: each layer documents the types it answers
     /// to (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
@@ -247,6 +255,9 @@ impl Layer for Box<dyn Layer> {
     }
     fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
         (**self).wire_ended(left)
+    }
+    fn holds_input(&self) -> bool {
+        (**self).holds_input()
     }
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (**self).fact(fact)

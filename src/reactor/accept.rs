@@ -107,7 +107,9 @@ impl<S: 'static> Dispatch<S> {
         if let Some(wire) = wire
             && let Some(stream) = self.net.core.stream_mut(token)
         {
-            stream.extra_mut().wire = Some(wire);
+            let extra = stream.extra_mut();
+            extra.wire = Some(wire);
+            extra.peer = Some(address.clone());
         }
         self.stands(token, Some(address));
         self.net.core.flush(token);
@@ -152,9 +154,14 @@ impl<S: 'static> Dispatch<S> {
 
     /// A connection ended before it had a handler: the listener's hook is told.
     pub(super) fn tell_failed(&mut self, token: Token, reason: crate::error::CloseReason) {
-        let Some(stream) = self.net.core.stream(token) else { return };
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
         let Some(listener) = stream.settings.listener else { return };
-        let address = stream.socket.peer_addr();
+        if reason.is_orderly() {
+            // A layer did all there was to do without a connection: a page for a browser.
+            return log::trace!("{token}: served before it was open");
+        }
+        let known = stream.extra.as_mut().and_then(|extra| extra.peer.take());
+        let address = known.map_or_else(|| stream.socket.peer_addr(), Ok);
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.failed_handshakes += 1;
         }

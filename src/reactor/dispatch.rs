@@ -188,7 +188,10 @@ impl<S: 'static> Dispatch<S> {
                     stream.extra_mut().signals.push(signal);
                 }
             }
-            Some(Entity::Datagram(socket)) if !socket.dead => {
+            Some(Entity::Datagram(_)) => {
+                if !self.open_datagram(token) {
+                    return drop_guarded(signal);
+                }
                 self.call_datagram(token, |handler, cx| handler.on_signal(cx, signal));
                 self.net.core.flush_datagrams(token);
             }

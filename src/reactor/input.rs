@@ -11,6 +11,8 @@ use crate::token::Token;
 pub(super) struct Budget {
     pub(super) reads: usize,
     pub(super) calls: usize,
+    /// It has had a wire layer from the beginning of this turn's work on it.
+    pub(super) layered: bool,
 }
 
 /// What is next for a connection's input.
@@ -36,7 +38,11 @@ impl<S: 'static> Dispatch<S> {
     /// what is left then goes on the ready queue, because its edge will not come again.
     pub(super) fn take_input(&mut self, token: Token, scratch: &mut Scratch) {
         let config = &self.net.core.config;
-        let mut budget = Budget { reads: config.reads_per_turn, calls: config.messages_per_turn };
+        let mut budget = Budget {
+            reads: config.reads_per_turn,
+            calls: config.messages_per_turn,
+            layered: false,
+        };
         loop {
             match self.next_input(token, &budget) {
                 Next::Rest => return,
@@ -52,7 +58,10 @@ impl<S: 'static> Dispatch<S> {
                     self.net.core.unread_to_new_layer(token);
                 }
                 Next::TellEnd => return self.tell_end(token),
-                Next::Decode => return self.take_layered_input(token, &mut budget, scratch),
+                Next::Decode => {
+                    budget.layered = true;
+                    return self.take_layered_input(token, &mut budget, scratch);
+                }
                 Next::Discard => return self.discard_input(token, scratch),
                 Next::Finish => {
                     return self.net.core.kill_in_order(token, CloseReason::Finished);
@@ -158,7 +167,9 @@ impl<S: 'static> Dispatch<S> {
             let progress = now_taken > taken;
             taken = now_taken;
             let over = taken == bytes.len() || !progress || budget.calls == 0;
-            if over || !self.is_open(token) || !self.net.core.may_read(token) {
+            // What the handler left before it put a layer on belongs to that.
+            let switched = || !budget.layered && self.has_layer(token);
+            if over || switched() || !self.is_open(token) || !self.net.core.may_read(token) {
                 return (taken, progress);
             }
         }
@@ -230,6 +241,10 @@ impl<S: 'static> Dispatch<S> {
             self.read(token, scratch);
         }
         self.net.core.make_ready(token);
+    }
+
+    fn has_layer(&self, token: Token) -> bool {
+        self.net.core.stream(token).is_some_and(|stream| stream.wire().is_some())
     }
 
     fn is_open(&self, token: Token) -> bool {

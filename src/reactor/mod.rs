@@ -24,6 +24,15 @@ mod scratch;
 mod stream;
 mod timers;
 
+#[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
+mod accept_tests;
+#[cfg(test)]
+mod batching_tests;
+#[cfg(test)]
+mod close_tests;
+#[cfg(test)]
+mod fault_tests;
+
 use dispatch::Dispatch;
 use scratch::Scratch;
 
@@ -77,6 +86,8 @@ pub struct Reactor<S: 'static = ()> {
     events: Vec<Ready>,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
+    /// A wake has announced messages behind those in `inbox`; it does not come twice.
+    woken: bool,
     report: Report,
 }
 
@@ -143,13 +154,14 @@ impl<S: 'static> Reactor<S> {
             scratch,
             events: Vec::new(),
             inbox: Vec::new(),
+            woken: false,
             report: Report::default(),
         })
     }
 
-    /// The network, for set-up outside callbacks.
+    /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
+    /// not be reckoned from the last turn, which may be long ago.
     pub fn net(&mut self) -> &mut Net<S> {
-        // The last turn may be long ago; what is done now must not count from then.
         self.dispatch.net.core.read_clock();
         &mut self.dispatch.net
     }
@@ -177,7 +189,7 @@ impl<S: 'static> Reactor<S> {
     pub fn run(&mut self) -> Result<Report, Error> {
         self.report = Report::default();
         while self.turn(None)? == Turn::Running {}
-        Ok(self.report)
+        Ok(std::mem::take(&mut self.report))
     }
 
     /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
@@ -221,7 +233,12 @@ impl<S: 'static> Reactor<S> {
         net.core.has_work()
             || !net.births.is_empty()
             || !self.inbox.is_empty()
-            || net.core.stopping == Stopping::Now
+            || self.woken
+            || match net.core.stopping {
+                Stopping::No => false,
+                Stopping::Now => true,
+                Stopping::Draining(_) => net.core.streams == 0,
+            }
     }
 
     fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
@@ -255,22 +272,17 @@ impl<S: 'static> Reactor<S> {
     /// Handles messages from other threads; what the budget does not cover is left for the next
     /// turn, before anything newer.
     fn messages(&mut self, woken: bool) {
-        if !woken && self.inbox.is_empty() {
-            return;
-        }
+        self.woken |= woken;
         if self.inbox.is_empty() {
+            if !std::mem::take(&mut self.woken) {
+                return;
+            }
             self.dispatch.net.shared.take(&mut self.inbox);
             self.inbox.reverse();
-        } else if woken {
-            // The wake announced messages behind those that still wait; nothing else will.
-            let mut newer = Vec::new();
-            self.dispatch.net.shared.take(&mut newer);
-            newer.reverse();
-            newer.append(&mut self.inbox);
-            self.inbox = newer;
         }
         for _ in 0..self.dispatch.net.core.config.posts_per_turn {
             let Some(message) = self.inbox.pop() else { break };
+            self.dispatch.net.shared.still_taken(self.inbox.len());
             self.dispatch.message(message);
         }
     }
@@ -331,7 +343,8 @@ impl<S: 'static> Reactor<S> {
 }
 
 impl<S: 'static> Drop for Reactor<S> {
-    /// Every connection that had `on_open` gets its `on_close` here too.
+    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens the
+    /// next connection in its `on_close` gets an error for it: there would be no end otherwise.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();

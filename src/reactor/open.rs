@@ -27,27 +27,7 @@ impl<S: 'static> Dispatch<S> {
                     stream.writable = false;
                 }
             }
-            Err(e) => self.try_next_address(token, e),
-        }
-    }
-
-    /// The next address gets its chance; the last one's error is the reason.
-    fn try_next_address(&mut self, token: Token, mut error: io::Error) {
-        loop {
-            let Some(stream) = self.net.core.stream_mut(token) else { return };
-            let from = stream.extra.as_ref().and_then(|extra| extra.from);
-            let next = stream.extra.as_mut().and_then(|extra| extra.alternatives.pop());
-            let Some(address) = next else {
-                return self.net.core.fail(token, CloseReason::ConnectFailed(error));
-            };
-            log::debug!("{token}: {error}; trying {address}");
-            match crate::sys::connect(&address, from, &stream.options().socket) {
-                Ok(socket) => match self.net.core.replace_socket(token, socket) {
-                    Ok(()) => return,
-                    Err(e) => error = e,
-                },
-                Err(e) => error = e,
-            }
+            Err(e) => self.net.core.connect_next(token, e),
         }
     }
 
@@ -56,6 +36,8 @@ impl<S: 'static> Dispatch<S> {
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         stream.phase = Phase::Handshaking;
         stream.writable = true;
+        self.net.core.forget_route(token);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
         if stream.wire().is_none() {
             return self.opened(token, from);
         }
@@ -84,9 +66,10 @@ impl<S: 'static> Dispatch<S> {
         stream.phase = Phase::Open;
         stream.clock = tick;
         let listener = stream.settings.listener;
+        let known = stream.extra.as_mut().and_then(|extra| extra.peer.take());
         self.net.core.watch(token);
         if let Some(listener) = listener {
-            let address = from.or_else(|| self.net.peer_addr(token));
+            let address = from.or(known).or_else(|| self.net.peer_addr(token));
             let Some(address) = address else {
                 // The peer is gone before it was looked at.
                 let gone = io::ErrorKind::NotConnected.into();
@@ -98,6 +81,7 @@ impl<S: 'static> Dispatch<S> {
         }
         self.net.core.encode_waiting(token);
         self.call(token, |handler, cx| handler.on_open(cx));
+        self.net.core.recall_timers(token);
         self.net.core.release_signals(token);
         let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Open && stream.write == WriteSide::Ending {

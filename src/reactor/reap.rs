@@ -85,8 +85,5 @@ impl<S: 'static> Dispatch<S> {
             self.net.core.fail(token, CloseReason::ReactorGone);
         }
         self.reap();
-        // Closures of timers, signals that nobody got: their drops are the user's code too.
-        drop_guarded(std::mem::take(&mut self.net.calls));
-        drop_guarded(std::mem::take(&mut self.net.core.signals));
     }
 }
