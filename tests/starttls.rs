@@ -231,7 +231,7 @@ fn clear_text_that_a_layer_holds_is_refused() {
         let mut stage =
             stage_over(StreamOptions::new(), || LengthPrefixed::new(1).then(Lines::new()));
         let address = stage.address;
-        let _ = with_client(&mut stage.reactor, move || {
+        with_client(&mut stage.reactor, move || {
             let mut stream = client(address);
             let words = format!("STARTTLS\n{behind}");
             stream.write_all(&[&[words.len() as u8], words.as_bytes()].concat()).unwrap();

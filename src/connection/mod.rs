@@ -66,6 +66,16 @@ pub(crate) struct Settings {
     pub(crate) listener: Option<Token>,
 }
 
+impl Settings {
+    /// The options, made consistent: a queue at its cap has to be above its high mark, or nobody
+    /// who was refused would ever be told to go on.
+    pub(crate) fn new(mut options: StreamOptions, listener: Option<Token>) -> Rc<Self> {
+        options.high_mark = options.high_mark.min(options.output_cap - 1);
+        options.low_mark = options.low_mark.min(options.high_mark);
+        Rc::new(Settings { options, listener })
+    }
+}
+
 /// A connection. Small on purpose: an idle one holds no buffer, and what most never need is boxed.
 #[derive(Debug)]
 pub(crate) struct Stream {

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Core, Entity};
+use super::Core;
 use crate::address::Address;
 use crate::connection::{Phase, Stream};
 use crate::error::{CloseReason, Error};
@@ -76,7 +76,7 @@ impl Core {
     /// Gives a connecting stream its socket.
     fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
         let Core { sys, table, .. } = self;
-        if let Some(Entity::Stream(s)) = table.entity_mut(token) {
+        if let Some(s) = table.stream_mut(token) {
             s.socket.deregister(sys.registry(), true);
             s.socket = socket;
             s.writable = false;

@@ -181,9 +181,9 @@ impl Core {
         let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
         let cap = stream.options().output_cap;
         match stream.options().overflow {
-            // The queue may be empty: one message larger than the cap. Nobody would ever be told
-            // to go on then, so that only a queue above its high mark owes an `on_drain`.
-            Overflow::Drop => stream.over_high |= stream.queued() > stream.options().high_mark,
+            // Whoever was refused is told when there is room. A queue at its low mark or below has
+            // room: then the message alone is larger than the cap, and waiting would not help.
+            Overflow::Drop => stream.over_high |= stream.queued() > stream.options().low_mark,
             Overflow::Close => {
                 self.fail(token, CloseReason::LimitExceeded(Limit::QueuedOutput, cap));
             }

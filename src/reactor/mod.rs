@@ -212,6 +212,11 @@ impl<S: 'static> Reactor<S> {
         Ok(self.verdict())
     }
 
+    /// What the last shutdown had to cut; for those who call [`turn`](Self::turn) themselves.
+    pub fn report(&self) -> Report {
+        self.report
+    }
+
     /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
     /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
