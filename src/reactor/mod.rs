@@ -27,6 +27,8 @@ mod timers;
 #[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
 mod accept_tests;
 #[cfg(test)]
+mod batching_tests;
+#[cfg(test)]
 mod close_tests;
 #[cfg(test)]
 mod fault_tests;
