@@ -129,10 +129,14 @@ def example(name, *arguments):
     return Program(os.path.join(DIRECTORY, name), *arguments)
 
 
+# Each on a port that the system chooses.
+ADDRESSES = {"chat": ("127.0.0.1:0", "--tls", "127.0.0.1:0", "--web", "127.0.0.1:0")}
+
+
 @contextlib.contextmanager
 def server(name, *arguments):
     """An example that listens on a port of the system's choice; yields it and the port."""
-    with example(name, *(arguments or ("127.0.0.1:0",))) as program:
+    with example(name, *(arguments or ADDRESSES.get(name, ("127.0.0.1:0",)))) as program:
         port = int(program.wait_for(r"listening on \S+:(\d+)").group(1))
         yield program, port
 
@@ -202,7 +206,8 @@ def help_says_how_to_use_each_example():
             with example(name, option) as program:
                 equal(program.status(), 0)
                 assert program.out().startswith(f"{name} - "), program.out()
-                assert "Usage: cargo run --release --example" in program.out()
+                usage = rf"Usage: cargo run --release (--features \S+ )?--example {name}\b"
+                assert re.search(usage, program.out()), program.out()
                 equal(program.err(), "")
         with example(name, "--nonsense") as program:
             one_line(program, f"^{name}: did not expect '--nonsense'; --help", status=2)

@@ -1,35 +1,21 @@
-//! A chat room. Whoever connects is in it; `nc 127.0.0.1 8888` will do for a client.
-
-mod support;
+//! The room and the people in it: all of the chat but its sockets.
 
 use std::collections::BTreeMap;
-use std::process::ExitCode;
-use std::time::Duration;
 
-use tidegate::layer::Lines;
-use tidegate::{
-    Address, CloseReason, Closed, Context, Group, Handler, HandlerResult, Input, Listen, Net,
-    Overflow, Peer, Reactor, SocketOptions, StreamOptions,
-};
+use tidegate::{Address, CloseReason, Closed, Context, Group, Handler, HandlerResult, Input};
 
-const HELP: &str = "chat - a room for many people, one line of text a message
-
-Usage: cargo run --release --example chat [ADDRESS]        (default 127.0.0.1:8888)
-
-Connect from two terminals with: nc 127.0.0.1 8888
-Type /help there for the commands. Ctrl-C here closes the room.";
-
-const COMMANDS: &str = "* /nick NAME  /who  /quit  /help; anything else is said to everybody";
+const COMMANDS: &str =
+    "* /nick NAME  /who  /ping WORD  /quit  /help; anything else is said to everybody";
 
 /// The longest line, in bytes. Longer ones cost their sender the connection.
-const MAX_LINE: usize = 4096;
+pub(crate) const MAX_LINE: usize = 4096;
 /// The longest name, in characters.
 const MAX_NAME: usize = 20;
 
 /// What all members share. Every callback gets it as `cx.state`; there is one thread, so that
 /// nothing needs a lock.
 #[derive(Default)]
-struct Room {
+pub(crate) struct Room {
     /// The names in use. Their lower-case form is the key, so that Anna and anna can't both be here.
     names: BTreeMap<String, String>,
     guests: u64,
@@ -60,9 +46,10 @@ impl Room {
 
 /// One person in the room: the handler of one connection.
 ///
-/// It is given one line a call, and what it sends becomes one line, because there is the `Lines`
-/// layer between it and the socket. It knows nothing of TCP.
-struct Member {
+/// It is given one line a call, and what it sends becomes one line, because there are layers
+/// between it and the socket. It knows nothing of TCP, TLS or WebSocket, nor which of them its
+/// neighbours use.
+pub(crate) struct Member {
     /// The group of all members: what is published to it reaches them all.
     room: Group,
     address: Address,
@@ -83,35 +70,40 @@ impl Handler<Room> for Member {
 
     fn on_data(&mut self, cx: &mut Context<'_, Room>, input: &mut Input<'_>) -> HandlerResult {
         let line = printable(input.take_all());
-        match line.trim() {
+        let line = line.trim();
+        let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
+        match command {
             "" => {}
+            "/nick" => self.rename(cx, argument.trim()),
+            "/who" => self.who(cx),
+            "/ping" => {
+                // One word: no notice that begins with a name looks like this.
+                let word = argument.split_whitespace().next().unwrap_or("?");
+                cx.send(format!("* pong {word}"));
+            }
             "/quit" => {
                 self.leave(cx, "has left");
                 cx.close(); // what was sent before still arrives
             }
-            "/who" => self.who(cx),
             "/help" => {
                 cx.send(COMMANDS);
             }
-            command if command.starts_with('/') => match command.strip_prefix("/nick ") {
-                Some(name) => self.rename(cx, name.trim()),
-                None => {
-                    cx.send(format!("* I do not know {command}. {}", &COMMANDS[2..]));
-                }
-            },
-            text => {
+            _ if command.starts_with('/') => {
+                cx.send(format!("* I do not know {command}. {}", &COMMANDS[2..]));
+            }
+            _ => {
                 // Notices begin with a star and what people say with a name: nobody can fake
                 // the one with the other.
-                let said = format!("<{}> {text}", self.name);
+                let said = format!("<{}> {line}", self.name);
                 cx.net.publish_except(self.room, cx.token(), said);
             }
         }
         Ok(())
     }
 
-    /// Called once for everybody, however they left: `/quit`, Ctrl-D, a broken cable. After a
-    /// `close` that may be seconds later: the peer is given time to take what was sent and to
-    /// close its own side. That is why `/quit` does not leave it to this.
+    /// Called once for everybody, however they left: `/quit`, Ctrl-D, a closed page, a broken
+    /// cable. After a `close` that may be seconds later: the peer is given time to take what was
+    /// sent and to close its own side. That is why `/quit` does not leave it to this.
     fn on_close(&mut self, cx: &mut Context<'_, Room>, closed: &Closed) {
         let how = match closed.reason {
             CloseReason::LimitExceeded(..) => "could not keep up and was disconnected",
@@ -124,6 +116,10 @@ impl Handler<Room> for Member {
 }
 
 impl Member {
+    pub(crate) fn new(room: Group, address: Address) -> Member {
+        Member { room, address, name: String::new() }
+    }
+
     /// Tells the others, once, and makes the name free.
     fn leave(&mut self, cx: &mut Context<'_, Room>, how: &str) {
         let name = std::mem::take(&mut self.name);
@@ -155,7 +151,7 @@ impl Member {
 
 /// The text of a line, safe to show on anybody's terminal: control characters could move the
 /// cursor, clear the screen or do worse there, and the marks for right-to-left text could make a
-/// line read as something else.
+/// line read as something else. (A page need not care about `<b>`: ours shows text as text.)
 fn printable(line: &[u8]) -> String {
     let visible = |c: char| match c {
         '\t' => ' ',
@@ -164,74 +160,4 @@ fn printable(line: &[u8]) -> String {
         c => c,
     };
     String::from_utf8_lossy(line).chars().map(visible).collect()
-}
-
-/// Says goodbye to everybody and lets what was said still reach them, for two seconds at most.
-fn close_room(net: &mut Net<Room>, room: Group) {
-    log::info!("closing the room; Ctrl-C again ends it at once");
-    net.publish(room, "* The room is closing. Goodbye!");
-    for member in net.members(room).to_vec() {
-        net.close(member);
-    }
-    net.shutdown(Duration::from_secs(2));
-}
-
-/// Makes Ctrl-C and SIGTERM close the room. mio can wait for signals as for sockets, with the help
-/// of signal-hook; anything else that mio can wait for is registered in the same way.
-#[cfg(unix)]
-fn close_on_signals(net: &mut Net<Room>, room: Group) -> Result<(), Box<dyn std::error::Error>> {
-    use signal_hook_mio::v1_0::Signals;
-    use tidegate::mio::Interest;
-
-    let signals = Signals::new([2, 15])?; // SIGINT (that is Ctrl-C) and SIGTERM
-    let mut closing = false;
-    net.register(signals, Interest::READABLE, move |signals, cx, _ready| {
-        for _ in signals.pending() {
-            match std::mem::replace(&mut closing, true) {
-                false => close_room(cx.net, room),
-                true => cx.net.stop(),
-            }
-        }
-        Ok(())
-    })?;
-    Ok(())
-}
-
-fn main() -> ExitCode {
-    support::main(HELP, ["127.0.0.1:8888"], |[address]| {
-        let mut reactor = Reactor::with_state(Room::default())?;
-        let room = reactor.net().create_group();
-
-        // What the room says to a member who does not read waits in that member's own queue, and
-        // the others notice nothing. At 256 KiB, some thousands of lines, the member is
-        // disconnected: `Overflow::Drop` would keep the connection and leave lines out, and a
-        // conversation with holes in it is worse than having to come back.
-        let options = StreamOptions::new()
-            .output_cap(256 * 1024)
-            .overflow(Overflow::Close)
-            // Finds out about members whose computer is gone without a word.
-            .socket(SocketOptions::new().keepalive(Duration::from_secs(60)));
-        let listen = Listen::tcp(&*address)
-            .options(options)
-            .max_connections(10_000)
-            .layer(|_peer| Lines::new().max_line(MAX_LINE));
-        // Called for each connection, to make its handler.
-        let member = move |peer: &Peer<'_>| {
-            let address = peer.address().clone();
-            Member { room, address, name: String::new() }
-        };
-        let listener = reactor.net().listen(listen, member)?;
-        for at in reactor.net().local_addrs(listener) {
-            println!("chat: listening on {at}");
-        }
-        #[cfg(unix)]
-        close_on_signals(reactor.net(), room)?;
-
-        let report = reactor.run()?;
-        match report.connections_cut {
-            0 => println!("chat: closed"),
-            cut => println!("chat: closed; {cut} did not take our goodbye in time"),
-        }
-        Ok(())
-    })
 }
