@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Runs the examples against real counterparts: Python's socket and asyncio, and nc.
 
-    .ci/examples.py DIRECTORY      the directory with the built examples,
-                                   target/release/examples by default
+    .ci/examples.py [DIRECTORY [WORD...]]
+
+DIRECTORY is where the built examples are, target/release/examples by default. With WORDs, only the
+checks with one of them in their names are run.
 
 Every check starts its own programs on ports that the system chooses, waits for events and not for
 time, and ends what it has started. Prints what failed and "N passed, N failed"; the exit status is
@@ -11,7 +13,6 @@ time, and ends what it has started. Prints what failed and "N passed, N failed";
 
 import asyncio
 import contextlib
-import errno
 import hashlib
 import os
 import re
@@ -128,10 +129,14 @@ def example(name, *arguments):
     return Program(os.path.join(DIRECTORY, name), *arguments)
 
 
+# Each on a port that the system chooses.
+ADDRESSES = {"chat": ("127.0.0.1:0", "--tls", "127.0.0.1:0", "--web", "127.0.0.1:0")}
+
+
 @contextlib.contextmanager
 def server(name, *arguments):
     """An example that listens on a port of the system's choice; yields it and the port."""
-    with example(name, *(arguments or ("127.0.0.1:0",))) as program:
+    with example(name, *(arguments or ADDRESSES.get(name, ("127.0.0.1:0",)))) as program:
         port = int(program.wait_for(r"listening on \S+:(\d+)").group(1))
         yield program, port
 
@@ -201,7 +206,8 @@ def help_says_how_to_use_each_example():
             with example(name, option) as program:
                 equal(program.status(), 0)
                 assert program.out().startswith(f"{name} - "), program.out()
-                assert "Usage: cargo run --release --example" in program.out()
+                usage = rf"Usage: cargo run --release (--features \S+ )?--example {name}\b"
+                assert re.search(usage, program.out()), program.out()
                 equal(program.err(), "")
         with example(name, "--nonsense") as program:
             one_line(program, f"^{name}: did not expect '--nonsense'; --help", status=2)
@@ -228,11 +234,16 @@ def an_address_that_cannot_be_used_costs_one_line_and_status_1():
 
 @check
 def a_udp_port_in_use_is_told_as_well():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        with example("echo", f"127.0.0.1:{port}") as program:
-            one_line(program, rf"^echo: cannot bind UDP 127.0.0.1:{port}: .*in use")
+    for _ in range(20):  # until the port is free for TCP, where others may be at work
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            with example("echo", f"127.0.0.1:{port}") as program:
+                program.status()
+                if "cannot listen on" not in program.err():
+                    one_line(program, rf"^echo: cannot bind UDP 127.0.0.1:{port}: .*in use")
+                    return
+    raise Skip("no port is free")
 
 
 @check
@@ -267,7 +278,7 @@ def a_server_that_cannot_be_reached_is_told():
         with example("client", f"127.0.0.1:{port}") as program:
             one_line(program, rf"^client: cannot connect to 127.0.0.1:{port}: Connection refused")
         with example("custom_protocol", "client", f"127.0.0.1:{port}") as program:
-            one_line(program, rf"^custom_protocol: 127.0.0.1:{port}: .*refused")
+            one_line(program, rf"^custom_protocol: cannot connect to 127.0.0.1:{port}: .*refused")
     with example("client", "nosuchname.invalid:1") as program:
         one_line(program, r'^client: cannot resolve "nosuchname.invalid:1"')
     with example("proxy", "127.0.0.1:0", "nosuchname.invalid:1") as program:
@@ -360,14 +371,31 @@ def nc_talks_to_echo():
         equal(program.status(), 0)
 
 
+def port_free_on(addresses):
+    """A port that was free a moment ago, for TCP and UDP, on all these addresses."""
+    for _ in range(100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            port = 0
+            for address in addresses:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    holder = stack.enter_context(socket.socket(family, kind))
+                    holder.bind((address, port))
+                    port = holder.getsockname()[1]
+            return port
+    raise Skip("no port is free")
+
+
 @check
 def echo_listens_on_all_addresses_of_a_name():
-    names = {entry[4][0] for entry in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM)}
+    names = set()
+    for family, _, _, _, at in socket.getaddrinfo("localhost", 0, type=socket.SOCK_STREAM):
+        with contextlib.suppress(OSError), socket.socket(family) as probe:
+            probe.bind(at)
+            names.add(at[0])
     if len(names) < 2:
-        raise Skip("localhost stands for one address here")
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+        raise Skip("localhost stands for one usable address here")
+    port = port_free_on(names)
     with server("echo", f"localhost:{port}") as (_, port):
         for address in names:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -430,9 +458,10 @@ def two_terminals_with_nc_can_talk():
             ben.send("Hello, Anna!\n")
             anna.wait_for(r"<Ben> Hello, Anna!\n")
             ben.send("/quit\n")
-            # nc ends when the room has ended, without being told to.
-            equal(ben.status(), 0)
             anna.wait_for(r"\* Ben has left\n")
+            # nc goes on until its own input ends too.
+            ben.end_input()
+            equal(ben.status(), 0)
         anna.end_input()
         equal(anna.status(), 0)
         assert "<Anna>" not in anna.out(), "what one says oneself is not sent back"
@@ -487,7 +516,7 @@ def a_slow_reader_never_stalls_the_room():
                     line = b.line()
                 equal(line, f"<guest1> {said} {text}")
                 said += 1
-                if "guest3 left" in program.err():
+                if "more queued output than" in program.err():
                     break
                 assert said < 20_000, "the slow reader was never disconnected"
             a.say("still here")
@@ -503,6 +532,9 @@ def a_line_that_never_ends_costs_its_sender_only():
     with server("chat") as (_, port), Person(port) as a, Person(port) as b:
         a.line()
         b.socket.sendall(b"x" * 5000)
+        equal(b.lines.read(), b"")
+        b.lines.close()
+        b.socket.close()
         equal(a.line(), "* guest2 has left")
         a.say("/who")
         equal(a.line(), "* Here now: guest1")
@@ -530,7 +562,9 @@ def ctrl_c_and_sigterm_close_the_room_gracefully():
             equal(a.line(), "* The room is closing. Goodbye!")
             equal(a.lines.readline(), b"")
             b.wait_for(r"\* The room is closing\. Goodbye!\n")
+            a.lines.close()
             a.socket.close()
+            b.end_input()
             equal(b.status(), 0)
             equal(program.status(), 0)
             assert "chat: closed" in program.out(), program.out()
@@ -692,6 +726,8 @@ def a_lost_connection_is_told():
         port = listener.getsockname()[1]
         with example("client", f"127.0.0.1:{port}") as client:
             with accept(listener) as connection:
+                connection.sendall(b"greeting")
+                client.wait_for("greeting")  # it knows that the connection stands
                 reset_on_close(connection)
             one_line(client, rf"^client: lost the connection to 127.0.0.1:{port}: .*reset")
 
@@ -802,9 +838,10 @@ def the_proxy_passes_bad_ends_on():
             reset_is_seen(target)
     holder, nobody = closed_port()
     with holder, proxied(nobody) as (program, port):
-        with connect(port) as client:
+        # The reset may be so quick that the connect itself fails.
+        with contextlib.suppress(ConnectionResetError), connect(port) as client:
             reset_is_seen(client)
-            program.wait_for("cannot connect to the target: Connection refused", "err")
+        program.wait_for(f"cannot connect to 127.0.0.1:{nobody}: Connection refused", "err")
 
 
 def reset_is_seen(connection):
@@ -864,7 +901,7 @@ def the_custom_protocol_keeps_its_times():
             before = time.monotonic()
             equal(read_to_end(silent), b"")
             assert time.monotonic() - before > 1.4, "closed too early"
-            program.wait_for("nothing heard for 1.5s", "err")
+        program.wait_for("nothing heard for 1.5s", "err")
 
 
 @check
@@ -884,7 +921,7 @@ def the_custom_protocol_survives_malformed_messages():
                 equal(read_to_end(s), b"")
         program.wait_for("a malformed request", "err")
         with ask(port, "nonsense") as client:
-            one_line(client, "^custom_protocol: .*cannot understand 'nonsense'")
+            one_line(client, "^custom_protocol: cannot understand 'nonsense'")
         # More waits than one connection may have.
         with connect(port) as s:
             s.sendall(b"".join(b"\0\x09" + struct.pack(">IBI", n, 3, 60000) for n in range(1, 18)))

@@ -42,7 +42,9 @@ pub struct Context<'a, S = ()> {
     pub state: &'a mut S,
     /// The network: every other connection, timers, new sockets, groups.
     pub net: &'a mut Net<S>,
-    token: Token,
+    /// The connection (or socket) this callback is about. A field, too, so that it can be read while
+    /// the others are in use.
+    pub token: Token,
 }
 
 impl<'a, S> Context<'a, S> {

@@ -44,8 +44,8 @@ impl Udp {
         }
     }
 
-    /// A socket that exists already. It is taken over whole; what is set here ([`connect`](Self::connect),
-    /// [`options`](Self::options)) is applied to it, the rest stays as it is.
+    /// A socket that exists already. It is taken over whole; what is set here (a peer, options) is
+    /// applied to it, the rest stays as it is.
     pub fn adopt(socket: std::net::UdpSocket) -> Self {
         let mut udp = Udp::bind("0.0.0.0:0");
         udp.adopted = Some(sys::adopt_udp(socket));
@@ -160,6 +160,7 @@ pub(crate) struct DatagramSocket {
     pub(crate) timers: Chain,
     /// `on_open` has been called.
     pub(crate) opened: bool,
+    /// It stands in the list of what has work left, of what to flush.
     in_dirty: bool,
     pub(crate) dead: bool,
 }

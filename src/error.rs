@@ -116,9 +116,9 @@ pub enum CloseReason {
     Aborted,
     /// It was closed or aborted before it stood.
     Cancelled,
-    /// The peer could not be reached: refused, unreachable, no address. The last error, where
-    /// several addresses were tried.
-    ConnectFailed(io::Error),
+    /// The peer could not be reached: refused, unreachable, no address. The last address and its
+    /// error, where several were tried.
+    ConnectFailed(Error),
     /// The peer reset the connection, or the socket failed.
     Io(io::Error),
     /// A deadline passed.
@@ -172,7 +172,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Closed => f.write_str("closed"),
             CloseReason::Aborted => f.write_str("aborted"),
             CloseReason::Cancelled => f.write_str("cancelled before it stood"),
-            CloseReason::ConnectFailed(e) => write!(f, "cannot connect: {e}"),
+            CloseReason::ConnectFailed(e) => write!(f, "{e}"),
             CloseReason::Io(e) => write!(f, "{e}"),
             CloseReason::TimedOut(which) => write!(f, "timed out: {which}"),
             CloseReason::LimitExceeded(which, limit) => {
@@ -189,7 +189,8 @@ impl fmt::Display for CloseReason {
 impl StdError for CloseReason {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         match self {
-            CloseReason::ConnectFailed(e) | CloseReason::Io(e) => Some(e),
+            CloseReason::ConnectFailed(e) => Some(e),
+            CloseReason::Io(e) => Some(e),
             CloseReason::Handler(e) => Some(&**e),
             CloseReason::Layer(e) => Some(e),
             _ => None,

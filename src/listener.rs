@@ -261,6 +261,7 @@ pub(crate) struct ListeningSockets {
     pub(crate) timers: Chain,
     /// The timer of a back-off that is running.
     pub(crate) retry: Option<Key>,
+    /// It stands in the list of what has work left.
     pub(crate) dead: bool,
 }
 

@@ -3,7 +3,6 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,9 +14,9 @@ use crate::address::Address;
 use crate::connect::{Adopt, Connect};
 use crate::connection::{Phase, Settings, Stream, Wire};
 use crate::context::Context;
-use crate::core::{Attached, Core, Due, Entity, SendStatus, Stopping};
+use crate::core::{Attached, Core, Due, Entity, Route, SendStatus, Stopping};
 use crate::datagram::{Interface, Udp};
-use crate::error::{CloseReason, Error, HandlerResult};
+use crate::error::{Error, HandlerResult};
 use crate::group::Group;
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::{Kind, Layer};
@@ -90,7 +89,7 @@ impl<S: 'static> Net<S> {
                 })
                 .collect(),
             turn: 0,
-            settings: Rc::new(Settings { options, listener: None }),
+            settings: Settings::new(options, None),
             max_connections,
             stats: ListenerStats::default(),
             timers: Chain::default(),
@@ -102,7 +101,7 @@ impl<S: 'static> Net<S> {
         let registry = self.or_remove(token, registry, "cannot listen")?;
         if let Some(listener) = self.core.listener_mut(token) {
             let options = listener.settings.options.clone();
-            listener.settings = Rc::new(Settings { options, listener: Some(token) });
+            listener.settings = Settings::new(options, Some(token));
             let registered = listener
                 .sockets
                 .iter_mut()
@@ -124,43 +123,17 @@ impl<S: 'static> Net<S> {
         H: Handler<S> + 'static,
     {
         let Connect { to, from, options, layer } = to.into();
-        let mut addresses = to.into_addresses()?;
-        addresses.reverse();
-        let settings = Rc::new(Settings { options, listener: None });
-        let mut failure = None;
-        let (socket, alternatives) = loop {
-            // An address that fails at once makes room for the next, like one that fails later.
-            let Some(address) = addresses.pop() else { break (None, Vec::new()) };
-            match crate::sys::connect(&address, from, &settings.options.socket) {
-                Ok(socket) => break (Some(socket), addresses),
-                Err(e) => failure = Some(std::io::Error::new(e.kind(), format!("{address}: {e}"))),
-            }
-        };
-        let connecting = socket.is_some();
-        // One that failed at once still gets a token and its one `on_close`.
-        let mut stream = Stream::new(
-            socket.unwrap_or(crate::sys::Stream::None),
-            Phase::Connecting,
-            Rc::clone(&settings),
-        );
-        stream.clock = self.core.tick_after_this_moment(settings.options.connect_timeout);
-        if from.is_some() || !alternatives.is_empty() || layer.is_some() {
-            let extra = stream.extra_mut();
-            extra.alternatives = alternatives;
-            extra.from = from;
-            extra.wire = layer.map(Wire::new);
-        }
+        let mut left = to.into_addresses()?;
+        left.reverse();
+        let deadline = self.core.tick_after_this_moment(options.connect_timeout);
+        let settings = Settings::new(options, None);
+        let mut stream = Stream::new(crate::sys::Stream::None, Phase::Connecting, settings);
+        let extra = stream.extra_mut();
+        extra.route = Some(Box::new(Route { left, current: None, from, deadline }));
+        extra.wire = layer.map(Wire::new);
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
         self.births.push((token, Role::Stream(Box::new(handler))));
-        if connecting {
-            self.core.watch(token);
-            if let Err(e) = self.core.register_stream(token) {
-                self.core.fail(token, CloseReason::ConnectFailed(e));
-            }
-        } else {
-            let error = failure.unwrap_or_else(|| std::io::ErrorKind::AddrNotAvailable.into());
-            self.core.fail(token, CloseReason::ConnectFailed(error));
-        }
+        self.core.connect_next(token, std::io::ErrorKind::AddrNotAvailable.into());
         Ok(token)
     }
 
@@ -174,7 +147,7 @@ impl<S: 'static> Net<S> {
         H: Handler<S> + 'static,
     {
         let (socket, options) = socket.into().open()?;
-        let settings = Rc::new(Settings { options, listener: None });
+        let settings = Settings::new(options, None);
         let mut stream = Stream::new(socket, Phase::Handshaking, settings);
         stream.adopted = true;
         stream.clock = u64::MAX;
@@ -338,7 +311,7 @@ impl<S> Net<S> {
     /// the next. `false` if there is nobody to get it.
     pub fn signal<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
-            Some(Entity::Stream(s)) => s.phase != Phase::Dead,
+            Some(Entity::Stream(s)) => s.is_open() || !s.is_over(),
             Some(Entity::Datagram(d)) => !d.dead,
             _ => false,
         };
@@ -370,7 +343,8 @@ impl<S> Net<S> {
         }
     }
 
-    /// Where the peer of a connection (or of a connected UDP socket) is.
+    /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
+    /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket.peer_addr().ok(),
@@ -407,7 +381,8 @@ impl<S> Net<S> {
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
     /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
-    /// comes, passes the new layer. What is sent waits until it is ready.
+    /// comes, passes the new layer. What is sent waits until it is ready. `false` if the connection
+    /// is not open, or either side has ended.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.
@@ -466,9 +441,15 @@ impl<S> Net<S> {
 
     /// Sets a timer that belongs to a connection or socket and dies with it. `tag` comes back in
     /// `on_timer` and says what it is for. Time is rounded up to whole milliseconds; a timer never
-    /// fires early, and fires once. For a token that is gone nothing is set.
+    /// fires early, and fires once. For a token that is
+    /// gone, or names something whose handler has no `on_timer`, nothing is set.
     pub fn set_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
-        let key = self.core.set_timer(token, after, Due::Handler(token, tag));
+        let told = matches!(
+            self.core.entity(token),
+            Some(Entity::Stream(_) | Entity::Datagram(_)) // who else has an `on_timer`?
+        );
+        let key =
+            told.then(|| self.core.set_timer(token, after, Due::Handler(token, tag))).flatten();
         Timer { owner: Some(token), key, tag }
     }
 
@@ -566,6 +547,9 @@ impl<S> Net<S> {
     /// Closes the listeners, lets the connections run to their own ends, and ends
     /// [`run`](crate::Reactor::run) when the last is done. Those still open after `grace` are cut,
     /// with [`Deadline::Shutdown`](crate::Deadline::Shutdown) as the reason.
+    ///
+    /// Called again, it gives a new deadline; [`stop`](Self::stop) takes it back and ends at once,
+    /// the listeners staying closed.
     pub fn shutdown(&mut self, grace: Duration) {
         self.core.start_shutdown(grace);
     }

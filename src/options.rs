@@ -132,7 +132,8 @@ impl StreamOptions {
         self
     }
 
-    /// How long connecting may take, all addresses together. Default 30 s; the system alone would
+    /// How long connecting may take, all addresses together; each gets an equal share of what is
+    /// left. Default 30 s; the system alone would
     /// go on for two minutes and more.
     #[must_use]
     pub fn connect_timeout(mut self, after: Duration) -> Self {

@@ -7,6 +7,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ struct Inbox<S> {
 
 pub(crate) struct Shared<S> {
     inbox: Mutex<Inbox<S>>,
+    /// How many messages the reactor has taken out and not handled yet: they count as waiting.
+    taken: AtomicUsize,
     limit: usize,
     /// Held by the reactor too: dropping the last one would close the descriptor and lose a wake
     /// that nobody has seen yet.
@@ -162,7 +165,7 @@ impl<S> Remote<S> {
         if inbox.closed {
             return Err(PostError::Ended(value));
         }
-        if inbox.messages.len() >= self.shared.limit {
+        if inbox.messages.len() + self.shared.taken.load(Relaxed) >= self.shared.limit {
             return Err(PostError::Full(value));
         }
         let first = inbox.messages.is_empty();
@@ -190,7 +193,7 @@ impl<S> fmt::Debug for Remote<S> {
 impl<S> Shared<S> {
     pub(crate) fn new(waker: mio::Waker, limit: usize) -> Arc<Self> {
         let inbox = Inbox { messages: Vec::new(), closed: false };
-        Arc::new(Shared { inbox: Mutex::new(inbox), limit, waker })
+        Arc::new(Shared { inbox: Mutex::new(inbox), taken: AtomicUsize::new(0), limit, waker })
     }
 
     pub(crate) fn remote(self: &Arc<Self>) -> Remote<S> {
@@ -199,7 +202,14 @@ impl<S> Shared<S> {
 
     /// Swaps what waits for `empty`.
     pub(crate) fn take(&self, empty: &mut Vec<Message<S>>) {
-        std::mem::swap(&mut self.lock().messages, empty);
+        let mut inbox = self.lock();
+        std::mem::swap(&mut inbox.messages, empty);
+        self.still_taken(empty.len());
+    }
+
+    /// So many of those that were taken are left.
+    pub(crate) fn still_taken(&self, left: usize) {
+        self.taken.store(left, Relaxed);
     }
 
     /// Refuses everything from now on. What waits is the caller's to drop, outside the lock: a

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use socket2::{Domain, SockRef, TcpKeepalive, Type};
 
-/// Socket options. Times that the system counts in seconds are rounded up. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
+/// Socket options. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
 /// by default: small messages leave at once instead of waiting for an acknowledgement (RFC 896).
+/// Times that the system counts in whole seconds are rounded up.
 ///
 /// An option that a socket's family does not know (`TCP_NODELAY` on a Unix socket) is passed over;
 /// one that the system refuses is an error of the call that made the socket, with the option's name.
@@ -110,9 +111,9 @@ impl SocketOptions {
     }
 
     /// `SO_LINGER` (socket(7)), whole seconds. Zero makes every close a reset, which is what
-    /// [`abort`](crate::Net::abort) does for a single one. Any other time is taken back right before
-    /// close(2), which would block the loop for it (on Linux for sockets that do not block, too): the
-    /// system goes on sending by itself.
+    /// [`abort`](crate::Net::abort) does for a single one. Any other time is taken back right
+    /// before close(2), which would block the loop for it (on Linux for sockets that do not block,
+    /// too): the system goes on sending by itself.
     #[must_use]
     pub fn linger(mut self, after: Duration) -> Self {
         self.linger = Some(after);

@@ -162,7 +162,7 @@ fn what_was_sent_before_a_connect_failed_is_reported_as_unsent() {
     until(&mut reactor, "the result", |_| log.closes() == 1);
     let told = log.told();
     let [Told::Close(reason, unsent)] = &told[..] else { panic!("{told:?}") };
-    assert!(reason.starts_with("cannot connect: "), "{reason}");
+    assert!(reason.starts_with("cannot connect to "), "{reason}");
     assert_eq!(*unsent, 20_006);
     assert_eq!(reactor.net().send(token, b"gone"), SendStatus::Gone);
 }
@@ -384,7 +384,7 @@ fn a_hundred_connects_of_every_kind_have_a_hundred_results() {
         match (i % 4, &told[..]) {
             (0, [Told::Open, Told::Data(_)]) => {}
             (1, [Told::Close(reason, 1)]) => {
-                assert!(reason.starts_with("cannot connect"), "{reason}")
+                assert!(reason.starts_with("cannot connect"), "{reason}");
             }
             (2, [Told::Close(reason, 1)]) => assert!(reason.starts_with("timed out"), "{reason}"),
             (3, [Told::Close(reason, 1)]) => assert_eq!(reason, "cancelled before it stood"),
@@ -428,24 +428,31 @@ fn an_address_that_is_not_this_hosts_cannot_be_listened_on() {
 
 /// The result of one connect, with its reason whole.
 #[derive(Default, Clone)]
-struct Outcome(Rc<RefCell<(usize, Vec<String>, Option<std::io::Error>)>>);
+struct Outcome(Rc<RefCell<Seen>>);
+
+#[derive(Default)]
+struct Seen {
+    opens: usize,
+    closes: Vec<String>,
+    failure: Option<std::io::Error>,
+}
 
 impl Outcome {
     fn handler(&self) -> impl Handler + 'static {
         struct Told(Outcome);
         impl Handler for Told {
             fn on_open(&mut self, _: &mut Context<'_>) -> HandlerResult {
-                self.0.0.borrow_mut().0 += 1;
+                self.0.0.borrow_mut().opens += 1;
                 Ok(())
             }
             fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
                 Ok(())
             }
             fn on_close(&mut self, _: &mut Context<'_>, closed: &Closed) {
-                let mut outcome = self.0.0.borrow_mut();
-                outcome.1.push(closed.reason.to_string());
+                let mut seen = self.0.0.borrow_mut();
+                seen.closes.push(closed.reason.to_string());
                 if let CloseReason::ConnectFailed(e) = &closed.reason {
-                    outcome.2 = Some(std::io::Error::new(e.kind(), e.to_string()));
+                    seen.failure = Some(std::io::Error::new(e.kind(), e.to_string()));
                 }
             }
         }
@@ -453,20 +460,31 @@ impl Outcome {
     }
 
     fn opens(&self) -> usize {
-        self.0.borrow().0
+        self.0.borrow().opens
     }
 
     /// How often `on_close` came.
     fn told(&self) -> usize {
-        self.0.borrow().1.len()
+        self.0.borrow().closes.len()
     }
 
     fn failure(&self) -> std::io::Error {
-        let mut outcome = self.0.borrow_mut();
-        outcome.2.take().unwrap_or_else(|| panic!("not a failed connect: {:?}", outcome.1))
+        let mut seen = self.0.borrow_mut();
+        seen.failure.take().unwrap_or_else(|| panic!("not a failed connect: {:?}", seen.closes))
     }
 }
 
 fn v6(port: u16) -> SocketAddr {
     (IpAddr::V6(Ipv6Addr::LOCALHOST), port).into()
+}
+
+#[test]
+fn an_address_that_never_answers_leaves_the_next_one_its_share_of_the_time() {
+    let deaf = deaf();
+    let (mut reactor, _listener, address) = listening(|| Probe::new(&Log::new()));
+    let log = Log::new();
+    let options = StreamOptions::new().connect_timeout(Duration::from_millis(400));
+    let to = Connect::tcp(&[deaf.address, address][..]).options(options);
+    reactor.net().connect(to, Probe::new(&log)).unwrap();
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
 }

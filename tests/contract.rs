@@ -14,6 +14,9 @@ use tidegate::{
 
 mod support;
 use support::{Log, Probe, Told, address_of, client, listening, reset, until, with_client};
+#[path = "support/backlog.rs"]
+mod backlog;
+use backlog::FullBacklog;
 #[path = "support/grammar.rs"]
 mod grammar;
 use grammar::{Callback, Grammar};
@@ -702,29 +705,4 @@ fn deadlines_of_set_up_code_count_from_the_call_and_not_from_the_last_turn() {
     until(&mut reactor, "the timeout", |_| log.closes() == 1);
     assert!(start.elapsed() >= patience, "given up after {:?}", start.elapsed());
     assert_eq!(log.reasons(), ["timed out: the connection did not stand in time"]);
-}
-
-/// A listener that has no place for one more: connecting to it goes on for seconds.
-struct FullBacklog {
-    address: SocketAddr,
-    _listener: socket2::Socket,
-    _waiting: Vec<socket2::Socket>,
-}
-
-impl FullBacklog {
-    fn new() -> Self {
-        use socket2::{Domain, Socket, Type};
-        let listener = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        listener.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
-        listener.listen(1).unwrap();
-        let to = listener.local_addr().unwrap();
-        let waiting = (0..8).map(|_| {
-            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-            socket.set_nonblocking(true).unwrap();
-            let _in_progress = socket.connect(&to);
-            socket
-        });
-        let _waiting = waiting.collect();
-        FullBacklog { address: to.as_socket().unwrap(), _listener: listener, _waiting }
-    }
 }

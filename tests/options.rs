@@ -195,7 +195,7 @@ fn an_option_the_system_refuses_is_a_clear_error_of_the_call() {
     let connect = Connect::tcp("127.0.0.1:9").options(options());
     reactor.net().connect(connect, Probe::new(&log)).unwrap();
     until(&mut reactor, "the failure", |_| log.closes() == 1);
-    assert_eq!(log.reasons(), [format!("cannot connect: 127.0.0.1:9: {refused}")]);
+    assert_eq!(log.reasons(), [format!("cannot connect to 127.0.0.1:9: {refused}")]);
     assert_eq!(reactor.net().connections(), 0);
 }
 

@@ -83,7 +83,7 @@ fn a_full_backlog_is_a_failed_connect_and_not_one_that_goes_on_for_ever() {
     let mut reactor = Reactor::new().unwrap();
     reactor.net().connect(Connect::unix(&path), Probe::new(&log)).unwrap();
     until(&mut reactor, "the result", |_| log.closes() == 1);
-    assert!(log.reasons()[0].starts_with("cannot connect: "), "{:?}", log.reasons());
+    assert!(log.reasons()[0].starts_with("cannot connect to "), "{:?}", log.reasons());
 }
 
 // row 7
@@ -139,7 +139,7 @@ fn a_path_that_no_socket_can_have_is_an_error() {
     let log = Log::new();
     reactor.net().connect(Connect::unix(&long), Probe::new(&log)).unwrap();
     until(&mut reactor, "the result", |_| log.closes() == 1);
-    assert!(log.reasons()[0].starts_with("cannot connect: "), "{:?}", log.reasons());
+    assert!(log.reasons()[0].starts_with("cannot connect to "), "{:?}", log.reasons());
 }
 
 #[test]

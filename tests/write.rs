@@ -102,7 +102,7 @@ fn nothing_is_accepted_after_a_half_close() {
 // row 30
 #[test]
 fn a_half_close_flushes_first() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let sent = stream_bytes(0, 300_000);
     assert_eq!(p.send(&sent), SendStatus::AboveHigh);
     p.reactor.net().shutdown_write(p.token);
@@ -208,7 +208,7 @@ fn writing_to_a_peer_that_is_gone_is_a_clean_error_once() {
 // rows 34, 40
 #[test]
 fn a_write_error_in_the_middle_of_a_queue_surfaces_with_what_is_unsent() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let shared: Arc<[u8]> = vec![2; 100_000].into();
     p.send(vec![1; 100_000]);
     p.reactor.net().send_shared(p.token, &shared); // two pieces: a vectored write
@@ -241,10 +241,9 @@ fn every_queue_ends_with_its_own_reason_when_its_peer_resets() {
         reset(peer);
         until(&mut reactor, "the close", |_| log.closes() == 1);
         let told = log.told();
-        assert!(
-            matches!(told.last(), Some(Told::Close(reason, unsent)) if reason == RESET && *unsent > 0),
-            "{told:?}"
-        );
+        let Some(Told::Close(reason, unsent)) = told.last() else { panic!("{told:?}") };
+        assert_eq!(reason, RESET);
+        assert!(*unsent > 0);
     }
 }
 
@@ -253,7 +252,7 @@ fn every_queue_ends_with_its_own_reason_when_its_peer_resets() {
 // row 36
 #[test]
 fn a_small_write_behind_a_stuck_ten_megabytes_arrives_behind_them() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB + 100));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB + 100).close_timeout(PATIENCE));
     let large = stream_bytes(0, TEN_MB);
     assert_eq!(p.send(&large), SendStatus::AboveHigh);
     assert_eq!(p.send(b"small"), SendStatus::AboveHigh);
@@ -274,7 +273,7 @@ fn a_small_write_behind_a_stuck_ten_megabytes_arrives_behind_them() {
 // row 37
 #[test]
 fn queued_writes_of_all_kinds_keep_their_order() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let mut at = 0;
     for round in 0..30 {
         for size in [1, 100, 5000, 16_384, 40_000, 3] {
@@ -351,7 +350,7 @@ fn a_bulk_of_sends_drains_and_then_ends() {
 // row 39
 #[test]
 fn partial_writes_at_odd_boundaries_lose_and_double_nothing() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let mut at = 0;
     while at < 150_000 {
         let shared: Arc<[u8]> = stream_bytes(at, 16_411).into();
@@ -536,6 +535,37 @@ fn a_peer_that_takes_nothing_for_too_long_is_closed() {
 }
 
 #[test]
+fn a_deadline_counts_from_the_call_and_not_from_the_last_turn() {
+    let after = Duration::from_millis(150);
+    let long = 2 * after;
+    for in_a_callback in [false, true] {
+        let called = Rc::new(RefCell::new(Instant::now()));
+        let noted = Rc::clone(&called);
+        let options = small_options().auto_pause(false).close_timeout(after);
+        let mut p = pair(options, small_client, move |probe| {
+            let noted = Rc::clone(&noted);
+            probe.data(move |cx, _| {
+                std::thread::sleep(long); // a callback that takes its time
+                *noted.borrow_mut() = Instant::now();
+                cx.close();
+                Ok(())
+            })
+        });
+        p.send(vec![1; 100_000]);
+        if in_a_callback {
+            p.peer.write_all(b"close").unwrap();
+        } else {
+            std::thread::sleep(long); // a loop that embeds the reactor and was busy elsewhere
+            *called.borrow_mut() = Instant::now();
+            p.reactor.net().close(p.token);
+        }
+        p.until_closed();
+        assert!(called.borrow().elapsed() >= after, "in a callback: {in_a_callback}");
+        assert_eq!(p.log.reasons(), ["timed out: what was queued could not be flushed in time"]);
+    }
+}
+
+#[test]
 fn a_slow_peer_does_not_count_as_stalled() {
     let stall = Duration::from_millis(800);
     let mut p = stuck(StreamOptions::new().stall_timeout(stall));
@@ -556,4 +586,31 @@ fn a_slow_peer_does_not_count_as_stalled() {
     until(&mut p.reactor, "a pause", |_| pause.elapsed() > stall + stall / 4);
     assert_eq!(p.log.told(), [Told::Open]);
     assert!(start.elapsed() < PATIENCE);
+}
+
+#[test]
+fn large_writes_that_leave_at_once_are_no_silence() {
+    let idle = Duration::from_millis(400);
+    let mut p = pair(StreamOptions::new().idle_timeout(idle), client, |probe| probe);
+    let start = Instant::now();
+    while start.elapsed() < 2 * idle {
+        p.send(vec![1; 20_000]);
+        assert_eq!(p.peer_reads(20_000).len(), 20_000);
+        assert_eq!(p.log.closes(), 0, "after {:?}", start.elapsed());
+    }
+    p.until_closed();
+    assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
+}
+
+#[test]
+fn a_cap_below_the_high_mark_still_owes_a_drain_to_whom_it_refused() {
+    let options = small_options().output_cap(30_000).overflow(Overflow::Drop);
+    let mut p = pair(options, small_client, |probe| probe);
+    while p.send(vec![1; 8_000]).is_accepted() {}
+    assert_eq!(p.send(vec![1; 8_000]), SendStatus::Full);
+    let log = p.log.clone();
+    let queued = p.queued();
+    assert!(queued > 0);
+    p.peer_reads(queued);
+    until(&mut p.reactor, "the drain", |_| log.told().contains(&Told::Drain));
 }

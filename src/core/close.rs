@@ -45,6 +45,8 @@ impl Core {
             self.recycle_tail(tail);
         }
         self.cancel_timers(token);
+        // Its partner must not wait for a queue that nothing will be added to.
+        self.unlink(token);
         let deadline = self.tick_after_this_moment(after);
         if let Some(stream) = self.stream_mut(token) {
             stream.clock = deadline;
@@ -65,8 +67,7 @@ impl Core {
         if stream.phase == Phase::Open {
             self.start_write_end(token);
         } else if stream.accepts_output() {
-            // Not open yet: the end waits for what was queued before it.
-            stream.write = WriteSide::Ending;
+            stream.write = WriteSide::Ending; // goes on when it is open
         }
     }
 
@@ -77,6 +78,9 @@ impl Core {
             return self.after_write_end(token);
         }
         stream.write = WriteSide::Ending;
+        if !stream.may_end_write() {
+            return; // goes on when the layer is ready
+        }
         if let Some(wire) = stream.wire_mut()
             && !std::mem::replace(&mut wire.ended, true)
         {
@@ -179,15 +183,21 @@ impl Core {
 
     /// Output is dead, but what the system still hands out is offered before the end.
     pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
+        let Some(stream) = self.stream(token) else { return };
+        let deadline = self.tick_after_this_moment(stream.options().close_timeout);
         let Some(stream) = self.stream_mut(token) else { return };
         match stream.phase {
             Phase::Open if stream.read != ReadSide::Told => {
                 stream.phase = Phase::Failing;
+                // A peer that never stops sending must not keep it alive.
+                stream.clock = deadline;
                 stream.readable = true;
+                stream.read_closed = true; // to the very end: no short read is the last one
                 stream.fresh = true;
                 stream.write = WriteSide::Ended;
                 stream.extra_mut().reason = Some(reason);
                 self.unlink(token);
+                self.watch(token);
                 self.make_ready(token);
             }
             Phase::Failing => {}

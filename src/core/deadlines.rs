@@ -8,6 +8,10 @@ use crate::error::{CloseReason, Deadline};
 use crate::timer::{Chain, Key, Owned};
 use crate::token::Token;
 
+/// The tick of timers that wait for their connection to stand. No delay comes to it: what does not
+/// fit saturates one tick later.
+const PUT_OFF: u64 = u64::MAX - 1;
+
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Due {
@@ -79,6 +83,27 @@ impl Core {
         due
     }
 
+    /// A due timer of a connection that does not stand yet waits until it has been told `on_open`.
+    pub(crate) fn put_off_timer(&mut self, token: Token, key: Key) -> bool {
+        let stream = self.stream(token);
+        let early =
+            stream.is_some_and(|s| matches!(s.phase, Phase::Connecting | Phase::Handshaking));
+        if early {
+            self.timers.put_off(key, PUT_OFF);
+        }
+        early
+    }
+
+    /// It stands: what has become due meanwhile is due now.
+    pub(crate) fn recall_timers(&mut self, token: Token) {
+        let Some(place) = self.chain_mut(token) else { return };
+        let chain = std::mem::take(place);
+        self.timers.recall(&chain, PUT_OFF);
+        if let Some(place) = self.chain_mut(token) {
+            *place = chain;
+        }
+    }
+
     /// All timers of `token` die, the watchdog among them.
     pub(crate) fn cancel_timers(&mut self, token: Token) {
         let place = match self.entity_mut(token) {
@@ -128,14 +153,22 @@ impl Core {
 
     fn deadline_passed(&mut self, token: Token) {
         let tick = self.tick;
+        if self.next_attempt(token) {
+            return;
+        }
         let Some(stream) = self.stream(token) else { return };
         let which = match stream.phase {
             Phase::Connecting => Deadline::Connect,
             Phase::Handshaking => Deadline::Handshake,
-            Phase::Closing => Deadline::Close,
+            // An error of the handler's stays the reason, also where its last words do not get out.
+            Phase::Closing => {
+                return self.kill_in_order(token, CloseReason::TimedOut(Deadline::Close));
+            }
             // All was flushed, only the peer's end did not come: an orderly close for this side.
             Phase::Lingering => return self.kill_in_order(token, CloseReason::Closed),
-            Phase::Failing | Phase::Dead => return,
+            // Why it failed was noted then.
+            Phase::Failing => return self.kill_in_order(token, CloseReason::Finished),
+            Phase::Dead => return,
             Phase::Open => {
                 let stall = crate::timer::ticks_ceil(stream.options().stall_timeout);
                 let stalled = stream

@@ -4,25 +4,25 @@ use std::io;
 use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
-use crate::connection::{Phase, Wire, WriteSide};
+use crate::address::Address;
+use crate::connection::{Phase, ReadSide, Wire, WriteSide};
 use crate::error::CloseReason;
-use crate::guard::drop_guarded;
+use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
-use crate::sys;
 use crate::token::Token;
 
 impl Core {
     pub(crate) fn register_stream(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Stream(s)) => s.socket.register(sys.registry(), token.to_usize()),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn register_datagram(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => d.socket.register(sys.registry(), token.to_usize()),
             _ => Ok(()),
         }
@@ -30,22 +30,18 @@ impl Core {
 
     /// A UDP socket reported an error; it has to stay in the poll.
     pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
             _ => Ok(()),
         }
     }
 
-    /// Gives a connecting stream another socket, for the next address.
-    pub(crate) fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        if let Some(Entity::Stream(s)) = slots.get_mut(token.index()).map(|s| &mut s.entity) {
-            s.socket.deregister(sys.registry(), true);
-            s.socket = socket;
-            s.writable = false;
-        }
-        self.register_stream(token)
+    /// Where an accepted connection comes from.
+    pub(crate) fn whence(&self, token: Token) -> Option<Address> {
+        let stream = self.stream(token)?;
+        let noted = stream.extra.as_ref().and_then(|extra| extra.peer.clone());
+        noted.or_else(|| stream.socket.peer_addr().ok())
     }
 
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
@@ -60,13 +56,17 @@ impl Core {
                 }
                 s.socket.deregister(registry, own);
                 if let Some(output) = s.output.take() {
-                    self.recycle_output(output);
+                    self.spares.keep_output(output);
                 }
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
                 // Its layer may be the user's, its reason hold an error of the user's.
-                drop_guarded(s.extra.take());
+                if let Some(mut extra) = s.extra.take() {
+                    drop_each(std::mem::take(&mut extra.signals));
+                    drop_guarded(extra.reason.take());
+                    drop_guarded(extra.wire.take());
+                }
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -87,7 +87,10 @@ impl Core {
     pub(crate) fn release_signals(&mut self, token: Token) {
         let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
         let early = std::mem::take(&mut extra.signals);
-        self.signals.extend(early.into_iter().map(|signal| (token, signal)));
+        // Before those that were posted later.
+        for signal in early.into_iter().rev() {
+            self.signals.push_front((token, signal));
+        }
     }
 
     /// What was sent before the layers were ready is encoded now.
@@ -105,8 +108,12 @@ impl Core {
 
     /// Puts a layer beneath those a connection has.
     pub(crate) fn start_layer(&mut self, token: Token, layer: Box<dyn Layer>) -> bool {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
         let Some(stream) = self.stream_mut(token) else { return false };
-        if stream.phase != Phase::Open || stream.write != WriteSide::Open {
+        let ended = stream.write != WriteSide::Open || stream.read != ReadSide::Open;
+        if stream.phase != Phase::Open || ended {
             return false;
         }
         // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
@@ -127,7 +134,11 @@ impl Core {
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, .. }) => Wire::new(Box::new(Then::beneath(layer, running))),
+            Some(Wire { layer: running, waiting, waiting_bytes, .. }) => Wire {
+                waiting,
+                waiting_bytes,
+                ..Wire::new(Box::new(Then::beneath(layer, running)))
+            },
             None => Wire::new(layer),
         };
         // What a handler without a layer did not take has to pass the new one.
@@ -144,10 +155,12 @@ impl Core {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }
-        if let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) {
-            wire.ready = wire.layer.is_ready();
-            if wire.ready {
-                wire.deadline = None;
+        match self.stream_mut(token).and_then(|s| s.wire_mut()).map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.encode_waiting(token),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => {
+                self.fail(token, CloseReason::Layer(e));
+                return false;
             }
         }
         self.queued_more(token);

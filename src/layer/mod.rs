@@ -126,6 +126,17 @@ impl Step {
         Step { consumed, item, kind: Kind::Default }
     }
 
+    /// # Panics
+    /// When the step is not one of these bytes: the layer broke its contract.
+    pub(crate) fn assert_within(&self, given: &[u8]) {
+        let (consumed, len) = (self.consumed, given.len());
+        assert!(consumed <= len, "a step consumed {consumed} bytes of the {len} given");
+        if let Item::Slice(range) = &self.item {
+            let inside = range.start <= range.end && range.end <= consumed;
+            assert!(inside, "a unit at {range:?} of the {consumed} bytes consumed");
+        }
+    }
+
     /// The same step, its unit marked as text or binary.
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;

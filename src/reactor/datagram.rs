@@ -2,11 +2,16 @@
 
 use std::io;
 
-use super::Scratch;
 use super::dispatch::Dispatch;
+use super::scratch::Scratch;
+use crate::error::CloseReason;
 use crate::handler::{Datagram, DatagramError};
 use crate::sys::Ready;
 use crate::token::Token;
+
+/// How many errors one socket may report in a row within one turn; the system keeps one pending at
+/// a time, so that more come only of a socket that is broken.
+const ERRORS_IN_A_ROW: usize = 16;
 
 impl<S: 'static> Dispatch<S> {
     pub(super) fn datagram_event(&mut self, token: Token, ready: Ready, scratch: &mut Scratch) {
@@ -23,18 +28,25 @@ impl<S: 'static> Dispatch<S> {
 
     /// In the order of the grammar: it opens, its queue drains, its errors are told, it receives.
     pub(super) fn serve_datagrams(&mut self, token: Token, scratch: &mut Scratch) {
-        let Some(socket) = self.net.core.datagram_mut(token) else { return };
-        if !std::mem::replace(&mut socket.opened, true) {
-            self.call_datagram(token, |handler, cx| handler.on_open(cx));
-        }
+        self.open_datagram(token);
         self.net.core.flush_datagrams(token);
         self.tell_errors(token);
         let Some(socket) = self.net.core.datagram_mut(token) else { return };
-        if std::mem::take(&mut socket.drained) {
+        if !socket.dead && std::mem::take(&mut socket.drained) {
             self.call_datagram(token, |handler, cx| handler.on_drain(cx));
         }
         self.receive(token, scratch);
         self.net.core.flush_datagrams(token);
+    }
+
+    /// Makes `on_open` the first thing that is told, also where a timer or a signal comes before the
+    /// turn gets to a newborn. Answers whether more may be told.
+    pub(super) fn open_datagram(&mut self, token: Token) -> bool {
+        let Some(socket) = self.net.core.datagram_mut(token) else { return false };
+        if !socket.dead && !std::mem::replace(&mut socket.opened, true) {
+            self.call_datagram(token, |handler, cx| handler.on_open(cx));
+        }
+        self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }
 
     fn tell_errors(&mut self, token: Token) {
@@ -51,6 +63,7 @@ impl<S: 'static> Dispatch<S> {
     /// Receives a batch; what is left over goes on the ready queue.
     fn receive(&mut self, token: Token, scratch: &mut Scratch) {
         let most = self.net.core.config.datagram_size;
+        let mut errors = 0;
         for _ in 0..self.net.core.config.datagrams_per_turn {
             let Some(socket) = self.net.core.datagram_mut(token) else { return };
             if socket.dead || !socket.readable {
@@ -58,6 +71,7 @@ impl<S: 'static> Dispatch<S> {
             }
             match socket.socket.receive(&mut scratch.datagram) {
                 Ok((n, from)) => {
+                    errors = 0;
                     let bytes = &scratch.datagram[..n.min(most)];
                     let datagram = Datagram { bytes, from, truncated: n > most };
                     self.call_datagram(token, |handler, cx| handler.on_datagram(cx, datagram));
@@ -65,7 +79,12 @@ impl<S: 'static> Dispatch<S> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) => {
                     // A pending error (an ICMP answer, as a rule) is taken by the call that reports
-                    // it; what has arrived is behind it.
+                    // it; what has arrived is behind it. One that comes again and again is the
+                    // socket's own and would never end.
+                    errors += 1;
+                    if errors > ERRORS_IN_A_ROW {
+                        return self.net.core.fail(token, CloseReason::Io(error));
+                    }
                     let error = DatagramError { error, to: None };
                     self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
                 }

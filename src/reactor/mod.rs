@@ -20,10 +20,21 @@ mod input;
 mod layered;
 mod open;
 mod reap;
+mod scratch;
 mod stream;
 mod timers;
 
+#[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
+mod accept_tests;
+#[cfg(test)]
+mod batching_tests;
+#[cfg(test)]
+mod close_tests;
+#[cfg(test)]
+mod fault_tests;
+
 use dispatch::Dispatch;
+use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
 ///
@@ -42,10 +53,12 @@ use dispatch::Dispatch;
 /// 6. what is left over from earlier turns, and signals;
 /// 7. due timers;
 /// 8. births: sockets that callbacks made get their handlers;
-/// 9. flush: what was sent to others, one write for each;
-/// 10. reap: `on_close`, the handler is dropped, the slot is free.
+/// 9. gather: before a big group's flush, and only if several messages wait for it, more input is
+///    taken for a moment, so that it leaves in the same writes;
+/// 10. flush: what was sent to others, one write for each;
+/// 11. reap: `on_close`, the handler is dropped, the slot is free.
 ///
-/// What step 10 itself sends, opens or closes is work left over: the next turn begins at once.
+/// What step 11 itself sends, opens or closes is work left over: the next turn begins at once.
 ///
 /// ```no_run
 /// use tidegate::{Context, Handler, HandlerResult, Input, Reactor};
@@ -73,20 +86,9 @@ pub struct Reactor<S: 'static = ()> {
     events: Vec<Ready>,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
+    /// A wake has announced messages behind those in `inbox`; it does not come twice.
+    woken: bool,
     report: Report,
-}
-
-/// Buffers that every connection uses in its turn and none keeps.
-#[derive(Debug)]
-struct Scratch {
-    /// What a read brings.
-    read: Vec<u8>,
-    /// What a layer decodes.
-    unit: Vec<u8>,
-    /// What a layer answers.
-    reply: Vec<u8>,
-    /// A datagram, with room for one byte more than is allowed: that byte tells a cut one apart.
-    datagram: Vec<u8>,
 }
 
 /// Whether the loop is to go on.
@@ -144,12 +146,7 @@ impl<S: 'static> Reactor<S> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
         let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
-        let scratch = Scratch {
-            read: vec![0; core.config.read_buffer],
-            unit: Vec::new(),
-            reply: Vec::new(),
-            datagram: vec![0; core.config.datagram_size + 1],
-        };
+        let scratch = Scratch::new(&core.config);
         let mut net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
         let state = make_state(&mut net);
         Ok(Reactor {
@@ -157,13 +154,14 @@ impl<S: 'static> Reactor<S> {
             scratch,
             events: Vec::new(),
             inbox: Vec::new(),
+            woken: false,
             report: Report::default(),
         })
     }
 
-    /// The network, for set-up outside callbacks.
+    /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
+    /// not be reckoned from the last turn, which may be long ago.
     pub fn net(&mut self) -> &mut Net<S> {
-        // The last turn may be long ago; what is done now must not count from then.
         self.dispatch.net.core.read_clock();
         &mut self.dispatch.net
     }
@@ -191,7 +189,7 @@ impl<S: 'static> Reactor<S> {
     pub fn run(&mut self) -> Result<Report, Error> {
         self.report = Report::default();
         while self.turn(None)? == Turn::Running {}
-        Ok(self.report)
+        Ok(std::mem::take(&mut self.report))
     }
 
     /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
@@ -208,18 +206,25 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.leftovers(&mut self.scratch); // 6
         self.dispatch.due_timers(); // 7
         self.dispatch.install_births(); // 8
-        self.dispatch.flush(); // 9
-        self.dispatch.reap(); // 10
+        self.gather()?; // 9
+        self.dispatch.flush(); // 10
+        self.dispatch.reap(); // 11
         Ok(self.verdict())
+    }
+
+    /// What the last shutdown had to cut; for those who call [`turn`](Self::turn) themselves.
+    pub fn report(&self) -> Report {
+        self.report
     }
 
     /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
     /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_work() { Some(self.dispatch.net.core.now) } else { self.next_timer() }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
         let core = &self.dispatch.net.core;
-        if self.has_work() {
-            return Some(core.now);
-        }
         let timers = core.timers.next_wake();
         let stop = match core.stopping {
             Stopping::Draining(tick) => Some(tick),
@@ -233,33 +238,41 @@ impl<S: 'static> Reactor<S> {
         net.core.has_work()
             || !net.births.is_empty()
             || !self.inbox.is_empty()
-            || net.core.stopping == Stopping::Now
+            || self.woken
+            || match net.core.stopping {
+                Stopping::No => false,
+                Stopping::Now => true,
+                Stopping::Draining(_) => net.core.streams == 0,
+            }
     }
 
     fn timeout(&self, limit: Option<Duration>) -> Option<Duration> {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let Some(deadline) = self.next_deadline() else { return limit };
+        let Some(deadline) = self.next_timer() else { return limit };
         let until = deadline.saturating_duration_since(self.dispatch.net.core.sys.now());
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    fn poll(&mut self, mut timeout: Option<Duration>) -> Result<bool, Error> {
         self.events.clear();
         let core = &mut self.dispatch.net.core;
         let failed = |e| Error::new("cannot wait for readiness", e);
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
             let spin = timeout.map_or(core.config.spin, |t| t.min(core.config.spin));
             let start = core.sys.now();
-            while core.sys.now().saturating_duration_since(start) < spin {
+            let mut spent = Duration::ZERO;
+            while spent < spin {
                 let woken =
                     core.sys.poll(&mut self.events, Some(Duration::ZERO)).map_err(failed)?;
                 if woken || !self.events.is_empty() {
                     return Ok(woken);
                 }
                 std::hint::spin_loop();
+                spent = core.sys.now().saturating_duration_since(start);
             }
+            timeout = timeout.map(|timeout| timeout.saturating_sub(spent));
         }
         core.sys.poll(&mut self.events, timeout).map_err(failed)
     }
@@ -267,22 +280,17 @@ impl<S: 'static> Reactor<S> {
     /// Handles messages from other threads; what the budget does not cover is left for the next
     /// turn, before anything newer.
     fn messages(&mut self, woken: bool) {
-        if !woken && self.inbox.is_empty() {
-            return;
-        }
+        self.woken |= woken;
         if self.inbox.is_empty() {
+            if !std::mem::take(&mut self.woken) {
+                return;
+            }
             self.dispatch.net.shared.take(&mut self.inbox);
             self.inbox.reverse();
-        } else if woken {
-            // The wake announced messages behind those that still wait; nothing else will.
-            let mut newer = Vec::new();
-            self.dispatch.net.shared.take(&mut newer);
-            newer.reverse();
-            newer.append(&mut self.inbox);
-            self.inbox = newer;
         }
         for _ in 0..self.dispatch.net.core.config.posts_per_turn {
             let Some(message) = self.inbox.pop() else { break };
+            self.dispatch.net.shared.still_taken(self.inbox.len());
             self.dispatch.message(message);
         }
     }
@@ -291,6 +299,27 @@ impl<S: 'static> Reactor<S> {
         for &ready in &self.events {
             self.dispatch.event(ready, &mut self.scratch);
         }
+    }
+
+    /// Takes more input for as long as waiting for it is cheap beside the flush that comes.
+    ///
+    /// That flush costs some microseconds for each member, however many messages it carries; those
+    /// that are on their way now would cost it a second time. Several messages in one turn are the
+    /// sign that the loop is behind: at light load there is one, and nothing waits.
+    fn gather(&mut self) -> Result<(), Error> {
+        let patience = self.dispatch.net.core.groups.patience();
+        if patience.is_zero() {
+            return Ok(());
+        }
+        let until = self.dispatch.net.core.sys.now() + patience;
+        while self.dispatch.net.core.groups.has_pending()
+            && self.dispatch.net.core.sys.now() < until
+        {
+            let woken = self.poll(Some(Duration::ZERO))?;
+            self.messages(woken);
+            self.events();
+        }
+        Ok(())
     }
 
     /// Whether the loop goes on; what a shutdown cuts is cut here.
@@ -322,7 +351,8 @@ impl<S: 'static> Reactor<S> {
 }
 
 impl<S: 'static> Drop for Reactor<S> {
-    /// Every connection that had `on_open` gets its `on_close` here too.
+    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens the
+    /// next connection in its `on_close` gets an error for it: there would be no end otherwise.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();

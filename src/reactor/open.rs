@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
-use crate::connection::{Phase, WriteSide};
+use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::guarded;
 use crate::listener::Peer;
@@ -27,27 +27,7 @@ impl<S: 'static> Dispatch<S> {
                     stream.writable = false;
                 }
             }
-            Err(e) => self.try_next_address(token, e),
-        }
-    }
-
-    /// The next address gets its chance; the last one's error is the reason.
-    fn try_next_address(&mut self, token: Token, mut error: io::Error) {
-        loop {
-            let Some(stream) = self.net.core.stream_mut(token) else { return };
-            let from = stream.extra.as_ref().and_then(|extra| extra.from);
-            let next = stream.extra.as_mut().and_then(|extra| extra.alternatives.pop());
-            let Some(address) = next else {
-                return self.net.core.fail(token, CloseReason::ConnectFailed(error));
-            };
-            log::debug!("{token}: {error}; trying {address}");
-            match crate::sys::connect(&address, from, &stream.options().socket) {
-                Ok(socket) => match self.net.core.replace_socket(token, socket) {
-                    Ok(()) => return,
-                    Err(e) => error = e,
-                },
-                Err(e) => error = e,
-            }
+            Err(e) => self.net.core.connect_next(token, e),
         }
     }
 
@@ -56,6 +36,8 @@ impl<S: 'static> Dispatch<S> {
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         stream.phase = Phase::Handshaking;
         stream.writable = true;
+        self.net.core.forget_route(token);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
         if stream.wire().is_none() {
             return self.opened(token, from);
         }
@@ -69,10 +51,14 @@ impl<S: 'static> Dispatch<S> {
             return self.net.core.fail(token, CloseReason::Layer(reason));
         }
         self.net.core.flush(token);
-        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
-        if wire.layer.is_ready() {
-            wire.ready = true;
-            self.opened(token, from);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        if stream.phase != Phase::Handshaking {
+            return; // it failed to be flushed
+        }
+        match stream.wire_mut().map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.opened(token, from),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => self.net.core.fail(token, CloseReason::Layer(e)),
         }
     }
 
@@ -84,10 +70,9 @@ impl<S: 'static> Dispatch<S> {
         stream.phase = Phase::Open;
         stream.clock = tick;
         let listener = stream.settings.listener;
-        let known = stream.extra.as_mut().and_then(|extra| extra.peer.take());
         self.net.core.watch(token);
         if let Some(listener) = listener {
-            let address = from.or(known).or_else(|| self.net.peer_addr(token));
+            let address = from.or_else(|| self.net.core.whence(token));
             let Some(address) = address else {
                 // The peer is gone before it was looked at.
                 let gone = io::ErrorKind::NotConnected.into();
@@ -99,6 +84,7 @@ impl<S: 'static> Dispatch<S> {
         }
         self.net.core.encode_waiting(token);
         self.call(token, |handler, cx| handler.on_open(cx));
+        self.net.core.recall_timers(token);
         self.net.core.release_signals(token);
         let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Open && stream.write == WriteSide::Ending {
@@ -109,7 +95,7 @@ impl<S: 'static> Dispatch<S> {
     /// Lets the listener's factory make the handler. A factory that panics costs this connection.
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
         let Dispatch { net, roles, .. } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             // The listener closed while the handshake was under way.
             net.core.fail(token, CloseReason::Cancelled);
             return false;

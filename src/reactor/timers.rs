@@ -16,6 +16,9 @@ impl<S: 'static> Dispatch<S> {
             let Some((key, &due)) = self.net.core.timers.pop_due() else { return };
             match due {
                 Due::Handler(token, tag) => {
+                    if self.net.core.put_off_timer(token, key) {
+                        continue;
+                    }
                     if self.net.core.finish_timer(token, key).is_some() {
                         self.fire(token, Timer { owner: Some(token), key: Some(key), tag });
                     }
@@ -50,7 +53,10 @@ impl<S: 'static> Dispatch<S> {
                 self.call(token, |handler, cx| handler.on_timer(cx, timer));
                 self.net.core.flush(token);
             }
-            Some(Entity::Datagram(socket)) if !socket.dead => {
+            Some(Entity::Datagram(_)) => {
+                if !self.open_datagram(token) {
+                    return;
+                }
                 self.call_datagram(token, |handler, cx| handler.on_timer(cx, timer));
                 self.net.core.flush_datagrams(token);
             }

@@ -14,18 +14,12 @@ use crate::socket_options::SocketOptions;
 
 /// mio's event as bits.
 pub(super) fn ready(event: &mio::event::Event) -> Ready {
-    let mut bits = 0;
-    for (set, bit) in [
-        (event.is_readable(), Ready::READABLE),
-        (event.is_writable(), Ready::WRITABLE),
-        (event.is_read_closed(), Ready::READ_CLOSED),
-        (event.is_error(), Ready::ERROR),
-        (event.is_priority(), Ready::URGENT),
-    ] {
-        if set {
-            bits |= bit;
-        }
-    }
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let bits = bit(event.is_readable(), Ready::READABLE)
+        | bit(event.is_writable(), Ready::WRITABLE)
+        | bit(event.is_read_closed(), Ready::READ_CLOSED)
+        | bit(event.is_error(), Ready::ERROR)
+        | bit(event.is_priority(), Ready::URGENT);
     Ready { token: event.token().0, bits }
 }
 
@@ -38,6 +32,12 @@ fn interest() -> Interest {
 }
 
 // ---- streams ----
+
+/// A write to a peer that is gone must not raise SIGPIPE: Rust programs ignore it, but a host in
+/// another language need not. `std` gives the flag to every plain write (send(2)), but cannot give
+/// it to a vectored one (writev(2)). Apple's have `SO_NOSIGPIPE`, which `std` and socket2 set.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MSG_NOSIGNAL: i32 = 0x4000;
 
 impl Stream {
     pub(super) fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -64,8 +64,17 @@ impl Stream {
 
     pub(super) fn write_vectored_once(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         match self {
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Stream::Tcp(s) => {
+                s.try_io(|| SockRef::from(&*s).send_vectored_with_flags(slices, MSG_NOSIGNAL))
+            }
+            #[cfg(any(target_os = "linux", target_os = "android"))]
+            Stream::Unix(s) => {
+                s.try_io(|| SockRef::from(&*s).send_vectored_with_flags(slices, MSG_NOSIGNAL))
+            }
+            #[cfg(not(any(target_os = "linux", target_os = "android")))]
             Stream::Tcp(s) => s.write_vectored(slices),
-            #[cfg(unix)]
+            #[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
             Stream::Unix(s) => s.write_vectored(slices),
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
@@ -93,7 +102,7 @@ impl Stream {
             Stream::Unix(s) => s.take_error(),
             Stream::None => Ok(None),
             #[cfg(test)]
-            Stream::Script(_) => Ok(None),
+            Stream::Script(s) => Ok(s.take_error()),
         }
     }
 
@@ -278,6 +287,8 @@ pub(crate) enum Listener {
     Tcp(mio::net::TcpListener),
     #[cfg(unix)]
     Unix(mio::net::UnixListener),
+    #[cfg(test)]
+    Script(super::script::Listener),
 }
 
 impl Listener {
@@ -287,6 +298,8 @@ impl Listener {
             Listener::Tcp(l) => l.accept().map(|(s, a)| (Stream::Tcp(s), Address::Ip(a))),
             #[cfg(unix)]
             Listener::Unix(l) => l.accept().map(|(s, a)| (Stream::Unix(s), Address::from(a))),
+            #[cfg(test)]
+            Listener::Script(l) => l.accept().map(|s| (Stream::Script(s), Address::Unix(None))),
         })
     }
 
@@ -295,6 +308,8 @@ impl Listener {
             Listener::Tcp(l) => l.local_addr().map(Address::Ip),
             #[cfg(unix)]
             Listener::Unix(l) => l.local_addr().map(Address::from),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(Address::Unix(None)),
         }
     }
 
@@ -306,6 +321,8 @@ impl Listener {
             }
             #[cfg(unix)]
             Listener::Unix(l) => options.apply(&SockRef::from(l), Domain::UNIX, Type::STREAM),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(()),
         }
     }
 
@@ -314,6 +331,8 @@ impl Listener {
             Listener::Tcp(l) => l.register(registry, Token(token), Interest::READABLE),
             #[cfg(unix)]
             Listener::Unix(l) => l.register(registry, Token(token), Interest::READABLE),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(()),
         }
     }
 
@@ -322,6 +341,8 @@ impl Listener {
             Listener::Tcp(l) => l.deregister(registry),
             #[cfg(unix)]
             Listener::Unix(l) => l.deregister(registry),
+            #[cfg(test)]
+            Listener::Script(_) => Ok(()),
         };
         if let Err(e) = result {
             log::trace!("deregistering a listener: {e}");
@@ -523,3 +544,7 @@ pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
     socket.set_nonblocking(true)?;
     Ok(Datagram { socket: mio::net::UdpSocket::from_std(socket), token: 0 })
 }
+
+#[cfg(all(test, target_os = "linux"))]
+#[path = "accept_failure_tests.rs"]
+mod accept_failure_tests;

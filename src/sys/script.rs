@@ -12,6 +12,8 @@ pub(crate) enum Answer {
     Bytes(Vec<u8>),
     Take(usize),
     Fail(io::ErrorKind),
+    /// The system's error of this number.
+    Errno(i32),
 }
 
 /// The script and what was written, shared between a test and the stream it gave away.
@@ -20,6 +22,8 @@ pub(crate) struct Script {
     pub(crate) reads: VecDeque<Answer>,
     pub(crate) writes: VecDeque<Answer>,
     pub(crate) written: Vec<u8>,
+    /// The error that is pending on the socket, by its number.
+    pub(crate) pending: Option<i32>,
     pub(crate) shut: bool,
 }
 
@@ -40,6 +44,7 @@ impl Stream {
                 Ok(n)
             }
             Some(Answer::Fail(kind)) => Err(kind.into()),
+            Some(Answer::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
             Some(Answer::Take(_)) => panic!("the script has a write where a read came"),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -54,6 +59,7 @@ impl Stream {
                 Ok(n)
             }
             Some(Answer::Fail(kind)) => Err(kind.into()),
+            Some(Answer::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
             Some(Answer::Bytes(_)) => panic!("the script has a read where a write came"),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
@@ -64,8 +70,27 @@ impl Stream {
         self.write(&all)
     }
 
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.0.borrow_mut().pending.take().map(io::Error::from_raw_os_error)
+    }
+
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.0.borrow_mut().shut = true;
         Ok(())
+    }
+}
+
+/// What each accept(2) answers: a connection with a script of its own, or the system's error of
+/// this number. An exhausted one says `WouldBlock`.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Listener(pub(crate) Rc<RefCell<VecDeque<Result<(), i32>>>>);
+
+impl Listener {
+    pub(crate) fn accept(&self) -> io::Result<Box<Stream>> {
+        match self.0.borrow_mut().pop_front() {
+            Some(Ok(())) => Ok(Box::new(Stream(Rc::default()))),
+            Some(Err(number)) => Err(io::Error::from_raw_os_error(number)),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        }
     }
 }

@@ -162,6 +162,10 @@ impl<T: Owned> Wheel<T> {
     /// behind what was due before. A `now` that goes backwards counts as no progress.
     pub(crate) fn advance(&mut self, now: u64) {
         let now = now.max(self.now);
+        if self.entries.is_empty() {
+            self.now = now;
+            return;
+        }
         self.make_due(Place::SOON);
         while let Some((place, mut start)) = self.next_stop() {
             if place == Place::FAR && start <= now {
@@ -204,11 +208,39 @@ impl<T: Owned> Wheel<T> {
         if handed_out { self.cancel(chain, key) } else { None }
     }
 
+    /// Files a timer that [`pop_due`](Self::pop_due) handed out again, under its key: its owner
+    /// cannot have it yet.
+    pub(crate) fn put_off(&mut self, key: Key, deadline: u64) {
+        if self.get(key).is_some() && self.link(key.index).prev == HANDED_OUT {
+            let place = self.place_ahead(deadline).unwrap_or(Place::SOON);
+            self.append(key.index, deadline, place);
+        }
+    }
+
+    /// Makes those timers of an owner that were put off to `deadline` due at the next advance, in
+    /// the order in which they were set.
+    pub(crate) fn recall(&mut self, chain: &Chain, deadline: u64) {
+        let mut index = chain.head;
+        while index != NIL && self.entry(index).chain_next != NIL {
+            index = self.entry(index).chain_next;
+        }
+        while index != NIL {
+            if self.link(index).deadline == deadline {
+                self.unlink(index);
+                self.append(index, self.now, Place::SOON);
+            }
+            index = self.entry(index).chain_prev;
+        }
+    }
+
     /// The tick at which to call [`advance`](Self::advance) again; `None` without timers.
     ///
     /// The current tick while something is due, or will be at once. Otherwise exact within the next
     /// 64 ticks, and never late: the start of the slot that holds the next timer, where it cascades.
     pub(crate) fn next_wake(&self) -> Option<u64> {
+        if self.entries.is_empty() {
+            return None;
+        }
         if self.lists[Place::DUE.list()].head != NIL || self.lists[Place::SOON.list()].head != NIL {
             return Some(self.now);
         }

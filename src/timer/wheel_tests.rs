@@ -115,6 +115,28 @@ fn ties_keep_their_order_when_they_were_set_from_different_levels() {
 }
 
 #[test]
+fn a_timer_that_is_put_off_keeps_its_key_until_it_is_recalled() {
+    const FAR_OFF: u64 = u64::MAX - 1;
+    let (mut wheel, mut chain) = wheel_at(100);
+    let keys: Vec<Key> = (0..5).map(|tag| wheel.insert(&mut chain, 101, Tag(0, tag))).collect();
+    let never = wheel.insert(&mut chain, u64::MAX, Tag(0, 9));
+    wheel.advance(101);
+    while let Some((key, _)) = wheel.pop_due() {
+        wheel.put_off(key, FAR_OFF);
+    }
+    wheel.advance(1 << 40);
+    assert_eq!(fire(&mut wheel, &mut chain), []);
+    assert_eq!(wheel.cancel(&mut chain, keys[1]), Some(Tag(0, 1)));
+    assert!(wheel.rearm(keys[3], 1 << 41));
+    wheel.recall(&chain, FAR_OFF);
+    wheel.advance(1 << 40);
+    assert_eq!(fire(&mut wheel, &mut chain), [0, 2, 4]);
+    wheel.advance(1 << 41);
+    assert_eq!(fire(&mut wheel, &mut chain), [3]);
+    assert!(wheel.get(never).is_some());
+}
+
+#[test]
 fn no_delay_is_due_at_the_next_advance_and_not_in_this_one() {
     let (mut wheel, mut chain) = wheel_at(100);
     for deadline in [100, 3, 0] {

@@ -3,7 +3,10 @@
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+
+use crate::support::PATIENCE;
 
 /// Set in the child, to the part it plays.
 const PART: &str = "TIDEGATE_TEST_CHILD";
@@ -31,7 +34,9 @@ pub fn hear() -> Option<String> {
 pub struct Helper {
     child: Child,
     stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
+    words: mpsc::Receiver<String>,
+    /// Words that were noticed and not asked for yet.
+    noticed: Option<String>,
 }
 
 impl Helper {
@@ -46,7 +51,15 @@ impl Helper {
             .unwrap();
         let stdin = child.stdin.take().unwrap();
         let stdout = BufReader::new(child.stdout.take().unwrap());
-        Helper { child, stdin, stdout }
+        let (tell, words) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in stdout.lines().map_while(Result::ok) {
+                if let Some(words) = line.strip_prefix("child says: ") {
+                    let _ = tell.send(words.to_owned());
+                }
+            }
+        });
+        Helper { child, stdin, words, noticed: None }
     }
 
     pub fn id(&self) -> u32 {
@@ -61,15 +74,14 @@ impl Helper {
     /// The next words of the child. Panics when it has ended without them.
     #[track_caller]
     pub fn hear(&mut self) -> String {
-        let mut line = String::new();
-        loop {
-            line.clear();
-            let n = self.stdout.read_line(&mut line).unwrap();
-            assert!(n > 0, "the child ended without a word");
-            if let Some(words) = line.trim_end().strip_prefix("child says: ") {
-                return words.to_owned();
-            }
-        }
+        let words = self.noticed.take().ok_or(());
+        words.or_else(|()| self.words.recv_timeout(PATIENCE)).expect("the child to say something")
+    }
+
+    /// Whether there is something to [`hear`](Self::hear).
+    pub fn has_spoken(&mut self) -> bool {
+        self.noticed = self.noticed.take().or_else(|| self.words.try_recv().ok());
+        self.noticed.is_some()
     }
 
     /// kill(1), for what `std` has no call: stopping and continuing.
@@ -88,7 +100,7 @@ impl Helper {
             if state.is_some_and(&wanted) {
                 return;
             }
-            assert!(start.elapsed() < crate::support::PATIENCE, "the child is in state {state:?}");
+            assert!(start.elapsed() < PATIENCE, "the child is in state {state:?}");
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
     }

@@ -1,0 +1,1086 @@
+#!/usr/bin/env python3
+"""Runs the chat with real counterparts: headless Chromium with its page, nc, openssl s_client.
+
+    .ci/chat.py [--screenshot FILE] [DIRECTORY [WORD...]]
+
+DIRECTORY is where the built examples are, target/release/examples by default. With WORDs, only the
+checks with one of them in their names are run. The screenshot of the room goes to FILE; kept is
+docs/chat.png.
+
+Prints what failed and "N passed, N failed"; the exit status is 0 if nothing failed. Nothing is
+skipped: where Chromium is missing it is installed (Debian, Ubuntu), and where it cannot be, that is
+a failure. Else Python's standard library is all it needs, openssl, and nc (netcat-openbsd).
+"""
+
+import base64
+import contextlib
+import fcntl
+import hashlib
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import ssl
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+
+SCREENSHOT = None
+if "--screenshot" in sys.argv:
+    at = sys.argv.index("--screenshot")
+    SCREENSHOT = os.path.abspath(sys.argv[at + 1])
+    del sys.argv[at : at + 2]
+
+sys.dont_write_bytecode = True
+import examples  # noqa: E402  (reads the same arguments)
+from examples import PATIENCE, Person, Program, equal, example, nc, one_line  # noqa: E402
+
+MOST_BYTES = 150_000  # of the screenshot
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+# ---- the server ----
+
+
+class Server(Program):
+    """The chat, on ports that the system chooses, or on those that it had before."""
+
+    def __init__(self, *options, ports=(0, 0, 0)):
+        lines, tls, web = (f"127.0.0.1:{port}" for port in ports)
+        command = os.path.join(examples.DIRECTORY, "chat")
+        super().__init__(command, lines, "--tls", tls, "--web", web, *options)
+        self.lines = int(self.wait_for(r"listening on \S+:(\d+), lines").group(1))
+        self.tls = int(self.wait_for(r"listening on \S+:(\d+), TLS").group(1))
+        self.web = int(self.wait_for(r"listening on \S+:(\d+), the web").group(1))
+        self.ports = (self.lines, self.tls, self.web)
+        self.url = f"http://127.0.0.1:{self.web}/"
+
+    def stop(self, number=signal.SIGINT):
+        self.process.send_signal(number)
+        return self.status()
+
+
+def openssl(port, *options):
+    return Program("openssl", "s_client", "-quiet", "-connect", f"127.0.0.1:{port}", *options)
+
+
+class RawSocket:
+    """A WebSocket without any of a browser's manners."""
+
+    def __init__(self, port, receive_buffer=None):
+        self.socket = socket.socket()
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(PATIENCE)
+        self.socket.connect(("127.0.0.1", port))
+        self.stream = self.socket.makefile("rb")
+        self.socket.sendall(upgrade_request(port).encode())
+        equal(self.stream.readline(), b"HTTP/1.1 101 Switching Protocols\r\n")
+        while self.stream.readline() != b"\r\n":
+            pass
+
+    def send(self, payload, opcode=1):
+        """A masked frame; the mask is zero, which is a mask like another."""
+        length = len(payload)
+        size = bytes([0x80 | length]) if length < 126 else struct.pack(">BH", 0x80 | 126, length)
+        self.socket.sendall(bytes([0x80 | opcode]) + size + bytes(4) + payload)
+
+    def frame(self):
+        opcode, length = self.stream.read(2)
+        if length == 126:
+            (length,) = struct.unpack(">H", self.stream.read(2))
+        return opcode & 15, self.stream.read(length)
+
+    def line(self):
+        opcode, payload = self.frame()
+        equal(opcode, 1)
+        return payload.decode()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stream.close()
+        self.socket.close()
+
+
+def upgrade_request(port, path="/room", **fields):
+    fields = {"Host": f"127.0.0.1:{port}", **fields}
+    return "".join(
+        [
+            f"GET {path} HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            *(f"{name}: {value}\r\n" for name, value in fields.items()),
+            "\r\n",
+        ]
+    )
+
+
+# ---- the browser ----
+
+
+def find_chromium():
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+def chromium():
+    if path := find_chromium():
+        return path
+    print("installing chromium", flush=True)
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    environment = [*as_root, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
+    try:
+        subprocess.run([*environment, "update", "-qq"], check=True, stdout=subprocess.DEVNULL)
+        install = ["install", "-y", "-qq", "--no-install-recommends"]
+        subprocess.run(
+            [*environment, *install, "chromium", "fonts-dejavu-core"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.CalledProcessError) as e:
+        print(f"chromium cannot be installed: {e}", flush=True)
+    return find_chromium()
+
+
+class Browser:
+    """Headless Chromium, spoken to in its DevTools protocol over a pair of pipes."""
+
+    def __init__(self, path):
+        self.profile = tempfile.mkdtemp(prefix="chat-chromium-")
+        to_read, self.to_write = os.pipe()
+        self.to_read, to_write = os.pipe()
+        # The pipes are descriptors 3 and 4 to Chromium; numbers that cannot be in their way first.
+        inner = [fcntl.fcntl(fd, fcntl.F_DUPFD, 10) for fd in (to_read, to_write)]
+        os.close(to_read)
+        os.close(to_write)
+        self.process = subprocess.Popen(
+            ["bash", "-c", f'exec "$@" 3<&{inner[0]} 4>&{inner[1]}', "bash", path]
+            + ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+            + ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+            + ["--disable-dev-shm-usage", "--hide-scrollbars", "--force-color-profile=srgb"]
+            + ["--lang=en-GB", "--remote-debugging-pipe", f"--user-data-dir={self.profile}"],
+            pass_fds=inner,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "LANGUAGE": "en_GB"},
+        )
+        for fd in inner:
+            os.close(fd)
+        self.changed = threading.Condition()
+        self.answers = {}
+        self.asked = 0
+        self.pages = {}
+        self.ended = False
+        threading.Thread(target=self._collect, daemon=True).start()
+
+    def _collect(self):
+        buffer = b""
+        while piece := os.read(self.to_read, 1 << 20):
+            *messages, buffer = (buffer + piece).split(b"\0")
+            for message in map(json.loads, messages):
+                with self.changed:
+                    if "id" in message:
+                        self.answers[message["id"]] = message
+                        self.changed.notify_all()
+                    elif page := self.pages.get(message.get("sessionId")):
+                        page.happened(message["method"], message["params"])
+        with self.changed:
+            self.ended = True
+            self.changed.notify_all()
+
+    def ask(self, method, session=None, **parameters):
+        with self.changed:
+            self.asked += 1
+            number = self.asked
+        message = {"id": number, "method": method, "params": parameters}
+        if session:
+            message["sessionId"] = session
+        os.write(self.to_write, json.dumps(message).encode() + b"\0")
+        with self.changed:
+            answered = self.changed.wait_for(
+                lambda: number in self.answers or self.ended, timeout=PATIENCE
+            )
+            assert answered and not self.ended, f"chromium does not answer to {method}"
+            answer = self.answers.pop(number)
+        assert "error" not in answer, f"{method}: {answer['error']}"
+        return answer["result"]
+
+    @contextlib.contextmanager
+    def page(self, url, **options):
+        """A page in a browser of its own: it shares no storage with others."""
+        context = self.ask("Target.createBrowserContext")["browserContextId"]
+        try:
+            yield self.tab(context, url, **options)
+        finally:
+            self.ask("Target.disposeBrowserContext", browserContextId=context)
+
+    def tab(self, context, url, **options):
+        target = self.ask("Target.createTarget", url="about:blank", browserContextId=context)
+        target = target["targetId"]
+        session = self.ask("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        page = Page(self, context, session)
+        self.pages[session] = page
+        page.open(url, **options)
+        return page
+
+    def close(self):
+        with contextlib.suppress(Exception):
+            self.ask("Browser.close")
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.to_write)
+        shutil.rmtree(self.profile, ignore_errors=True)
+
+
+KEYS = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "PageUp": 33}
+
+
+class Page:
+    """A tab with the chat in it."""
+
+    def __init__(self, browser, context, session):
+        self.browser, self.context, self.session = browser, context, session
+        self.complaints = []
+
+    def ask(self, method, **parameters):
+        return self.browser.ask(method, self.session, **parameters)
+
+    def happened(self, method, parameters):
+        """Errors of the script, and what the browser refused: a breach of the policy, say."""
+        if method == "Runtime.exceptionThrown":
+            self.complaints.append(json.dumps(parameters["exceptionDetails"]))
+        elif method == "Log.entryAdded":
+            entry = parameters["entry"]
+            # That a server which is down cannot be reached is logged, and is no fault.
+            if "WebSocket connection to" not in entry["text"]:
+                self.complaints.append(f"{entry['level']}: {entry['text']}")
+
+    def open(self, url, width=1000, height=640, phone=False, scale=1, dark=False, calm=False,
+             chat=True):  # fmt: skip
+        for domain in ("Page", "Runtime", "Log"):
+            self.ask(f"{domain}.enable")
+        self.ask("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=scale,
+            mobile=phone,
+        )
+        if phone:
+            self.ask("Emulation.setTouchEmulationEnabled", enabled=True)
+        self.media(dark, calm)
+        self.ask("Page.navigate", url=url)
+        if chat:
+            self.wait("document.readyState === 'complete' && !!document.querySelector('#log')")
+
+    def media(self, dark=False, calm=False):
+        features = {
+            "prefers-color-scheme": "dark" if dark else "light",
+            "prefers-reduced-motion": "reduce" if calm else "no-preference",
+        }
+        features = [{"name": name, "value": value} for name, value in features.items()]
+        self.ask("Emulation.setEmulatedMedia", features=features)
+
+    def run(self, script):
+        """The value of an expression, in the page."""
+        result = self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in result, (script, result["exceptionDetails"])
+        return result["result"].get("value")
+
+    def wait(self, script, seconds=PATIENCE):
+        """Waits until an expression is true, and answers its value."""
+        deadline = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            if time.monotonic() > deadline:
+                shown = self.run("document.body?.innerText")
+                raise AssertionError(f"never true: {script}; the page shows {shown!r}")
+            time.sleep(0.03)
+        return value
+
+    # What the page shows.
+
+    def state(self, state):
+        self.wait(f"document.querySelector('#state').textContent === {json.dumps(state)}")
+
+    def people(self):
+        items = "[...document.querySelectorAll('#names li')].map(li => li.firstChild.data)"
+        return self.run(items)
+
+    def wait_people(self, *names):
+        names = json.dumps(sorted(names))
+        items = "[...document.querySelectorAll('#names li')].map(li => li.firstChild.data).sort()"
+        self.wait(f"JSON.stringify({items}) === JSON.stringify({names})")
+
+    def wait_said(self, name, words):
+        """The last thing this member said, as the page shows it, is this."""
+        expected = json.dumps([name, words])
+        self.wait(
+            "(() => { const s = [...document.querySelectorAll('.said')].map(e => "
+            "[e.querySelector('b').textContent, e.querySelector('p').textContent]);"
+            f"return s.some(one => JSON.stringify(one) === JSON.stringify({expected})) }})()"
+        )
+
+    def wait_notice(self, words):
+        self.wait(
+            "[...document.querySelectorAll('.notice span')].some(e => e.textContent === "
+            f"{json.dumps(words)})"
+        )
+
+    # What somebody does with it: by keyboard alone, if not said otherwise.
+
+    def press(self, key, shift=False):
+        code = KEYS.get(key, ord(key[0].upper()))
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        common = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 8 if shift else 0}
+        down = "keyDown" if text else "rawKeyDown"
+        self.ask("Input.dispatchKeyEvent", type=down, text=text, **common)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def type(self, text):
+        self.ask("Input.insertText", text=text)
+
+    def focused(self):
+        return self.run("document.activeElement.id || document.activeElement.tagName")
+
+    def say(self, text):
+        if self.focused() != "text":
+            self.run("document.querySelector('#text').focus()")
+        self.type(text)
+        self.press("Enter")
+
+    def call_oneself(self, name):
+        self.say(f"/nick {name}")
+        self.wait_notice(f"You are now {name}.")
+
+    def picture(self):
+        return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
+
+
+BROWSER = None
+
+
+@contextlib.contextmanager
+def in_room(server, **options):
+    """A page that is in the room, and that has not complained when all is over."""
+    with BROWSER.page(server.url, **options) as page:
+        page.state("connected")
+        yield page
+        equal(page.complaints, [])
+
+
+# ---- one room for all ----
+
+
+@check
+def two_pages_nc_and_openssl_are_in_one_room():
+    with Server() as server, in_room(server) as anna, in_room(server) as ben:
+        with nc(server.lines) as carla, openssl(server.tls) as dora:
+            anna.call_oneself("Anna")
+            ben.call_oneself("Ben")
+            for program, name in ((carla, "Carla"), (dora, "Dora")):
+                program.wait_for(r"\* Welcome\.")
+                program.send(f"/nick {name}\n")
+                program.wait_for(rf"\* guest\d is now {name}\n")
+            for page in (anna, ben):
+                page.wait_people("Anna", "Ben", "Carla", "Dora")
+
+            # Everybody says something, and all the others see it, with the right name.
+            words = {name: f"Good day from {name}; ünïcödé ✓" for name in ("Anna", "Ben", "Carla", "Dora")}
+            pages, programs = {"Anna": anna, "Ben": ben}, {"Carla": carla, "Dora": dora}
+            for name, said in words.items():
+                if name in pages:
+                    pages[name].say(said)
+                else:
+                    programs[name].send(said + "\n")
+                for page in pages.values():
+                    page.wait_said(name, said)
+                for other, program in programs.items():
+                    if other != name:
+                        program.wait_for(re.escape(f"<{name}> {said}\n"))
+            assert "own" in anna.run("document.querySelector('.said').className")
+
+            # Who leaves is told, and is no longer in the list.
+            carla.send("/quit\n")
+            for page in (anna, ben):
+                page.wait_notice("Carla has left")
+                page.wait_people("Anna", "Ben", "Dora")
+            dora.process.kill()
+            anna.wait_notice("Dora has left")
+            anna.say("/who")
+            anna.wait_notice("Here now: Anna, Ben")
+            ben.say("/quit")
+            ben.state("left")
+            anna.wait_people("Anna")
+
+
+@check
+def a_newcomer_with_a_name_is_told_once():
+    with Server() as server, Person(server.lines) as person:
+        with in_room(server) as anna:
+            anna.wait_people("guest1", "guest2")
+            context = anna.context
+            with in_room(server) as ben:
+                anna.wait_notice("guest3 has joined")
+                ben.call_oneself("Ben")
+                # Another name some time later is news; the one that a page brings along is not.
+                anna.call_oneself("Anna")
+                ben.ask("Page.reload")
+                anna.wait_notice("Ben has left")
+                anna.wait_notice("Ben has joined")
+                anna.wait_people("guest1", "Anna", "Ben")
+                ben.wait_notice("You are Ben.")
+            # A second tab of the same browser: the name is in use, so it gets a number.
+            tab = BROWSER.tab(context, server.url)
+            tab.wait_notice("You are Anna2.")
+            anna.wait_notice("Anna2 has joined")
+            tab.call_oneself("Annabel")
+            anna.wait_people("guest1", "Anna", "Annabel")
+        equal(person.line(), "* guest2 has joined")
+
+
+@check
+def what_is_said_never_becomes_markup():
+    attacks = [
+        "<img src=x onerror=\"document.title='owned'\">",
+        "<script>document.title='owned'</script>",
+        "<b>bold</b> &amp; &lt;i&gt;",
+        "javascript:alert(1) <a href='javascript:alert(1)'>here</a>",
+        "</p></div><iframe srcdoc='<script>parent.document.title=1</script>'></iframe>",
+        "<style>*{display:none}</style><svg/onload=alert(1)>",
+    ]
+    fakes = ["<Anna> I never said this", "* Anna has left", "* pong 1", "* Welcome. You are eve."]
+    tags = (
+        "[...document.querySelectorAll('#log *, #names *, header *')].map(e => e.localName)"
+        ".filter((name, i, all) => all.indexOf(name) === i).sort().join()"
+    )
+    with Server() as server, in_room(server) as anna, in_room(server) as ben:
+        anna.call_oneself("Anna")
+        before = anna.run(f"document.scripts.length + {tags}")
+        with nc(server.lines) as eve:
+            eve.wait_for("Here now")
+            eve.send("/nick <img>\n/nick Eve\n")
+            eve.wait_for(r"\* A name has 1 to")
+            for words in attacks + fakes:
+                eve.send(words + "\n")
+                anna.wait_said("Eve", words)
+                ben.wait_said("Eve", words)
+            for words in attacks:
+                ben.say(words)
+                anna.wait_said("guest2", words)
+            anna.wait_people("Anna", "guest2", "Eve")
+            equal(anna.run("document.title"), "tidegate chat")
+            after = anna.run(f"document.scripts.length + {tags}")
+            # A picture, a link or a frame would be a new kind of element.
+            new = set(re.findall(r"[a-z]+", after)) - set(re.findall(r"[a-z]+", before))
+            assert new <= {"b", "p", "div", "time", "span"}, new
+        # The policy is a second lock: were there markup after all, it would do nothing.
+        for markup in ("<img src=x onerror=\"window.owned=1\">", "<p onclick='window.owned=1'>"):
+            anna.run(
+                "(() => { const e = document.createElement('div'); document.body.append(e);"
+                f"e.innerHTML = {json.dumps(markup)}; e.firstChild.click(); e.remove() }})()"
+            )
+        anna.run("new Promise(done => setTimeout(done, 100))")
+        equal(anna.run("typeof window.owned"), "undefined")
+        assert all("Content Security Policy" in said for said in anna.complaints), anna.complaints
+        assert anna.complaints, "the policy was not applied"
+        anna.complaints.clear()
+
+
+@check
+def control_characters_and_line_ends_in_a_web_message_are_removed():
+    with Server() as server, Person(server.lines) as person, in_room(server) as page:
+        equal(person.line(), "* guest2 has joined")
+        with RawSocket(server.web) as raw:
+            equal(person.line(), "* guest3 has joined")
+            raw.send("one\n<guest1> two\r\n\x1b[2J\x07 \u202eend".encode())
+            line = person.line()
+            assert line.startswith("<guest3> one\ufffd<guest1> two"), line
+            assert all(c.isprintable() for c in line), repr(line)
+            page.wait_said("guest3", line.removeprefix("<guest3> "))
+            # Text that is no UTF-8 is a breach of the protocol, and costs the sender alone.
+            raw.send(b"\xff\xfe")
+            while (frame := raw.frame())[0] != 8:
+                pass
+            equal(frame[1][:2], struct.pack(">H", 1007))
+        equal(person.line(), "* guest3 has left")
+        page.wait_people("guest1", "guest2")
+
+
+# ---- the page's connection ----
+
+
+@check
+def the_round_trip_is_shown_and_pings_are_for_everybody():
+    with Server() as server, in_room(server) as page, nc(server.lines) as ben:
+        shown = page.wait("/^\\d+(\\.\\d)? ms$/.test(document.querySelector('#detail').textContent) "
+                          "&& document.querySelector('#detail').textContent")
+        assert float(shown.removesuffix(" ms")) < 1000, shown
+        # It is measured again and again.
+        page.wait("pings >= 2 && ping === null")
+        equal(page.run("document.querySelectorAll('.notice').length"), 2)  # you are; has joined
+        ben.send("/ping 17\n/ping two words\n/ping\n/ping \x1b[2J\n")
+        ben.wait_for(r"\* pong 17\n\* pong two\n\* pong \?\n\* pong \ufffd\[2J\n")
+        page.say("/ping hello")
+        page.wait_notice("pong hello")
+
+
+@check
+def the_page_comes_back_after_a_restart():
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(Server())
+        anna, ben = (stack.enter_context(in_room(server)) for _ in range(2))
+        anna.call_oneself("Anna")
+        ben.call_oneself("Ben")
+        # First the graceful way, then a crash.
+        for number in (signal.SIGINT, signal.SIGKILL):
+            server.stop(number)
+            if number == signal.SIGINT:
+                equal(server.process.returncode, 0)
+                anna.wait_notice("The room is closing. Goodbye!")
+            for page in (anna, ben):
+                page.state("reconnecting")
+                page.wait_notice("The connection is lost.")
+                equal(page.people(), [])
+            # What cannot be sent stays where it was written.
+            anna.run("document.querySelector('#text').focus()")
+            anna.type("Are you there?")
+            anna.press("Enter")
+            anna.wait("/not sent/.test(document.querySelector('#hint').textContent)")
+            equal(anna.run("document.querySelector('#text').value"), "Are you there?")
+            anna.run("document.querySelector('#text').value = ''")
+            server = stack.enter_context(Server(ports=server.ports))
+            for page in (anna, ben):
+                page.state("connected")
+                page.wait_people("Anna", "Ben")
+            said = f"after {number.name}"
+            anna.say(said)
+            ben.wait_said("Anna", said)
+            anna.wait("document.querySelector('#hint').textContent === ''")
+
+
+@check
+def it_waits_longer_after_each_failure_and_not_in_step():
+    with Server() as server, in_room(server) as page:
+        # In the server's place sits something that hangs up on everybody.
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            server.stop(signal.SIGKILL)
+            listener.bind(("127.0.0.1", server.web))
+            listener.listen()
+            listener.settimeout(PATIENCE)
+            times = []
+            while len(times) < 5:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(PATIENCE)
+                    if connection.recv(4096).startswith(b"GET /room "):
+                        times.append(time.monotonic())
+            gaps = [after - before for before, after in zip(times, times[1:])]
+            for number, gap in enumerate(gaps):
+                most = 0.5 * 2 ** (number + 1)  # the wait before the first one is not seen
+                assert most / 2 - 0.1 <= gap <= most + 1.5, gaps
+            # Nobody need wait: the button tries at once.
+            page.wait("!document.querySelector('#again').hidden && retryAt > performance.now() + 1000")
+            page.run("document.querySelector('#again').focus()")
+            before = time.monotonic()
+            page.press("Enter")
+            listener.accept()[0].close()
+            assert time.monotonic() - before < 1.5, "the button did not try at once"
+
+
+@check
+def a_server_that_says_nothing_any_more_is_noticed():
+    with Server() as server, in_room(server) as page:
+        page.wait("pings >= 1 && ping === null")
+        server.process.send_signal(signal.SIGSTOP)
+        try:
+            page.state("reconnecting")
+        finally:
+            server.process.send_signal(signal.SIGCONT)
+        page.state("connected")
+        page.say("/who")
+        page.wait_people(*page.people()[:1])
+
+
+@check
+def a_page_that_does_not_read_never_stalls_the_room():
+    with Server() as server, RawSocket(server.web, receive_buffer=4096):
+        # Nor does somebody who reads nothing behind TLS.
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(PATIENCE)
+        slow.connect(("127.0.0.1", server.tls))
+        with trusting.wrap_socket(slow) as slow:
+            assert slow.recv(100).startswith(b"* Welcome")
+            with Person(server.lines) as a, Person(server.lines) as b:
+                equal(a.line(), "* guest4 has joined")
+                said, gone = 0, set()
+                while len(gone) < 2:
+                    a.say(f"{said} " + "x" * 1000)
+                    line = b.line()
+                    while line.startswith("* "):
+                        gone.add(re.match(r"\* (guest\d) could not keep up", line).group(1))
+                        line = b.line()
+                    assert line.startswith(f"<guest3> {said} x"), line
+                    said += 1
+                    assert said < 20_000, "nobody was disconnected"
+                equal(gone, {"guest1", "guest2"})
+
+
+# ---- the page as a page ----
+
+
+@check
+def the_page_is_served_with_sensible_headers_and_nothing_else_is():
+    with Server() as server:
+
+        def ask(method, path, **fields):
+            connection = http.client.HTTPConnection("127.0.0.1", server.web, timeout=PATIENCE)
+            connection.request(method, path, headers=fields)
+            answer = connection.getresponse()
+            return answer, answer.read()
+
+        answer, page = ask("GET", "/")
+        equal(answer.status, 200)
+        equal(answer.getheader("Content-Type"), "text/html; charset=utf-8")
+        equal(answer.getheader("Cache-Control"), "no-store")
+        equal(answer.getheader("X-Content-Type-Options"), "nosniff")
+        policy = answer.getheader("Content-Security-Policy")
+        assert policy.startswith("default-src 'none'; ") and "unsafe" not in policy, policy
+        for element in (b"script", b"style"):
+            content = page.split(b"<%s>" % element)[1].split(b"</%s>" % element)[0]
+            digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
+            assert f"{element.decode()}-src 'sha256-{digest}'" in policy, policy
+        # Nothing comes from elsewhere.
+        outside = re.findall(rb"(?:src|href|url)\s*[=(]\s*[\"']?(?!data:)(\w+:)?//[^\s\"')]+", page)
+        equal(outside, [])
+        equal(ask("GET", "/?from=bookmark")[0].status, 200)
+        answer, body = ask("HEAD", "/")
+        equal((answer.status, body), (200, b""))
+        for path in ("/favicon.ico", "/room", "/../Cargo.toml", "//", "/index.html"):
+            equal(ask("GET", path)[0].status, 404)
+        answer, _ = ask("POST", "/")
+        equal((answer.status, answer.getheader("Allow")), (405, "GET, HEAD"))
+
+
+@check
+def only_our_own_page_may_open_the_socket():
+    with Server() as server:
+
+        def status(path="/room", **fields):
+            with socket.create_connection(("127.0.0.1", server.web), timeout=PATIENCE) as s:
+                s.sendall(upgrade_request(server.web, path, **fields).encode())
+                return s.recv(12).decode()
+
+        equal(status(), "HTTP/1.1 101")  # a program, not a browser
+        equal(status(Origin=server.url.rstrip("/")), "HTTP/1.1 101")
+        for origin in ("http://evil.example", "null", f"http://127.0.0.1:{server.web + 1}"):
+            equal(status(Origin=origin), "HTTP/1.1 403")
+        equal(status("/elsewhere"), "HTTP/1.1 404")
+        # A real page from elsewhere, in a real browser.
+        with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+
+            def serve():
+                while True:
+                    try:
+                        connection, _ = elsewhere.accept()
+                    except OSError:
+                        return
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\n\r\n")
+
+            threading.Thread(target=serve, daemon=True).start()
+            foreign = f"http://127.0.0.1:{elsewhere.getsockname()[1]}/"
+            with BROWSER.page(foreign, chat=False) as page:
+                page.wait(f"location.href === '{foreign}' && document.readyState === 'complete'")
+                socket_of_ours = (
+                    f"new Promise(done => {{ const s = new WebSocket('{server.url}room');"
+                    "s.onopen = () => done('open'); s.onclose = () => done('refused') })"
+                ).replace("'http:", "'ws:")
+                equal(page.run(socket_of_ours), "refused")
+            elsewhere.shutdown(socket.SHUT_RDWR)
+
+
+@check
+def everything_can_be_done_with_the_keyboard_alone():
+    outlined = "getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+    with Server() as server, in_room(server) as page, nc(server.lines) as ben:
+        ben.wait_for("Here now")
+        equal(page.focused(), "text")  # one can write at once
+        page.type("Typed, not clicked")
+        page.press("Enter")
+        ben.wait_for("<guest1> Typed, not clicked\n")
+        equal(page.focused(), "text")
+        # Around the page, backwards; each stop can be seen.
+        stops = []
+        for _ in range(4):
+            page.press("Tab", shift=True)
+            stops.append(page.focused())
+            assert page.run(outlined), stops
+        equal(stops, ["log", "BUTTON", "name", "SUMMARY"])
+        # The list of names closes and opens.
+        page.press("Enter")
+        equal(page.run("document.querySelector('#people').open"), False)
+        page.press("Enter")
+        equal(page.run("document.querySelector('#people').open"), True)
+        # Another name.
+        page.press("Tab")
+        equal(page.focused(), "name")
+        page.type("Kim")  # replaces what was there: a field entered by Tab is selected
+        page.press("Enter")
+        page.wait_notice("You are now Kim.")
+        ben.wait_for(r"\* guest1 is now Kim\n")
+        equal(page.focused(), "text")
+        page.press("Tab")
+        equal(page.focused(), "BUTTON")
+        page.press("Tab", shift=True)
+        # The log scrolls, and stays where it is when news come.
+        for number in range(60):
+            ben.send(f"line {number}\n")
+        page.wait_said("guest2", "line 59")
+        page.wait("log.scrollHeight - log.scrollTop - log.clientHeight < 2")
+        page.press("Tab", shift=True)
+        equal(page.focused(), "log")
+        page.press("Home")
+        page.wait("log.scrollTop === 0")
+        ben.send("news\n")
+        page.wait("!document.querySelector('#newer').hidden")
+        page.run("new Promise(requestAnimationFrame)")
+        equal(page.run("log.scrollTop"), 0)
+        page.press("Tab")
+        equal(page.focused(), "newer")
+        page.press("Enter")
+        page.wait("log.scrollHeight - log.scrollTop - log.clientHeight < 2")
+        equal(page.focused(), "text")
+        # Leaving, and coming back.
+        page.say("/quit")
+        page.state("left")
+        page.wait_notice("You have left.")
+        ben.wait_for(r"\* Kim has left\n")
+        for _ in range(6):
+            page.press("Tab", shift=True)
+            if page.focused() == "again":
+                break
+        equal(page.focused(), "again")
+        page.press(" ")
+        page.state("connected")
+        page.wait_notice("You are Kim.")
+        equal(page.focused(), "text")
+
+
+@check
+def it_says_what_it_is_to_a_screen_reader():
+    with Server() as server, in_room(server) as page:
+        page.wait_people("guest1")
+        nodes = page.ask("Accessibility.getFullAXTree")["nodes"]
+        found = {
+            (node["role"]["value"], node.get("name", {}).get("value", ""))
+            for node in nodes
+            if not node.get("ignored")
+        }
+        expected = {
+            ("log", "Conversation"),
+            ("textbox", "Message"),
+            ("textbox", "Your name"),
+            ("button", "Send"),
+            ("button", "Change"),
+            ("heading", "tidegate chat"),
+            ("list", "Who is here"),
+        }
+        assert expected <= found, expected - found
+        live = {node["role"]["value"] for node in nodes if any(
+            p["name"] == "live" and p["value"]["value"] == "polite"
+            for p in node.get("properties", []))}
+        assert {"log", "status"} <= live, live
+        equal(page.run("document.documentElement.lang"), "en")
+        # The time, which changes every few seconds, is not in what is read out.
+        assert page.run("!document.querySelector('#detail').closest('[role=status], [aria-live]')")
+
+
+CONTRASTS = """
+(() => {
+  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = e => {
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c.length < 4 || c[3] > 0) return c;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const words = [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) || e.matches('input');
+    if (!words || !e.checkVisibility()) continue;
+    const pair = [light(parse(getComputedStyle(e).color)), light(ground(e))].sort((a, b) => b - a);
+    const ratio = (pair[0] + .05) / (pair[1] + .05);
+    if (ratio < 4.5) poor.push(`${e.localName}.${e.className}#${e.id} ${ratio.toFixed(2)}`);
+  }
+  return poor;
+})()
+"""
+
+
+@check
+def it_can_be_read_in_light_and_dark_and_without_motion():
+    with Server() as server, in_room(server) as page:
+        with contextlib.ExitStack() as stack:
+            # Every colour that a name may have.
+            for number in range(40):
+                person = stack.enter_context(Person(server.lines))
+                person.say(f"I am number {number}")
+            page.wait_said("guest41", "I am number 39")
+            page.say("And I am me")
+            equal(page.run("new Set([...document.querySelectorAll('li')].map(e => e.className)).size"), 8)
+            grounds = []
+            for dark in (False, True):
+                page.media(dark=dark)
+                equal(page.run(CONTRASTS), [])
+                grounds.append(page.run("getComputedStyle(document.body).backgroundColor"))
+            assert grounds[0] != grounds[1], "dark is as light"
+        server.stop()
+        page.state("reconnecting")
+        assert page.run("document.getAnimations().length") > 0
+        equal(page.run(CONTRASTS), [])
+        page.media(calm=True)
+        equal(page.run("document.getAnimations().length"), 0)
+        equal(page.run(CONTRASTS), [])
+
+
+@check
+def it_fits_on_a_phone():
+    inside = """[...document.querySelectorAll('#text, #say button:not([hidden]), #state, summary, #log')]
+        .every(e => { const r = e.getBoundingClientRect();
+            return r.left >= 0 && r.right <= innerWidth && r.top >= 0 && r.bottom <= innerHeight })"""
+    fits = "document.documentElement.scrollWidth <= innerWidth && scrollX === 0"
+    large = """[...document.querySelectorAll('button, input, summary')].filter(e => e.checkVisibility())
+        .every(e => e.getBoundingClientRect().height >= 35)"""
+    for width, height in ((320, 568), (390, 844), (844, 390)):
+        phone = {"width": width, "height": height, "phone": True, "scale": 2}
+        with Server() as server, in_room(server, **phone) as page, Person(server.lines) as person:
+            person.say("/nick " + "W" * 20)
+            for number in range(30):
+                person.say(f"{number} " + "unbreakable" * 40)
+            page.wait_said("W" * 20, "29 " + "unbreakable" * 40)
+            page.say("w" * 900)
+            page.call_oneself("M" * 20)
+            for _ in range(2):
+                assert page.run(fits), (width, page.run("document.documentElement.scrollWidth"))
+                assert page.run(inside), (width, height)
+                assert page.run(large), (width, height)
+                assert page.run("log.scrollWidth <= log.clientWidth"), "the log scrolls sideways"
+                # Fingers are not kept from the text by a list of names that is in the way.
+                assert page.run("log.clientHeight") > height / 6, page.run("log.clientHeight")
+                page.run("document.querySelector('summary').click()")
+            # The keyboard comes up and takes half of the height: the end stays in view.
+            page.run("toEnd()")
+            page.ask(
+                "Emulation.setDeviceMetricsOverride",
+                width=width,
+                height=max(height // 2, 300),
+                deviceScaleFactor=2,
+                mobile=True,
+            )
+            page.wait(f"innerHeight < {max(height // 2, 300) + 1}")
+            page.wait("log.scrollHeight - log.scrollTop - log.clientHeight < 2")
+            assert page.run(inside), "something is off the screen while the keyboard is up"
+            # Text of 16 pixels at least, or an iPhone zooms in when a field is touched.
+            size = "Math.min(...[...document.querySelectorAll('input')].map(e => parseFloat(getComputedStyle(e).fontSize)))"
+            assert page.run(size) >= 16
+
+
+@check
+def a_long_log_is_cut_and_stays_quick():
+    with Server() as server, in_room(server) as page, Person(server.lines) as person:
+        begin = time.monotonic()
+        for number in range(2000):
+            person.say(f"line {number}")
+        page.wait_said("guest2", "line 1999")
+        assert page.run("log.childElementCount") <= 500
+        assert time.monotonic() - begin < PATIENCE
+        page.state("connected")
+
+
+# ---- certificates ----
+
+
+@check
+def the_certificate_of_the_run_has_the_fingerprint_that_is_printed():
+    with Server() as server:
+        printed = server.wait_for(r"self-signed certificate, SHA-256 ([0-9A-F:]{95})\n").group(1)
+        pem = ssl.get_server_certificate(("127.0.0.1", server.tls), timeout=PATIENCE)
+        der = ssl.PEM_cert_to_DER_cert(pem)
+        equal(printed.replace(":", "").lower(), hashlib.sha256(der).hexdigest())
+        # Who has got it by another way can check it in full.
+        context = ssl.create_default_context(cadata=pem)
+        for name in ("localhost", "127.0.0.1"):
+            with socket.create_connection(("127.0.0.1", server.tls), timeout=PATIENCE) as s:
+                with context.wrap_socket(s, server_hostname=name) as s:
+                    assert s.recv(100).startswith(b"* Welcome. You are guest")
+
+
+@check
+def ones_own_certificate_is_used():
+    with tempfile.TemporaryDirectory() as directory:
+        chain, key = (os.path.join(directory, name) for name in ("chain.pem", "key.pem"))
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+            + ["-nodes", "-keyout", key, "-out", chain, "-days", "2", "-subj", "/CN=chat.test"]
+            + ["-addext", "subjectAltName=DNS:chat.test"],
+            check=True,
+            capture_output=True,
+        )
+        with Server("--cert", chain, "--key", key) as server:
+            assert "self-signed" not in server.out()
+            options = ("-CAfile", chain, "-verify_return_error", "-verify_hostname", "chat.test")
+            with openssl(server.tls, *options) as anna:
+                anna.wait_for(r"\* Welcome\. You are guest1")
+        with example("chat", "--cert", chain) as program:
+            one_line(program, "^chat: expected --cert and --key, or neither", status=2)
+        with example("chat", "--cert", key, "--key", key) as program:
+            one_line(program, "^chat: .*key.pem: expected \"BEGIN CERTIFICATE\"")
+    with example("chat", "--cert", "/nonexistent", "--key", "/nonexistent") as program:
+        one_line(program, "^chat: .*/nonexistent")
+
+
+@check
+def an_address_in_use_is_told_for_each_door():
+    free = "127.0.0.1:0"
+    with Server() as server:
+        for door in ("--tls", "--web"):
+            other = "--web" if door == "--tls" else "--tls"
+            taken = f"127.0.0.1:{server.web}"
+            with example("chat", free, other, free, door, taken) as program:
+                one_line(program, rf"^chat: cannot listen on {taken}: .*in use")
+
+
+# ---- the picture ----
+
+
+@check
+def a_picture_of_the_room():
+    with Server() as server, contextlib.ExitStack() as stack:
+        anna = stack.enter_context(in_room(server, width=780, height=600))
+        anna.call_oneself("Anna")
+        ben = stack.enter_context(in_room(server, width=300, height=600, phone=True, dark=True))
+        ben.call_oneself("Ben")
+        carla = stack.enter_context(nc(server.lines))
+        dora = stack.enter_context(openssl(server.tls))
+        others = {"Carla": carla, "Dora": dora}
+        for name, program in others.items():
+            program.wait_for(r"\* Welcome\.")
+            program.send(f"/nick {name}\n")
+            anna.wait_notice(f"{name} has joined")
+        pages = {"Anna": anna, "Ben": ben}
+        conversation = [
+            ("Carla", "Good morning! Plain nc here, on port 8888."),
+            ("Dora", "And I came through openssl s_client. Same room?"),
+            ("Anna", "Same room: a browser, over WebSocket."),
+            ("Anna", "The handler is one type and knows none of that 🙂"),
+            ("Ben", "From my phone, on the train. Tunnel ahead, it will reconnect by itself."),
+            ("Carla", "<b>Does markup work?</b>"),
+            ("Ben", "No, text stays text."),
+        ]
+        for name, words in conversation:
+            if name in pages:
+                pages[name].say(words)
+            else:
+                others[name].send(words + "\n")
+            anna.wait_said(name, words)
+            ben.wait_said(name, words)
+        for page in pages.values():
+            page.wait_people("Anna", "Ben", "Carla", "Dora")
+            page.wait("/ ms$/.test(document.querySelector('#detail').textContent)")
+        anna.type("Welcome, all of you!")
+        with BROWSER.page("about:blank", chat=False, width=1160, height=664) as frame:
+            pictures = [base64.b64encode(page.picture()).decode() for page in (anna, ben)]
+            frame.run(
+                "document.body.style = 'margin:0;padding:32px;display:flex;gap:32px;"
+                "background:#b9cdd1;height:600px';"
+                + "".join(
+                    "document.body.append(Object.assign(new Image(), "
+                    f"{{src: 'data:image/png;base64,{picture}', style: 'border-radius:14px'}}));"
+                    for picture in pictures
+                )
+                + "Promise.all([...document.images].map(i => i.decode())).then(() => 1)"
+            )
+            picture = frame.picture()
+        assert 10_000 < len(picture) < MOST_BYTES, len(picture)
+        if SCREENSHOT:
+            with open(SCREENSHOT, "wb") as file:
+                file.write(picture)
+
+
+# ---- the run ----
+
+
+def main():
+    global BROWSER
+    path = chromium()
+    missing = [
+        what
+        for what, there in (
+            ("chromium (apt-get install chromium, or set CHROMIUM to one)", path),
+            ("nc (apt-get install netcat-openbsd)", shutil.which("nc")),
+            ("openssl (apt-get install openssl)", shutil.which("openssl")),
+            (
+                f"{examples.DIRECTORY}/chat (cargo build --release --features tls,websocket --example chat)",
+                os.path.exists(os.path.join(examples.DIRECTORY, "chat")),
+            ),
+        )
+        if not there
+    ]
+    if missing:
+        print(f"FAILED   missing: {'; '.join(missing)}\n0 passed, {len(CHECKS)} failed", flush=True)
+        sys.exit(1)
+    version = subprocess.run([path, "--version"], capture_output=True, text=True).stdout.strip()
+    print(version, flush=True)
+    wanted = sys.argv[2:]
+    passed, failed = 0, 0
+    BROWSER = Browser(path)
+    try:
+        for function in CHECKS:
+            name = function.__name__
+            if wanted and not any(word in name for word in wanted):
+                continue
+            begin = time.monotonic()
+            try:
+                function()
+            except Exception:
+                failed += 1
+                print(f"FAILED   {name}\n{traceback.format_exc()}", flush=True)
+            else:
+                passed += 1
+                print(f"passed   {name} ({time.monotonic() - begin:.1f} s)", flush=True)
+    finally:
+        BROWSER.close()
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed or not passed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+//! A chat room. Whoever connects is in it: with `nc`, with `openssl s_client`, or with a browser.
+//!
+//! `room.rs` has the room and its members, who know nothing of the network; `page.rs` and
+//! `page.html` the web page. Here is where the sockets are, and what lines look like on each.
+
+mod page;
+mod room;
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use tidegate::layer::Lines;
+use tidegate::layer::tls::Tls;
+use tidegate::{
+    Address, Group, Layer, Listen, Net, Overflow, Peer, Reactor, SocketOptions, StreamOptions,
+};
+
+use room::{MAX_LINE, Member, Room};
+
+const HELP: &str = "chat - a room for many people, one line of text a message
+
+Usage: cargo run --release --features tls,websocket --example chat [ADDRESS] [OPTIONS]
+
+    ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
+    --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
+    --web ADDRESS   a web page for browsers (default 127.0.0.1:8080)
+    --cert FILE     the certificate chain for TLS, PEM; with none, a self-signed one is made at
+                    the start and its fingerprint printed
+    --key FILE      its private key, PEM
+
+All are in one room. Join it with: a browser at http://127.0.0.1:8080/
+                                   nc 127.0.0.1 8888
+                                   openssl s_client -quiet -connect 127.0.0.1:8889
+Type /help there for the commands. Ctrl-C here closes the room.";
+
+fn main() -> ExitCode {
+    support::main_with_options(HELP, |arguments| {
+        let tls_address = arguments.option("--tls")?.unwrap_or("127.0.0.1:8889".to_owned());
+        let web_address = arguments.option("--web")?.unwrap_or("127.0.0.1:8080".to_owned());
+        let certificate = support::certificate::from_arguments(arguments)?.build()?;
+        let [lines_address] = arguments.rest(["127.0.0.1:8888"])?;
+
+        // The same line of text in three forms; the handler is the same behind all of them.
+        let lines = || Lines::new().max_line(MAX_LINE);
+        let tls_lines = move || Tls::server(&certificate).then(lines());
+        let web = page::server();
+        let messages = move || web.layer();
+
+        let mut reactor = Reactor::with_state(Room::default())?;
+        let net = reactor.net();
+        let room = net.create_group();
+        for at in open(net, room, &lines_address, lines)? {
+            println!("chat: listening on {at}, lines: nc {} {}", at.ip(), at.port());
+        }
+        for at in open(net, room, &tls_address, tls_lines)? {
+            println!("chat: listening on {at}, TLS: openssl s_client -quiet -connect {at}");
+        }
+        for at in open(net, room, &web_address, messages)? {
+            println!("chat: listening on {at}, the web: http://{at}/");
+        }
+        #[cfg(unix)]
+        close_on_signals(net, room)?;
+
+        let report = reactor.run()?;
+        match report.connections_cut {
+            0 => println!("chat: closed"),
+            cut => println!("chat: closed; {cut} did not take our goodbye in time"),
+        }
+        Ok(())
+    })
+}
+
+/// A door to the room: a listener whose connections put what `layer` makes between their socket
+/// and their `Member`. Answers where to knock.
+fn open<L: Layer + 'static>(
+    net: &mut Net<Room>,
+    room: Group,
+    address: &str,
+    layer: impl Fn() -> L + 'static,
+) -> Result<Vec<SocketAddr>, tidegate::Error> {
+    // What the room says to a member who does not read waits in that member's own queue, and
+    // the others notice nothing. At 256 KiB, some thousands of lines, the member is
+    // disconnected: `Overflow::Drop` would keep the connection and leave lines out, and a
+    // conversation with holes in it is worse than having to come back.
+    let options = StreamOptions::new()
+        .output_cap(256 * 1024)
+        .overflow(Overflow::Close)
+        // Finds out about members whose computer is gone without a word.
+        .socket(SocketOptions::new().keepalive(Duration::from_secs(60)));
+    let listen = Listen::tcp(address)
+        .options(options)
+        .max_connections(1000) // so that the list of who is here fits into the queue
+        .layer(move |_peer| layer());
+    // Called for each connection, to make its handler.
+    let member = move |peer: &Peer<'_>| Member::new(room, peer.address().clone());
+    let listener = net.listen(listen, member)?;
+    Ok(net.local_addrs(listener).iter().filter_map(Address::ip).map(reachable).collect())
+}
+
+/// Where a listener on all addresses can be reached from this machine.
+fn reachable(mut at: SocketAddr) -> SocketAddr {
+    match at {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => at.set_ip([127, 0, 0, 1].into()),
+        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
+            at.set_ip(std::net::Ipv6Addr::LOCALHOST.into())
+        }
+        _ => {}
+    }
+    at
+}
+
+/// Says goodbye to everybody and lets what was said still reach them, for two seconds at most.
+fn close_room(net: &mut Net<Room>, room: Group) {
+    log::info!("closing the room; Ctrl-C again ends it at once");
+    net.publish(room, "* The room is closing. Goodbye!");
+    for member in net.members(room).to_vec() {
+        net.close(member);
+    }
+    net.shutdown(Duration::from_secs(2));
+}
+
+/// Makes Ctrl-C and SIGTERM close the room. mio can wait for signals as for sockets, with the help
+/// of signal-hook; anything else that mio can wait for is registered in the same way.
+#[cfg(unix)]
+fn close_on_signals(net: &mut Net<Room>, room: Group) -> Result<(), Box<dyn std::error::Error>> {
+    use signal_hook_mio::v1_0::Signals;
+    use tidegate::mio::Interest;
+
+    let signals = Signals::new([2, 15])?; // SIGINT (that is Ctrl-C) and SIGTERM
+    let mut closing = false;
+    net.register(signals, Interest::READABLE, move |signals, cx, _ready| {
+        for _ in signals.pending() {
+            match std::mem::replace(&mut closing, true) {
+                false => close_room(cx.net, room),
+                true => cx.net.stop(),
+            }
+        }
+        Ok(())
+    })?;
+    Ok(())
+}

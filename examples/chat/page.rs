@@ -1,0 +1,62 @@
+//! The web's way into the room: one page, and the socket that it opens.
+
+use data_encoding::BASE64;
+use tidegate::Kind;
+use tidegate::layer::tls::Fingerprint;
+use tidegate::layer::websocket::{HttpRequest, HttpResponse, WebSocket, WebSocketServer};
+
+use crate::room::MAX_LINE;
+
+const PAGE: &str = include_str!("page.html");
+
+/// `GET /` gets the page, an upgrade of `/room` is a member, all else is not found. Only our own
+/// page may open the socket in a browser: that is the layer's default.
+pub(crate) fn server() -> WebSocketServer {
+    let policy = content_security_policy();
+    WebSocket::server()
+        .default_kind(Kind::Text)
+        .max_message(MAX_LINE)
+        .answer(move |request| answer(request, &policy))
+        .filter(|request| match request.path() {
+            "/room" => Ok(()),
+            _ => Err(not_found()),
+        })
+}
+
+fn answer(request: &HttpRequest, policy: &str) -> HttpResponse {
+    let response = match (request.path(), request.method()) {
+        ("/", "GET" | "HEAD") => {
+            HttpResponse::html(PAGE).with_header("Content-Security-Policy", policy)
+        }
+        ("/", _) => HttpResponse::text(405, "There is only a page to get.\n")
+            .with_header("Allow", "GET, HEAD"),
+        _ => not_found(),
+    };
+    response
+        .with_header("Cache-Control", "no-store") // the next start may bring another page
+        .with_header("X-Content-Type-Options", "nosniff")
+        .with_header("Referrer-Policy", "no-referrer")
+}
+
+fn not_found() -> HttpResponse {
+    HttpResponse::text(404, "There is no such page. The chat is at /\n")
+}
+
+/// The page's own script and style may run, known by their hashes, and its socket may be opened.
+/// Nothing else may: should a line of text ever become markup, it would still do nothing.
+fn content_security_policy() -> String {
+    format!(
+        "default-src 'none'; script-src '{}'; style-src '{}'; img-src data:; connect-src 'self'; \
+         base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        hash_of("script"),
+        hash_of("style")
+    )
+}
+
+fn hash_of(element: &str) -> String {
+    let (_, rest) = PAGE.split_once(&format!("<{element}>")).unwrap_or_default();
+    let (content, _) = rest.split_once(&format!("</{element}>")).unwrap_or_default();
+    // A certificate's fingerprint is a SHA-256, and here is none for other things.
+    let sha256 = Fingerprint::of(content.as_bytes());
+    format!("sha256-{}", BASE64.encode(sha256.as_bytes()))
+}

@@ -1,0 +1,163 @@
+//! The room and the people in it: all of the chat but its sockets.
+
+use std::collections::BTreeMap;
+
+use tidegate::{Address, CloseReason, Closed, Context, Group, Handler, HandlerResult, Input};
+
+const COMMANDS: &str =
+    "* /nick NAME  /who  /ping WORD  /quit  /help; anything else is said to everybody";
+
+/// The longest line, in bytes. Longer ones cost their sender the connection.
+pub(crate) const MAX_LINE: usize = 4096;
+/// The longest name, in characters.
+const MAX_NAME: usize = 20;
+
+/// What all members share. Every callback gets it as `cx.state`; there is one thread, so that
+/// nothing needs a lock.
+#[derive(Default)]
+pub(crate) struct Room {
+    /// The names in use. Their lower-case form is the key, so that Anna and anna can't both be here.
+    names: BTreeMap<String, String>,
+    guests: u64,
+}
+
+impl Room {
+    /// Takes `name` for a newcomer or a renamed member, if nobody has it but perhaps themselves.
+    fn take_name(&mut self, name: &str, before: &str) -> bool {
+        let free = !self.names.contains_key(&name.to_lowercase())
+            || name.to_lowercase() == before.to_lowercase();
+        if free {
+            self.names.remove(&before.to_lowercase());
+            self.names.insert(name.to_lowercase(), name.to_owned());
+        }
+        free
+    }
+
+    fn guest_name(&mut self) -> String {
+        loop {
+            self.guests += 1;
+            let name = format!("guest{}", self.guests);
+            if self.take_name(&name, "") {
+                return name;
+            }
+        }
+    }
+}
+
+/// One person in the room: the handler of one connection.
+///
+/// It is given one line a call, and what it sends becomes one line, because there are layers
+/// between it and the socket. It knows nothing of TCP, TLS or WebSocket, nor which of them its
+/// neighbours use.
+pub(crate) struct Member {
+    /// The group of all members: what is published to it reaches them all.
+    room: Group,
+    address: Address,
+    /// Empty before they are in the room, and once they have left it.
+    name: String,
+}
+
+impl Handler<Room> for Member {
+    fn on_open(&mut self, cx: &mut Context<'_, Room>) -> HandlerResult {
+        self.name = cx.state.guest_name();
+        log::info!("{} is {}", self.address, self.name);
+        cx.send(format!("* Welcome. You are {}. /help lists the commands.", self.name));
+        self.who(cx);
+        cx.net.publish(self.room, format!("* {} has joined", self.name));
+        cx.net.join(self.room, cx.token()); // after that message, which is for the others
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, Room>, input: &mut Input<'_>) -> HandlerResult {
+        let line = printable(input.take_all());
+        let line = line.trim();
+        let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
+        match command {
+            "" => {}
+            "/nick" => self.rename(cx, argument.trim()),
+            "/who" => self.who(cx),
+            "/ping" => {
+                // One word: no notice that begins with a name looks like this.
+                let word = argument.split_whitespace().next().unwrap_or("?");
+                cx.send(format!("* pong {word}"));
+            }
+            "/quit" => {
+                self.leave(cx, "has left");
+                cx.close(); // what was sent before still arrives
+            }
+            "/help" => {
+                cx.send(COMMANDS);
+            }
+            _ if command.starts_with('/') => {
+                cx.send(format!("* I do not know {command}. {}", &COMMANDS[2..]));
+            }
+            _ => {
+                // Notices begin with a star and what people say with a name: nobody can fake
+                // the one with the other.
+                let said = format!("<{}> {line}", self.name);
+                cx.net.publish_except(self.room, cx.token(), said);
+            }
+        }
+        Ok(())
+    }
+
+    /// Called once for everybody, however they left: `/quit`, Ctrl-D, a closed page, a broken
+    /// cable. After a `close` that may be seconds later: the peer is given time to take what was
+    /// sent and to close its own side. That is why `/quit` does not leave it to this.
+    fn on_close(&mut self, cx: &mut Context<'_, Room>, closed: &Closed) {
+        let how = match closed.reason {
+            CloseReason::LimitExceeded(..) => "could not keep up and was disconnected",
+            CloseReason::TimedOut(_) => "does not answer any more and was disconnected",
+            _ => "has left",
+        };
+        log::info!("{}: {closed}", self.address);
+        self.leave(cx, how);
+    }
+}
+
+impl Member {
+    pub(crate) fn new(room: Group, address: Address) -> Member {
+        Member { room, address, name: String::new() }
+    }
+
+    /// Tells the others, once, and makes the name free.
+    fn leave(&mut self, cx: &mut Context<'_, Room>, how: &str) {
+        let name = std::mem::take(&mut self.name);
+        if cx.state.names.remove(&name.to_lowercase()).is_some() {
+            cx.net.publish_except(self.room, cx.token(), format!("* {name} {how}"));
+        }
+    }
+
+    fn who(&self, cx: &mut Context<'_, Room>) {
+        let names: Vec<&str> = cx.state.names.values().map(String::as_str).collect();
+        cx.send(format!("* Here now: {}", names.join(", ")));
+    }
+
+    fn rename(&mut self, cx: &mut Context<'_, Room>, name: &str) {
+        let length = name.chars().count();
+        let well_formed = name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+        if !(1..=MAX_NAME).contains(&length) || !well_formed {
+            cx.send(format!(
+                "* A name has 1 to {MAX_NAME} letters, digits, dots, hyphens or underscores"
+            ));
+        } else if cx.state.take_name(name, &self.name) {
+            cx.net.publish(self.room, format!("* {} is now {name}", self.name));
+            self.name = name.to_owned();
+        } else {
+            cx.send(format!("* {name} is taken"));
+        }
+    }
+}
+
+/// The text of a line, safe to show on anybody's terminal: control characters could move the
+/// cursor, clear the screen or do worse there, and the marks for right-to-left text could make a
+/// line read as something else. (A page need not care about `<b>`: ours shows text as text.)
+fn printable(line: &[u8]) -> String {
+    let visible = |c: char| match c {
+        '\t' => ' ',
+        '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',
+        c if c.is_control() => '\u{fffd}',
+        c => c,
+    };
+    String::from_utf8_lossy(line).chars().map(visible).collect()
+}

@@ -1,0 +1,162 @@
+//! A listener whose accept(2) answers from a script: the errors that no peer produces at will.
+
+use std::time::Duration;
+
+use super::*;
+use crate::connection::{Input, Settings};
+use crate::context::Context;
+use crate::core::Entity;
+use crate::handler::Handler;
+use crate::listener::{Factory, Hooks, ListenerStats, ListeningSockets};
+use crate::net::Role;
+use crate::sys;
+use crate::sys::script::Listener;
+use crate::timer::Chain;
+use crate::token::Token;
+
+const EINTR: i32 = 4;
+const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+const EPROTO: i32 = 71;
+const ENETDOWN: i32 = 100;
+const ECONNABORTED: i32 = 103;
+const ENOBUFS: i32 = 105;
+
+struct Nothing;
+
+impl Handler for Nothing {
+    fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> crate::HandlerResult {
+        Ok(())
+    }
+}
+
+struct Rig {
+    reactor: Reactor,
+    listener: Token,
+    script: Listener,
+}
+
+fn rig() -> Rig {
+    let script = Listener::default();
+    let mut reactor = Reactor::new().unwrap();
+    let settings = |listener| Settings { options: crate::StreamOptions::new(), listener };
+    let listener = ListeningSockets {
+        sockets: vec![sys::Listener::Script(script.clone())],
+        paths: Vec::new(),
+        turn: 0,
+        settings: settings(None).into(),
+        max_connections: 1000,
+        stats: ListenerStats::default(),
+        timers: Chain::default(),
+        retry: None,
+        dead: false,
+    };
+    let net = reactor.net();
+    let listener = net.core.insert(Entity::Listener(Box::new(listener))).unwrap();
+    net.core.listener_mut(listener).unwrap().settings = settings(Some(listener)).into();
+    let hooks = Hooks { filter: None, layers: None, failed: None };
+    let factory = Factory { hooks, make: |_: &crate::Peer<'_>| Nothing };
+    net.births.push((listener, Role::Listener(Box::new(factory))));
+    Rig { reactor, listener, script }
+}
+
+impl Rig {
+    /// One edge, with these answers behind it, and everything that follows from it at once.
+    fn knock(&mut self, answers: impl IntoIterator<Item = Result<(), i32>>) -> ListenerStats {
+        self.script.0.borrow_mut().extend(answers);
+        let ready = Ready { token: self.listener.to_usize(), bits: Ready::READABLE };
+        self.reactor.dispatch.event(ready, &mut self.reactor.scratch);
+        self.settle();
+        self.stats()
+    }
+
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
+            if !self.reactor.has_work() {
+                return;
+            }
+        }
+        panic!("the reactor spins");
+    }
+
+    fn stats(&mut self) -> ListenerStats {
+        self.reactor.net().listener_stats(self.listener).unwrap()
+    }
+}
+
+// the line below row 24
+#[test]
+fn an_error_of_one_connection_costs_that_one_and_no_other() {
+    let mut rig = rig();
+    let stats = rig.knock([Ok(()), Err(ECONNABORTED), Err(EPROTO), Ok(()), Err(ENETDOWN), Ok(())]);
+    assert_eq!((stats.accepted, stats.open, stats.transient_errors), (3, 3, 3), "{stats:?}");
+    assert_eq!(stats.exhausted, 0);
+    assert_eq!(rig.reactor.next_deadline(), None, "nothing to wait for");
+}
+
+#[test]
+fn a_storm_of_errors_keeps_to_the_budget_and_ends() {
+    let mut rig = rig();
+    let storm = std::iter::repeat_n(Err(ECONNABORTED), 1000);
+    let stats = rig.knock(storm.chain([Ok(())]));
+    assert_eq!((stats.transient_errors, stats.accepted), (1000, 1));
+}
+
+#[test]
+fn a_system_that_forbids_all_accepting_is_asked_again_only_after_a_rest() {
+    let mut rig = rig();
+    let stats = rig.knock(std::iter::repeat_n(Err(EACCES), 1_000_000));
+    assert_eq!((stats.transient_errors, stats.exhausted), (64, 0), "{stats:?}");
+    assert!(rig.reactor.next_deadline().expect("a second try") > rig.reactor.net().now());
+}
+
+// row 46
+#[test]
+fn an_interrupted_accept_is_done_again() {
+    let mut rig = rig();
+    let stats = rig.knock([Err(EINTR), Ok(()), Err(EINTR), Err(EINTR), Ok(())]);
+    assert_eq!((stats.accepted, stats.transient_errors, stats.exhausted), (2, 0, 0));
+}
+
+// row 13
+#[test]
+fn exhaustion_waits_and_tries_again_without_a_further_event() {
+    for errno in [EMFILE, ENFILE, ENOMEM, ENOBUFS] {
+        let mut rig = rig();
+        let stats = rig.knock([Ok(()), Err(errno), Err(errno), Ok(())]);
+        assert_eq!((stats.accepted, stats.exhausted), (1, 1), "{stats:?}");
+        let retry = rig.reactor.next_deadline().expect("a second try");
+        assert!(retry > rig.reactor.net().now(), "not at once");
+        while rig.stats().accepted < 2 {
+            let _ = rig.reactor.turn(Some(Duration::from_secs(5))).unwrap();
+        }
+        assert_eq!(rig.stats().exhausted, 2);
+        assert_eq!(rig.reactor.next_deadline(), None, "the back-off is over");
+    }
+}
+
+// row 13
+#[test]
+fn a_connection_that_ends_wakes_a_listener_that_waits_for_a_descriptor() {
+    let mut rig = rig();
+    rig.knock([Ok(()), Err(EMFILE), Ok(())]);
+    let first = rig.reactor.net().core.tokens().into_iter().find(|&t| t != rig.listener).unwrap();
+    rig.reactor.net().abort(first);
+    rig.settle();
+    let stats = rig.stats();
+    assert_eq!((stats.accepted, stats.open, stats.exhausted), (2, 1, 1), "{stats:?}");
+}
+
+#[test]
+fn a_listener_that_closes_while_it_waits_for_a_descriptor_is_gone() {
+    let mut rig = rig();
+    rig.knock([Err(EMFILE), Ok(())]);
+    rig.reactor.net().close(rig.listener);
+    rig.settle();
+    assert!(rig.reactor.net().listener_stats(rig.listener).is_none());
+    assert_eq!(rig.reactor.next_deadline(), None, "its back-off died with it");
+    assert_eq!(rig.script.0.borrow().len(), 1, "and accepted nobody");
+}

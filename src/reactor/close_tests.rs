@@ -1,0 +1,180 @@
+//! Endings of a connection whose socket answers from a script.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::*;
+use crate::connection::{Input, Phase, Settings, Stream};
+use crate::context::Context;
+use crate::core::Entity;
+use crate::error::{Closed, HandlerResult};
+use crate::handler::Handler;
+use crate::net::Role;
+use crate::options::StreamOptions;
+use crate::sys;
+use crate::sys::script::{self, Answer, Script};
+use crate::token::Token;
+use Answer::{Bytes, Fail, Take};
+
+/// Sends eight bytes and closes when it opens; notes in the state what it is told.
+struct EightAndOut;
+
+impl Handler<Vec<String>> for EightAndOut {
+    fn on_open(&mut self, cx: &mut Context<'_, Vec<String>>) -> HandlerResult {
+        cx.send(b"in a row");
+        cx.close();
+        Ok(())
+    }
+    fn on_data(&mut self, cx: &mut Context<'_, Vec<String>>, _: &mut Input<'_>) -> HandlerResult {
+        cx.state.push("data".into());
+        Ok(())
+    }
+    fn on_close(&mut self, cx: &mut Context<'_, Vec<String>>, closed: &Closed) {
+        cx.state.push(closed.to_string());
+    }
+}
+
+struct Rig {
+    reactor: Reactor<Vec<String>>,
+    token: Token,
+    script: Rc<RefCell<Script>>,
+}
+
+/// Opens the connection, so that it is closing when this returns.
+fn closing(writes: impl IntoIterator<Item = Answer>) -> Rig {
+    let script = Rc::new(RefCell::new(Script::default()));
+    script.borrow_mut().writes.extend(writes);
+    let socket = sys::Stream::Script(Box::new(script::Stream(Rc::clone(&script))));
+    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
+    let mut reactor = Reactor::with_state(Vec::new()).unwrap();
+    let net = reactor.net();
+    let stream = Entity::Stream(Stream::new(socket, Phase::Handshaking, settings));
+    let token = net.core.insert(stream).unwrap();
+    net.births.push((token, Role::Stream(Box::new(EightAndOut))));
+    net.core.make_ready(token);
+    let mut rig = Rig { reactor, token, script };
+    rig.settle();
+    rig
+}
+
+impl Rig {
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
+            if !self.reactor.has_work() {
+                return;
+            }
+        }
+        panic!("the reactor spins");
+    }
+
+    fn event(&mut self, bits: u8) {
+        let ready = Ready { token: self.token.to_usize(), bits };
+        self.reactor.dispatch.event(ready, &mut self.reactor.scratch);
+        self.settle();
+    }
+
+    fn told(&self) -> &[String] {
+        self.reactor.state()
+    }
+}
+
+// rows 8, 39
+#[test]
+fn a_close_flushes_over_any_number_of_short_writes() {
+    for at in 1..8 {
+        let mut rig = closing([Take(at), Fail(ErrorKind::WouldBlock)]);
+        assert_eq!((rig.script.borrow().shut, rig.told().len()), (false, 0), "not flushed yet");
+        rig.script.borrow_mut().writes.extend([Fail(ErrorKind::Interrupted), Take(8 - at)]);
+        while !rig.script.borrow().shut {
+            rig.event(Ready::WRITABLE);
+        }
+        assert_eq!(rig.script.borrow().written, b"in a row");
+        assert!(rig.told().is_empty(), "the peer has not ended");
+        rig.script.borrow_mut().reads.push_back(Bytes(Vec::new()));
+        rig.event(Ready::READABLE | Ready::READ_CLOSED);
+        assert_eq!(rig.told(), ["closed"]);
+    }
+}
+
+#[test]
+fn input_is_discarded_before_and_after_the_flush() {
+    let mut rig = closing([Fail(ErrorKind::WouldBlock)]);
+    rig.script.borrow_mut().reads.extend([Bytes(b"unread".to_vec())]);
+    rig.event(Ready::READABLE);
+    assert!(rig.script.borrow().reads.is_empty(), "a peer that sends is not left waiting");
+    rig.script.borrow_mut().writes.push_back(Take(8));
+    rig.event(Ready::WRITABLE);
+    assert!(rig.script.borrow().shut);
+    rig.script.borrow_mut().reads.extend([Bytes(b"unread".to_vec()), Bytes(Vec::new())]);
+    rig.event(Ready::READABLE | Ready::READ_CLOSED);
+    assert_eq!(rig.told(), ["closed"]);
+}
+
+#[test]
+fn the_peers_end_before_the_flush_ends_it_with_the_flush() {
+    let mut rig = closing([Fail(ErrorKind::WouldBlock)]);
+    rig.script.borrow_mut().reads.push_back(Bytes(Vec::new()));
+    rig.event(Ready::READABLE | Ready::READ_CLOSED);
+    assert!(rig.told().is_empty(), "eight bytes wait");
+    rig.script.borrow_mut().writes.push_back(Take(8));
+    rig.event(Ready::WRITABLE);
+    assert_eq!(rig.told(), ["both sides ended"]);
+}
+
+// row 40
+#[test]
+fn a_flush_that_fails_ends_the_close_and_reports_what_is_unsent() {
+    let mut rig = closing([Take(3), Fail(ErrorKind::BrokenPipe)]);
+    rig.event(Ready::WRITABLE | Ready::ERROR);
+    assert_eq!(rig.told(), ["broken pipe (5 bytes unsent)"]);
+}
+
+#[test]
+fn a_reset_after_the_flush_ends_the_wait_for_the_peer() {
+    let mut rig = closing([Take(8)]);
+    assert!(rig.script.borrow().shut);
+    rig.script.borrow_mut().reads.push_back(Fail(ErrorKind::ConnectionReset));
+    rig.event(Ready::READABLE | Ready::ERROR);
+    assert_eq!(rig.told(), ["connection reset"]);
+    rig.event(Ready::READABLE | Ready::ERROR); // a stale one
+    assert_eq!(rig.told().len(), 1);
+}
+
+// contract 4: a deadline is no data loss for what was flushed
+#[test]
+fn a_peer_that_never_ends_is_left_at_the_deadline() {
+    let mut rig = closing([Take(8)]);
+    let deadline = rig.reactor.next_deadline().expect("a deadline");
+    assert!(deadline > rig.reactor.net().now() + Duration::from_secs(4));
+    assert!(rig.told().is_empty());
+}
+
+// row 9: bytes that are written at once move the idle clock as well
+#[test]
+fn a_large_direct_write_counts_against_the_idle_timeout() {
+    struct Quiet;
+    impl Handler<Vec<String>> for Quiet {
+        fn on_data(
+            &mut self,
+            _: &mut Context<'_, Vec<String>>,
+            _: &mut Input<'_>,
+        ) -> HandlerResult {
+            Ok(())
+        }
+    }
+    let mut rig = closing([Take(8)]);
+    let script = Rc::new(RefCell::new(Script::default()));
+    script.borrow_mut().writes.push_back(Take(1 << 20));
+    let socket = sys::Stream::Script(Box::new(script::Stream(script)));
+    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
+    let net = rig.reactor.net();
+    let stream = Entity::Stream(Stream::new(socket, Phase::Open, settings));
+    let token = net.core.insert(stream).unwrap();
+    net.births.push((token, Role::Stream(Box::new(Quiet))));
+    net.core.tick = 12_345;
+    assert!(net.send(token, vec![0; 1 << 20]).is_accepted());
+    assert_eq!(net.core.stream(token).unwrap().clock, 12_345);
+}
