@@ -543,7 +543,7 @@ def probe_says_what_is_wrong_in_one_line():
     closed = "127.0.0.1:%d" % holder.getsockname()[1]
     with holder, server("echo") as (_, port):
         for arguments, status, pattern in (
-            ((closed,), 1, "latency: cannot connect: .*refused"),
+            ((closed,), 1, "latency: cannot connect.*refused"),
             ((closed, "--over", "udp"), 1, "latency: .*refused"),
             ((f"127.0.0.1:{port}", "--over", "pigeon"), 2, "tcp, udp or tls"),
             ((f"127.0.0.1:{port}", "--over", "tls"), 2, "--fingerprint"),
