@@ -311,7 +311,7 @@ class Page:
         deadline = time.monotonic() + seconds
         while not (value := self.run(script)):
             if time.monotonic() > deadline:
-                shown = self.run("document.body?.innerText")
+                shown = self.run("document.body?.innerText.slice(-1000)")
                 raise AssertionError(f"never true: {script}; the page shows {shown!r}")
             time.sleep(0.03)
         return value
