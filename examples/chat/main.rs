@@ -105,7 +105,7 @@ fn reachable(mut at: SocketAddr) -> SocketAddr {
     match at {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => at.set_ip([127, 0, 0, 1].into()),
         SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            at.set_ip(std::net::Ipv6Addr::LOCALHOST.into())
+            at.set_ip(std::net::Ipv6Addr::LOCALHOST.into());
         }
         _ => {}
     }
