@@ -4,7 +4,7 @@
 use std::io::Write;
 
 use tidegate::layer::{Layer, LengthPrefixed};
-use tidegate::{Connect, Listen, Reactor, StreamOptions};
+use tidegate::{Listen, Reactor, StreamOptions};
 
 mod support;
 use support::{Log, Probe, address_of, client, read_all, settle, until};
@@ -119,6 +119,7 @@ fn an_lz4_body() {
 #[cfg(feature = "websocket")]
 mod websocket {
     use super::*;
+    use tidegate::Connect;
     use tidegate::layer::websocket::WebSocket;
 
     const OPENING: &[u8] = b"GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\

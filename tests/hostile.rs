@@ -2,10 +2,9 @@
 //! told so first, where the protocol has a way to say it; and its neighbour goes on talking.
 
 use std::cell::RefCell;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
-use std::time::Duration;
 
 use tidegate::layer::{Layer, LayerErrorKind, LengthPrefixed, Lines};
 use tidegate::{
@@ -279,7 +278,9 @@ mod compression {
 #[cfg(feature = "tls")]
 mod tls {
     use super::*;
+    use std::io::Read;
     use std::sync::Arc;
+    use std::time::Duration;
     use support::secure;
     use tidegate::layer::tls::{Tls, rustls};
 
@@ -503,7 +504,7 @@ fn against<T: Send + 'static>(
     layer: impl Layer + 'static,
     server: impl FnOnce(&mut TcpStream) -> T + Send + 'static,
 ) -> (T, Why) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let mut reactor = Reactor::new().unwrap();
     let whys = Rc::new(RefCell::new(Vec::new()));
@@ -525,6 +526,8 @@ fn against<T: Send + 'static>(
 #[cfg(feature = "websocket")]
 mod websocket {
     use super::*;
+    use std::io::Read;
+    use std::time::Duration;
     use tidegate::layer::Kind;
     use tidegate::layer::testkit::Driver;
     use tidegate::layer::websocket::{WebSocket, WebSocketServer};
