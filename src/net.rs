@@ -290,7 +290,9 @@ impl<S> Net<S> {
     /// Stops reading from a connection: no `on_data` and no `on_eof` until
     /// [`resume`](Self::resume). What arrives waits in the system's buffer, and the peer is slowed
     /// down when that is full. If the connection is reset meanwhile, what had arrived is offered
-    /// before `on_close`.
+    /// before `on_close`, paused or not, up to
+    /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes; a handler that has no room for it
+    /// leaves it.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
