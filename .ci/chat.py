@@ -1052,7 +1052,7 @@ def main():
             ("nc (apt-get install netcat-openbsd)", shutil.which("nc")),
             ("openssl (apt-get install openssl)", shutil.which("openssl")),
             (
-                f"{examples.DIRECTORY}/chat (cargo build --release --features tls,websocket --example chat)",
+                f"{examples.DIRECTORY}/chat (cargo build --release --example chat)",
                 os.path.exists(os.path.join(examples.DIRECTORY, "chat")),
             ),
         )

@@ -234,11 +234,16 @@ def an_address_that_cannot_be_used_costs_one_line_and_status_1():
 
 @check
 def a_udp_port_in_use_is_told_as_well():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
-        with example("echo", f"127.0.0.1:{port}") as program:
-            one_line(program, rf"^echo: cannot bind UDP 127.0.0.1:{port}: .*in use")
+    for _ in range(20):  # until the port is free for TCP, where others may be at work
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            with example("echo", f"127.0.0.1:{port}") as program:
+                program.status()
+                if "cannot listen on" not in program.err():
+                    one_line(program, rf"^echo: cannot bind UDP 127.0.0.1:{port}: .*in use")
+                    return
+    raise Skip("no port is free")
 
 
 @check
@@ -273,7 +278,7 @@ def a_server_that_cannot_be_reached_is_told():
         with example("client", f"127.0.0.1:{port}") as program:
             one_line(program, rf"^client: cannot connect to 127.0.0.1:{port}: Connection refused")
         with example("custom_protocol", "client", f"127.0.0.1:{port}") as program:
-            one_line(program, rf"^custom_protocol: 127.0.0.1:{port}: .*refused")
+            one_line(program, rf"^custom_protocol: cannot connect to 127.0.0.1:{port}: .*refused")
     with example("client", "nosuchname.invalid:1") as program:
         one_line(program, r'^client: cannot resolve "nosuchname.invalid:1"')
     with example("proxy", "127.0.0.1:0", "nosuchname.invalid:1") as program:
@@ -366,6 +371,21 @@ def nc_talks_to_echo():
         equal(program.status(), 0)
 
 
+def port_free_on(addresses):
+    """A port that was free a moment ago, for TCP and UDP, on all these addresses."""
+    for _ in range(100):
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
+            port = 0
+            for address in addresses:
+                family = socket.AF_INET6 if ":" in address else socket.AF_INET
+                for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+                    holder = stack.enter_context(socket.socket(family, kind))
+                    holder.bind((address, port))
+                    port = holder.getsockname()[1]
+            return port
+    raise Skip("no port is free")
+
+
 @check
 def echo_listens_on_all_addresses_of_a_name():
     names = set()
@@ -375,9 +395,7 @@ def echo_listens_on_all_addresses_of_a_name():
             names.add(at[0])
     if len(names) < 2:
         raise Skip("localhost stands for one usable address here")
-    with socket.socket() as holder:
-        holder.bind(("127.0.0.1", 0))
-        port = holder.getsockname()[1]
+    port = port_free_on(names)
     with server("echo", f"localhost:{port}") as (_, port):
         for address in names:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -820,9 +838,10 @@ def the_proxy_passes_bad_ends_on():
             reset_is_seen(target)
     holder, nobody = closed_port()
     with holder, proxied(nobody) as (program, port):
-        with connect(port) as client:
+        # The reset may be so quick that the connect itself fails.
+        with contextlib.suppress(ConnectionResetError), connect(port) as client:
             reset_is_seen(client)
-            program.wait_for("cannot connect to the target: Connection refused", "err")
+        program.wait_for(f"cannot connect to 127.0.0.1:{nobody}: Connection refused", "err")
 
 
 def reset_is_seen(connection):
@@ -902,7 +921,7 @@ def the_custom_protocol_survives_malformed_messages():
                 equal(read_to_end(s), b"")
         program.wait_for("a malformed request", "err")
         with ask(port, "nonsense") as client:
-            one_line(client, "^custom_protocol: .*cannot understand 'nonsense'")
+            one_line(client, "^custom_protocol: cannot understand 'nonsense'")
         # More waits than one connection may have.
         with connect(port) as s:
             s.sendall(b"".join(b"\0\x09" + struct.pack(">IBI", n, 3, 60000) for n in range(1, 18)))

@@ -96,10 +96,8 @@ impl Handler<Failure> for Client {
     fn on_close(&mut self, cx: &mut Context<'_, Failure>, closed: &Closed) {
         *cx.state = match &closed.reason {
             reason if reason.is_orderly() => None,
+            CloseReason::ConnectFailed(e) => Some(e.to_string()),
             CloseReason::Handler(e) => Some(e.to_string()), // an error one of the above returned
-            CloseReason::ConnectFailed(e) => {
-                Some(format!("cannot connect to {}: {e}", self.address))
-            }
             _ if self.read_on.is_none() => {
                 Some(format!("cannot connect to {}: {closed}", self.address))
             }

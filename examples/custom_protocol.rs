@@ -317,7 +317,7 @@ fn client(address: &str, requests: &str) -> Result<(), Box<dyn std::error::Error
     reactor.net().connect(Connect::tcp(address).layer(framing()), caller)?;
     reactor.run()?;
     match reactor.state() {
-        Outcome { failure: Some(failure), .. } => Err(format!("{address}: {failure}").into()),
+        Outcome { failure: Some(failure), .. } => Err(failure.as_str().into()),
         Outcome { unanswered: 0, .. } => Ok(()),
         Outcome { unanswered, .. } => Err(format!("{unanswered} without an answer").into()),
     }

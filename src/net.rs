@@ -3,7 +3,6 @@
 use std::any::{Any, TypeId};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -90,7 +89,7 @@ impl<S: 'static> Net<S> {
                 })
                 .collect(),
             turn: 0,
-            settings: Rc::new(Settings { options, listener: None }),
+            settings: Settings::new(options, None),
             max_connections,
             stats: ListenerStats::default(),
             timers: Chain::default(),
@@ -102,7 +101,7 @@ impl<S: 'static> Net<S> {
         let registry = self.or_remove(token, registry, "cannot listen")?;
         if let Some(listener) = self.core.listener_mut(token) {
             let options = listener.settings.options.clone();
-            listener.settings = Rc::new(Settings { options, listener: Some(token) });
+            listener.settings = Settings::new(options, Some(token));
             let registered = listener
                 .sockets
                 .iter_mut()
@@ -127,7 +126,7 @@ impl<S: 'static> Net<S> {
         let mut left = to.into_addresses()?;
         left.reverse();
         let deadline = self.core.tick_after_this_moment(options.connect_timeout);
-        let settings = Rc::new(Settings { options, listener: None });
+        let settings = Settings::new(options, None);
         let mut stream = Stream::new(crate::sys::Stream::None, Phase::Connecting, settings);
         let extra = stream.extra_mut();
         extra.route = Some(Box::new(Route { left, current: None, from, deadline }));
@@ -148,7 +147,7 @@ impl<S: 'static> Net<S> {
         H: Handler<S> + 'static,
     {
         let (socket, options) = socket.into().open()?;
-        let settings = Rc::new(Settings { options, listener: None });
+        let settings = Settings::new(options, None);
         let mut stream = Stream::new(socket, Phase::Handshaking, settings);
         stream.adopted = true;
         stream.clock = u64::MAX;
@@ -291,7 +290,9 @@ impl<S> Net<S> {
     /// Stops reading from a connection: no `on_data` and no `on_eof` until
     /// [`resume`](Self::resume). What arrives waits in the system's buffer, and the peer is slowed
     /// down when that is full. If the connection is reset meanwhile, what had arrived is offered
-    /// before `on_close`.
+    /// before `on_close`, paused or not, up to
+    /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes; a handler that has no room for it
+    /// leaves it.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
@@ -344,7 +345,8 @@ impl<S> Net<S> {
         }
     }
 
-    /// Where the peer of a connection (or of a connected UDP socket) is.
+    /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
+    /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket.peer_addr().ok(),
@@ -380,11 +382,17 @@ impl<S> Net<S> {
     }
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
-    /// is queued leaves as it is; what was received and not decoded, and all that comes, passes the
-    /// new layer. `false` if the connection is not open.
+    /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
+    /// comes, passes the new layer. What is sent waits until it is ready.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.
+    ///
+    /// `false` if the connection is not open, or either side has ended; or if the layers it has hold,
+    /// or have looked at, bytes behind those the handler was given. These came in clear: somebody on the line may have slipped
+    /// them in to have them read as if they had come through the new layer (CVE-2011-0411). The
+    /// connection is closed for it, with a [`LayerError`](crate::layer::LayerError) of the kind
+    /// `Malformed` as the reason.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
         self.core.start_layer(token, Box::new(layer))
     }
@@ -434,9 +442,15 @@ impl<S> Net<S> {
 
     /// Sets a timer that belongs to a connection or socket and dies with it. `tag` comes back in
     /// `on_timer` and says what it is for. Time is rounded up to whole milliseconds; a timer never
-    /// fires early, and fires once. For a token that is gone nothing is set.
+    /// fires early, and fires once. For a token that is
+    /// gone, or names something whose handler has no `on_timer`, nothing is set.
     pub fn set_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
-        let key = self.core.set_timer(token, after, Due::Handler(token, tag));
+        let told = matches!(
+            self.core.entity(token),
+            Some(Entity::Stream(_) | Entity::Datagram(_)) // who else has an `on_timer`?
+        );
+        let key =
+            told.then(|| self.core.set_timer(token, after, Due::Handler(token, tag))).flatten();
         Timer { owner: Some(token), key, tag }
     }
 
@@ -534,6 +548,9 @@ impl<S> Net<S> {
     /// Closes the listeners, lets the connections run to their own ends, and ends
     /// [`run`](crate::Reactor::run) when the last is done. Those still open after `grace` are cut,
     /// with [`Deadline::Shutdown`](crate::Deadline::Shutdown) as the reason.
+    ///
+    /// Called again, it gives a new deadline; [`stop`](Self::stop) takes it back and ends at once,
+    /// the listeners staying closed.
     pub fn shutdown(&mut self, grace: Duration) {
         self.core.start_shutdown(grace);
     }

@@ -250,6 +250,27 @@ fn a_close_that_cannot_flush_ends_at_the_deadline_and_reports_what_is_unsent() {
     assert!(pattern(3 << 20).starts_with(&got));
 }
 
+#[test]
+fn a_handlers_error_stays_the_reason_when_the_close_cannot_flush() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let options = small_buffers().close_timeout(SHORT);
+    let listen = Listen::tcp("127.0.0.1:0").options(options);
+    let listener = reactor
+        .net()
+        .listen(listen, move |_| {
+            Probe::new(&of_handler).open(|cx| {
+                cx.send(vec![0; 3 << 20]);
+                Err("no more of this".into())
+            })
+        })
+        .unwrap();
+    let _peer = small_client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    assert_eq!(log.reasons(), ["no more of this"]);
+}
+
 // the clock of a deadline starts with the call, not with the last turn
 #[test]
 fn a_close_long_after_the_last_turn_has_its_whole_time() {

@@ -10,6 +10,8 @@ use tidegate::{
 };
 
 mod support;
+use support::endpoints::in_a_process_of_its_own;
+use support::sockets::small_client;
 use support::{Log, Probe, Told, address_of, client, read_all, read_n, settle, until, with_client};
 #[path = "support/xorshift.rs"]
 mod xorshift;
@@ -443,4 +445,52 @@ fn a_message_published_before_the_publishers_error_is_still_delivered() {
     speaker.write_all(b"x").unwrap();
     until(&mut room.reactor, "the speaker", |_| log.count(|t| matches!(t, Told::Data(_))) == 1);
     assert_eq!(room.heard(), [b"he said"]);
+}
+
+/// The process's own memory, in bytes (proc(5), `statm`).
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+// A member that does not read keeps as much as its queue says, not all that was said meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slow_member_keeps_no_more_of_a_groups_log_than_its_own_part() {
+    if !in_a_process_of_its_own("a_slow_member_keeps_no_more_of_a_groups_log_than_its_own_part") {
+        return;
+    }
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0");
+    let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
+    let _peer = small_client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the open", |_| log.opens() == 1);
+    let slow = log.opened()[0];
+    let group = reactor.net().create_group();
+    reactor.net().join(group, slow);
+    // Another member, who reads.
+    let mut reader = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the open", |_| log.opens() == 2);
+    let fast = log.opened()[1];
+    reactor.net().join(group, fast);
+    let _reading = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while reader.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    });
+    while reactor.net().queued(slow) == 0 {
+        reactor.net().send(slow, [0; 4096]);
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    let before = resident();
+    for _ in 0..200 {
+        reactor.net().publish_except(group, slow, vec![1; 1_000_000]);
+        reactor.net().publish(group, "x");
+        until(&mut reactor, "the reader", |r| r.net().queued(fast) == 0);
+    }
+    assert_eq!(log.closes(), 0);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 50 << 20, "{grown} bytes for {} queued", reactor.net().queued(slow));
 }

@@ -6,13 +6,16 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::layer::{Item, LayerError, Step};
+use tidegate::layer::{Delivery, Item, LayerError, Step};
 use tidegate::{
     Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer, Listen, Reactor,
 };
 
 mod support;
-use support::{Log, PATIENCE, Probe, address_of, client, listening, read_n, until, with_client};
+use support::endpoints::{deaf, in_a_process_of_its_own};
+use support::{
+    Log, PATIENCE, Probe, address_of, client, listening, read_n, settle, until, with_client,
+};
 #[path = "support/panics.rs"]
 mod panics;
 use panics::{Bomb, panic_on_purpose, panic_with_a_bomb, quiet};
@@ -176,7 +179,7 @@ fn a_signal_that_panics_when_dropped() {
     until(&mut town.reactor, "the close", |_| log.closes() == 1);
     assert!(!town.reactor.net().is_open(token));
     town.reactor.remote().signal(token, Bomb).unwrap();
-    support::settle(&mut town.reactor);
+    settle(&mut town.reactor);
     drop(stream);
     town.lives_on();
 }
@@ -374,4 +377,145 @@ fn a_layer_that_panics_on_anothers_send_costs_its_own_connection_and_not_the_sen
     assert_eq!((sender_log.opens(), sender_log.closes()), (1, 0));
     drop(sender);
     town.lives_on();
+}
+
+/// Panics when it is dropped, whatever goes on.
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        panic_on_purpose();
+    }
+}
+
+#[test]
+fn several_drops_that_panic_do_not_end_the_process() {
+    if !in_a_process_of_its_own("several_drops_that_panic_do_not_end_the_process") {
+        return;
+    }
+    quiet();
+    // Closures of timers.
+    let mut reactor = Reactor::new().unwrap();
+    for _ in 0..3 {
+        let bomb = Mine;
+        reactor.net().after(Duration::from_secs(100), move |_, _| drop(bomb));
+    }
+    drop(reactor);
+    // Signals that wait for a connection that never stands.
+    let mut reactor = Reactor::new().unwrap();
+    let deaf = deaf();
+    let log = Log::new();
+    let token = reactor.net().connect(deaf.address, Probe::new(&log)).unwrap();
+    for _ in 0..3 {
+        assert!(reactor.net().signal(token, Mine));
+    }
+    settle(&mut reactor);
+    reactor.net().close(token);
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    // Signals nobody gets.
+    let token = reactor.net().connect(deaf.address, Probe::new(&log)).unwrap();
+    for _ in 0..3 {
+        assert!(reactor.net().signal(token, Mine));
+    }
+    drop(reactor);
+}
+
+/// A source that panics when it is taken out of the poll.
+struct BadSource;
+
+impl mio::event::Source for BadSource {
+    fn register(
+        &mut self,
+        _: &mio::Registry,
+        _: mio::Token,
+        _: mio::Interest,
+    ) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn reregister(
+        &mut self,
+        _: &mio::Registry,
+        _: mio::Token,
+        _: mio::Interest,
+    ) -> std::io::Result<()> {
+        Ok(())
+    }
+    fn deregister(&mut self, _: &mio::Registry) -> std::io::Result<()> {
+        panic_on_purpose()
+    }
+}
+
+#[test]
+fn a_source_that_panics_when_deregistered_costs_itself() {
+    quiet();
+    let mut reactor = Reactor::new().unwrap();
+    let token =
+        reactor.net().register(BadSource, mio::Interest::READABLE, |_, _, _| Ok(())).unwrap();
+    reactor.net().close(token);
+    settle(&mut reactor);
+    assert!(!reactor.net().is_open(token));
+}
+
+/// A layer that breaks the rules of its own trait.
+struct Rogue(&'static str, bool);
+
+impl Layer for Rogue {
+    fn name(&self) -> &'static str {
+        "rogue"
+    }
+    fn delivery(&self) -> Delivery {
+        if self.0 == "delivery" {
+            panic_on_purpose();
+        }
+        Delivery::Messages
+    }
+    fn is_ready(&self) -> bool {
+        if self.0 == "is_ready" || self.0 == "is_ready later" && self.1 {
+            panic_on_purpose();
+        }
+        self.0 != "is_ready later"
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        self.1 = true;
+        let n = wire.len();
+        Ok(match self.0 {
+            _ if n == 0 => Step::new(0, Item::Nothing),
+            "consumes" => Step::new(n + 1, Item::Progress),
+            "slices" => Step::new(n, Item::Slice(0..n + 1)),
+            _ => Step::new(n, Item::Slice(0..n)),
+        })
+    }
+    fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn a_layer_that_breaks_its_own_rules_costs_its_connection() {
+    quiet();
+    for how in ["is_ready", "is_ready later", "delivery", "consumes", "slices"] {
+        let mut reactor = Reactor::new().unwrap();
+        let failed = Rc::new(Cell::new(0));
+        let hooked = Rc::clone(&failed);
+        let listen = Listen::tcp("127.0.0.1:0")
+            .layer(move |_| Rogue(how, false))
+            .on_failed(move |_, _, ()| hooked.set(hooked.get() + 1));
+        let log = Log::new();
+        let of_handler = log.clone();
+        let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
+        let mut peer = client(address_of(&mut reactor, listener));
+        peer.write_all(b"x").unwrap();
+        until(&mut reactor, how, |_| {
+            log.closes() + failed.get() == 1 || {
+                let _ = peer.shutdown(std::net::Shutdown::Write);
+                false
+            }
+        });
+        assert_eq!(log.data(), b"", "{how}");
+    }
 }

@@ -102,7 +102,7 @@ fn nothing_is_accepted_after_a_half_close() {
 // row 30
 #[test]
 fn a_half_close_flushes_first() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let sent = stream_bytes(0, 300_000);
     assert_eq!(p.send(&sent), SendStatus::AboveHigh);
     p.reactor.net().shutdown_write(p.token);
@@ -208,7 +208,7 @@ fn writing_to_a_peer_that_is_gone_is_a_clean_error_once() {
 // rows 34, 40
 #[test]
 fn a_write_error_in_the_middle_of_a_queue_surfaces_with_what_is_unsent() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let shared: Arc<[u8]> = vec![2; 100_000].into();
     p.send(vec![1; 100_000]);
     p.reactor.net().send_shared(p.token, &shared); // two pieces: a vectored write
@@ -252,7 +252,7 @@ fn every_queue_ends_with_its_own_reason_when_its_peer_resets() {
 // row 36
 #[test]
 fn a_small_write_behind_a_stuck_ten_megabytes_arrives_behind_them() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB + 100));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB + 100).close_timeout(PATIENCE));
     let large = stream_bytes(0, TEN_MB);
     assert_eq!(p.send(&large), SendStatus::AboveHigh);
     assert_eq!(p.send(b"small"), SendStatus::AboveHigh);
@@ -273,7 +273,7 @@ fn a_small_write_behind_a_stuck_ten_megabytes_arrives_behind_them() {
 // row 37
 #[test]
 fn queued_writes_of_all_kinds_keep_their_order() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let mut at = 0;
     for round in 0..30 {
         for size in [1, 100, 5000, 16_384, 40_000, 3] {
@@ -350,7 +350,7 @@ fn a_bulk_of_sends_drains_and_then_ends() {
 // row 39
 #[test]
 fn partial_writes_at_odd_boundaries_lose_and_double_nothing() {
-    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB));
+    let mut p = stuck(StreamOptions::new().output_cap(TEN_MB).close_timeout(PATIENCE));
     let mut at = 0;
     while at < 150_000 {
         let shared: Arc<[u8]> = stream_bytes(at, 16_411).into();
@@ -600,4 +600,17 @@ fn large_writes_that_leave_at_once_are_no_silence() {
     }
     p.until_closed();
     assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
+}
+
+#[test]
+fn a_cap_below_the_high_mark_still_owes_a_drain_to_whom_it_refused() {
+    let options = small_options().output_cap(30_000).overflow(Overflow::Drop);
+    let mut p = pair(options, small_client, |probe| probe);
+    while p.send(vec![1; 8_000]).is_accepted() {}
+    assert_eq!(p.send(vec![1; 8_000]), SendStatus::Full);
+    let log = p.log.clone();
+    let queued = p.queued();
+    assert!(queued > 0);
+    p.peer_reads(queued);
+    until(&mut p.reactor, "the drain", |_| log.told().contains(&Told::Drain));
 }

@@ -22,7 +22,7 @@ use room::{MAX_LINE, Member, Room};
 
 const HELP: &str = "chat - a room for many people, one line of text a message
 
-Usage: cargo run --release --features tls,websocket --example chat [ADDRESS] [OPTIONS]
+Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
 
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)

@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
+use crate::guard::guarded;
 use crate::handler::Signal;
-use crate::layer::{Kind, Layer};
+use crate::layer::{Kind, Layer, LayerError};
 use crate::options::StreamOptions;
 use crate::sys;
 use crate::timer::{Chain, Key};
@@ -12,10 +13,12 @@ use crate::token::Token;
 
 mod input;
 mod output;
+mod transfer;
 
 pub use input::Input;
 pub(crate) use input::Tail;
 pub(crate) use output::{KEPT_CAPACITY, Output};
+pub(crate) use transfer::Received;
 
 /// Where a connection stands in its life. It only ever moves downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +65,16 @@ pub(crate) struct Settings {
     pub(crate) options: StreamOptions,
     /// The listener that accepted it.
     pub(crate) listener: Option<Token>,
+}
+
+impl Settings {
+    /// The options, made consistent: a queue at its cap has to be above its high mark, or nobody
+    /// who was refused would ever be told to go on.
+    pub(crate) fn new(mut options: StreamOptions, listener: Option<Token>) -> Rc<Self> {
+        options.high_mark = options.high_mark.min(options.output_cap - 1);
+        options.low_mark = options.low_mark.min(options.high_mark);
+        Rc::new(Settings { options, listener })
+    }
 }
 
 /// A connection. Small on purpose: an idle one holds no buffer, and what most never need is boxed.
@@ -117,8 +130,14 @@ pub(crate) struct Extra {
     pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     pub(crate) reason: Option<CloseReason>,
+    /// It failed while it was held back: how many bytes may still be offered. The system may have
+    /// kept megabytes, and whoever held it back had a reason.
+    pub(crate) last_words: Option<usize>,
     /// While it connects: where it may still go.
     pub(crate) route: Option<Box<crate::core::Route>>,
+    /// Where an accepted connection comes from, until it is open: a socket whose both directions
+    /// have ended, or that was reset, does not know any more.
+    pub(crate) peer: Option<crate::address::Address>,
 }
 
 /// A wire format at work.
@@ -166,6 +185,18 @@ impl Wire {
             end_told: false,
             ended: false,
         }
+    }
+
+    /// Asks the layer whether its handshake is done, and notes it.
+    pub(crate) fn look_whether_ready(&mut self) -> Result<bool, LayerError> {
+        if !self.ready {
+            self.ready = guarded(|| self.layer.is_ready())
+                .map_err(|text| LayerError::panicked(self.layer.name(), text))?;
+        }
+        if self.ready {
+            self.deadline = None;
+        }
+        Ok(self.ready)
     }
 }
 
@@ -226,6 +257,13 @@ impl Stream {
             + self.wire().map_or(0, |wire| wire.waiting_bytes)
     }
 
+    /// After something was queued: whether the queue is above its high mark now.
+    pub(crate) fn passes_high_mark(&mut self) -> bool {
+        let above = self.queued() > self.options().high_mark;
+        self.over_high |= above;
+        above
+    }
+
     pub(crate) fn unread(&self) -> usize {
         self.input.as_ref().map_or(0, |tail| tail.len())
     }
@@ -234,6 +272,12 @@ impl Stream {
     pub(crate) fn accepts_output(&self) -> bool {
         self.write == WriteSide::Open
             && matches!(self.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
+    }
+
+    /// Whether the end of the write side may be written: not before what waits for a layer to be
+    /// ready, unless the connection is being closed and waits for nothing more.
+    pub(crate) fn may_end_write(&self) -> bool {
+        self.is_closing() || self.phase == Phase::Open && self.wire().is_none_or(|wire| wire.ready)
     }
 
     /// Whether the handler is, or is about to be, alive to be told things.

@@ -54,16 +54,20 @@ impl Segment {
 
 /// The output queue: pieces in order, small ones coalesced, shared ones by reference.
 ///
-/// Invariants: `queued` is the number of bytes in all segments less `head`; `head` is smaller than
-/// the first segment's length (so that an empty queue has `head == 0`); no segment is empty.
+/// Small messages gather in `last`. It becomes a segment only when something is queued by reference
+/// behind it or when it is full, so that the ordinary case (some replies, one write) is one buffer
+/// that is filled, written and emptied, and keeps its memory.
+///
+/// Invariants: `queued` is the number of bytes in all segments and in `last`, less `head`; `head` is
+/// smaller than the length of the first of them that is not empty (so that an empty queue has
+/// `head == 0`); no segment is empty.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     segments: VecDeque<Segment>,
-    /// How much of the first segment is written already.
+    last: Vec<u8>,
+    /// How much of the first piece is written already.
     head: usize,
     queued: usize,
-    /// One emptied buffer, kept for the next small message.
-    spare: Vec<u8>,
     /// The tick at which a byte last left or the queue began to wait: for the stall timeout.
     pub(crate) progress: u64,
 }
@@ -78,11 +82,11 @@ impl Output {
     }
 
     /// Appends a copy of `bytes` behind what is queued.
+    #[inline]
     pub(crate) fn push(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.tail().extend_from_slice(bytes);
-            self.queued += bytes.len();
-        }
+        self.make_room();
+        self.last.extend_from_slice(bytes);
+        self.queued += bytes.len();
     }
 
     /// Lets `write` append to the queue's last buffer; answers what it answers. A layer encodes
@@ -91,17 +95,13 @@ impl Output {
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let tail = self.tail();
-        let before = tail.len();
-        let result = write(tail);
+        self.make_room();
+        let before = self.last.len();
+        let result = write(&mut self.last);
         if result.is_err() {
-            tail.truncate(before);
+            self.last.truncate(before);
         }
-        let after = tail.len();
-        self.queued += after - before;
-        if after == 0 {
-            self.recycle_last();
-        }
+        self.queued += self.last.len() - before;
         result
     }
 
@@ -118,61 +118,67 @@ impl Output {
 
     fn push_piece(&mut self, shared: Shared, from: usize, end: usize) {
         if from < end {
+            self.seal();
             self.queued += end - from;
             self.segments.push_back(Segment::Shared(shared, from, end));
         }
     }
 
-    /// The buffer that small messages go into: the last segment, if it is one's own and not full.
-    fn tail(&mut self) -> &mut Vec<u8> {
-        if !matches!(self.segments.back(), Some(Segment::Owned(bytes)) if bytes.len() < SEGMENT) {
-            let spare = std::mem::take(&mut self.spare);
-            self.segments.push_back(Segment::Owned(spare));
-        }
-        match self.segments.back_mut() {
-            Some(Segment::Owned(bytes)) => bytes,
-            _ => unreachable!("an owned segment was just made sure of"),
+    /// A full buffer takes no more.
+    fn make_room(&mut self) {
+        if self.last.len() >= SEGMENT {
+            self.seal();
         }
     }
 
-    fn recycle_last(&mut self) {
-        if let Some(Segment::Owned(bytes)) = self.segments.pop_back() {
-            self.keep(bytes);
-        }
-    }
-
-    fn keep(&mut self, mut bytes: Vec<u8>) {
-        if bytes.capacity() > self.spare.capacity() && bytes.capacity() <= KEPT_CAPACITY {
-            bytes.clear();
-            self.spare = bytes;
+    /// Nothing is appended to what `last` holds any more.
+    fn seal(&mut self) {
+        if !self.last.is_empty() {
+            self.segments.push_back(Segment::Owned(std::mem::take(&mut self.last)));
         }
     }
 
     /// One vectored write of what is queued. Answers how many bytes left, and whether that was all
     /// that was asked for (less means that the system's buffer is full).
+    #[inline]
     pub(crate) fn write_to(&mut self, socket: &mut sys::Stream) -> io::Result<(usize, bool)> {
-        let (written, asked) = match self.segments.len() {
-            0 => return Ok((0, true)),
-            1 => {
-                let bytes = &self.segments[0].bytes()[self.head..];
-                (socket.write(bytes)?, bytes.len())
-            }
-            _ => {
-                let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-                let mut asked = 0;
-                let mut count = 0;
-                let mut skip = self.head;
-                for (slice, segment) in slices.iter_mut().zip(&self.segments) {
-                    let bytes = &segment.bytes()[skip..];
-                    skip = 0;
-                    asked += bytes.len();
-                    count += 1;
-                    *slice = IoSlice::new(bytes);
-                }
-                (socket.write_vectored(&slices[..count])?, asked)
-            }
+        let only = match self.segments.front() {
+            None => &*self.last,
+            Some(first) if self.segments.len() == 1 && self.last.is_empty() => first.bytes(),
+            Some(_) => return self.write_pieces(socket, &[]),
         };
-        self.advance(written);
+        let bytes = &only[self.head..];
+        let (written, asked) = (socket.write(bytes)?, bytes.len());
+        if written == asked {
+            self.clear();
+        } else {
+            self.advance(written);
+        }
+        Ok((written, written == asked))
+    }
+
+    /// One vectored write of what is queued and of `rest`, which is not: the sender's own bytes,
+    /// written without a copy. Answers as [`write_to`](Self::write_to); what left of `rest` is what
+    /// left in all less what was queued before.
+    pub(crate) fn write_pieces(
+        &mut self,
+        socket: &mut sys::Stream,
+        rest: &[u8],
+    ) -> io::Result<(usize, bool)> {
+        let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
+        let pieces = self.segments.iter().map(Segment::bytes).chain([&*self.last, rest]);
+        let mut asked = 0;
+        let mut count = 0;
+        let mut skip = self.head;
+        for (slice, piece) in slices.iter_mut().zip(pieces) {
+            let bytes = &piece[skip.min(piece.len())..];
+            skip -= piece.len() - bytes.len();
+            asked += bytes.len();
+            count += 1;
+            *slice = IoSlice::new(bytes);
+        }
+        let written = socket.write_vectored(&slices[..count])?;
+        self.advance(written.min(self.queued));
         Ok((written, written == asked))
     }
 
@@ -187,16 +193,32 @@ impl Output {
             }
             written -= left;
             self.head = 0;
-            if let Some(Segment::Owned(bytes)) = self.segments.pop_front() {
-                self.keep(bytes);
-            }
+            self.segments.pop_front();
+        }
+        self.head += written;
+        if self.head == self.last.len() {
+            self.clear();
         }
     }
 
     /// Forgets everything; the memory that is worth keeping stays for reuse.
+    #[inline]
     pub(crate) fn clear(&mut self) {
-        let all = self.queued;
-        self.advance(all);
+        self.head = 0;
+        self.queued = 0;
+        self.last.clear();
+        if !self.segments.is_empty() || self.last.capacity() > KEPT_CAPACITY {
+            self.give_back();
+        }
+    }
+
+    /// Apart from `clear`, so that the ordinary case stays a handful of instructions.
+    #[cold]
+    fn give_back(&mut self) {
+        self.segments.clear();
+        if self.last.capacity() > KEPT_CAPACITY {
+            self.last = Vec::new();
+        }
     }
 }
 

@@ -71,11 +71,11 @@ fn small_messages_share_one_buffer_and_it_is_kept() {
     for _ in 0..3 {
         output.push(b"0123456789");
         output.push(b"0123456789");
-        assert_eq!(output.segments.len(), 1);
+        assert_eq!((output.segments.len(), output.last.len()), (0, 20));
         let (mut socket, _script) = scripted(vec![Answer::Take(20)]);
         assert_eq!(output.write_to(&mut socket).unwrap(), (20, true));
         assert!(output.is_empty());
-        assert!(output.spare.capacity() >= 20);
+        assert!(output.last.capacity() >= 20);
     }
 }
 
@@ -89,6 +89,18 @@ fn more_pieces_than_one_write_takes() {
     let (mut socket, _script) = scripted(vec![Answer::Take(1000), Answer::Take(1000)]);
     assert_eq!(output.write_to(&mut socket).unwrap(), (SLICES_PER_WRITE, true));
     assert_eq!(output.write_to(&mut socket).unwrap(), (10, true));
+}
+
+#[test]
+fn a_large_message_leaves_with_what_is_queued_before_it() {
+    for taken in 0..=20 {
+        let mut output = mixed();
+        let (mut socket, script) = scripted(vec![Answer::Take(taken)]);
+        let (written, all) = output.write_pieces(&mut socket, b"01234567").unwrap();
+        assert_eq!((written, all), (taken, taken == 20));
+        assert_eq!(script.borrow().written, &b"abcdefghijkl01234567"[..taken]);
+        assert_eq!(output.len(), 12_usize.saturating_sub(taken));
+    }
 }
 
 #[test]
@@ -133,7 +145,8 @@ fn a_queue_that_never_runs_empty_frees_what_is_written() {
         output.push(&message);
         let (mut socket, _script) = scripted(vec![Answer::Take(10_000)]);
         output.write_to(&mut socket).unwrap();
-        let held: usize = output.segments.iter().map(|s| s.bytes().len()).sum();
+        let sealed: usize = output.segments.iter().map(|s| s.bytes().len()).sum();
+        let held = sealed + output.last.len();
         assert!(held <= output.len() + 2 * SEGMENT, "{held} bytes held for {}", output.len());
     }
 }

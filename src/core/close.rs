@@ -67,8 +67,7 @@ impl Core {
         if stream.phase == Phase::Open {
             self.start_write_end(token);
         } else if stream.accepts_output() {
-            // Not open yet: the end waits for what was queued before it.
-            stream.write = WriteSide::Ending;
+            stream.write = WriteSide::Ending; // goes on when it is open
         }
     }
 
@@ -79,6 +78,9 @@ impl Core {
             return self.after_write_end(token);
         }
         stream.write = WriteSide::Ending;
+        if !stream.may_end_write() {
+            return; // goes on when the layer is ready
+        }
         if let Some(wire) = stream.wire_mut()
             && !std::mem::replace(&mut wire.ended, true)
         {
@@ -183,6 +185,8 @@ impl Core {
     pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
         let Some(stream) = self.stream(token) else { return };
         let deadline = self.tick_after_this_moment(stream.options().close_timeout);
+        let limit = stream.options().unread_limit;
+        let last_words = (!self.may_read(token)).then_some(limit);
         let Some(stream) = self.stream_mut(token) else { return };
         match stream.phase {
             Phase::Open if stream.read != ReadSide::Told => {
@@ -194,6 +198,7 @@ impl Core {
                 stream.fresh = true;
                 stream.write = WriteSide::Ended;
                 stream.extra_mut().reason = Some(reason);
+                stream.extra_mut().last_words = last_words;
                 self.unlink(token);
                 self.watch(token);
                 self.make_ready(token);

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Core, Entity};
+use super::Core;
 use crate::address::Address;
 use crate::connection::{Phase, Stream};
 use crate::error::{CloseReason, Error};
@@ -75,11 +75,12 @@ impl Core {
 
     /// Gives a connecting stream its socket.
     fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        if let Some(Entity::Stream(s)) = slots.get_mut(token.index()).map(|s| &mut s.entity) {
+        let Core { sys, table, .. } = self;
+        if let Some(s) = table.stream_mut(token) {
             s.socket.deregister(sys.registry(), true);
             s.socket = socket;
-            s.writable = false;
+            // Whatever was seen was seen of the one before.
+            (s.readable, s.writable, s.read_closed, s.error) = (false, false, false, false);
         }
         self.register_stream(token)
     }

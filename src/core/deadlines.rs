@@ -160,7 +160,10 @@ impl Core {
         let which = match stream.phase {
             Phase::Connecting => Deadline::Connect,
             Phase::Handshaking => Deadline::Handshake,
-            Phase::Closing => Deadline::Close,
+            // An error of the handler's stays the reason, also where its last words do not get out.
+            Phase::Closing => {
+                return self.kill_in_order(token, CloseReason::TimedOut(Deadline::Close));
+            }
             // All was flushed, only the peer's end did not come: an orderly close for this side.
             Phase::Lingering => return self.kill_in_order(token, CloseReason::Closed),
             // Why it failed was noted then.

@@ -8,10 +8,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use slab::Slab;
-
 use crate::config::Config;
-use crate::connection::{KEPT_CAPACITY, Output, Stream, Tail};
+use crate::connection::{Phase, Stream, Tail};
 use crate::datagram::DatagramSocket;
 use crate::error::CloseReason;
 use crate::group::Groups;
@@ -19,46 +17,22 @@ use crate::handler::Signal;
 use crate::listener::ListeningSockets;
 use crate::sys;
 use crate::timer::{Chain, Wheel};
-use crate::token::{Generations, Token};
+use crate::token::Token;
 
 mod close;
 mod connecting;
 mod deadlines;
 mod send;
 mod sockets;
+mod spares;
+mod table;
 
 pub(crate) use connecting::Route;
 pub(crate) use deadlines::Due;
 pub use send::SendStatus;
-
-/// How many emptied buffers are kept for reuse. A turn that serves more connections than this at
-/// once allocates for the rest; at 64 KiB each it is 4 MiB at most.
-const SPARES: usize = 64;
-
-/// One of the things a token can name.
-#[derive(Debug)]
-pub(crate) enum Entity {
-    Stream(Stream),
-    Listener(Box<ListeningSockets>),
-    Datagram(Box<DatagramSocket>),
-    /// A custom source: it lives with its callback, on the handlers' side.
-    Source(Box<Attached>),
-}
-
-/// What the core keeps for a custom source.
-#[derive(Debug, Default)]
-pub(crate) struct Attached {
-    pub(crate) timers: Chain,
-    pub(crate) dead: bool,
-}
-
-#[derive(Debug)]
-struct Slot {
-    generation: u32,
-    /// It stands in the list of those with work left.
-    in_ready: bool,
-    entity: Entity,
-}
+use spares::Spares;
+use table::Table;
+pub(crate) use table::{Attached, Entity};
 
 /// How the loop is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,8 +48,7 @@ pub(crate) enum Stopping {
 pub(crate) struct Core {
     pub(crate) sys: sys::Poller,
     pub(crate) config: Config,
-    slots: Slab<Slot>,
-    generations: Generations,
+    table: Table,
     /// The turn's one reading of the clock.
     pub(crate) now: Instant,
     pub(crate) tick: u64,
@@ -91,11 +64,7 @@ pub(crate) struct Core {
     pub(crate) dead: Vec<(Token, CloseReason)>,
     pub(crate) signals: VecDeque<(Token, Signal)>,
     pub(crate) groups: Groups,
-    // Boxed as they are in the connections: they move between the two whole.
-    #[allow(clippy::vec_box)]
-    spare_outputs: Vec<Box<Output>>,
-    #[allow(clippy::vec_box)]
-    spare_tails: Vec<Box<Tail>>,
+    spares: Spares,
     /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
     pub(crate) current: Option<Token>,
     /// Listeners that wait for a descriptor.
@@ -114,8 +83,7 @@ impl Core {
         Ok(Core {
             sys,
             config,
-            slots: Slab::new(),
-            generations: Generations::new(),
+            table: Table::new(),
             now,
             tick: 0,
             start: now,
@@ -126,8 +94,7 @@ impl Core {
             dead: Vec::new(),
             signals: VecDeque::new(),
             groups: Groups::default(),
-            spare_outputs: Vec::new(),
-            spare_tails: Vec::new(),
+            spares: Spares::default(),
             current: None,
             starved: Vec::new(),
             stopping: Stopping::No,
@@ -166,49 +133,34 @@ impl Core {
         if self.ended {
             return Err(io::Error::other("the reactor is being dropped"));
         }
-        let vacant = self.slots.vacant_entry();
-        let generation = self.generations.next();
-        let token = Token::new(vacant.key(), generation).ok_or_else(|| {
+        let is_stream = matches!(entity, Entity::Stream(_));
+        let token = self.table.insert(entity).ok_or_else(|| {
             io::Error::new(io::ErrorKind::OutOfMemory, "more sockets than tokens can name")
         })?;
-        if matches!(entity, Entity::Stream(_)) {
-            self.streams += 1;
-        }
-        vacant.insert(Slot { generation, in_ready: false, entity });
+        self.streams += usize::from(is_stream);
         Ok(token)
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<Entity> {
-        self.entity(token)?;
-        let entity = self.slots.remove(token.index()).entity;
-        if matches!(entity, Entity::Stream(_)) {
-            self.streams -= 1;
-        }
+        let entity = self.table.remove(token)?;
+        self.streams -= usize::from(matches!(entity, Entity::Stream(_)));
         Some(entity)
     }
 
     pub(crate) fn entity(&self, token: Token) -> Option<&Entity> {
-        let slot = self.slots.get(token.index())?;
-        (slot.generation == token.generation()).then_some(&slot.entity)
+        self.table.entity(token)
     }
 
     pub(crate) fn entity_mut(&mut self, token: Token) -> Option<&mut Entity> {
-        let slot = self.slots.get_mut(token.index())?;
-        (slot.generation == token.generation()).then_some(&mut slot.entity)
+        self.table.entity_mut(token)
     }
 
     pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
-        match self.entity(token)? {
-            Entity::Stream(stream) => Some(stream),
-            _ => None,
-        }
+        self.table.stream(token)
     }
 
     pub(crate) fn stream_mut(&mut self, token: Token) -> Option<&mut Stream> {
-        match self.entity_mut(token)? {
-            Entity::Stream(stream) => Some(stream),
-            _ => None,
-        }
+        self.table.stream_mut(token)
     }
 
     pub(crate) fn listener_mut(&mut self, token: Token) -> Option<&mut ListeningSockets> {
@@ -234,15 +186,14 @@ impl Core {
 
     /// All tokens that name something now.
     pub(crate) fn tokens(&self) -> Vec<Token> {
-        self.slots.iter().filter_map(|(index, slot)| Token::new(index, slot.generation)).collect()
+        self.table.tokens()
     }
 
     // ---- lists of work ----
 
     /// Notes that something has work to do that no event will announce.
     pub(crate) fn make_ready(&mut self, token: Token) {
-        let Some(slot) = self.slots.get_mut(token.index()) else { return };
-        if slot.generation == token.generation() && !std::mem::replace(&mut slot.in_ready, true) {
+        if self.table.set_in_ready(token, true) {
             self.ready.push_back(token);
         }
     }
@@ -250,11 +201,7 @@ impl Core {
     /// Takes the next one from that list.
     pub(crate) fn next_ready(&mut self) -> Option<Token> {
         let token = self.ready.pop_front()?;
-        if let Some(slot) = self.slots.get_mut(token.index())
-            && slot.generation == token.generation()
-        {
-            slot.in_ready = false;
-        }
+        self.table.set_in_ready(token, false);
         Some(token)
     }
 
@@ -269,22 +216,24 @@ impl Core {
 
     // ---- reading on and off ----
 
-    /// Whether input may be read and offered now: not paused by the handler, and the queue that
-    /// paces it is not full. For a linked connection that is the partner's queue *instead of* its
-    /// own (with both, two full directions would wait for each other forever).
+    /// Whether input may be read and offered now.
     pub(crate) fn may_read(&self, token: Token) -> bool {
-        let Some(stream) = self.stream(token) else { return false };
-        match stream.phase {
-            crate::connection::Phase::Open => {
-                let held_back = match stream.link() {
-                    Some(partner) => self.stream(partner).is_some_and(|p| p.over_high),
-                    None => stream.over_high && stream.options().auto_pause,
-                };
-                !stream.paused && !held_back
-            }
+        self.stream(token).is_some_and(|stream| self.lets_read(stream))
+    }
+
+    /// Not paused by the handler, and the queue that paces it is not full. For a linked connection
+    /// that is the partner's queue *instead of* its own (with both, two full directions would wait
+    /// for each other forever).
+    pub(crate) fn lets_read(&self, stream: &Stream) -> bool {
+        if stream.phase != Phase::Open {
             // What a dying or handshaking connection brings is always looked at.
-            _ => true,
+            return true;
         }
+        let held_back = match stream.link() {
+            Some(partner) => self.stream(partner).is_some_and(|p| p.over_high),
+            None => stream.over_high && stream.options().auto_pause,
+        };
+        !stream.paused && !held_back
     }
 
     pub(crate) fn set_paused(&mut self, token: Token, paused: bool) {
@@ -325,36 +274,36 @@ impl Core {
     }
 
     fn is_alive(&self, token: Token) -> bool {
-        self.stream(token).is_some_and(|s| s.phase != crate::connection::Phase::Dead)
+        self.stream(token).is_some_and(|s| s.phase != Phase::Dead)
     }
 
     // ---- buffers for reuse ----
 
-    #[allow(clippy::vec_box)]
-    pub(crate) fn spare_output(spares: &mut Vec<Box<Output>>) -> Box<Output> {
-        spares.pop().unwrap_or_default()
-    }
-
-    pub(crate) fn recycle_output(&mut self, mut output: Box<Output>) {
-        if self.spare_outputs.len() < SPARES {
-            output.clear();
-            self.spare_outputs.push(output);
-        }
-    }
-
     /// Keeps what a handler left unread.
     pub(crate) fn stash_input(&mut self, token: Token, rest: &[u8]) {
-        let spare = self.spare_tails.pop();
-        if let Some(stream) = self.stream_mut(token) {
-            let tail = stream.input.get_or_insert_with(|| spare.unwrap_or_default());
-            tail.push(rest);
+        let Some(stream) = self.table.stream_mut(token) else { return };
+        if let Some(tail) = &mut stream.input {
+            return tail.push(rest);
+        }
+        let mut tail = self.spares.tail();
+        tail.push(rest);
+        stream.input = Some(tail);
+    }
+
+    /// Puts what has just come behind what waits. `false` if nothing waits: nothing is done then.
+    #[inline]
+    pub(crate) fn stash_behind_unread(&mut self, token: Token, bytes: &[u8]) -> bool {
+        match self.table.stream_mut(token) {
+            Some(Stream { input: Some(tail), fresh, .. }) if !tail.is_empty() => {
+                *fresh = true;
+                tail.push(bytes);
+                true
+            }
+            _ => false,
         }
     }
 
-    pub(crate) fn recycle_tail(&mut self, mut tail: Box<Tail>) {
-        if self.spare_tails.len() < SPARES && tail.capacity() <= KEPT_CAPACITY {
-            tail.clear();
-            self.spare_tails.push(tail);
-        }
+    pub(crate) fn recycle_tail(&mut self, tail: Box<Tail>) {
+        self.spares.keep_tail(tail);
     }
 }

@@ -9,11 +9,10 @@ use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
 use crate::layer::{Kind, LayerError, LayerErrorKind};
 use crate::options::Overflow;
-use crate::sys;
 use crate::token::Token;
 
-/// From this size on a message is written at once from the sender's own bytes, if nothing waits
-/// before it: the copy would cost more than the system calls that coalescing could save.
+/// From this size on a message is written at once from the sender's own bytes, in one call with what
+/// waits before it: the copy would cost more than the system calls that coalescing could save.
 const DIRECT: usize = 16 * 1024;
 
 /// What became of a message that was sent.
@@ -51,8 +50,9 @@ impl Core {
         if self.groups.has_pending() {
             self.settle_groups_before_direct(token);
         }
-        let tick = self.tick;
-        let Some(stream) = self.stream_mut(token) else { return self.send_elsewhere(token, bytes) };
+        let Some(stream) = self.table.stream_mut(token) else {
+            return self.send_elsewhere(token, bytes);
+        };
         if !stream.accepts_output() {
             return SendStatus::Gone;
         }
@@ -63,14 +63,9 @@ impl Core {
             return self.send_encoded(token, bytes, kind);
         }
         let mut rest = bytes;
-        if bytes.len() >= DIRECT && stream.output.is_none() && stream.writable && stream.is_open() {
-            match write_some(stream, bytes) {
-                Ok(written) => {
-                    rest = &bytes[written..];
-                    if written > 0 && stream.phase == Phase::Open {
-                        stream.clock = tick;
-                    }
-                }
+        if bytes.len() >= DIRECT && stream.is_open() {
+            match stream.write_through(bytes, self.tick) {
+                Ok(written) => rest = &bytes[written..],
                 Err(e) => {
                     self.write_failed(token, e);
                     return SendStatus::Gone;
@@ -80,8 +75,9 @@ impl Core {
         if rest.is_empty() {
             return SendStatus::Queued;
         }
-        self.output_of(token, |output| output.push(rest));
-        self.queued_more(token)
+        stream.output.get_or_insert_with(|| self.spares.output(self.tick)).push(rest);
+        owe_flush(self.current, &mut self.dirty, token, stream);
+        if stream.passes_high_mark() { SendStatus::AboveHigh } else { SendStatus::Queued }
     }
 
     /// Like [`send`](Self::send), for bytes that are shared: they are queued by reference.
@@ -137,27 +133,30 @@ impl Core {
         write: impl FnOnce(&mut dyn crate::layer::Layer, &mut Vec<u8>) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
         let tick = self.tick;
-        let Core { slots, spare_outputs, .. } = self;
-        let Some(slot) = slots.get_mut(token.index()) else { return Ok(()) };
-        let super::Entity::Stream(stream) = &mut slot.entity else { return Ok(()) };
-        let Stream { extra, output, .. } = stream;
+        let Some(Stream { extra, output, .. }) = self.table.stream_mut(token) else {
+            return Ok(());
+        };
         let Some(wire) = extra.as_mut().and_then(|e| e.wire.as_mut()) else { return Ok(()) };
-        let output = output.get_or_insert_with(|| {
-            let mut output = Core::spare_output(spare_outputs);
-            output.progress = tick;
-            output
-        });
+        let output = output.get_or_insert_with(|| self.spares.output(tick));
         output.push_with(|buffer| {
             guarded(|| write(&mut *wire.layer, buffer))
                 .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
         })
     }
 
-    /// Appends bytes that are in wire form already: what a layer answers.
+    /// Appends bytes that are in wire form already: what a layer answers. They count like any other
+    /// output: a peer that asks and does not read (pings, say) is not read from either; and no
+    /// policy can drop them, so that the cap ends the connection.
     pub(crate) fn push_raw(&mut self, token: Token, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.output_of(token, |output| output.push(bytes));
-            self.mark_dirty(token);
+        if bytes.is_empty() {
+            return;
+        }
+        self.output_of(token, |output| output.push(bytes));
+        self.queued_more(token);
+        let Some(stream) = self.stream(token) else { return };
+        let cap = stream.options().output_cap;
+        if stream.queued() > cap {
+            self.fail(token, CloseReason::LimitExceeded(Limit::QueuedOutput, cap));
         }
     }
 
@@ -167,39 +166,21 @@ impl Core {
         token: Token,
         with: impl FnOnce(&mut crate::connection::Output),
     ) {
-        let tick = self.tick;
-        let Core { slots, spare_outputs, .. } = self;
-        let Some(slot) = slots.get_mut(token.index()) else { return };
-        let super::Entity::Stream(stream) = &mut slot.entity else { return };
-        with(stream.output.get_or_insert_with(|| {
-            let mut output = Core::spare_output(spare_outputs);
-            output.progress = tick;
-            output
-        }));
+        if let Some(stream) = self.table.stream_mut(token) {
+            with(stream.output.get_or_insert_with(|| self.spares.output(self.tick)));
+        }
     }
 
     /// After something was queued: the marks, and who flushes it.
     pub(crate) fn queued_more(&mut self, token: Token) -> SendStatus {
-        self.mark_dirty(token);
-        let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
-        if stream.queued() > stream.options().high_mark {
-            stream.over_high = true;
-            SendStatus::AboveHigh
-        } else {
-            SendStatus::Queued
-        }
+        let Some(stream) = self.table.stream_mut(token) else { return SendStatus::Gone };
+        owe_flush(self.current, &mut self.dirty, token, stream);
+        if stream.passes_high_mark() { SendStatus::AboveHigh } else { SendStatus::Queued }
     }
 
-    /// A connection's own replies are flushed when its callback returns (latency); what others
-    /// send to it, at the end of the turn (many small messages leave in one system call).
     pub(crate) fn mark_dirty(&mut self, token: Token) {
-        if self.current == Some(token) {
-            return;
-        }
-        if let Some(stream) = self.stream_mut(token)
-            && !std::mem::replace(&mut stream.in_dirty, true)
-        {
-            self.dirty.push(token);
+        if let Some(stream) = self.table.stream_mut(token) {
+            owe_flush(self.current, &mut self.dirty, token, stream);
         }
     }
 
@@ -208,9 +189,9 @@ impl Core {
         let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
         let cap = stream.options().output_cap;
         match stream.options().overflow {
-            // The queue may be empty: one message larger than the cap. Nobody would ever be told
-            // to go on then, so that only a queue above its high mark owes an `on_drain`.
-            Overflow::Drop => stream.over_high |= stream.queued() > stream.options().high_mark,
+            // Whoever was refused is told when there is room. A queue at its low mark or below has
+            // room: then the message alone is larger than the cap, and waiting would not help.
+            Overflow::Drop => stream.over_high |= stream.queued() > stream.options().low_mark,
             Overflow::Close => {
                 self.fail(token, CloseReason::LimitExceeded(Limit::QueuedOutput, cap));
             }
@@ -221,45 +202,23 @@ impl Core {
     /// Writes what is queued, as far as the system takes it, and does what was waiting for that:
     /// the end of the write side, reads that were paused, `on_drain`.
     pub(crate) fn flush(&mut self, token: Token) {
-        let tick = self.tick;
-        let Some(stream) = self.stream_mut(token) else { return };
+        let Some(stream) = self.table.stream_mut(token) else { return };
+        if stream.output.is_none() && stream.write != WriteSide::Ending {
+            return;
+        }
         if matches!(stream.phase, Phase::Connecting | Phase::Failing | Phase::Dead) {
             return;
         }
-        let Stream { output, socket, writable, clock, phase, .. } = stream;
-        if let Some(output) = output {
-            while *writable && !output.is_empty() {
-                match output.write_to(socket) {
-                    Ok((written, all)) => {
-                        output.progress = tick;
-                        if *phase == Phase::Open {
-                            *clock = tick;
-                        }
-                        if written == 0 {
-                            return self.write_failed(token, io::ErrorKind::WriteZero.into());
-                        }
-                        *writable = all || !sys::SHORT_IO_DRAINS;
-                    }
-                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => *writable = false,
-                    Err(e) => return self.write_failed(token, e),
-                }
-            }
+        if let Err(e) = stream.write_queued(self.tick) {
+            return self.write_failed(token, e);
         }
-        self.flushed(token);
-    }
-
-    fn flushed(&mut self, token: Token) {
-        let Some(stream) = self.stream_mut(token) else { return };
-        if stream.output.as_ref().is_some_and(|output| output.is_empty()) {
+        if let Some(output) = stream.take_empty_output() {
             stream.stall_watched = false;
-            if let Some(output) = stream.output.take() {
-                self.recycle_output(output);
-            }
-        } else if stream.output.is_some() && !stream.stall_watched {
-            stream.stall_watched = true;
-            self.watch(token);
+            self.spares.keep_output(output);
         }
-        let Some(stream) = self.stream_mut(token) else { return };
+        let waits = stream.output.is_some();
+        let watch = waits && !std::mem::replace(&mut stream.stall_watched, true);
+        let ends = !waits && stream.write == WriteSide::Ending && stream.may_end_write();
         if stream.over_high && stream.queued() <= stream.options().low_mark {
             stream.over_high = false;
             stream.drained = true;
@@ -269,8 +228,10 @@ impl Core {
                 self.make_ready(partner);
             }
         }
-        let Some(stream) = self.stream_mut(token) else { return };
-        if stream.output.is_none() && stream.write == WriteSide::Ending {
+        if watch {
+            self.watch(token);
+        }
+        if ends {
             self.end_write(token);
         }
     }
@@ -281,25 +242,10 @@ impl Core {
     }
 }
 
-/// One direct write of the user's own bytes; `WouldBlock` counts as nothing written.
-fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
-    let mut written = 0;
-    while written < bytes.len() {
-        match stream.socket.write(&bytes[written..]) {
-            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-            Ok(n) => {
-                written += n;
-                if written < bytes.len() && sys::SHORT_IO_DRAINS {
-                    stream.writable = false;
-                    break;
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                stream.writable = false;
-                break;
-            }
-            Err(e) => return Err(e),
-        }
+/// A connection's own replies are flushed when its callback returns (latency); what others send to
+/// it, at the end of the turn (many small messages leave in one system call).
+fn owe_flush(current: Option<Token>, dirty: &mut Vec<Token>, token: Token, stream: &mut Stream) {
+    if current != Some(token) && !std::mem::replace(&mut stream.in_dirty, true) {
+        dirty.push(token);
     }
-    Ok(written)
 }

@@ -4,7 +4,8 @@ use std::io;
 use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
-use crate::connection::{Phase, Wire, WriteSide};
+use crate::address::Address;
+use crate::connection::{Phase, ReadSide, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
@@ -12,16 +13,16 @@ use crate::token::Token;
 
 impl Core {
     pub(crate) fn register_stream(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Stream(s)) => s.socket.register(sys.registry(), token.to_usize()),
             _ => Ok(()),
         }
     }
 
     pub(crate) fn register_datagram(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => d.socket.register(sys.registry(), token.to_usize()),
             _ => Ok(()),
         }
@@ -29,11 +30,18 @@ impl Core {
 
     /// A UDP socket reported an error; it has to stay in the poll.
     pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
-        let Core { sys, slots, .. } = self;
-        match slots.get_mut(token.index()).map(|slot| &mut slot.entity) {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
             _ => Ok(()),
         }
+    }
+
+    /// Where an accepted connection comes from.
+    pub(crate) fn whence(&self, token: Token) -> Option<Address> {
+        let stream = self.stream(token)?;
+        let noted = stream.extra.as_ref().and_then(|extra| extra.peer.clone());
+        noted.or_else(|| stream.socket.peer_addr().ok())
     }
 
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
@@ -48,16 +56,17 @@ impl Core {
                 }
                 s.socket.deregister(registry, own);
                 if let Some(output) = s.output.take() {
-                    self.recycle_output(output);
+                    self.spares.keep_output(output);
                 }
                 if let Some(tail) = s.input.take() {
                     self.recycle_tail(tail);
                 }
-                if let Some(extra) = &mut s.extra {
-                    drop_each(std::mem::take(&mut extra.signals));
-                }
                 // Its layer may be the user's, its reason hold an error of the user's.
-                drop_guarded(s.extra.take());
+                if let Some(mut extra) = s.extra.take() {
+                    drop_each(std::mem::take(&mut extra.signals));
+                    drop_guarded(extra.reason.take());
+                    drop_guarded(extra.wire.take());
+                }
             }
             Entity::Listener(mut l) => {
                 for socket in &mut l.sockets {
@@ -99,8 +108,24 @@ impl Core {
 
     /// Puts a layer beneath those a connection has.
     pub(crate) fn start_layer(&mut self, token: Token, layer: Box<dyn Layer>) -> bool {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
         let Some(stream) = self.stream_mut(token) else { return false };
-        if stream.phase != Phase::Open || stream.write != WriteSide::Open {
+        let ended = stream.write != WriteSide::Open || stream.read != ReadSide::Open;
+        if stream.phase != Phase::Open || ended {
+            return false;
+        }
+        // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
+        // running layer may hold some, or have looked at it.
+        let in_clear = stream.wire().is_some_and(|wire| {
+            wire.layer.holds_input() || !wire.undecoded.is_empty() || stream.unread() > 0
+        });
+        if in_clear {
+            let what =
+                "expected nothing behind the switch to this layer, got bytes in the old format";
+            self.close_for_layer(token, LayerError::malformed(layer.name(), what));
+            drop_guarded(layer);
             return false;
         }
         let after = stream.options().handshake_timeout;
@@ -109,15 +134,14 @@ impl Core {
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, undecoded, .. }) => {
-                let mut wire = Wire::new(Box::new(Then::beneath(layer, running)));
-                wire.undecoded = undecoded;
-                wire
-            }
+            Some(Wire { layer: running, waiting, waiting_bytes, .. }) => Wire {
+                waiting,
+                waiting_bytes,
+                ..Wire::new(Box::new(Then::beneath(layer, running)))
+            },
             None => Wire::new(layer),
         };
-        // What was not taken in the old format has to pass the new one. (Never the other way round:
-        // what came in clear is not read as if it had come through the layer, CVE-2011-0411.)
+        // What a handler without a layer did not take has to pass the new one.
         if let Some(tail) = &unread {
             wire.undecoded.push(tail.unread());
         }
@@ -131,10 +155,12 @@ impl Core {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }
-        if let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) {
-            wire.ready = wire.layer.is_ready();
-            if wire.ready {
-                wire.deadline = None;
+        match self.stream_mut(token).and_then(|s| s.wire_mut()).map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.encode_waiting(token),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => {
+                self.fail(token, CloseReason::Layer(e));
+                return false;
             }
         }
         self.queued_more(token);

@@ -126,6 +126,17 @@ impl Step {
         Step { consumed, item, kind: Kind::Default }
     }
 
+    /// # Panics
+    /// When the step is not one of these bytes: the layer broke its contract.
+    pub(crate) fn assert_within(&self, given: &[u8]) {
+        let (consumed, len) = (self.consumed, given.len());
+        assert!(consumed <= len, "a step consumed {consumed} bytes of the {len} given");
+        if let Item::Slice(range) = &self.item {
+            let inside = range.start <= range.end && range.end <= consumed;
+            assert!(inside, "a unit at {range:?} of the {consumed} bytes consumed");
+        }
+    }
+
     /// The same step, its unit marked as text or binary.
     pub fn with_kind(mut self, kind: Kind) -> Self {
         self.kind = kind;
@@ -202,6 +213,14 @@ pub trait Layer {
         }
     }
 
+    /// Whether the layer holds input: units that it has decoded and not yielded, or parts of one that
+    /// it has consumed. Asked before another layer is put beneath it in mid-stream, because what came
+    /// in clear must not be read as if it had come through that one. A layer that consumes nothing
+    /// but whole units, one a step, holds none.
+    fn holds_input(&self) -> bool {
+        false
+    }
+
     /// What the layer has learned of the peer, by type: each layer documents the types it answers
     /// to (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
@@ -247,6 +266,9 @@ impl Layer for Box<dyn Layer> {
     }
     fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
         (**self).wire_ended(left)
+    }
+    fn holds_input(&self) -> bool {
+        (**self).holds_input()
     }
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (**self).fact(fact)

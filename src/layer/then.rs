@@ -298,6 +298,10 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         Ok(())
     }
 
+    fn holds_input(&self) -> bool {
+        !self.between.is_empty() || self.outer.holds_input() || self.inner.holds_input()
+    }
+
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         self.outer.fact(fact).or_else(|| self.inner.fact(fact))
     }

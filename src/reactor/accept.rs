@@ -4,13 +4,12 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Phase, Stream, Wire};
 use crate::core::{Due, Entity};
 use crate::guard::{drop_guarded, guarded};
 use crate::listener::Peer;
-use crate::net::Role;
 use crate::sys::{self, Failure};
 use crate::token::Token;
 
@@ -25,6 +24,7 @@ impl<S: 'static> Dispatch<S> {
             self.install_births();
         }
         let mut budget = self.net.core.config.accepts_per_turn;
+        let mut denied = 0;
         let mut seen_empty = 0;
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
@@ -52,6 +52,13 @@ impl<S: 'static> Dispatch<S> {
                     Failure::OneConnection => {
                         budget -= 1;
                         listener.stats.transient_errors += 1;
+                        denied += usize::from(e.kind() == io::ErrorKind::PermissionDenied);
+                        // A firewall refuses one peer; a security module refuses to accept at all,
+                        // takes nobody out of the backlog, and would be asked for ever.
+                        if denied == self.net.core.config.accepts_per_turn {
+                            log::warn!("{token}: accepting is not allowed: {e}; trying again soon");
+                            return self.back_off(token);
+                        }
                         log::debug!("{token}: a connection was gone before it was accepted: {e}");
                     }
                     Failure::Exhausted => {
@@ -93,21 +100,21 @@ impl<S: 'static> Dispatch<S> {
         };
         let Ok(wire) = self.ask_hooks(token, listener, &address) else {
             // Nobody has been told of it; it goes as it came.
-            self.net.core.remove(token);
-            return;
+            return self.net.core.release(token);
         };
-        if let Err(e) = self.net.core.register_stream(token) {
-            log::error!("{listener}: {address} cannot be registered: {e}");
-            self.net.core.remove(token);
-            return;
-        }
-        if let Some(listener) = self.net.core.listener_mut(listener) {
-            listener.stats.open += 1;
-        }
         if let Some(wire) = wire
             && let Some(stream) = self.net.core.stream_mut(token)
         {
-            stream.extra_mut().wire = Some(wire);
+            let extra = stream.extra_mut();
+            extra.wire = Some(wire);
+            extra.peer = Some(address.clone());
+        }
+        if let Err(e) = self.net.core.register_stream(token) {
+            log::error!("{listener}: {address} cannot be registered: {e}");
+            return self.net.core.release(token);
+        }
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.stats.open += 1;
         }
         self.stands(token, Some(address));
         self.net.core.flush(token);
@@ -121,9 +128,7 @@ impl<S: 'static> Dispatch<S> {
         address: &Address,
     ) -> Result<Option<Wire>, ()> {
         let Dispatch { net, state, roles } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
-            return Err(());
-        };
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return Err(()) };
         let hooks = acceptor.hooks();
         if hooks.filter.is_none() && hooks.layers.is_none() {
             return Ok(None);
@@ -152,18 +157,22 @@ impl<S: 'static> Dispatch<S> {
 
     /// A connection ended before it had a handler: the listener's hook is told.
     pub(super) fn tell_failed(&mut self, token: Token, reason: crate::error::CloseReason) {
-        let Some(stream) = self.net.core.stream(token) else { return };
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
         let Some(listener) = stream.settings.listener else { return };
-        let address = stream.socket.peer_addr();
+        if reason.is_orderly() {
+            // A layer did all there was to do without a connection: a page for a browser.
+            return log::trace!("{token}: served before it was open");
+        }
+        let address = self.net.core.whence(token);
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.failed_handshakes += 1;
         }
         let Dispatch { net, state, roles } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             return drop_guarded(reason);
         };
         match (&mut acceptor.hooks().failed, address) {
-            (Some(hook), Ok(address)) => {
+            (Some(hook), Some(address)) => {
                 let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
                 let peer = Peer { token, listener, address, layer };
                 if let Err(text) = guarded(|| hook(&peer, &reason, state)) {

@@ -16,6 +16,7 @@ use crate::token::Token;
 
 const EINTR: i32 = 4;
 const ENOMEM: i32 = 12;
+const EACCES: i32 = 13;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const EPROTO: i32 = 71;
@@ -102,6 +103,14 @@ fn a_storm_of_errors_keeps_to_the_budget_and_ends() {
     let storm = std::iter::repeat_n(Err(ECONNABORTED), 1000);
     let stats = rig.knock(storm.chain([Ok(())]));
     assert_eq!((stats.transient_errors, stats.accepted), (1000, 1));
+}
+
+#[test]
+fn a_system_that_forbids_all_accepting_is_asked_again_only_after_a_rest() {
+    let mut rig = rig();
+    let stats = rig.knock(std::iter::repeat_n(Err(EACCES), 1_000_000));
+    assert_eq!((stats.transient_errors, stats.exhausted), (64, 0), "{stats:?}");
+    assert!(rig.reactor.next_deadline().expect("a second try") > rig.reactor.net().now());
 }
 
 // row 46

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use super::Scratch;
 use super::dispatch::Dispatch;
+use super::scratch::Scratch;
 use crate::error::CloseReason;
 use crate::handler::{Datagram, DatagramError};
 use crate::sys::Ready;

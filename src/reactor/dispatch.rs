@@ -1,12 +1,13 @@
 //! Calls into handlers, guarded; and which step works on what.
 
-use super::Scratch;
+use super::scratch::Scratch;
 use crate::context::Context;
-use crate::core::Entity;
+use crate::core::{Core, Entity};
 use crate::error::{CloseReason, HandlerResult};
 use crate::guard::{drop_guarded, guarded};
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::Kind;
+use crate::listener::Acceptor;
 use crate::net::{Net, Role};
 use crate::remote::Message;
 use crate::source::Readiness;
@@ -20,6 +21,19 @@ pub(super) struct Dispatch<S> {
     /// By the index of the token. The core has checked the generation before anybody looks here,
     /// and a slot is emptied before the core frees its token.
     pub(super) roles: Vec<Option<Role<S>>>,
+}
+
+/// The handlers' side of a listener; `None` if it is gone, whoever has its place now.
+pub(super) fn acceptor<'a, S>(
+    core: &Core,
+    roles: &'a mut [Option<Role<S>>],
+    listener: Token,
+) -> Option<&'a mut dyn Acceptor<S>> {
+    core.entity(listener)?;
+    match roles.get_mut(listener.index()) {
+        Some(Some(Role::Listener(acceptor))) => Some(&mut **acceptor),
+        _ => None,
+    }
 }
 
 impl<S: 'static> Dispatch<S> {
@@ -133,7 +147,10 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
         let Some(token) = Token::from_usize(ready.token) else { return };
         match self.net.core.entity_mut(token) {
-            Some(Entity::Stream(_)) => self.stream_event(token, ready, scratch),
+            Some(Entity::Stream(stream)) => {
+                stream.note(ready);
+                self.serve_stream(token, scratch);
+            }
             Some(Entity::Listener(_)) => self.accept(token),
             Some(Entity::Datagram(_)) => self.datagram_event(token, ready, scratch),
             Some(Entity::Source(source)) => {

@@ -1,26 +1,36 @@
 //! Input: read, offered, kept, ended. Connections without a wire layer; those with one share the
 //! offering.
 
-use std::io;
-
-use super::Scratch;
 use super::dispatch::Dispatch;
-use crate::connection::{Input, Phase, ReadSide, WriteSide};
+use super::scratch::Scratch;
+use crate::connection::{Input, Phase, ReadSide, Received, WriteSide};
 use crate::error::{CloseReason, Limit};
-use crate::sys;
 use crate::token::Token;
 
 /// How much one connection may still do in this turn.
 pub(super) struct Budget {
     pub(super) reads: usize,
     pub(super) calls: usize,
+    /// It has had a wire layer from the beginning of this turn's work on it.
+    pub(super) layered: bool,
 }
 
-/// What a read came to.
-pub(super) enum Read {
-    Bytes(usize),
-    /// End-of-stream, an error, or nothing there: noted on the connection.
-    Nothing,
+/// What is next for a connection's input.
+enum Next {
+    /// Nothing: it is held back, or the socket has nothing.
+    Rest,
+    /// Something, but the budget is used up.
+    Later,
+    Read,
+    /// What the handler left may be offered again.
+    OfferUnread,
+    TellEnd,
+    /// There is a wire layer.
+    Decode,
+    /// It is closing.
+    Discard,
+    /// Its output has failed, and its input is used up.
+    Finish,
 }
 
 impl<S: 'static> Dispatch<S> {
@@ -28,98 +38,100 @@ impl<S: 'static> Dispatch<S> {
     /// what is left then goes on the ready queue, because its edge will not come again.
     pub(super) fn take_input(&mut self, token: Token, scratch: &mut Scratch) {
         let config = &self.net.core.config;
-        let mut budget = Budget { reads: config.reads_per_turn, calls: config.messages_per_turn };
+        let mut budget = Budget {
+            reads: config.reads_per_turn,
+            calls: config.messages_per_turn,
+            layered: false,
+        };
         loop {
-            let Some(stream) = self.net.core.stream(token) else { return };
-            match stream.phase {
-                Phase::Connecting | Phase::Dead => return,
-                Phase::Closing | Phase::Lingering => return self.discard_input(token, scratch),
-                Phase::Handshaking | Phase::Open | Phase::Failing => {}
-            }
-            if stream.wire().is_some() {
-                return self.take_layered_input(token, &mut budget, scratch);
-            }
-            if !self.net.core.may_read(token) {
-                return;
-            }
-            let Some(stream) = self.net.core.stream(token) else { return };
-            if stream.fresh && stream.unread() > 0 {
-                if budget.calls == 0 {
-                    return self.net.core.make_ready(token);
+            match self.next_input(token, &budget) {
+                Next::Rest => return,
+                Next::Later => return self.net.core.make_ready(token),
+                Next::Read => {
+                    budget.reads -= 1;
+                    if !self.read_and_offer(token, &mut budget, scratch) {
+                        return;
+                    }
                 }
-                self.offer_unread(token, &mut budget);
-                self.net.core.unread_to_new_layer(token);
-            } else if stream.read == ReadSide::Ended {
-                return self.tell_end(token);
-            } else if !stream.readable || stream.read == ReadSide::Told {
-                return self.nothing_more(token);
-            } else if budget.reads == 0 || budget.calls == 0 {
-                return self.net.core.make_ready(token);
-            } else {
-                budget.reads -= 1;
-                self.read_and_offer(token, &mut budget, scratch);
+                Next::OfferUnread => {
+                    self.offer_unread(token, &mut budget);
+                    self.net.core.unread_to_new_layer(token);
+                }
+                Next::TellEnd => return self.tell_end(token),
+                Next::Decode => {
+                    budget.layered = true;
+                    return self.take_layered_input(token, &mut budget, scratch);
+                }
+                Next::Discard => return self.discard_input(token, scratch),
+                Next::Finish => {
+                    return self.net.core.kill_in_order(token, CloseReason::Finished);
+                }
             }
         }
     }
 
-    /// One read into the reactor's buffer, and what it says about the socket.
-    pub(super) fn read(&mut self, token: Token, scratch: &mut Scratch) -> Read {
+    fn next_input(&self, token: Token, budget: &Budget) -> Next {
+        let Some(stream) = self.net.core.stream(token) else { return Next::Rest };
+        match stream.phase {
+            Phase::Connecting | Phase::Dead => return Next::Rest,
+            Phase::Closing | Phase::Lingering => return Next::Discard,
+            Phase::Handshaking | Phase::Open | Phase::Failing => {}
+        }
+        if stream.wire().is_some() {
+            return Next::Decode;
+        }
+        if !self.net.core.lets_read(stream) {
+            return Next::Rest;
+        }
+        if stream.fresh && stream.unread() > 0 {
+            if budget.calls == 0 { Next::Later } else { Next::OfferUnread }
+        } else if stream.read == ReadSide::Ended {
+            Next::TellEnd
+        } else if !stream.readable || stream.read == ReadSide::Told {
+            if stream.phase == Phase::Failing { Next::Finish } else { Next::Rest }
+        } else if budget.reads == 0 || budget.calls == 0 {
+            Next::Later
+        } else {
+            Next::Read
+        }
+    }
+
+    /// One read into the reactor's buffer; an error ends the connection.
+    #[inline]
+    pub(super) fn read(&mut self, token: Token, scratch: &mut Scratch) -> Option<Received> {
         let tick = self.net.core.tick;
-        let Some(stream) = self.net.core.stream_mut(token) else { return Read::Nothing };
-        match stream.socket.read(&mut scratch.read) {
-            Ok(0) => {
-                stream.readable = false;
-                stream.exhausted = true;
-                if stream.read == ReadSide::Open && !stream.is_closing() {
-                    stream.read = ReadSide::Ended;
-                }
-                // What the handler left is offered once more, now that nothing will follow.
-                stream.fresh = true;
-                Read::Nothing
-            }
-            Ok(n) => {
-                // A short read has emptied the system's buffer, unless urgent data cut it short or
-                // the end came with the data in one edge: then the end is still to be read.
-                if n < scratch.read.len()
-                    && sys::SHORT_IO_DRAINS
-                    && !stream.read_closed
-                    && !stream.urgent
-                {
-                    stream.readable = false;
-                }
-                if stream.phase == Phase::Open {
-                    stream.clock = tick;
-                }
-                Read::Bytes(n)
-            }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                stream.readable = false;
-                stream.urgent = false;
-                Read::Nothing
-            }
+        match self.net.core.stream_mut(token)?.receive(&mut scratch.read, tick) {
+            Ok(read) => read,
             Err(e) => {
                 self.net.core.kill_in_order(token, CloseReason::Io(e));
-                Read::Nothing
+                None
             }
         }
     }
 
-    fn read_and_offer(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
-        if let Read::Bytes(n) = self.read(token, scratch) {
-            self.offer(token, &scratch.read[..n], budget);
+    /// Answers whether there may be something left to do. What the handler itself left to do (to
+    /// close, to start a layer) is on the ready queue.
+    fn read_and_offer(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) -> bool {
+        let Some(Received { len, more }) = self.read(token, scratch) else { return true };
+        let all = self.offer(token, &scratch.read[..len], budget);
+        if !all {
             self.net.core.unread_to_new_layer(token);
         }
+        more || !all
     }
 
-    /// Offers bytes that have just come, behind those that wait, if any.
-    pub(super) fn offer(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) {
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        if stream.unread() > 0 {
-            stream.fresh = true;
-            return self.net.core.stash_input(token, bytes);
+    /// Offers bytes that have just come, behind those that wait, if any. Answers whether all were
+    /// taken.
+    #[inline]
+    pub(super) fn offer(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) -> bool {
+        if self.net.core.stash_behind_unread(token, bytes) {
+            return false;
         }
         let (taken, progress) = self.offer_while_taken(token, bytes, budget);
-        self.keep(token, &bytes[taken..], progress);
+        if taken < bytes.len() {
+            self.keep(token, &bytes[taken..], progress);
+        }
+        taken == bytes.len()
     }
 
     /// Offers what waits. It leaves the connection for as long as the handler has it.
@@ -139,6 +151,7 @@ impl<S: 'static> Dispatch<S> {
 
     /// Calls `on_data` again and again while it takes some and some is left. Answers how much was
     /// taken, and whether the last call took anything.
+    #[inline]
     fn offer_while_taken(
         &mut self,
         token: Token,
@@ -154,7 +167,9 @@ impl<S: 'static> Dispatch<S> {
             let progress = now_taken > taken;
             taken = now_taken;
             let over = taken == bytes.len() || !progress || budget.calls == 0;
-            if over || !self.is_open(token) || !self.net.core.may_read(token) {
+            // What the handler left before it put a layer on belongs to that.
+            let switched = || !budget.layered && self.has_layer(token);
+            if over || switched() || !self.is_open(token) || !self.net.core.may_read(token) {
                 return (taken, progress);
             }
         }
@@ -226,6 +241,10 @@ impl<S: 'static> Dispatch<S> {
             self.read(token, scratch);
         }
         self.net.core.make_ready(token);
+    }
+
+    fn has_layer(&self, token: Token) -> bool {
+        self.net.core.stream(token).is_some_and(|stream| stream.wire().is_some())
     }
 
     fn is_open(&self, token: Token) -> bool {

@@ -3,10 +3,10 @@
 //! Pulling is what carries back-pressure into a layer: between any two units the connection may be
 //! held back, and the bytes that are not decoded yet stay with it.
 
-use super::Scratch;
 use super::dispatch::Dispatch;
-use super::input::{Budget, Read};
-use crate::connection::{Input, Phase, ReadSide, Tail};
+use super::input::Budget;
+use super::scratch::Scratch;
+use crate::connection::{Input, Phase, ReadSide, Received, Tail, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
 use crate::layer::{Delivery, Item, Kind, LayerError, Step};
@@ -56,7 +56,7 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn read_and_decode(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
-        let Read::Bytes(n) = self.read(token, scratch) else { return };
+        let Some(Received { len: n, .. }) = self.read(token, scratch) else { return };
         let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         if wire.undecoded.is_empty() {
             // Straight out of the reactor's buffer; only what is left over is copied.
@@ -112,23 +112,28 @@ impl<S: 'static> Dispatch<S> {
             }
             unit.clear();
             reply.clear();
-            let decoded = guarded(|| wire.layer.decode(&bytes[at..], unit, reply))
-                .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+            let given = &bytes[at..];
+            let decoded = guarded(|| {
+                let step = wire.layer.decode(given, unit, reply)?;
+                step.assert_within(given);
+                Ok((step, wire.layer.delivery()))
+            })
+            .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
             self.net.core.push_raw(token, reply);
-            let Step { consumed, item, kind } = match decoded {
-                Ok(step) => step,
+            let (Step { consumed, item, kind }, delivery) = match decoded {
+                Ok(decoded) => decoded,
                 Err(e) => return self.layer_failed(token, e, bytes.len()),
             };
-            let given = &bytes[at..];
             at += consumed;
             if !self.handshake_within_limit(token, consumed, bytes.len() - at) {
                 return bytes.len();
             }
+            let how = (delivery, kind);
             match item {
                 Item::Nothing => return at,
                 Item::Progress => {}
-                Item::Slice(range) => self.deliver(token, &given[range], kind, budget),
-                Item::Unit => self.deliver(token, unit, kind, budget),
+                Item::Slice(range) => self.deliver(token, &given[range], how, budget),
+                Item::Unit => self.deliver(token, unit, how, budget),
                 Item::End => {
                     if let Some(stream) = self.net.core.stream_mut(token) {
                         stream.read = ReadSide::Ended;
@@ -152,16 +157,28 @@ impl<S: 'static> Dispatch<S> {
         if wire.ready {
             return true;
         }
-        if wire.layer.is_ready() {
-            wire.ready = true;
-            // A layer that came in mid-stream has no opening, only messages that wait for it.
-            wire.deadline = None;
-            match phase {
-                Phase::Handshaking => self.opened(token, None),
-                _ => self.net.core.encode_waiting(token),
+        match wire.look_whether_ready() {
+            Ok(false) => {}
+            Ok(true) if phase == Phase::Handshaking => {
+                self.opened(token, None);
+                return true;
             }
-            return true;
+            // A layer that came in mid-stream has no opening, only what waits for it.
+            Ok(true) => {
+                self.net.core.encode_waiting(token);
+                if self.net.core.stream(token).is_some_and(|s| s.write == WriteSide::Ending) {
+                    self.net.core.start_write_end(token);
+                }
+                return true;
+            }
+            Err(e) => {
+                self.layer_failed(token, e, 0);
+                return false;
+            }
         }
+        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else {
+            return false;
+        };
         wire.before_ready += consumed;
         if wire.before_ready + left > limit {
             self.net.core.fail(token, CloseReason::LimitExceeded(Limit::Handshake, limit));
@@ -177,18 +194,24 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// One unit for the handler: a message, or the next bytes of a stream.
-    fn deliver(&mut self, token: Token, unit: &[u8], kind: Kind, budget: &mut Budget) {
+    fn deliver(
+        &mut self,
+        token: Token,
+        unit: &[u8],
+        (delivery, kind): (Delivery, Kind),
+        budget: &mut Budget,
+    ) {
         let Some(stream) = self.net.core.stream(token) else { return };
         if !stream.is_open() {
             return;
         }
-        match stream.wire().map(|wire| wire.layer.delivery()) {
-            Some(Delivery::Messages) => {
+        match delivery {
+            Delivery::Messages => {
                 budget.calls = budget.calls.saturating_sub(1);
                 let mut input = Input::message(unit, kind);
                 self.call(token, |handler, cx| handler.on_data(cx, &mut input));
             }
-            Some(Delivery::Stream) => {
+            Delivery::Stream => {
                 self.offer(token, unit, budget);
                 // Offered together with what the handler had left, before the next unit is pulled.
                 let again = self.net.core.stream(token).is_some_and(|s| s.fresh && s.unread() > 0);
@@ -196,7 +219,6 @@ impl<S: 'static> Dispatch<S> {
                     self.offer_unread(token, budget);
                 }
             }
-            None => {}
         }
     }
 

@@ -20,17 +20,21 @@ mod input;
 mod layered;
 mod open;
 mod reap;
+mod scratch;
 mod stream;
 mod timers;
 
 #[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
 mod accept_tests;
 #[cfg(test)]
+mod batching_tests;
+#[cfg(test)]
 mod close_tests;
 #[cfg(test)]
 mod fault_tests;
 
 use dispatch::Dispatch;
+use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
 ///
@@ -49,10 +53,12 @@ use dispatch::Dispatch;
 /// 6. what is left over from earlier turns, and signals;
 /// 7. due timers;
 /// 8. births: sockets that callbacks made get their handlers;
-/// 9. flush: what was sent to others, one write for each;
-/// 10. reap: `on_close`, the handler is dropped, the slot is free.
+/// 9. gather: before a big group's flush, and only if several messages wait for it, more input is
+///    taken for a moment, so that it leaves in the same writes;
+/// 10. flush: what was sent to others, one write for each;
+/// 11. reap: `on_close`, the handler is dropped, the slot is free.
 ///
-/// What step 10 itself sends, opens or closes is work left over: the next turn begins at once.
+/// What step 11 itself sends, opens or closes is work left over: the next turn begins at once.
 ///
 /// ```no_run
 /// use tidegate::{Context, Handler, HandlerResult, Input, Reactor};
@@ -83,19 +89,6 @@ pub struct Reactor<S: 'static = ()> {
     /// A wake has announced messages behind those in `inbox`; it does not come twice.
     woken: bool,
     report: Report,
-}
-
-/// Buffers that every connection uses in its turn and none keeps.
-#[derive(Debug)]
-struct Scratch {
-    /// What a read brings.
-    read: Vec<u8>,
-    /// What a layer decodes.
-    unit: Vec<u8>,
-    /// What a layer answers.
-    reply: Vec<u8>,
-    /// A datagram, with room for one byte more than is allowed: that byte tells a cut one apart.
-    datagram: Vec<u8>,
 }
 
 /// Whether the loop is to go on.
@@ -153,12 +146,7 @@ impl<S: 'static> Reactor<S> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
         let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
-        let scratch = Scratch {
-            read: vec![0; core.config.read_buffer],
-            unit: Vec::new(),
-            reply: Vec::new(),
-            datagram: vec![0; core.config.datagram_size + 1],
-        };
+        let scratch = Scratch::new(&core.config);
         let mut net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
         let state = make_state(&mut net);
         Ok(Reactor {
@@ -218,18 +206,25 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.leftovers(&mut self.scratch); // 6
         self.dispatch.due_timers(); // 7
         self.dispatch.install_births(); // 8
-        self.dispatch.flush(); // 9
-        self.dispatch.reap(); // 10
+        self.gather()?; // 9
+        self.dispatch.flush(); // 10
+        self.dispatch.reap(); // 11
         Ok(self.verdict())
+    }
+
+    /// What the last shutdown had to cut; for those who call [`turn`](Self::turn) themselves.
+    pub fn report(&self) -> Report {
+        self.report
     }
 
     /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
     /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
+        if self.has_work() { Some(self.dispatch.net.core.now) } else { self.next_timer() }
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
         let core = &self.dispatch.net.core;
-        if self.has_work() {
-            return Some(core.now);
-        }
         let timers = core.timers.next_wake();
         let stop = match core.stopping {
             Stopping::Draining(tick) => Some(tick),
@@ -255,26 +250,29 @@ impl<S: 'static> Reactor<S> {
         if self.has_work() {
             return Some(Duration::ZERO);
         }
-        let Some(deadline) = self.next_deadline() else { return limit };
+        let Some(deadline) = self.next_timer() else { return limit };
         let until = deadline.saturating_duration_since(self.dispatch.net.core.sys.now());
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    fn poll(&mut self, mut timeout: Option<Duration>) -> Result<bool, Error> {
         self.events.clear();
         let core = &mut self.dispatch.net.core;
         let failed = |e| Error::new("cannot wait for readiness", e);
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
             let spin = timeout.map_or(core.config.spin, |t| t.min(core.config.spin));
             let start = core.sys.now();
-            while core.sys.now().saturating_duration_since(start) < spin {
+            let mut spent = Duration::ZERO;
+            while spent < spin {
                 let woken =
                     core.sys.poll(&mut self.events, Some(Duration::ZERO)).map_err(failed)?;
                 if woken || !self.events.is_empty() {
                     return Ok(woken);
                 }
                 std::hint::spin_loop();
+                spent = core.sys.now().saturating_duration_since(start);
             }
+            timeout = timeout.map(|timeout| timeout.saturating_sub(spent));
         }
         core.sys.poll(&mut self.events, timeout).map_err(failed)
     }
@@ -301,6 +299,27 @@ impl<S: 'static> Reactor<S> {
         for &ready in &self.events {
             self.dispatch.event(ready, &mut self.scratch);
         }
+    }
+
+    /// Takes more input for as long as waiting for it is cheap beside the flush that comes.
+    ///
+    /// That flush costs some microseconds for each member, however many messages it carries; those
+    /// that are on their way now would cost it a second time. Several messages in one turn are the
+    /// sign that the loop is behind: at light load there is one, and nothing waits.
+    fn gather(&mut self) -> Result<(), Error> {
+        let patience = self.dispatch.net.core.groups.patience();
+        if patience.is_zero() {
+            return Ok(());
+        }
+        let until = self.dispatch.net.core.sys.now() + patience;
+        while self.dispatch.net.core.groups.has_pending()
+            && self.dispatch.net.core.sys.now() < until
+        {
+            let woken = self.poll(Some(Duration::ZERO))?;
+            self.messages(woken);
+            self.events();
+        }
+        Ok(())
     }
 
     /// Whether the loop goes on; what a shutdown cuts is cut here.

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
-use crate::connection::{Phase, WriteSide};
+use crate::connection::{Phase, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::guarded;
 use crate::listener::Peer;
@@ -51,10 +51,14 @@ impl<S: 'static> Dispatch<S> {
             return self.net.core.fail(token, CloseReason::Layer(reason));
         }
         self.net.core.flush(token);
-        let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
-        if wire.layer.is_ready() {
-            wire.ready = true;
-            self.opened(token, from);
+        let Some(stream) = self.net.core.stream_mut(token) else { return };
+        if stream.phase != Phase::Handshaking {
+            return; // it failed to be flushed
+        }
+        match stream.wire_mut().map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.opened(token, from),
+            Some(Ok(false)) | None => {}
+            Some(Err(e)) => self.net.core.fail(token, CloseReason::Layer(e)),
         }
     }
 
@@ -66,9 +70,10 @@ impl<S: 'static> Dispatch<S> {
         stream.phase = Phase::Open;
         stream.clock = tick;
         let listener = stream.settings.listener;
+        let known = stream.extra.as_mut().and_then(|extra| extra.peer.take());
         self.net.core.watch(token);
         if let Some(listener) = listener {
-            let address = from.or_else(|| self.net.peer_addr(token));
+            let address = from.or(known).or_else(|| self.net.core.whence(token));
             let Some(address) = address else {
                 // The peer is gone before it was looked at.
                 let gone = io::ErrorKind::NotConnected.into();
@@ -91,7 +96,7 @@ impl<S: 'static> Dispatch<S> {
     /// Lets the listener's factory make the handler. A factory that panics costs this connection.
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
         let Dispatch { net, roles, .. } = self;
-        let Some(Some(Role::Listener(acceptor))) = roles.get_mut(listener.index()) else {
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             // The listener closed while the handshake was under way.
             net.core.fail(token, CloseReason::Cancelled);
             return false;

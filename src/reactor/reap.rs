@@ -13,6 +13,9 @@ impl<S: 'static> Dispatch<S> {
     /// which begins at once.
     pub(super) fn reap(&mut self) {
         self.install_births();
+        if self.net.core.dead.is_empty() {
+            return;
+        }
         let mut dead = std::mem::take(&mut self.net.core.dead);
         for (token, reason) in dead.drain(..) {
             self.bury(token, reason);
@@ -66,13 +69,13 @@ impl<S: 'static> Dispatch<S> {
         if let Err(text) = said {
             log::error!("{token}: the handler panicked in on_close: {text}");
         }
-        if let Role::Source(source) = &mut role {
-            source.deregister(self.net.core.sys.registry());
+        if let Role::Source(source) = &mut role
+            && let Err(text) = guarded(|| source.deregister(self.net.core.sys.registry()))
+        {
+            log::error!("{token}: the source panicked when it was deregistered: {text}");
         }
         drop_guarded(role);
         drop_guarded(closed);
-        let early = self.net.core.stream_mut(token).and_then(|stream| stream.extra.take());
-        drop_guarded(early);
     }
 
     /// The reactor is being dropped: everything ends, and nothing new is made.

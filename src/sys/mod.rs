@@ -64,7 +64,7 @@ impl Ready {
     pub(crate) const WRITABLE: u8 = 2;
     /// The peer has ended its side: data and the end may come in one edge.
     pub(crate) const READ_CLOSED: u8 = 4;
-    /// The socket has an error pending, or both directions are down.
+    /// The socket has an error pending.
     pub(crate) const ERROR: u8 = 8;
     /// Urgent data arrived: a read stops short at its mark, so a short read is not "drained".
     pub(crate) const URGENT: u8 = 16;

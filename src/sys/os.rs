@@ -14,18 +14,12 @@ use crate::socket_options::SocketOptions;
 
 /// mio's event as bits.
 pub(super) fn ready(event: &mio::event::Event) -> Ready {
-    let mut bits = 0;
-    for (set, bit) in [
-        (event.is_readable(), Ready::READABLE),
-        (event.is_writable(), Ready::WRITABLE),
-        (event.is_read_closed(), Ready::READ_CLOSED),
-        (event.is_error(), Ready::ERROR),
-        (event.is_priority(), Ready::URGENT),
-    ] {
-        if set {
-            bits |= bit;
-        }
-    }
+    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+    let bits = bit(event.is_readable(), Ready::READABLE)
+        | bit(event.is_writable(), Ready::WRITABLE)
+        | bit(event.is_read_closed(), Ready::READ_CLOSED)
+        | bit(event.is_error(), Ready::ERROR)
+        | bit(event.is_priority(), Ready::URGENT);
     Ready { token: event.token().0, bits }
 }
 

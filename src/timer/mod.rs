@@ -32,7 +32,8 @@ pub(crate) fn ticks_ceil(delay: Duration) -> u64 {
 
 /// Ticks that have passed: rounded down, only a whole tick counts. Saturates at `u64::MAX`.
 pub(crate) fn ticks_floor(elapsed: Duration) -> u64 {
-    saturate(elapsed.as_nanos() / NANOS_PER_TICK)
+    // Once a turn: a division of 128 bits would cost as much as the rest of the turn's reckoning.
+    elapsed.as_secs().saturating_mul(1_000).saturating_add(u64::from(elapsed.subsec_millis()))
 }
 
 const NANOS_PER_TICK: u128 = 1_000_000;

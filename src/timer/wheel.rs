@@ -162,6 +162,10 @@ impl<T: Owned> Wheel<T> {
     /// behind what was due before. A `now` that goes backwards counts as no progress.
     pub(crate) fn advance(&mut self, now: u64) {
         let now = now.max(self.now);
+        if self.entries.is_empty() {
+            self.now = now;
+            return;
+        }
         self.make_due(Place::SOON);
         while let Some((place, mut start)) = self.next_stop() {
             if place == Place::FAR && start <= now {
@@ -234,6 +238,9 @@ impl<T: Owned> Wheel<T> {
     /// The current tick while something is due, or will be at once. Otherwise exact within the next
     /// 64 ticks, and never late: the start of the slot that holds the next timer, where it cascades.
     pub(crate) fn next_wake(&self) -> Option<u64> {
+        if self.entries.is_empty() {
+            return None;
+        }
         if self.lists[Place::DUE.list()].head != NIL || self.lists[Place::SOON.list()].head != NIL {
             return Some(self.now);
         }

@@ -277,6 +277,10 @@ impl Layer for Tls {
         Err(LayerError::truncated(NAME, what))
     }
 
+    fn holds_input(&self) -> bool {
+        !self.held.is_empty() || self.next.is_some()
+    }
+
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         if fact != TypeId::of::<TlsInfo>() || !self.ready {
             return None;

@@ -83,6 +83,11 @@ impl Frames {
         self.peer_close.as_ref()
     }
 
+    /// Whether a message is arriving in pieces.
+    pub(super) fn is_within_message(&self) -> bool {
+        self.message.is_some()
+    }
+
     /// Bytes that are kept for messages in pieces.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {

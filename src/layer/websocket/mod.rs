@@ -285,6 +285,10 @@ impl Layer for WebSocket {
         }
     }
 
+    fn holds_input(&self) -> bool {
+        matches!(&self.state, State::Open(frames) if frames.is_within_message())
+    }
+
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         fn any<T: Any>(fact: &Option<T>) -> Option<&dyn Any> {
             fact.as_ref().map(|fact| fact as &dyn Any)

@@ -26,6 +26,7 @@ enum Language {
 /// `src/bin/NAME_server.rs`.
 pub const ALL: &[Peer] = &[
     Peer { name: "epoll", language: Language::C { library: None }, lacks: &[] },
+    Peer { name: "tidegate", language: Language::Rust, lacks: &[] },
     Peer { name: "mio", language: Language::Rust, lacks: &[] },
     Peer { name: "tokio", language: Language::Rust, lacks: &[] },
     Peer { name: "calloop", language: Language::Rust, lacks: &[] },

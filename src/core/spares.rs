@@ -1,0 +1,44 @@
+//! Emptied buffers, kept for the next connection that needs one.
+
+use crate::connection::{KEPT_CAPACITY, Output, Tail};
+
+/// How many are kept of each kind. A turn that serves more connections than this at once allocates
+/// for the rest; at 64 KiB each it is 4 MiB at most.
+const KEPT: usize = 64;
+
+// Boxed as they are in the connections: they move between the two whole.
+#[allow(clippy::vec_box)]
+#[derive(Debug, Default)]
+pub(crate) struct Spares {
+    outputs: Vec<Box<Output>>,
+    tails: Vec<Box<Tail>>,
+}
+
+impl Spares {
+    /// An empty queue, which begins to wait at `tick`.
+    pub(crate) fn output(&mut self, tick: u64) -> Box<Output> {
+        let mut output = self.outputs.pop().unwrap_or_default();
+        output.progress = tick;
+        output
+    }
+
+    pub(crate) fn keep_output(&mut self, mut output: Box<Output>) {
+        if self.outputs.len() < KEPT {
+            if !output.is_empty() {
+                output.clear();
+            }
+            self.outputs.push(output);
+        }
+    }
+
+    pub(crate) fn tail(&mut self) -> Box<Tail> {
+        self.tails.pop().unwrap_or_default()
+    }
+
+    pub(crate) fn keep_tail(&mut self, mut tail: Box<Tail>) {
+        if self.tails.len() < KEPT && tail.capacity() <= KEPT_CAPACITY {
+            tail.clear();
+            self.tails.push(tail);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What tokens name.
+//!
+//! Apart from the rest of the core, so that an entity can be borrowed while the lists of work and
+//! the spare buffers beside it are used: a token is looked up once for each step, not for each line.
+
+use crate::connection::Stream;
+use crate::datagram::DatagramSocket;
+use crate::listener::ListeningSockets;
+use crate::timer::Chain;
+use crate::token::{Generations, Token};
+
+/// One of the things a token can name.
+#[derive(Debug)]
+pub(crate) enum Entity {
+    Stream(Stream),
+    Listener(Box<ListeningSockets>),
+    Datagram(Box<DatagramSocket>),
+    /// A custom source: it lives with its callback, on the handlers' side.
+    Source(Box<Attached>),
+}
+
+/// What the core keeps for a custom source.
+#[derive(Debug, Default)]
+pub(crate) struct Attached {
+    pub(crate) timers: Chain,
+    pub(crate) dead: bool,
+}
+
+/// The generation of a free slot. No token has it, so that one comparison tells a token of the past
+/// from one that names something, whether its slot is free or has a new owner.
+const FREE: u32 = 0;
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    /// It stands in the list of those with work left.
+    in_ready: bool,
+    /// `None` in a free slot.
+    entity: Option<Entity>,
+}
+
+/// Entities by token. One whose generation is not the slot's names nothing any more.
+pub(crate) struct Table {
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    generations: Generations,
+}
+
+impl Table {
+    pub(crate) fn new() -> Self {
+        Table { slots: Vec::new(), free: Vec::new(), generations: Generations::new() }
+    }
+
+    /// `None` if there are more entities than tokens can name.
+    pub(crate) fn insert(&mut self, entity: Entity) -> Option<Token> {
+        let index = self.free.last().copied().unwrap_or(self.slots.len());
+        let generation = self.generations.next();
+        let token = Token::new(index, generation)?;
+        let new = Slot { generation, in_ready: false, entity: Some(entity) };
+        if self.free.pop().is_some() {
+            self.slots[index] = new;
+        } else {
+            self.slots.push(new);
+        }
+        Some(token)
+    }
+
+    pub(crate) fn remove(&mut self, token: Token) -> Option<Entity> {
+        let slot = self.slot_mut(token)?;
+        slot.generation = FREE;
+        let entity = slot.entity.take();
+        self.free.push(token.index());
+        entity
+    }
+
+    pub(crate) fn entity(&self, token: Token) -> Option<&Entity> {
+        let slot = self.slots.get(token.index())?;
+        if slot.generation == token.generation() { slot.entity.as_ref() } else { None }
+    }
+
+    pub(crate) fn entity_mut(&mut self, token: Token) -> Option<&mut Entity> {
+        self.slot_mut(token)?.entity.as_mut()
+    }
+
+    pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
+        match self.entity(token)? {
+            Entity::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn stream_mut(&mut self, token: Token) -> Option<&mut Stream> {
+        match self.entity_mut(token)? {
+            Entity::Stream(stream) => Some(stream),
+            _ => None,
+        }
+    }
+
+    /// All tokens that name something now.
+    pub(crate) fn tokens(&self) -> Vec<Token> {
+        let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.generation != FREE);
+        used.filter_map(|(index, slot)| Token::new(index, slot.generation)).collect()
+    }
+
+    /// Notes whether the entity stands in the list of those with work left; answers whether that is
+    /// news.
+    pub(crate) fn set_in_ready(&mut self, token: Token, in_ready: bool) -> bool {
+        self.slot_mut(token)
+            .is_some_and(|slot| std::mem::replace(&mut slot.in_ready, in_ready) != in_ready)
+    }
+
+    fn slot_mut(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(token.index())?;
+        if slot.generation == token.generation() { Some(slot) } else { None }
+    }
+}
+
+/// What an idle connection costs beside its handler and the 16 bytes of its place in the handlers'
+/// table; `docs/performance.md` adds it up. (In debug builds mio's sockets are larger.)
+#[cfg(all(target_os = "linux", target_pointer_width = "64", not(debug_assertions), not(test)))]
+const _: () = assert!(size_of::<Slot>() <= 88);

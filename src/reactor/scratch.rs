@@ -1,0 +1,71 @@
+//! Buffers that every connection uses in its turn and none keeps.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use crate::config::Config;
+
+/// What one step of the loop works in.
+#[derive(Debug)]
+pub(super) struct Scratch {
+    /// What a read brings.
+    pub(super) read: Pages,
+    /// What a layer decodes.
+    pub(super) unit: Vec<u8>,
+    /// What a layer answers.
+    pub(super) reply: Vec<u8>,
+    /// A datagram, with room for one byte more than is allowed: that byte tells a cut one apart.
+    pub(super) datagram: Vec<u8>,
+}
+
+impl Scratch {
+    pub(super) fn new(config: &Config) -> Self {
+        Scratch {
+            read: Pages::new(config.read_buffer),
+            unit: Vec::new(),
+            reply: Vec::new(),
+            datagram: vec![0; config.datagram_size + 1],
+        }
+    }
+}
+
+/// A page of nearly every system.
+const PAGE: usize = 4096;
+
+/// Bytes that begin at a page: the system copies into them faster than into what an allocator hands
+/// out, which is off by the length of its own header.
+pub(super) struct Pages {
+    bytes: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Pages {
+    fn new(len: usize) -> Self {
+        let bytes = vec![0; len + PAGE];
+        // Where that cannot be told (it always can, but for code that runs at compile time) the
+        // beginning will do.
+        let start = Some(bytes.as_ptr().align_offset(PAGE)).filter(|&start| start < PAGE);
+        Pages { bytes, start: start.unwrap_or(0), len }
+    }
+}
+
+impl Deref for Pages {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.start + self.len]
+    }
+}
+
+impl fmt::Debug for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pages").field("len", &self.len).finish_non_exhaustive()
+    }
+}
