@@ -16,7 +16,6 @@ pub type HandlerResult = Result<(), BoxError>;
 /// Why something could not be set up: a listener, a connection, a datagram socket, the reactor.
 ///
 /// Its text is one line that says what was tried, with which address, and what the system answered.
-#[derive(Debug)]
 pub struct Error {
     what: String,
     source: io::Error,
@@ -43,13 +42,20 @@ impl fmt::Display for Error {
         write!(f, "{}: {}", self.what, self.source)?;
         match self.source.kind() {
             io::ErrorKind::AddrInUse => {
-                f.write_str("; another socket holds it: choose another port or end that program")
+                f.write_str("; another socket holds it: choose another address or end that program")
             }
             io::ErrorKind::PermissionDenied => {
                 f.write_str("; ports below 1024 and some paths need privileges")
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// The same line: a `main` that returns the error shows it like this.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -290,7 +290,9 @@ impl<S> Net<S> {
     /// Stops reading from a connection: no `on_data` and no `on_eof` until
     /// [`resume`](Self::resume). What arrives waits in the system's buffer, and the peer is slowed
     /// down when that is full. If the connection is reset meanwhile, what had arrived is offered
-    /// before `on_close`.
+    /// before `on_close`, paused or not, up to
+    /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes; a handler that has no room for it
+    /// leaves it.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
@@ -381,14 +383,13 @@ impl<S> Net<S> {
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
     /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
-    /// comes, passes the new layer. What is sent waits until it is ready. `false` if the connection
-    /// is not open, or either side has ended.
+    /// comes, passes the new layer. What is sent waits until it is ready.
     ///
     /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
     /// old format and before sending in the new one.
     ///
-    /// `false` if the connection is not open; or if the layers it has hold, or have looked at, bytes
-    /// behind those the handler was given. These came in clear: somebody on the line may have slipped
+    /// `false` if the connection is not open, or either side has ended; or if the layers it has hold,
+    /// or have looked at, bytes behind those the handler was given. These came in clear: somebody on the line may have slipped
     /// them in to have them read as if they had come through the new layer (CVE-2011-0411). The
     /// connection is closed for it, with a [`LayerError`](crate::layer::LayerError) of the kind
     /// `Malformed` as the reason.

@@ -405,7 +405,7 @@ fn an_address_in_use_is_an_error_that_says_what_to_do() {
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
     let text = error.to_string();
     assert!(text.starts_with(&format!("cannot listen on {address}: ")), "{text}");
-    assert!(text.ends_with("choose another port or end that program"), "{text}");
+    assert!(text.ends_with("choose another address or end that program"), "{text}");
 }
 
 // row 20

@@ -628,3 +628,29 @@ impl Handler for Talker {
         });
     }
 }
+
+#[test]
+fn a_reset_offers_a_paused_reader_no_more_than_its_limit() {
+    const LIMIT: usize = 10_000;
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0").options(StreamOptions::new().unread_limit(LIMIT));
+    let handler = move |_: &tidegate::Peer<'_>| {
+        Probe::new(&of_handler).open(|cx| {
+            cx.pause();
+            Ok(())
+        })
+    };
+    let listener = reactor.net().listen(listen, handler).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let mut peer = client(address);
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    peer.write_all(&[7; 50_000]).unwrap();
+    settle(&mut reactor);
+    assert_eq!(log.data(), b"");
+    reset(peer);
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    assert_eq!(log.data().len(), LIMIT);
+    assert_eq!(log.reasons(), [RESET]);
+}

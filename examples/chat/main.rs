@@ -8,7 +8,7 @@ mod room;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use room::{MAX_LINE, Member, Room};
 
 const HELP: &str = "chat - a room for many people, one line of text a message
 
-Usage: cargo run --release --features tls,websocket --example chat [ADDRESS] [OPTIONS]
+Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
 
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
@@ -53,13 +53,15 @@ fn main() -> ExitCode {
         let net = reactor.net();
         let room = net.create_group();
         for at in open(net, room, &lines_address, lines)? {
-            println!("chat: listening on {at}, lines: nc {} {}", at.ip(), at.port());
+            let near = reachable(at);
+            println!("chat: listening on {at}, lines: nc {} {}", near.ip(), near.port());
         }
         for at in open(net, room, &tls_address, tls_lines)? {
-            println!("chat: listening on {at}, TLS: openssl s_client -quiet -connect {at}");
+            let near = reachable(at);
+            println!("chat: listening on {at}, TLS: openssl s_client -quiet -connect {near}");
         }
         for at in open(net, room, &web_address, messages)? {
-            println!("chat: listening on {at}, the web: http://{at}/");
+            println!("chat: listening on {at}, the web: http://{}/", reachable(at));
         }
         #[cfg(unix)]
         close_on_signals(net, room)?;
@@ -74,7 +76,7 @@ fn main() -> ExitCode {
 }
 
 /// A door to the room: a listener whose connections put what `layer` makes between their socket
-/// and their `Member`. Answers where to knock.
+/// and their `Member`. Answers where it is.
 fn open<L: Layer + 'static>(
     net: &mut Net<Room>,
     room: Group,
@@ -97,17 +99,16 @@ fn open<L: Layer + 'static>(
     // Called for each connection, to make its handler.
     let member = move |peer: &Peer<'_>| Member::new(room, peer.address().clone());
     let listener = net.listen(listen, member)?;
-    Ok(net.local_addrs(listener).iter().filter_map(Address::ip).map(reachable).collect())
+    Ok(net.local_addrs(listener).iter().filter_map(Address::ip).collect())
 }
 
 /// Where a listener on all addresses can be reached from this machine.
 fn reachable(mut at: SocketAddr) -> SocketAddr {
-    match at {
-        SocketAddr::V4(v4) if v4.ip().is_unspecified() => at.set_ip([127, 0, 0, 1].into()),
-        SocketAddr::V6(v6) if v6.ip().is_unspecified() => {
-            at.set_ip(std::net::Ipv6Addr::LOCALHOST.into())
-        }
-        _ => {}
+    if at.ip().is_unspecified() {
+        at.set_ip(match at {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
     }
     at
 }

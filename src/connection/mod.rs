@@ -130,6 +130,9 @@ pub(crate) struct Extra {
     pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     pub(crate) reason: Option<CloseReason>,
+    /// It failed while it was held back: how many bytes may still be offered. The system may have
+    /// kept megabytes, and whoever held it back had a reason.
+    pub(crate) last_words: Option<usize>,
     /// While it connects: where it may still go.
     pub(crate) route: Option<Box<crate::core::Route>>,
     /// Where an accepted connection comes from, until it is open: a socket whose both directions

@@ -27,6 +27,12 @@ impl Stream {
     /// One read. `None` if there is nothing, or the end: that is noted.
     #[inline]
     pub(crate) fn receive(&mut self, buffer: &mut [u8], tick: u64) -> io::Result<Option<Received>> {
+        let most = self.may_still_offer().min(buffer.len());
+        if most == 0 {
+            self.readable = false;
+            return Ok(None);
+        }
+        let buffer = &mut buffer[..most];
         match self.socket.read(buffer) {
             Ok(0) => {
                 self.readable = false;
@@ -46,6 +52,7 @@ impl Stream {
                     self.readable = false;
                 }
                 self.moved(tick);
+                self.offered_while_failing(n);
                 Ok(Some(Received { len: n, more: self.readable }))
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
@@ -86,6 +93,24 @@ impl Stream {
             taken += self.written(result, tick)?.saturating_sub(queued);
         }
         Ok(taken)
+    }
+
+    /// How much may be read: without limit, but for a connection that failed while it was held back.
+    #[inline]
+    fn may_still_offer(&self) -> usize {
+        if self.phase != Phase::Failing {
+            return usize::MAX;
+        }
+        self.extra.as_ref().and_then(|extra| extra.last_words).unwrap_or(usize::MAX)
+    }
+
+    #[inline]
+    fn offered_while_failing(&mut self, bytes: usize) {
+        if self.phase == Phase::Failing
+            && let Some(left) = self.extra.as_mut().and_then(|extra| extra.last_words.as_mut())
+        {
+            *left = left.saturating_sub(bytes);
+        }
     }
 
     /// What a write says: a socket that is full is no error, one that takes nothing for ever is.

@@ -185,6 +185,8 @@ impl Core {
     pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
         let Some(stream) = self.stream(token) else { return };
         let deadline = self.tick_after_this_moment(stream.options().close_timeout);
+        let limit = stream.options().unread_limit;
+        let last_words = (!self.may_read(token)).then_some(limit);
         let Some(stream) = self.stream_mut(token) else { return };
         match stream.phase {
             Phase::Open if stream.read != ReadSide::Told => {
@@ -196,6 +198,7 @@ impl Core {
                 stream.fresh = true;
                 stream.write = WriteSide::Ended;
                 stream.extra_mut().reason = Some(reason);
+                stream.extra_mut().last_words = last_words;
                 self.unlink(token);
                 self.watch(token);
                 self.make_ready(token);

@@ -70,9 +70,10 @@ impl<S: 'static> Dispatch<S> {
         stream.phase = Phase::Open;
         stream.clock = tick;
         let listener = stream.settings.listener;
+        let known = stream.extra.as_mut().and_then(|extra| extra.peer.take());
         self.net.core.watch(token);
         if let Some(listener) = listener {
-            let address = from.or_else(|| self.net.core.whence(token));
+            let address = from.or(known).or_else(|| self.net.core.whence(token));
             let Some(address) = address else {
                 // The peer is gone before it was looked at.
                 let gone = io::ErrorKind::NotConnected.into();
