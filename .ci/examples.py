@@ -222,7 +222,7 @@ def an_address_that_cannot_be_used_costs_one_line_and_status_1():
             ("127.0.0.1:99999", r'cannot resolve "127.0.0.1:99999".*invalid port'),
             ("nosuchname.invalid:8888", r'cannot resolve "nosuchname.invalid:8888".*'),
             ("192.0.2.1:8888", r"cannot listen on 192.0.2.1:8888: .*assign requested address"),
-            (f"127.0.0.1:{port}", rf"cannot listen on 127.0.0.1:{port}: .*in use.*another port"),
+            (f"127.0.0.1:{port}", rf"cannot listen on 127.0.0.1:{port}: .*in use.*another address"),
         ]
         for address, why in cases:
             for name in ("echo", "chat", "proxy"):

