@@ -478,25 +478,32 @@ def probe_counts_loss_and_reordering():
     def serve():
         n, held = 0, None
         while not done.is_set():
-            with contextlib.suppress(TimeoutError):
+            try:
                 datagram, peer = udp.recvfrom(65536)
-                if len(datagram) < 1000:  # the pings, one at a time
+            except TimeoutError:
+                # What was lost fills probe's window, so that nothing may follow for a second: what
+                # is held then goes back in its order, before probe gives it up.
+                if held:
+                    udp.sendto(*held)
+                    held = None
+                continue
+            if len(datagram) < 1000:  # the pings, one at a time
+                udp.sendto(datagram, peer)
+                continue
+            n += 1
+            if n % 10 == 5:
+                did["lost"] += 1
+            elif n % 100 == 31:
+                held = datagram, peer
+            else:
+                udp.sendto(datagram, peer)
+                if n % 100 == 52:
                     udp.sendto(datagram, peer)
-                    continue
-                n += 1
-                if n % 10 == 5:
-                    did["lost"] += 1
-                elif n % 100 == 31:
-                    held = datagram
-                else:
-                    udp.sendto(datagram, peer)
-                    if n % 100 == 52:
-                        udp.sendto(datagram, peer)
-                        did["doubled"] += 1
-                    if held:
-                        udp.sendto(held, peer)
-                        did["swapped"] += 1
-                        held = None
+                    did["doubled"] += 1
+                if held:
+                    udp.sendto(*held)
+                    did["swapped"] += 1
+                    held = None
 
     thread = threading.Thread(target=serve, daemon=True)
     thread.start()
@@ -507,10 +514,12 @@ def probe_counts_loss_and_reordering():
         thread.join(PATIENCE)
         udp.close()
     counts = found["datagrams"]
-    # On a busy machine an answer may come after probe has stopped waiting for it.
-    assert did["lost"] <= counts["lost"] <= did["lost"] + 5, (counts, did)
-    equal(counts["reordered"], did["swapped"])
-    equal(counts["surplus"], did["doubled"])
+    # On a busy machine an answer may come after probe has stopped waiting for it: lost then, and one
+    # that came twice or out of order only if it still counts.
+    late = counts["lost"] - did["lost"]
+    assert 0 <= late <= 5, (counts, did)
+    assert did["swapped"] - late <= counts["reordered"] <= did["swapped"], (counts, did)
+    assert did["doubled"] <= counts["surplus"] <= did["doubled"] + late, (counts, did)
 
 
 @check
