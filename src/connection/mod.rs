@@ -257,9 +257,10 @@ impl Stream {
             + self.wire().map_or(0, |wire| wire.waiting_bytes)
     }
 
-    /// After something was queued: whether the queue is above its high mark now.
-    pub(crate) fn passes_high_mark(&mut self) -> bool {
-        let above = self.queued() > self.options().high_mark;
+    /// After something was queued, `queued` bytes in all: whether that is above the high mark.
+    #[inline]
+    pub(crate) fn passes_high_mark(&mut self, queued: usize) -> bool {
+        let above = queued > self.options().high_mark;
         self.over_high |= above;
         above
     }
@@ -283,6 +284,20 @@ impl Stream {
     /// Whether the handler is, or is about to be, alive to be told things.
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Open | Phase::Failing)
+    }
+
+    /// The ordinary case: open, without anything that only some connections have, nothing held back,
+    /// nothing kept and nothing owed in either direction. What an edge brings can be read and
+    /// offered without a further question.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.phase == Phase::Open
+            && self.read == ReadSide::Open
+            && self.write == WriteSide::Open
+            && self.extra.is_none()
+            && self.input.is_none()
+            && self.output.is_none()
+            && !(self.paused | self.over_high | self.drained | self.error)
     }
 
     /// Whether `close` was called and its input is being discarded.

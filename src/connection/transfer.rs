@@ -25,7 +25,7 @@ impl Stream {
     }
 
     /// One read. `None` if there is nothing, or the end: that is noted.
-    #[inline]
+    #[inline(always)] // in the ordinary case, and in the general one
     pub(crate) fn receive(&mut self, buffer: &mut [u8], tick: u64) -> io::Result<Option<Received>> {
         let most = self.may_still_offer().min(buffer.len());
         if most == 0 {
@@ -55,13 +55,18 @@ impl Stream {
                 self.offered_while_failing(n);
                 Ok(Some(Received { len: n, more: self.readable }))
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                self.readable = false;
-                self.urgent = false;
-                Ok(None)
-            }
-            Err(e) => Err(e),
+            Err(e) => self.not_read(e),
         }
+    }
+
+    #[cold]
+    fn not_read(&mut self, error: io::Error) -> io::Result<Option<Received>> {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(error);
+        }
+        self.readable = false;
+        self.urgent = false;
+        Ok(None)
     }
 
     /// Writes what is queued, until the system takes no more.
@@ -71,8 +76,13 @@ impl Stream {
             && let Some(output) = &mut self.output
             && !output.is_empty()
         {
-            let result = output.write_to(&mut self.socket);
-            self.written(result, tick)?;
+            match output.write_to(&mut self.socket) {
+                Ok((n, all)) if n > 0 => {
+                    output.progress = tick;
+                    self.moved_out(all, tick);
+                }
+                result => self.not_written(result)?,
+            }
         }
         Ok(())
     }
@@ -90,7 +100,16 @@ impl Stream {
                     self.socket.write(&bytes[taken..]).map(|n| (n, n == asked))
                 }
             };
-            taken += self.written(result, tick)?.saturating_sub(queued);
+            match result {
+                Ok((n, all)) if n > 0 => {
+                    taken += n.saturating_sub(queued);
+                    if let Some(output) = &mut self.output {
+                        output.progress = tick;
+                    }
+                    self.moved_out(all, tick);
+                }
+                result => self.not_written(result)?,
+            }
         }
         Ok(taken)
     }
@@ -113,24 +132,23 @@ impl Stream {
         }
     }
 
-    /// What a write says: a socket that is full is no error, one that takes nothing for ever is.
+    /// Bytes were written; `all` of those that were asked for, or the socket is full.
     #[inline]
-    fn written(&mut self, result: io::Result<(usize, bool)>, tick: u64) -> io::Result<usize> {
+    fn moved_out(&mut self, all: bool, tick: u64) {
+        self.writable = all || !sys::SHORT_IO_DRAINS;
+        self.moved(tick);
+    }
+
+    /// A write moved nothing. A socket that is full is no error, one that takes nothing for ever is.
+    #[cold]
+    fn not_written(&mut self, result: io::Result<(usize, bool)>) -> io::Result<()> {
         match result {
-            Ok((0, _)) => Err(io::ErrorKind::WriteZero.into()),
-            Ok((n, all)) => {
-                self.writable = all || !sys::SHORT_IO_DRAINS;
-                self.moved(tick);
-                if let Some(output) = &mut self.output {
-                    output.progress = tick;
-                }
-                Ok(n)
-            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 self.writable = false;
-                Ok(0)
+                Ok(())
             }
             Err(e) => Err(e),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
         }
     }
 

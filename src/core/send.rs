@@ -56,28 +56,38 @@ impl Core {
         if !stream.accepts_output() {
             return SendStatus::Gone;
         }
-        if stream.queued() + bytes.len() > stream.options().output_cap {
+        let queued = stream.queued() + bytes.len();
+        if queued > stream.options().output_cap {
             return self.overflow(token);
         }
         if stream.wire().is_some() {
             return self.send_encoded(token, bytes, kind);
         }
-        let mut rest = bytes;
         if bytes.len() >= DIRECT && stream.is_open() {
-            match stream.write_through(bytes, self.tick) {
-                Ok(written) => rest = &bytes[written..],
-                Err(e) => {
-                    self.write_failed(token, e);
-                    return SendStatus::Gone;
-                }
-            }
+            return self.send_large(token, bytes);
         }
-        if rest.is_empty() {
+        if bytes.is_empty() {
             return SendStatus::Queued;
         }
-        stream.output.get_or_insert_with(|| self.spares.output(self.tick)).push(rest);
+        stream.output.get_or_insert_with(|| self.spares.output(self.tick)).push(bytes);
         owe_flush(self.current, &mut self.dirty, token, stream);
-        if stream.passes_high_mark() { SendStatus::AboveHigh } else { SendStatus::Queued }
+        if stream.passes_high_mark(queued) { SendStatus::AboveHigh } else { SendStatus::Queued }
+    }
+
+    /// Writes at once, as much as the system takes; the rest is queued.
+    fn send_large(&mut self, token: Token, bytes: &[u8]) -> SendStatus {
+        let Some(stream) = self.table.stream_mut(token) else { return SendStatus::Gone };
+        match stream.write_through(bytes, self.tick) {
+            Ok(written) if written == bytes.len() => SendStatus::Queued,
+            Ok(written) => {
+                self.output_of(token, |output| output.push(&bytes[written..]));
+                self.queued_more(token)
+            }
+            Err(e) => {
+                self.write_failed(token, e);
+                SendStatus::Gone
+            }
+        }
     }
 
     /// Like [`send`](Self::send), for bytes that are shared: they are queued by reference.
@@ -175,7 +185,8 @@ impl Core {
     pub(crate) fn queued_more(&mut self, token: Token) -> SendStatus {
         let Some(stream) = self.table.stream_mut(token) else { return SendStatus::Gone };
         owe_flush(self.current, &mut self.dirty, token, stream);
-        if stream.passes_high_mark() { SendStatus::AboveHigh } else { SendStatus::Queued }
+        let queued = stream.queued();
+        if stream.passes_high_mark(queued) { SendStatus::AboveHigh } else { SendStatus::Queued }
     }
 
     pub(crate) fn mark_dirty(&mut self, token: Token) {
@@ -215,6 +226,9 @@ impl Core {
         if let Some(output) = stream.take_empty_output() {
             stream.stall_watched = false;
             self.spares.keep_output(output);
+            if !stream.over_high && stream.write == WriteSide::Open {
+                return;
+            }
         }
         let waits = stream.output.is_some();
         let watch = waits && !std::mem::replace(&mut stream.stall_watched, true);
@@ -244,6 +258,7 @@ impl Core {
 
 /// A connection's own replies are flushed when its callback returns (latency); what others send to
 /// it, at the end of the turn (many small messages leave in one system call).
+#[inline]
 fn owe_flush(current: Option<Token>, dirty: &mut Vec<Token>, token: Token, stream: &mut Stream) {
     if current != Some(token) && !std::mem::replace(&mut stream.in_dirty, true) {
         dirty.push(token);

@@ -16,6 +16,7 @@ pub(crate) struct Spares {
 
 impl Spares {
     /// An empty queue, which begins to wait at `tick`.
+    #[inline]
     pub(crate) fn output(&mut self, tick: u64) -> Box<Output> {
         let mut output = self.outputs.pop().unwrap_or_default();
         output.progress = tick;

@@ -3,6 +3,7 @@
 
 use super::dispatch::Dispatch;
 use super::scratch::Scratch;
+use crate::config::Config;
 use crate::connection::{Input, Phase, ReadSide, Received, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::token::Token;
@@ -13,6 +14,12 @@ pub(super) struct Budget {
     pub(super) calls: usize,
     /// It has had a wire layer from the beginning of this turn's work on it.
     pub(super) layered: bool,
+}
+
+impl Budget {
+    pub(super) fn new(config: &Config) -> Self {
+        Budget { reads: config.reads_per_turn, calls: config.messages_per_turn, layered: false }
+    }
 }
 
 /// What is next for a connection's input.
@@ -36,31 +43,25 @@ enum Next {
 impl<S: 'static> Dispatch<S> {
     /// Reads and offers until nothing is left, reading is held back, or the budget is used up;
     /// what is left then goes on the ready queue, because its edge will not come again.
-    pub(super) fn take_input(&mut self, token: Token, scratch: &mut Scratch) {
-        let config = &self.net.core.config;
-        let mut budget = Budget {
-            reads: config.reads_per_turn,
-            calls: config.messages_per_turn,
-            layered: false,
-        };
+    pub(super) fn take_input(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
         loop {
-            match self.next_input(token, &budget) {
+            match self.next_input(token, budget) {
                 Next::Rest => return,
                 Next::Later => return self.net.core.make_ready(token),
                 Next::Read => {
                     budget.reads -= 1;
-                    if !self.read_and_offer(token, &mut budget, scratch) {
+                    if !self.read_and_offer(token, budget, scratch) {
                         return;
                     }
                 }
                 Next::OfferUnread => {
-                    self.offer_unread(token, &mut budget);
+                    self.offer_unread(token, budget);
                     self.net.core.unread_to_new_layer(token);
                 }
                 Next::TellEnd => return self.tell_end(token),
                 Next::Decode => {
                     budget.layered = true;
-                    return self.take_layered_input(token, &mut budget, scratch);
+                    return self.take_layered_input(token, budget, scratch);
                 }
                 Next::Discard => return self.discard_input(token, scratch),
                 Next::Finish => {
@@ -124,14 +125,18 @@ impl<S: 'static> Dispatch<S> {
     /// taken.
     #[inline]
     pub(super) fn offer(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) -> bool {
-        if self.net.core.stash_behind_unread(token, bytes) {
-            return false;
-        }
+        !self.net.core.stash_behind_unread(token, bytes) && self.offer_alone(token, bytes, budget)
+    }
+
+    /// Offers bytes that have just come to a connection of which nothing waits.
+    #[inline]
+    pub(super) fn offer_alone(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) -> bool {
         let (taken, progress) = self.offer_while_taken(token, bytes, budget);
-        if taken < bytes.len() {
+        let all = taken == bytes.len();
+        if !all {
             self.keep(token, &bytes[taken..], progress);
         }
-        taken == bytes.len()
+        all
     }
 
     /// Offers what waits. It leaves the connection for as long as the handler has it.
@@ -151,28 +156,47 @@ impl<S: 'static> Dispatch<S> {
 
     /// Calls `on_data` again and again while it takes some and some is left. Answers how much was
     /// taken, and whether the last call took anything.
-    #[inline]
+    #[inline(always)]
     fn offer_while_taken(
         &mut self,
         token: Token,
         bytes: &[u8],
         budget: &mut Budget,
     ) -> (usize, bool) {
-        let mut taken = 0;
-        loop {
-            budget.calls = budget.calls.saturating_sub(1);
-            let mut input = Input::new(&bytes[taken..]);
-            self.call(token, |handler, cx| handler.on_data(cx, &mut input));
-            let now_taken = bytes.len() - input.len();
-            let progress = now_taken > taken;
-            taken = now_taken;
-            let over = taken == bytes.len() || !progress || budget.calls == 0;
+        let left = self.offer_once(token, bytes, budget);
+        if left == 0 { (bytes.len(), true) } else { self.offer_rest(token, bytes, left, budget) }
+    }
+
+    /// One call of `on_data`; answers how much it left.
+    #[inline(always)]
+    fn offer_once(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) -> usize {
+        budget.calls = budget.calls.saturating_sub(1);
+        let mut input = Input::new(bytes);
+        self.call(token, |handler, cx| handler.on_data(cx, &mut input));
+        input.len()
+    }
+
+    /// The first call has left the last `left` of `bytes`.
+    fn offer_rest(
+        &mut self,
+        token: Token,
+        bytes: &[u8],
+        mut left: usize,
+        budget: &mut Budget,
+    ) -> (usize, bool) {
+        let mut before = bytes.len();
+        while left > 0 {
+            let progress = left < before;
             // What the handler left before it put a layer on belongs to that.
             let switched = || !budget.layered && self.has_layer(token);
+            let over = !progress || budget.calls == 0;
             if over || switched() || !self.is_open(token) || !self.net.core.may_read(token) {
-                return (taken, progress);
+                return (bytes.len() - left, progress);
             }
+            before = left;
+            left = self.offer_once(token, &bytes[bytes.len() - left..], budget);
         }
+        (bytes.len(), true)
     }
 
     /// Keeps what the handler left. If it took nothing although it could have, the limit counts.

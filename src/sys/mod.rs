@@ -87,10 +87,12 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    #[inline(always)]
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         uninterrupted(|| self.read_once(buffer))
     }
 
+    #[inline(always)]
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         uninterrupted(|| self.write_once(bytes))
     }
@@ -104,10 +106,17 @@ impl Stream {
 fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match call() {
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            result => return result,
+            Ok(value) => return Ok(value),
+            Err(e) => other_than_interrupted(e)?,
         }
     }
+}
+
+/// Apart, as an error is out of the ordinary: what it takes to look at one and to drop it would
+/// otherwise stand in the middle of every read and write.
+#[cold]
+fn other_than_interrupted(error: io::Error) -> io::Result<()> {
+    if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
 }
 
 /// The system's readiness, and its clock.

@@ -40,6 +40,7 @@ fn interest() -> Interest {
 const MSG_NOSIGNAL: i32 = 0x4000;
 
 impl Stream {
+    #[inline]
     pub(super) fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(s) => s.read(buffer),
