@@ -48,6 +48,8 @@ pub(crate) struct Membership {
     place: usize,
     /// The number of the first message it has not been given.
     next: u64,
+    /// Some message of this turn leaves it out, so that it does not get the log as a whole.
+    left_out: bool,
 }
 
 #[derive(Debug)]
@@ -67,8 +69,6 @@ struct Members {
     /// is replaced before the next message.
     log: Rc<Vec<u8>>,
     messages: Vec<Message>,
-    /// Some message leaves a member out, so that not all get the log as a whole.
-    excepts: bool,
     pending: bool,
 }
 
@@ -179,9 +179,14 @@ impl Core {
         let place = members.tokens.len();
         members.tokens.push(member);
         if let Some(stream) = self.stream_mut(member) {
-            stream.extra_mut().memberships.push(Membership { group, place, next });
+            stream.extra_mut().memberships.push(Membership { group, place, next, left_out: false });
         }
         true
+    }
+
+    fn membership_mut(&mut self, group: Group, member: Token) -> Option<&mut Membership> {
+        let extra = self.stream_mut(member)?.extra.as_mut()?;
+        extra.memberships.iter_mut().find(|m| m.group == group)
     }
 
     fn is_member(&self, group: Group, member: Token) -> bool {
@@ -251,7 +256,11 @@ impl Core {
             // Memory first: what is there goes to the members' own queues, with their own limits.
             self.flush_groups();
         }
-        let excluded = except.is_some_and(|member| self.is_member(group, member));
+        let membership = except.and_then(|member| self.membership_mut(group, member));
+        let excluded = membership.is_some();
+        if let Some(membership) = membership {
+            membership.left_out = true;
+        }
         let number = self.groups.next;
         self.groups.next += 1;
         let Some(members) = self.groups.get_mut(group) else { return 0 };
@@ -262,7 +271,6 @@ impl Core {
         let log = Rc::make_mut(&mut members.log);
         log.extend_from_slice(bytes);
         let end = log.len();
-        members.excepts |= excluded;
         members.messages.push(Message {
             number,
             end,
@@ -350,7 +358,6 @@ impl Core {
         let Some(members) = self.groups.get_mut(group) else { return };
         members.messages.clear();
         members.pending = false;
-        members.excepts = false;
         let kept = KEPT_CAPACITY.max(members.tokens.len() * KEPT_FOR_EACH_MEMBER);
         match Rc::get_mut(&mut members.log) {
             // Nobody was slow: the log's memory serves the next turn.
@@ -368,35 +375,54 @@ impl Core {
         let layered = stream.wire().is_some();
         // Then its cap decides message by message, as it does for direct sends.
         let may_not_fit = stream.queued() + log.len() > stream.options().output_cap;
-        let memberships = self.memberships(member);
-        let elsewhere = memberships.iter().any(|m| {
-            m.group != group && self.groups.get(m.group).is_some_and(|members| members.pending)
-        });
-        let Some(membership) = memberships.iter().find(|m| m.group == group) else { return };
-        let next = membership.next;
-        if layered || elsewhere || may_not_fit {
+        if layered || may_not_fit || self.has_pending_elsewhere(group, member) {
             self.settle(member);
             self.flush(member);
             return;
         }
+        let Some(membership) = self.membership_mut(group, member) else { return };
+        let next = std::mem::replace(&mut membership.next, next_number);
+        let left_out = std::mem::take(&mut membership.left_out);
         let Some(members) = self.groups.get(group) else { return };
         let all_new = members.messages.first().is_some_and(|m| m.number >= next);
-        if all_new && !members.excepts {
-            self.hand_over(member, log, 0, log.len());
-        } else {
-            let mut runs = std::mem::take(&mut self.groups.runs);
-            if let Some(members) = self.groups.get(group) {
-                join_touching(members.parts(group, member, next), &mut runs);
-            }
-            for (start, end) in runs.drain(..) {
-                self.hand_over(member, log, start, end);
-            }
-            self.groups.runs = runs;
+        if all_new && !left_out {
+            return self.hand_over_whole(member, log);
         }
-        if let Some(extra) = self.stream_mut(member).and_then(|s| s.extra.as_mut()) {
-            for membership in extra.memberships.iter_mut().filter(|m| m.group == group) {
-                membership.next = next_number;
+        let mut runs = std::mem::take(&mut self.groups.runs);
+        if let Some(members) = self.groups.get(group) {
+            join_touching(members.parts(group, member, next), &mut runs);
+        }
+        for (start, end) in runs.drain(..) {
+            self.hand_over(member, log, start, end);
+        }
+        self.groups.runs = runs;
+        self.flush(member);
+    }
+
+    /// Whether something waits for the member in another of its groups: order over all of them is
+    /// kept message by message.
+    fn has_pending_elsewhere(&self, group: Group, member: Token) -> bool {
+        self.groups.pending.len() > 1
+            && self.memberships(member).iter().any(|m| {
+                m.group != group && self.groups.get(m.group).is_some_and(|members| members.pending)
+            })
+    }
+
+    /// Writes the log to a member; what its socket does not take is queued by reference. Most members
+    /// take all, and for those there is neither a queue nor a reference.
+    fn hand_over_whole(&mut self, member: Token, log: &Rc<Vec<u8>>) {
+        let tick = self.tick;
+        let Some(stream) = self.stream_mut(member) else { return };
+        let mut written = 0;
+        if stream.is_open() {
+            match stream.write_through(log, tick) {
+                Ok(n) => written = n,
+                Err(e) => return self.write_failed(member, e),
             }
+        }
+        if written < log.len() {
+            self.output_of(member, |output| output.push_log(log, written, log.len()));
+            self.queued_more(member);
         }
         self.flush(member);
     }
@@ -404,14 +430,6 @@ impl Core {
     /// Queues a part of the log for a member: by reference, if it is the greater part. A small one
     /// is copied: it would keep all of the log for as long as it waits.
     fn hand_over(&mut self, member: Token, log: &Rc<Vec<u8>>, start: usize, end: usize) {
-        let Some(stream) = self.stream_mut(member) else { return };
-        if !stream.accepts_output() {
-            return;
-        }
-        if stream.queued() + (end - start) > stream.options().output_cap {
-            self.overflow(member);
-            return;
-        }
         self.output_of(member, |output| {
             if end - start >= log.len() / 2 {
                 output.push_log(log, start, end);
