@@ -92,6 +92,49 @@ fn what_is_said_in_one_turn_is_one_write_for_each_member() {
 }
 
 #[test]
+fn who_was_left_out_and_who_was_not_get_one_write_each() {
+    let mut reactor = Reactor::new().unwrap();
+    let room = reactor.net().create_group();
+    let members: Vec<_> = (0..3).map(|_| open(&mut reactor, Bytewise::default())).collect();
+    for (member, script) in &members {
+        reactor.net().join(room, *member);
+        script.borrow_mut().writes.push_back(Answer::Take(6));
+    }
+    let net = reactor.net();
+    net.publish_except(room, members[0].0, b"one");
+    net.publish_except(room, members[1].0, b"two");
+    settle(&mut reactor);
+    let written = |n: usize| members[n].1.borrow().written.clone();
+    assert_eq!([written(0), written(1)], [b"two", b"one"]);
+    assert_eq!(written(2), b"onetwo");
+    // Being left out lasts for a turn.
+    members[0].1.borrow_mut().writes.push_back(Answer::Take(5));
+    reactor.net().publish(room, b"three");
+    settle(&mut reactor);
+    assert_eq!(written(0), b"twothree");
+}
+
+#[test]
+fn what_a_member_does_not_take_of_a_log_follows_in_its_order() {
+    let mut reactor = Reactor::new().unwrap();
+    let room = reactor.net().create_group();
+    let (member, script) = open(&mut reactor, Bytewise::default());
+    reactor.net().join(room, member);
+    script.borrow_mut().writes.push_back(Answer::Take(2)); // then the socket is full
+    reactor.net().publish(room, b"first");
+    settle(&mut reactor);
+    assert_eq!(reactor.net().queued(member), 3);
+    reactor.net().send(member, b"second");
+    reactor.net().publish(room, b"third");
+    settle(&mut reactor);
+    script.borrow_mut().writes.push_back(Answer::Take(100));
+    let ready = Ready { token: member.to_usize(), bits: Ready::WRITABLE };
+    reactor.dispatch.event(ready, &mut reactor.scratch);
+    settle(&mut reactor);
+    assert_eq!(script.borrow().written, b"firstsecondthird");
+}
+
+#[test]
 fn a_header_and_a_large_body_are_one_write() {
     let mut reactor = Reactor::new().unwrap();
     let (token, script) = open(&mut reactor, Bytewise::default());
