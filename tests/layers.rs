@@ -352,6 +352,70 @@ fn the_end_of_the_write_side_waits_for_a_layer_put_on_in_mid_stream() {
 }
 
 #[test]
+fn messages_that_wait_for_a_handshake_are_bounded_however_small_they_are() {
+    let cap = 64 * 1024;
+    let place = size_of::<(Kind, usize)>();
+    for message in ["", "x", &"x".repeat(1000)] {
+        let most = cap / (place + message.len());
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let log = Log::new();
+        let mut reactor = Reactor::new().unwrap();
+        let to = Connect::tcp(server.local_addr().unwrap())
+            .options(StreamOptions::new().output_cap(cap))
+            .layer(Knock::new());
+        let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
+        let mut taken = 0;
+        while reactor.net().send(token, message).is_accepted() {
+            taken += 1;
+            assert!(taken <= most + 1, "{taken} messages of {} bytes wait", message.len());
+        }
+        assert_eq!(reactor.net().queued(token), taken * message.len());
+        until(&mut reactor, "the close", |_| log.closes() == 1);
+        assert_eq!(log.reasons(), ["more queued output than the limit of 65536 bytes"]);
+        let unsent =
+            log.count(|told| matches!(told, Told::Close(_, n) if *n == taken * message.len()));
+        assert_eq!(unsent, 1, "{:?}", log.told());
+    }
+}
+
+#[test]
+fn what_waits_for_a_handshake_is_held_to_the_marks() {
+    // Of an outgoing connection, and of one that gets its layer late: what is queued for that must
+    // not keep its handshake from being read.
+    for late in [false, true] {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let log = Log::new();
+        let mut reactor = Reactor::new().unwrap();
+        let mut to = Connect::tcp(server.local_addr().unwrap());
+        if !late {
+            to = to.layer(Knock::new());
+        }
+        let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
+        if late {
+            until(&mut reactor, "the open", |_| log.opens() == 1);
+            assert!(reactor.net().start_layer(token, Knock::new()));
+        }
+        let small = [b'x'; 1000];
+        assert_eq!(reactor.net().send(token, small), SendStatus::Queued);
+        let status = std::iter::repeat_with(|| reactor.net().send(token, small));
+        let above = status.take(200).position(|status| status == SendStatus::AboveHigh);
+        assert!(matches!(above, Some(60..70)), "64 KiB, {above:?}");
+        settle(&mut reactor);
+        assert_eq!(log.count(|told| *told == Told::Drain), 0);
+
+        let peer = std::thread::spawn(move || {
+            let mut peer = server.accept().unwrap().0;
+            peer.write_all(b"!").unwrap();
+            read_n(&mut peer, 1002 * (above.unwrap() + 2)).len()
+        });
+        until(&mut reactor, "the peer", |_| peer.is_finished());
+        peer.join().unwrap();
+        until(&mut reactor, "the drain", |_| log.count(|told| *told == Told::Drain) == 1);
+        assert_eq!(log.told()[0], Told::Open);
+    }
+}
+
+#[test]
 fn a_layers_answers_count_as_queued_output() {
     for auto_pause in [true, false] {
         let log = Log::new();

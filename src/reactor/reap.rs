@@ -31,7 +31,7 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.cancel_timers(token);
         let unsent = match self.net.core.entity_mut(token) {
             None => return,
-            Some(Entity::Stream(stream)) => stream.queued(),
+            Some(Entity::Stream(stream)) => stream.unsent(),
             Some(Entity::Datagram(socket)) => {
                 socket.flush();
                 socket.queued()
