@@ -43,6 +43,10 @@ impl Layer for Hoarder {
         wire.extend_from_slice(message);
         Ok(())
     }
+
+    fn holds_input(&self) -> bool {
+        !self.held.is_empty()
+    }
 }
 
 fn serve<L: Layer + 'static>(
