@@ -142,9 +142,11 @@ impl<S> Listen<S> {
         self
     }
 
-    /// Is told of connections that ended before they got a handler: a handshake that failed or
-    /// took too long, with the typed reason. Without it they are logged at debug level. Whoever was
-    /// served without a handler (a browser that asked a WebSocket port for a page) has not failed.
+    /// Is told of connections that ended before they got a handler, with the typed reason: a
+    /// handshake that failed, took too long, or was under way when the listener closed
+    /// ([`Cancelled`](CloseReason::Cancelled)). Without it they are logged at debug level. Whoever
+    /// was served without a handler (a browser that asked a WebSocket port for a page) has not
+    /// failed.
     pub fn on_failed(
         mut self,
         hook: impl FnMut(&Peer<'_>, &CloseReason, &mut S) + 'static,

@@ -336,10 +336,11 @@ impl<S> Net<S> {
         }
     }
 
-    /// How many bytes wait to be written, as encoded for the wire.
+    /// How many bytes wait to be written, as encoded for the wire; those that wait for a layer to be
+    /// ready, as they were sent.
     pub fn queued(&self, token: Token) -> usize {
         match self.core.entity(token) {
-            Some(Entity::Stream(s)) => s.queued(),
+            Some(Entity::Stream(s)) => s.unsent(),
             Some(Entity::Datagram(d)) => d.queued(),
             _ => 0,
         }
@@ -389,10 +390,10 @@ impl<S> Net<S> {
     /// old format and before sending in the new one.
     ///
     /// `false` if the connection is not open, or either side has ended; or if the layers it has hold,
-    /// or have looked at, bytes behind those the handler was given. These came in clear: somebody on the line may have slipped
-    /// them in to have them read as if they had come through the new layer (CVE-2011-0411). The
-    /// connection is closed for it, with a [`LayerError`](crate::layer::LayerError) of the kind
-    /// `Malformed` as the reason.
+    /// or have looked at, bytes behind those the handler was given. These came in clear: somebody on
+    /// the line may have slipped them in to have them read as if they had come through the new layer
+    /// (CVE-2011-0411). The connection is closed for it, with a
+    /// [`LayerError`](crate::layer::LayerError) of the kind `Malformed` as the reason.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
         self.core.start_layer(token, Box::new(layer))
     }

@@ -100,7 +100,8 @@ impl StreamOptions {
     /// The hard cap of the output queue, in bytes; what would go over it is refused as a whole
     /// with [`SendStatus::Full`](crate::SendStatus::Full), and [`Overflow`] says what becomes of
     /// the connection. Default 4 MiB. Raise it to send larger pieces in one call; better, send
-    /// what fits and go on in `on_drain`.
+    /// what fits and go on in `on_drain`. A message that waits for a layer's handshake counts with
+    /// 16 bytes for its place in the line, so that empty ones have a limit too.
     #[must_use]
     pub fn output_cap(mut self, bytes: usize) -> Self {
         self.output_cap = bytes.max(1);

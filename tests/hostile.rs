@@ -703,6 +703,24 @@ mod websocket {
     }
 
     #[test]
+    fn a_server_that_speaks_another_protocol() {
+        for (greeting, text) in [
+            (&b"220 mail.example ESMTP\r\n"[..], "220 mail.example"),
+            (b"\x15\x03\x03\0\x02\x02\x46", "looks like TLS"),
+        ] {
+            let layer = WebSocket::client("localhost", "/").layer();
+            let (_, why) = against(layer, |stream| {
+                stream.write_all(greeting).unwrap();
+                read_all(stream)
+            });
+            let Why::Layer("websocket", LayerErrorKind::Malformed, said) = why else {
+                panic!("{why:?}")
+            };
+            assert!(said.contains(text), "{said}");
+        }
+    }
+
+    #[test]
     fn a_server_that_refuses_the_upgrade() {
         let layer = WebSocket::client("localhost", "/").layer();
         let (_, why) = against(layer, |stream| {

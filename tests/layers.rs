@@ -43,6 +43,10 @@ impl Layer for Hoarder {
         wire.extend_from_slice(message);
         Ok(())
     }
+
+    fn holds_input(&self) -> bool {
+        !self.held.is_empty()
+    }
 }
 
 fn serve<L: Layer + 'static>(
@@ -352,6 +356,70 @@ fn the_end_of_the_write_side_waits_for_a_layer_put_on_in_mid_stream() {
 }
 
 #[test]
+fn messages_that_wait_for_a_handshake_are_bounded_however_small_they_are() {
+    let cap = 64 * 1024;
+    let place = size_of::<(Kind, usize)>();
+    for message in ["", "x", &"x".repeat(1000)] {
+        let most = cap / (place + message.len());
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let log = Log::new();
+        let mut reactor = Reactor::new().unwrap();
+        let to = Connect::tcp(server.local_addr().unwrap())
+            .options(StreamOptions::new().output_cap(cap))
+            .layer(Knock::new());
+        let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
+        let mut taken = 0;
+        while reactor.net().send(token, message).is_accepted() {
+            taken += 1;
+            assert!(taken <= most + 1, "{taken} messages of {} bytes wait", message.len());
+        }
+        assert_eq!(reactor.net().queued(token), taken * message.len());
+        until(&mut reactor, "the close", |_| log.closes() == 1);
+        assert_eq!(log.reasons(), ["more queued output than the limit of 65536 bytes"]);
+        let unsent =
+            log.count(|told| matches!(told, Told::Close(_, n) if *n == taken * message.len()));
+        assert_eq!(unsent, 1, "{:?}", log.told());
+    }
+}
+
+#[test]
+fn what_waits_for_a_handshake_is_held_to_the_marks() {
+    // Of an outgoing connection, and of one that gets its layer late: what is queued for that must
+    // not keep its handshake from being read.
+    for late in [false, true] {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let log = Log::new();
+        let mut reactor = Reactor::new().unwrap();
+        let mut to = Connect::tcp(server.local_addr().unwrap());
+        if !late {
+            to = to.layer(Knock::new());
+        }
+        let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
+        if late {
+            until(&mut reactor, "the open", |_| log.opens() == 1);
+            assert!(reactor.net().start_layer(token, Knock::new()));
+        }
+        let small = [b'x'; 1000];
+        assert_eq!(reactor.net().send(token, small), SendStatus::Queued);
+        let status = std::iter::repeat_with(|| reactor.net().send(token, small));
+        let above = status.take(200).position(|status| status == SendStatus::AboveHigh);
+        assert!(matches!(above, Some(60..70)), "64 KiB, {above:?}");
+        settle(&mut reactor);
+        assert_eq!(log.count(|told| *told == Told::Drain), 0);
+
+        let peer = std::thread::spawn(move || {
+            let mut peer = server.accept().unwrap().0;
+            peer.write_all(b"!").unwrap();
+            read_n(&mut peer, 1002 * (above.unwrap() + 2)).len()
+        });
+        until(&mut reactor, "the peer", |_| peer.is_finished());
+        peer.join().unwrap();
+        until(&mut reactor, "the drain", |_| log.count(|told| *told == Told::Drain) == 1);
+        assert_eq!(log.told()[0], Told::Open);
+    }
+}
+
+#[test]
 fn a_layers_answers_count_as_queued_output() {
     for auto_pause in [true, false] {
         let log = Log::new();
@@ -462,33 +530,134 @@ fn what_was_published_before_a_layer_starts_leaves_as_it_is() {
     assert_eq!(&reading.join().unwrap().unwrap(), b"in clear <hidden>");
 }
 
-#[test]
-fn a_connection_whose_listener_is_gone_is_not_given_to_who_has_its_place() {
-    let failed = Rc::new(RefCell::new(Vec::new()));
-    let hooked = Rc::clone(&failed);
-    let mut reactor = Reactor::new().unwrap();
-    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Knock::new());
-    let old_log = Log::new();
-    let of_old = old_log.clone();
-    let old = reactor.net().listen(listen, move |_| Probe::new(&of_old)).unwrap();
-    let mut peer = client(address_of(&mut reactor, old));
-    let other = client(address_of(&mut reactor, old));
-    until(&mut reactor, "the accept", |r| r.net().listener_stats(old).unwrap().accepted == 2);
-    reactor.net().close(old);
-    settle(&mut reactor);
-    let new_log = Log::new();
-    let of_new = new_log.clone();
+/// Ready after a `!`; a `?` is refused with an answer, a `p` is served a page and no more.
+#[derive(Default)]
+struct Door {
+    open: bool,
+}
+
+impl Layer for Door {
+    fn name(&self) -> &'static str {
+        "door"
+    }
+    fn is_ready(&self) -> bool {
+        self.open
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        _: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let item = match wire {
+            [] => Item::Nothing,
+            [..] if self.open => Item::Slice(0..wire.len()),
+            [b'?', ..] => {
+                reply.extend_from_slice(b"no");
+                return Err(LayerError::malformed("door", "expected no question"));
+            }
+            [b'p', ..] => {
+                reply.extend_from_slice(b"page");
+                Item::End
+            }
+            [..] => {
+                self.open = true;
+                Item::Progress
+            }
+        };
+        Ok(Step::new(wire.len(), item))
+    }
+    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+}
+
+type Failures = Rc<RefCell<Vec<String>>>;
+
+/// A listener of echoes behind doors, and whatever its hook is told.
+fn doors(reactor: &mut Reactor, log: &Log) -> (Token, Failures) {
+    let (failures, of_handler) = (Failures::default(), log.clone());
+    let hooked = Rc::clone(&failures);
     let listen = Listen::tcp("127.0.0.1:0")
+        .layer(|_| Door::default())
         .on_failed(move |_, reason, ()| hooked.borrow_mut().push(reason.to_string()));
-    let new = reactor.net().listen(listen, move |_| Probe::new(&of_new)).unwrap();
+    let listener = reactor.net().listen(listen, move |_| Probe::echo(&of_handler)).unwrap();
+    (listener, failures)
+}
+
+#[test]
+fn a_listener_that_closes_ends_its_handshakes_and_tells_its_hook() {
+    let mut reactor = Reactor::new().unwrap();
+    let (log, new_log) = (Log::new(), Log::new());
+    let (old, failures) = doors(&mut reactor, &log);
+    let address = address_of(&mut reactor, old);
+    // One is open, one has said nothing, one was refused and one served: these two linger.
+    let (mut open, mut silent) = (client(address), client(address));
+    let (mut refused, mut served) = (client(address), client(address));
+    for (peer, knock) in [(&mut open, b"!"), (&mut refused, b"?"), (&mut served, b"p")] {
+        peer.write_all(knock).unwrap();
+    }
+    let (mut refused, mut served) = with_client(&mut reactor, move || {
+        assert_eq!(
+            (read_n(&mut refused, 2), read_n(&mut served, 4)),
+            (b"no".into(), b"page".into())
+        );
+        (refused, served)
+    });
+    until(&mut reactor, "the others", |r| {
+        log.opens() == 1 && r.net().listener_stats(old).unwrap().accepted == 4
+    });
+    assert_eq!(*failures.borrow(), [""; 0]);
+    reactor.net().close(old);
+    until(&mut reactor, "the hook", |_| failures.borrow().len() == 2);
+    failures.borrow_mut().sort();
+    assert_eq!(
+        *failures.borrow(),
+        ["cancelled before it stood", "door: malformed: expected no question"]
+    );
+    assert_eq!(read_all(&mut silent), b"");
+
+    // Whoever has its place now hears of none of them, and the open one lives on.
+    let (new, new_failures) = doors(&mut reactor, &new_log);
     let index = |token: Token| token.to_string().split_once('.').unwrap().0.to_owned();
     assert_eq!(index(old), index(new), "the test needs the same place");
-    peer.write_all(b"!").unwrap();
-    other.shutdown(std::net::Shutdown::Write).unwrap();
-    until(&mut reactor, "both ends", |r| r.net().connections() == 0);
-    assert_eq!((old_log.told(), new_log.told()), (vec![], vec![]));
-    assert!(failed.borrow().is_empty(), "{:?}", failed.borrow());
-    let _ = read_all(&mut peer);
+    assert_eq!((read_all(&mut refused), read_all(&mut served)), (vec![], vec![]));
+    drop((refused, served));
+    until(&mut reactor, "their ends", |r| r.net().connections() == 1);
+    open.write_all(b"still served").unwrap();
+    let answer = with_client(&mut reactor, move || read_n(&mut open, 12));
+    assert_eq!(answer, b"still served");
+    settle(&mut reactor);
+    assert_eq!((failures.borrow().len(), new_failures.borrow().len()), (2, 0));
+    assert_eq!((log.opens(), new_log.told()), (1, vec![]));
+}
+
+#[test]
+fn a_handshake_that_fails_in_the_turn_its_listener_closes_has_its_own_reason() {
+    let mut reactor = Reactor::new().unwrap();
+    let (listener, failures) = doors(&mut reactor, &Log::new());
+    let peer = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the accept", |r| r.net().connections() == 1);
+    drop(peer);
+    reactor.net().close(listener);
+    until(&mut reactor, "the hook", |_| failures.borrow().len() == 1);
+    assert_eq!(*failures.borrow(), ["unexpected end of file"]);
+    settle(&mut reactor);
+    assert_eq!(failures.borrow().len(), 1);
+}
+
+#[test]
+fn a_reactor_that_is_dropped_tells_the_hook_of_its_handshakes() {
+    let mut reactor = Reactor::new().unwrap();
+    let (listener, failures) = doors(&mut reactor, &Log::new());
+    let mut peer = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the accept", |r| r.net().connections() == 1);
+    // Closed already or not, its hook is there until the last handshake has ended.
+    reactor.net().close(listener);
+    drop(reactor);
+    assert_eq!(*failures.borrow(), ["the reactor was dropped"]);
+    assert_eq!(read_all(&mut peer), b"");
 }
 
 #[test]

@@ -3,9 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
-use crate::guard::guarded;
 use crate::handler::Signal;
-use crate::layer::{Kind, Layer, LayerError};
 use crate::options::StreamOptions;
 use crate::sys;
 use crate::timer::{Chain, Key};
@@ -14,11 +12,13 @@ use crate::token::Token;
 mod input;
 mod output;
 mod transfer;
+mod wire;
 
 pub use input::Input;
 pub(crate) use input::Tail;
 pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use transfer::Received;
+pub(crate) use wire::{OwnSide, PeerSide, Wire};
 
 /// Where a connection stands in its life. It only ever moves downwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,66 +140,6 @@ pub(crate) struct Extra {
     pub(crate) peer: Option<crate::address::Address>,
 }
 
-/// A wire format at work.
-pub(crate) struct Wire {
-    pub(crate) layer: Box<dyn Layer>,
-    /// Bytes that arrived and are not decoded.
-    pub(crate) undecoded: Tail,
-    /// The layer may yield something without a new read.
-    pub(crate) pull: bool,
-    /// The layer's handshake is done.
-    pub(crate) ready: bool,
-    /// How many bytes it consumed before it was ready.
-    pub(crate) before_ready: usize,
-    /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
-    pub(crate) deadline: Option<u64>,
-    /// What was sent before it was ready, not encoded yet, and its size.
-    pub(crate) waiting: Vec<(Kind, Vec<u8>)>,
-    pub(crate) waiting_bytes: usize,
-    /// The peer has ended in the format's own terms.
-    pub(crate) end_seen: bool,
-    /// The layer has been told that the stream below has ended.
-    pub(crate) end_told: bool,
-    /// The format's own end has been written.
-    pub(crate) ended: bool,
-}
-
-impl std::fmt::Debug for Wire {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Wire").field("layer", &self.layer.name()).finish_non_exhaustive()
-    }
-}
-
-impl Wire {
-    pub(crate) fn new(layer: Box<dyn Layer>) -> Self {
-        Wire {
-            layer,
-            undecoded: Tail::default(),
-            pull: false,
-            ready: false,
-            before_ready: 0,
-            deadline: None,
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-            end_seen: false,
-            end_told: false,
-            ended: false,
-        }
-    }
-
-    /// Asks the layer whether its handshake is done, and notes it.
-    pub(crate) fn look_whether_ready(&mut self) -> Result<bool, LayerError> {
-        if !self.ready {
-            self.ready = guarded(|| self.layer.is_ready())
-                .map_err(|text| LayerError::panicked(self.layer.name(), text))?;
-        }
-        if self.ready {
-            self.deadline = None;
-        }
-        Ok(self.ready)
-    }
-}
-
 impl Stream {
     pub(crate) fn new(socket: sys::Stream, phase: Phase, settings: Rc<Settings>) -> Self {
         Stream {
@@ -251,10 +191,17 @@ impl Stream {
         self.extra.as_ref()?.link
     }
 
-    /// Bytes queued for the wire, and those that wait for a handshake to be encoded.
+    /// What counts against the marks and the cap: bytes queued for the wire, and what those take
+    /// that wait for a handshake to be encoded.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
-            + self.wire().map_or(0, |wire| wire.waiting_bytes)
+            + self.wire().map_or(0, |wire| wire.waiting.cost())
+    }
+
+    /// The same without the bookkeeping: what a peer would still have got.
+    pub(crate) fn unsent(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.len())
+            + self.wire().map_or(0, |wire| wire.waiting.len())
     }
 
     /// After something was queued, `queued` bytes in all: whether that is above the high mark.
@@ -278,7 +225,7 @@ impl Stream {
     /// Whether the end of the write side may be written: not before what waits for a layer to be
     /// ready, unless the connection is being closed and waits for nothing more.
     pub(crate) fn may_end_write(&self) -> bool {
-        self.is_closing() || self.phase == Phase::Open && self.wire().is_none_or(|wire| wire.ready)
+        self.is_closing() || self.phase == Phase::Open && self.wire().is_none_or(Wire::is_ready)
     }
 
     /// Whether the handler is, or is about to be, alive to be told things.

@@ -1,7 +1,7 @@
 //! Endings: graceful, half, at once; a connection's and everything else's.
 
 use super::{Core, Entity};
-use crate::connection::{Phase, ReadSide, WriteSide};
+use crate::connection::{OwnSide, Phase, ReadSide, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::drop_guarded;
 use crate::token::Token;
@@ -82,7 +82,7 @@ impl Core {
             return; // goes on when the layer is ready
         }
         if let Some(wire) = stream.wire_mut()
-            && !std::mem::replace(&mut wire.ended, true)
+            && std::mem::replace(&mut wire.own, OwnSide::Ended) != OwnSide::Ended
         {
             let ended = self.encode(token, |layer, buffer| {
                 layer.end(buffer);

@@ -9,7 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::connection::{Phase, Stream, Tail};
+use crate::connection::{Phase, Stream, Tail, Wire};
 use crate::datagram::DatagramSocket;
 use crate::error::CloseReason;
 use crate::group::Groups;
@@ -233,6 +233,8 @@ impl Core {
             Some(partner) => self.stream(partner).is_some_and(|p| p.over_high),
             None => stream.over_high && stream.options().auto_pause,
         };
+        // What waits for a late layer's handshake would wait for ever if that were not read.
+        let held_back = held_back && stream.wire().is_none_or(Wire::is_ready);
         !stream.paused && !held_back
     }
 

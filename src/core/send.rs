@@ -114,10 +114,10 @@ impl Core {
         let Some(stream) = self.stream_mut(token) else { return SendStatus::Gone };
         let open = stream.phase == Phase::Open;
         let Some(wire) = stream.wire_mut() else { return SendStatus::Gone };
-        if !open || !wire.ready {
-            wire.waiting_bytes += bytes.len();
-            wire.waiting.push((kind, bytes.to_vec()));
-            return SendStatus::Queued;
+        if !open || !wire.is_ready() {
+            wire.waiting.push(kind, bytes);
+            let above = stream.passes_high_mark();
+            return if above { SendStatus::AboveHigh } else { SendStatus::Queued };
         }
         match self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
             Ok(()) => self.queued_more(token),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
 use crate::address::Address;
-use crate::connection::{Phase, ReadSide, Wire, WriteSide};
+use crate::connection::{OwnSide, Phase, ReadSide, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
@@ -97,9 +97,8 @@ impl Core {
     pub(crate) fn encode_waiting(&mut self, token: Token) {
         let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         let waiting = std::mem::take(&mut wire.waiting);
-        wire.waiting_bytes = 0;
-        for (kind, bytes) in waiting {
-            if let Err(e) = self.encode(token, |layer, buffer| layer.encode(&bytes, kind, buffer)) {
+        for (kind, bytes) in waiting.iter() {
+            if let Err(e) = self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
                 self.encode_failed(token, e);
             }
         }
@@ -134,11 +133,9 @@ impl Core {
         let unread = stream.input.take();
         let extra = stream.extra_mut();
         let mut wire = match extra.wire.take() {
-            Some(Wire { layer: running, waiting, waiting_bytes, .. }) => Wire {
-                waiting,
-                waiting_bytes,
-                ..Wire::new(Box::new(Then::beneath(layer, running)))
-            },
+            Some(Wire { layer: running, waiting, .. }) => {
+                Wire { waiting, ..Wire::new(Box::new(Then::beneath(layer, running))) }
+            }
             None => Wire::new(layer),
         };
         // What a handler without a layer did not take has to pass the new one.
@@ -187,7 +184,7 @@ impl Core {
     pub(crate) fn close_for_layer(&mut self, token: Token, error: LayerError) {
         let Some(stream) = self.stream_mut(token) else { return };
         if let Some(wire) = stream.wire_mut() {
-            wire.ended = true;
+            wire.own = OwnSide::Ended;
         }
         self.close_unopened(token, Some(CloseReason::Layer(error)));
     }

@@ -33,6 +33,9 @@
 //!    stack the end travels inward there, so an error may come of it.
 //! 8. A layer allocates for what it has received, never for what a peer merely announces, and each
 //!    has a limit on the size of a unit that is on by default.
+//! 9. A layer that holds input (units it has decoded and not yielded, parts of one that it has
+//!    consumed) says so in [`holds_input`](Layer::holds_input). Between two calls of `decode`
+//!    somebody may put TLS beneath it, and what it holds then came in clear.
 
 use std::any::{Any, TypeId};
 use std::ops::Range;
@@ -215,8 +218,10 @@ pub trait Layer {
 
     /// Whether the layer holds input: units that it has decoded and not yielded, or parts of one that
     /// it has consumed. Asked before another layer is put beneath it in mid-stream, because what came
-    /// in clear must not be read as if it had come through that one. A layer that consumes nothing
-    /// but whole units, one a step, holds none.
+    /// in clear must not be read as if it had come through that one (CVE-2011-0411). A layer that
+    /// consumes nothing but whole units, one a step, holds none, and keeps this default; every other
+    /// one has to answer for what it has consumed. The [test kit](testkit) checks it as far as it
+    /// shows from outside.
     fn holds_input(&self) -> bool {
         false
     }

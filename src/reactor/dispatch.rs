@@ -62,6 +62,10 @@ impl<S: 'static> Dispatch<S> {
         self.roles[index] = Some(role);
     }
 
+    pub(super) fn has_role(&self, token: Token) -> bool {
+        self.roles.get(token.index()).is_some_and(Option::is_some)
+    }
+
     pub(super) fn take_role(&mut self, token: Token) -> Option<Role<S>> {
         self.roles.get_mut(token.index())?.take()
     }

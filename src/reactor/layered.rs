@@ -6,7 +6,7 @@
 use super::dispatch::Dispatch;
 use super::input::Budget;
 use super::scratch::Scratch;
-use crate::connection::{Input, Phase, ReadSide, Received, Tail, WriteSide};
+use crate::connection::{Input, PeerSide, Phase, ReadSide, Received, Tail, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
 use crate::layer::{Delivery, Item, Kind, LayerError, Step};
@@ -139,7 +139,7 @@ impl<S: 'static> Dispatch<S> {
                         stream.read = ReadSide::Ended;
                         stream.fresh = true;
                         if let Some(wire) = stream.wire_mut() {
-                            wire.end_seen = true;
+                            wire.peer = PeerSide::Ended;
                         }
                     }
                     return bytes.len();
@@ -154,7 +154,7 @@ impl<S: 'static> Dispatch<S> {
         let Some(stream) = self.net.core.stream_mut(token) else { return false };
         let (phase, limit) = (stream.phase, stream.options().handshake_limit);
         let Some(wire) = stream.wire_mut() else { return true };
-        if wire.ready {
+        if wire.is_ready() {
             return true;
         }
         match wire.look_whether_ready() {
@@ -228,8 +228,9 @@ impl<S: 'static> Dispatch<S> {
         let Some(stream) = self.net.core.stream_mut(token) else { return false };
         let handshaking = stream.phase == Phase::Handshaking;
         let Some(wire) = stream.wire_mut() else { return true };
-        let end_seen = wire.end_seen;
-        if !end_seen && !std::mem::replace(&mut wire.end_told, true) {
+        let peer = wire.peer;
+        if peer == PeerSide::Open {
+            wire.peer = PeerSide::Cut;
             let left = wire.undecoded.len();
             let ended = guarded(|| wire.layer.wire_ended(left));
             match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
@@ -242,7 +243,7 @@ impl<S: 'static> Dispatch<S> {
             // The peer left before there was a connection; or the layer did all there was to do
             // without one (a web page for a browser) and said so.
             let gone = std::io::ErrorKind::UnexpectedEof.into();
-            let reason = if end_seen { None } else { Some(CloseReason::Io(gone)) };
+            let reason = (peer != PeerSide::Ended).then_some(CloseReason::Io(gone));
             self.net.core.close_unopened(token, reason);
             return false;
         }

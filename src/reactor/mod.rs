@@ -338,7 +338,7 @@ impl<S: 'static> Reactor<S> {
                 for token in core.tokens() {
                     if let Some(stream) = core.stream(token) {
                         self.report.connections_cut += 1;
-                        self.report.bytes_unsent += stream.queued();
+                        self.report.bytes_unsent += stream.unsent();
                         core.fail(token, CloseReason::TimedOut(Deadline::Shutdown));
                     }
                 }

@@ -97,7 +97,7 @@ impl<S: 'static> Dispatch<S> {
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
         let Dispatch { net, roles, .. } = self;
         let Some(acceptor) = acceptor(&net.core, roles, listener) else {
-            // The listener closed while the handshake was under way.
+            // The listener is gone, and ended its handshakes as it went: this one finished meanwhile.
             net.core.fail(token, CloseReason::Cancelled);
             return false;
         };

@@ -26,12 +26,16 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn bury(&mut self, token: Token, reason: CloseReason) {
+        let is_listener = matches!(self.net.core.entity(token), Some(Entity::Listener(_)));
+        if is_listener && !self.settle_handshakes(token) {
+            return self.net.core.dead.push((token, reason));
+        }
         self.net.core.leave_all(token);
         self.net.core.unlink(token);
         self.net.core.cancel_timers(token);
         let unsent = match self.net.core.entity_mut(token) {
             None => return,
-            Some(Entity::Stream(stream)) => stream.queued(),
+            Some(Entity::Stream(stream)) => stream.unsent(),
             Some(Entity::Datagram(socket)) => {
                 socket.flush();
                 socket.queued()
@@ -52,6 +56,35 @@ impl<S: 'static> Dispatch<S> {
                 self.net.core.make_ready(listener);
             }
         }
+    }
+
+    /// With a listener goes whoever can be told of the connections that have no handler yet. Their
+    /// handshakes end, and its hook hears of every failure. `false` if some of them wait to be
+    /// buried, which has to come first.
+    fn settle_handshakes(&mut self, listener: Token) -> bool {
+        let mut unopened = self.net.core.tokens();
+        unopened.retain(|&token| {
+            let stream = self.net.core.stream(token);
+            stream.is_some_and(|s| s.settings.listener == Some(listener)) && !self.has_role(token)
+        });
+        let mut all_told = true;
+        for &token in &unopened {
+            // One that is closing has come to its end already: the rest of a page, or of an alert,
+            // still leaves.
+            if self.net.core.stream(token).is_some_and(|s| !s.is_closing()) {
+                self.net.core.fail(token, CloseReason::Cancelled);
+                all_told = false;
+            }
+        }
+        if all_told {
+            for token in unopened {
+                let extra = self.net.core.stream_mut(token).and_then(|s| s.extra.as_mut());
+                if let Some(reason) = extra.and_then(|extra| extra.reason.take()) {
+                    self.tell_failed(token, reason);
+                }
+            }
+        }
+        all_told
     }
 
     fn say_goodbye(&mut self, token: Token, mut role: Role<S>, closed: Closed) {
@@ -84,6 +117,9 @@ impl<S: 'static> Dispatch<S> {
         for token in self.net.core.tokens() {
             self.net.core.fail(token, CloseReason::ReactorGone);
         }
-        self.reap();
+        // More than once if a listener has to wait for its handshakes.
+        while !self.net.core.dead.is_empty() {
+            self.reap();
+        }
     }
 }

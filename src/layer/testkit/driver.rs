@@ -24,6 +24,7 @@ pub struct Unit {
 /// * consumes more than it was given, or yields a slice beyond what it consumes,
 /// * leaves bytes in `unit` without yielding [`Item::Unit`], or takes back what it has replied,
 /// * yields a unit before it is ready,
+/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] said that it held none,
 /// * goes on saying [`Item::Progress`] without ever consuming or yielding anything,
 /// * finds something more when asked again after [`Item::Nothing`] without new bytes
 ///   ([`ask_again`](Driver::ask_again)),
@@ -124,6 +125,7 @@ impl<L: Layer> Driver<L> {
         self.unit.clear();
         let (unit_capacity, wire_capacity) = (self.unit.capacity(), self.wire.capacity());
         let wire_before = self.wire.len();
+        let out_of_nothing = self.arrived.is_empty() && !self.layer.holds_input();
         let result = self.layer.decode(&self.arrived, &mut self.unit, &mut self.wire);
 
         assert!(self.wire.len() >= wire_before, "{name}: took back what was to be sent");
@@ -162,6 +164,7 @@ impl<L: Layer> Driver<L> {
         };
         if let Some(bytes) = bytes {
             assert!(self.layer.is_ready(), "{name}: yielded a unit before it was ready");
+            assert!(!out_of_nothing, "{name}: yielded a unit, having said that it held no input");
             self.units.push(Unit { bytes, kind: step.kind });
         }
         self.arrived.drain(..consumed);
@@ -220,8 +223,8 @@ impl<L: Layer> Driver<L> {
     /// running protocol (STARTTLS), with [`Then::beneath`](crate::layer::Then::beneath).
     ///
     /// # Panics
-    /// When bytes have arrived that the old layer has not consumed: they came before the switch,
-    /// and must not be read as if they had come after it.
+    /// When bytes have arrived that the old layer has not consumed, or holds: they came before the
+    /// switch, and must not be read as if they had come after it.
     #[must_use]
     pub fn switch<M: Layer>(self, make: impl FnOnce(L) -> M) -> Driver<M> {
         assert!(
@@ -229,6 +232,11 @@ impl<L: Layer> Driver<L> {
             "{}: {} bytes that came before the switch are not consumed",
             self.layer.name(),
             self.arrived.len()
+        );
+        assert!(
+            !self.layer.holds_input(),
+            "{}: it holds bytes that came before the switch",
+            self.layer.name()
         );
         let mut driver = Driver {
             layer: make(self.layer),

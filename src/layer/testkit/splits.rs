@@ -82,11 +82,16 @@ pub fn outcome_of<'a, L: Layer>(
 /// * two pieces, for every place to cut (of a transcript over 4 KiB, for 4,096 places),
 /// * three pieces, for every pair of places, if the transcript has up to 64 bytes.
 ///
+/// And wherever the layer has left nothing and says that it [holds](Layer::holds_input) nothing, the
+/// stream may end without a word: what it had consumed there was whole. (Of a layer that is ready
+/// from the start and takes an empty stream for a whole one; others cannot be told so from outside.)
+///
 /// The layer must do the same each time: one that draws random numbers for what it says cannot be
 /// compared so, and is tested with a [`Pair`](super::Pair).
 ///
 /// # Panics
-/// When the result depends on the cut, or the layer breaks the contract (see [`Driver`]).
+/// When the result depends on the cut, when the layer holds more than it says, or breaks the contract
+/// in another way (see [`Driver`]).
 pub fn every_split<L: Layer>(make: impl Fn() -> L, wire: &[u8], ending: Ending) -> Outcome {
     let whole = outcome_of(make(), [wire], ending);
     let compare = |outcome: Outcome, how: &dyn Fn() -> String| {
@@ -113,9 +118,18 @@ pub fn every_split<L: Layer>(make: impl Fn() -> L, wire: &[u8], ending: Ending) 
     }
     compare(Outcome::of(slow, ending), &|| "byte by byte, one step for each".into());
 
+    let may_end_early = {
+        let mut driver = Driver::new(make());
+        let ready = driver.is_ready();
+        driver.end_of_wire();
+        ready && driver.error().is_none()
+    };
     for cut in (1..wire.len()).step_by(wire.len().div_ceil(SINGLE_CUTS).max(1)) {
         let (first, second) = wire.split_at(cut);
         compare(outcome_of(make(), [first, second], ending), &|| format!("cut at {cut}"));
+        if may_end_early {
+            check_what_is_held(make(), first);
+        }
     }
 
     if wire.len() <= PAIRS_UP_TO {
@@ -127,4 +141,22 @@ pub fn every_split<L: Layer>(make: impl Fn() -> L, wire: &[u8], ending: Ending) 
         }
     }
     whole
+}
+
+/// Holds a layer to its word that nothing is left of `wire`, if it says so.
+fn check_what_is_held<L: Layer>(layer: L, wire: &[u8]) {
+    let mut driver = Driver::new(layer);
+    driver.feed(wire);
+    if driver.is_over() || driver.left() > 0 || driver.layer().holds_input() {
+        return;
+    }
+    driver.take_units();
+    driver.end_of_wire();
+    let (more, error) = (driver.take_units().len(), driver.error());
+    assert!(
+        more == 0 && error.is_none(),
+        "{}: said that it held no input after {} bytes, but their end yielded {more} units, {error:?}",
+        driver.layer().name(),
+        wire.len()
+    );
 }

@@ -128,6 +128,78 @@ fn more_after_nothing_is_noticed() {
     driver.ask_again();
 }
 
+/// Two bytes are a unit. The first one is consumed at once, and kept in `held` until the other comes.
+#[derive(Default)]
+struct Halves {
+    held: Option<u8>,
+    owns_up: bool,
+}
+
+impl Layer for Halves {
+    fn name(&self) -> &'static str {
+        "halves"
+    }
+    fn decode(
+        &mut self,
+        wire: &[u8],
+        unit: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let Some(&byte) = wire.first() else { return Ok(Step::new(0, Item::Nothing)) };
+        let Some(first) = self.held.take() else {
+            self.held = Some(byte);
+            return Ok(Step::new(1, Item::Progress));
+        };
+        unit.extend([first, byte]);
+        Ok(Step::new(1, Item::Unit))
+    }
+    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+    fn wire_ended(&mut self, _: usize) -> Result<(), LayerError> {
+        let whole = self.held.is_none();
+        whole.then_some(()).ok_or_else(|| LayerError::truncated("halves", "one is missing"))
+    }
+    fn holds_input(&self) -> bool {
+        self.owns_up && self.held.is_some()
+    }
+}
+
+#[test]
+#[should_panic(expected = "halves: said that it held no input after 1 bytes")]
+fn half_a_unit_that_is_held_in_silence_is_noticed() {
+    every_split(Halves::default, b"abcd", Ending::Ended);
+}
+
+#[test]
+fn half_a_unit_may_be_held_by_who_says_so() {
+    let make = || Halves { owns_up: true, ..Halves::default() };
+    let outcome = every_split(make, b"abcd", Ending::Ended);
+    assert_eq!(outcome.messages(), [b"ab", b"cd"]);
+    let mut driver = Driver::new(make());
+    driver.feed(b"ab");
+    driver.switch(|halves| halves).feed(b"cd");
+}
+
+#[test]
+#[should_panic(expected = "halves: it holds bytes that came before the switch")]
+fn half_a_unit_is_not_read_on_the_other_side_of_a_switch() {
+    let mut driver = Driver::new(Halves { owns_up: true, ..Halves::default() });
+    driver.feed(b"a");
+    let _ = driver.switch(|halves| halves);
+}
+
+#[test]
+#[should_panic(expected = "yielded a unit, having said that it held no input")]
+fn a_unit_that_was_held_in_silence_is_noticed() {
+    // Says of nothing that it is an empty message.
+    feed(|wire, _, _| {
+        let item = if wire.is_empty() { Item::Unit } else { Item::Progress };
+        Ok(Step::new(wire.len(), item))
+    });
+}
+
 #[test]
 #[should_panic(expected = "byte by byte")]
 fn a_result_that_depends_on_the_cut_is_noticed() {

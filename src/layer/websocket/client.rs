@@ -13,6 +13,12 @@ use super::{NAME, Upgrade, extension};
 /// So much of a refusal's body is quoted in the error, in bytes.
 const QUOTED: usize = 200;
 
+/// So much of what is no answer.
+const QUOTED_BEGINNING: usize = 40;
+
+/// What every answer begins with (RFC 9112 section 4).
+const ANSWER: &[u8] = b"HTTP/1.";
+
 /// Fields that only the handshake writes.
 const OWN_FIELDS: [&str; 7] = [
     "host",
@@ -75,6 +81,24 @@ fn check(settings: &ClientSettings) -> Result<(), LayerError> {
         }
     }
     Ok(())
+}
+
+/// Refuses what is no answer at its first wrong byte: a server that speaks another protocol may
+/// never send the empty line that ends a head, and be waited for in vain.
+pub(super) fn check_beginning(wire: &[u8]) -> Result<(), LayerError> {
+    if wire.iter().zip(ANSWER).all(|(came, expected)| came == expected) {
+        return Ok(());
+    }
+    // A TLS alert (RFC 8446 section 6): 21, a version 3.x.
+    if let [21, 3, ..] = wire {
+        return Err(LayerError::malformed(
+            NAME,
+            "expected an HTTP answer, got what looks like TLS: is the address ws:// and the port \
+             a secured one?",
+        ));
+    }
+    let came = wire[..wire.len().min(QUOTED_BEGINNING)].escape_ascii();
+    Err(LayerError::malformed(NAME, format!("expected an HTTP answer, got \"{came}\"")))
 }
 
 /// Reads the server's answer, its head whole; `behind` is what has come behind it.

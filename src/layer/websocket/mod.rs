@@ -211,6 +211,7 @@ impl WebSocket {
                 }
             }
             Side::Client(settings, expected) => {
+                client::check_beginning(wire)?;
                 let limit = settings.limits.head;
                 let end = self
                     .scan

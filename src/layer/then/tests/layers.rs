@@ -123,6 +123,9 @@ impl Layer for Veil {
     fn wire_ended(&mut self, _left: usize) -> Result<(), LayerError> {
         Err(LayerError::truncated("veil", "expected the end record before the end"))
     }
+    fn holds_input(&self) -> bool {
+        !self.held.is_empty()
+    }
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<VeilFact>()).then_some(&self.fact)
     }

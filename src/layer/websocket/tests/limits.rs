@@ -143,6 +143,28 @@ fn what_is_no_http_is_refused_at_its_first_byte() {
 }
 
 #[test]
+fn what_is_no_http_answer_is_refused_at_its_first_wrong_byte() {
+    for (bytes, hint) in [
+        (&b"S"[..], "\"S\""),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "\"SSH-2.0-OpenSSH_9.2\\r\\n\""),
+        (b"220 mail.example ESMTP\r\n", "220 mail"),
+        (b"HTTP/2", "HTTP/2"),
+        (b"\r\nHTTP/1.1 101 ", "\\r\\n"),
+        (b"\x15\x03\x03\x00\x02\x02\x46", "TLS"),
+        (b"HTTP/1.1 \x00", "0x00"),
+    ] {
+        let mut end = End::new(WebSocket::client("h", "/").layer());
+        end.feed(bytes);
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)], "{bytes:?}");
+        assert!(end.why().contains(hint), "{}", end.why());
+    }
+    // What may still become an answer is waited for.
+    let mut end = End::new(WebSocket::client("h", "/").layer());
+    end.feed(b"HTTP/1.");
+    assert_eq!(end.seen, []);
+}
+
+#[test]
 fn bare_line_feeds_end_lines_too() {
     let request: Vec<u8> = REQUEST.iter().copied().filter(|&byte| byte != b'\r').collect();
     let (seen, out) = every_split(&[request, masked(TEXT, b"x")].concat(), || {

@@ -1,0 +1,142 @@
+//! A wire format at work on one connection.
+
+use crate::guard::guarded;
+use crate::layer::{Kind, Layer, LayerError};
+
+use super::Tail;
+
+/// How far the peer's side has come, as far as the layer knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PeerSide {
+    Open,
+    /// The layer has been told that the stream below has ended, and gives out what only that
+    /// completes.
+    Cut,
+    /// The peer has ended in the format's own terms.
+    Ended,
+}
+
+/// How far this side has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OwnSide {
+    /// The layer's handshake goes on: nothing is encoded, what is sent waits.
+    Handshaking,
+    Ready,
+    /// The format's own end has been written, or the layer has given up.
+    Ended,
+}
+
+/// See the module.
+pub(crate) struct Wire {
+    pub(crate) layer: Box<dyn Layer>,
+    /// Bytes that arrived and are not decoded.
+    pub(crate) undecoded: Tail,
+    /// The layer may yield something without a new read.
+    pub(crate) pull: bool,
+    pub(crate) peer: PeerSide,
+    pub(crate) own: OwnSide,
+    /// How many bytes the layer consumed before it was ready.
+    pub(crate) before_ready: usize,
+    /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
+    pub(crate) deadline: Option<u64>,
+    pub(crate) waiting: Waiting,
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire").field("layer", &self.layer.name()).finish_non_exhaustive()
+    }
+}
+
+impl Wire {
+    pub(crate) fn new(layer: Box<dyn Layer>) -> Self {
+        Wire {
+            layer,
+            undecoded: Tail::default(),
+            pull: false,
+            peer: PeerSide::Open,
+            own: OwnSide::Handshaking,
+            before_ready: 0,
+            deadline: None,
+            waiting: Waiting::default(),
+        }
+    }
+
+    /// Whether the layer's handshake is done, as far as was noted.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.own != OwnSide::Handshaking
+    }
+
+    /// Asks the layer whether its handshake is done, and notes it.
+    pub(crate) fn look_whether_ready(&mut self) -> Result<bool, LayerError> {
+        if self.own == OwnSide::Handshaking
+            && guarded(|| self.layer.is_ready())
+                .map_err(|text| LayerError::panicked(self.layer.name(), text))?
+        {
+            self.own = OwnSide::Ready;
+            self.deadline = None;
+        }
+        Ok(self.is_ready())
+    }
+}
+
+/// What was sent before the layer was ready, in its order and not encoded yet.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    bytes: Vec<u8>,
+    /// The kind and the length of each message.
+    messages: Vec<(Kind, usize)>,
+}
+
+impl Waiting {
+    pub(crate) fn push(&mut self, kind: Kind, message: &[u8]) {
+        self.bytes.extend_from_slice(message);
+        self.messages.push((kind, message.len()));
+    }
+
+    /// The messages' own bytes.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// What they take in memory, their places in the list included: a million empty messages are
+    /// not nothing. (Growing by doubling, the two buffers reserve up to twice as much.)
+    pub(crate) fn cost(&self) -> usize {
+        self.bytes.len() + size_of_val(&*self.messages)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Kind, &[u8])> {
+        let mut rest = &*self.bytes;
+        self.messages.iter().map(move |&(kind, len)| {
+            let (message, behind) = rest.split_at(len);
+            rest = behind;
+            (kind, message)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_wait_keep_their_order_their_bounds_and_their_kinds() {
+        let mut waiting = Waiting::default();
+        let messages = [(Kind::Text, &b"one"[..]), (Kind::Default, b""), (Kind::Binary, b"three")];
+        for (kind, message) in messages {
+            waiting.push(kind, message);
+        }
+        assert!(waiting.iter().eq(messages));
+        assert_eq!(waiting.len(), 8);
+    }
+
+    #[test]
+    fn an_empty_message_that_waits_costs_its_place() {
+        let mut waiting = Waiting::default();
+        assert_eq!(waiting.cost(), 0);
+        for _ in 0..1000 {
+            waiting.push(Kind::Default, b"");
+        }
+        assert_eq!((waiting.len(), waiting.cost()), (0, 1000 * size_of::<(Kind, usize)>()));
+    }
+}
