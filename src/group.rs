@@ -32,6 +32,10 @@ const LEAST_PATIENCE: Duration = Duration::from_micros(10);
 /// as well.
 const MOST_PATIENCE: Duration = Duration::from_millis(1);
 
+/// From this size on a part of a log is queued by reference. Each reference takes about a hundred
+/// bytes of bookkeeping beside what it names.
+const LEAST_REFERENCE: usize = 1024;
+
 /// How much of its log's memory a group keeps for each member between turns: a room for many is a
 /// busy one, and its log is small beside what the members themselves take.
 const KEPT_FOR_EACH_MEMBER: usize = 1024;
@@ -421,17 +425,19 @@ impl Core {
             }
         }
         if written < log.len() {
-            self.output_of(member, |output| output.push_log(log, written, log.len()));
-            self.queued_more(member);
+            self.hand_over(member, log, written, log.len());
         }
         self.flush(member);
     }
 
-    /// Queues a part of the log for a member: by reference, if it is the greater part. A small one
-    /// is copied: it would keep all of the log for as long as it waits.
+    /// Queues a part of the log for a member: by reference, if that is worth what it keeps alive. A
+    /// small part, also one of a log whose memory once was large, is copied: what waits may not take
+    /// many times the memory that its cap counts.
     fn hand_over(&mut self, member: Token, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+        let part = end - start;
+        let by_reference = part >= LEAST_REFERENCE && part >= log.capacity() / 4;
         self.output_of(member, |output| {
-            if end - start >= log.len() / 2 {
+            if by_reference {
                 output.push_log(log, start, end);
             } else {
                 output.push(&log[start..end]);

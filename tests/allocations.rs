@@ -4,15 +4,17 @@
 //! mio's emulation of edges over `poll(2)` allocates by itself; hence epoll and kqueue only.
 #![cfg(not(mio_unsupported_force_poll_poll))]
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tidegate::{
     Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input, Listen, Reactor,
-    Timer, layer::LengthPrefixed,
+    Timer, Token, layer::LengthPrefixed,
 };
 
 mod support;
@@ -28,6 +30,51 @@ fn allocations<S>(reactor: &mut Reactor<S>, mut done: impl FnMut(&mut Reactor<S>
         }
     });
     info.count_total
+}
+
+/// What waits for a slow member counts by its bytes; the memory around them must not be many times as
+/// much, however small the messages are and however many the turns.
+#[test]
+fn a_slow_members_many_small_messages_take_little_more_than_their_bytes() {
+    const MESSAGES: usize = 50_000;
+    let (mut reactor, listener) = (Reactor::new().unwrap(), "127.0.0.1:0");
+    let token = Rc::new(Cell::new(None));
+    let seen = Rc::clone(&token);
+    let listener = reactor.net().listen(listener, move |_| Opened(Rc::clone(&seen))).unwrap();
+    let _stuck = client(address_of(&mut reactor, listener)); // it never reads
+    until(&mut reactor, "the opening", |_| token.get().is_some());
+    let member = token.get().unwrap();
+    let room = reactor.net().create_group();
+    assert!(reactor.net().join(room, member));
+    // First what the system takes by itself, so that everything else waits here.
+    while reactor.net().queued(member) == 0 {
+        reactor.net().send(member, [0; 64 * 1024]);
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    let before = reactor.net().queued(member);
+    let info = allocation_counter::measure(|| {
+        for _ in 0..MESSAGES {
+            reactor.net().publish(room, b"x");
+            let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    assert_eq!(reactor.net().queued(member) - before, MESSAGES);
+    assert!(info.bytes_current < 4 * MESSAGES as i64, "{} bytes", info.bytes_current);
+}
+
+/// Notes its token when it opens.
+struct Opened(Rc<Cell<Option<Token>>>);
+
+impl Handler for Opened {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        self.0.set(Some(cx.token));
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        input.take_all();
+        Ok(())
+    }
 }
 
 /// Sends messages, each when the one before has come back. It tells when the first thousand have,

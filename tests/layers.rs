@@ -1,6 +1,6 @@
 //! What the reactor owes a layer, and a handler behind one.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::rc::Rc;
@@ -255,6 +255,28 @@ fn a_failed_handshake_announces_nobody() {
     until(&mut reactor, "the deadline", |_| log.closes() == 1);
     assert_eq!((log.opens(), log.told().len()), (0, 1));
     assert!(log.reasons()[0].contains("handshake"), "{:?}", log.reasons());
+}
+
+/// The deadline counts from when the handshake begins, however long the turn has lasted by then.
+#[test]
+fn a_handshake_that_begins_behind_a_slow_callback_has_all_its_time() {
+    let time = Duration::from_millis(100);
+    let begun = Rc::new(Cell::new(Instant::now()));
+    let lasted = Rc::new(Cell::new(None));
+    let (begins, ends, note) = (Rc::clone(&begun), Rc::clone(&begun), Rc::clone(&lasted));
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0")
+        .options(StreamOptions::new().handshake_timeout(time))
+        .layer(move |_| {
+            begins.set(Instant::now());
+            Knock::new()
+        })
+        .on_failed(move |_, _, ()| note.set(Some(ends.get().elapsed())));
+    let listener = reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap();
+    let _silent = client(address_of(&mut reactor, listener));
+    reactor.remote().post(move |(), _| std::thread::sleep(time * 9 / 10)).unwrap();
+    until(&mut reactor, "the deadline", |_| lasted.get().is_some());
+    assert!(lasted.get().unwrap() >= time, "{:?}", lasted.get());
 }
 
 /// Ready when a `!` has come; then every line is a message. Each byte before it is answered with

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tidegate::layer::{Item, LayerError, Step};
 use tidegate::{
     Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer,
-    Listen, Net, Reactor, Report, SocketOptions, StreamOptions, Turn,
+    Listen, Net, Peer, Reactor, Report, SocketOptions, StreamOptions, Turn,
 };
 
 mod support;
@@ -195,6 +195,46 @@ fn when_the_grace_is_over_a_shutdown_cuts_and_reports_what_was_left() {
     assert!(reactor.net().is_open(listener));
     reactor.net().stop();
     assert_eq!(reactor.run().unwrap(), Report::default());
+}
+
+// Nothing of one that lingers is cut: all it sent is flushed, only its peer's end is missing. And an
+// error that was to end a connection stays the reason when the time is up first.
+#[test]
+fn a_shutdown_cuts_neither_what_is_flushed_nor_the_reason_noted_before() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let socket = SocketOptions::new().send_buffer(8192);
+    let listen = Listen::tcp("127.0.0.1:0")
+        .options(StreamOptions::new().socket(socket).output_cap(16 << 20));
+    let make = move |_: &Peer<'_>| {
+        Probe::new(&of_handler).data(|cx, input| match input.take_all() {
+            b"c" => {
+                cx.close();
+                Ok(())
+            }
+            _ => {
+                cx.send(vec![0; 15 << 20]); // more than the sockets take: it cannot be flushed
+                Err("mine".into())
+            }
+        })
+    };
+    let listener = reactor.net().listen(listen, make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let (mut closed, mut failed) = (client(address), client(address));
+    closed.write_all(b"c").unwrap();
+    until(&mut reactor, "the close", |_| log.count(|t| matches!(t, Told::Data(_))) == 1);
+    failed.write_all(b"f").unwrap();
+    until(&mut reactor, "the failure", |_| log.count(|t| matches!(t, Told::Data(_))) == 2);
+    settle(&mut reactor);
+    assert_eq!(log.closes(), 0, "one waits for its peer's end, the other for its queue");
+    reactor.net().shutdown(Duration::ZERO);
+    let report = reactor.run().unwrap();
+    assert_eq!(report.connections_cut, 1);
+    assert!(report.bytes_unsent > 0);
+    let mut reasons = log.reasons();
+    reasons.sort();
+    assert_eq!(reasons, ["closed", "mine"]);
 }
 
 // row 59

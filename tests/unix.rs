@@ -52,6 +52,34 @@ fn a_peer_without_a_path_is_unnamed_and_the_filter_sees_it() {
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "refused");
 }
 
+// A read stops at a message that carries a descriptor (unix(7)): such a short one does not mean that
+// the system's buffer is empty, and no edge comes for what is behind it.
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[test]
+fn what_is_behind_a_message_with_a_descriptor_arrives_as_well() {
+    use std::io::IoSlice;
+    use std::os::fd::AsRawFd;
+
+    let path = TestPath::new();
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, _) = listening(&path, move || Probe::new(&of_handler));
+    let mut stream = connect(&path);
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    stream.write_all(b"before ").unwrap();
+    // A header of cmsg(3): its length, SOL_SOCKET, SCM_RIGHTS; then the descriptor, and padding.
+    let mut control = 20_u64.to_ne_bytes().to_vec();
+    for word in [1, 1, stream.as_raw_fd(), 0] {
+        control.extend(word.to_ne_bytes());
+    }
+    let with = [IoSlice::new(b"with ")];
+    let message = socket2::MsgHdr::new().with_buffers(&with).with_control(&control);
+    assert_eq!(socket2::SockRef::from(&stream).sendmsg(&message, 0).unwrap(), 5);
+    stream.write_all(b"behind").unwrap();
+    until(&mut reactor, "all of it", |_| log.data() == b"before with behind");
+    assert_falls_asleep(&mut reactor);
+}
+
 // row 15
 #[test]
 fn a_connect_that_fails_is_told_once_with_the_path() {

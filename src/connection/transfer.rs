@@ -47,7 +47,7 @@ impl Stream {
             Ok(n) => {
                 // A short read has emptied the system's buffer, unless urgent data cut it short or
                 // the end came with the data in one edge: then the end is still to be read.
-                let drained = n < buffer.len() && sys::SHORT_IO_DRAINS;
+                let drained = n < buffer.len() && self.socket.short_read_drains();
                 if drained && !self.read_closed && !self.urgent {
                     self.readable = false;
                 }

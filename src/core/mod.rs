@@ -109,13 +109,8 @@ impl Core {
         self.tick = crate::timer::ticks_floor(self.now.saturating_duration_since(self.start));
     }
 
-    /// The tick at which `after` from now is due, rounded up so that nothing is early.
-    pub(crate) fn tick_after(&self, after: Duration) -> u64 {
-        crate::timer::deadline_after(self.now.saturating_duration_since(self.start), after)
-    }
-
-    /// The same for a delay that the user counts from this very moment: the turn's time may be a
-    /// long callback ago, and a timer or deadline reckoned from it would be early.
+    /// The tick at which `after` from this very moment is due, rounded up so that nothing is early.
+    /// Not from the turn's time, which may be a long callback ago.
     pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
         let now = self.sys.now();
         crate::timer::deadline_after(now.saturating_duration_since(self.start), after)

@@ -116,7 +116,8 @@ impl Core {
         let Some(wire) = stream.wire_mut() else { return SendStatus::Gone };
         if !open || !wire.is_ready() {
             wire.waiting.push(kind, bytes);
-            let above = stream.passes_high_mark();
+            let queued = stream.queued();
+            let above = stream.passes_high_mark(queued);
             return if above { SendStatus::AboveHigh } else { SendStatus::Queued };
         }
         match self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {

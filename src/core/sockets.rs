@@ -128,7 +128,7 @@ impl Core {
             return false;
         }
         let after = stream.options().handshake_timeout;
-        let deadline = self.tick_after(after);
+        let deadline = self.tick_after_this_moment(after);
         let Some(stream) = self.stream_mut(token) else { return false };
         let unread = stream.input.take();
         let extra = stream.extra_mut();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use slab::Slab;
 
 use crate::config::Config;
+use crate::connection::Phase;
 use crate::core::{Core, Stopping};
 use crate::error::{CloseReason, Deadline, Error};
 use crate::guard::drop_each;
@@ -336,10 +337,15 @@ impl<S: 'static> Reactor<S> {
                     return Turn::Running;
                 }
                 for token in core.tokens() {
-                    if let Some(stream) = core.stream(token) {
+                    let Some(stream) = core.stream(token) else { continue };
+                    if stream.phase == Phase::Lingering {
+                        // All was flushed, only the peer's end did not come: nothing is cut.
+                        core.kill_in_order(token, CloseReason::Closed);
+                    } else {
                         self.report.connections_cut += 1;
                         self.report.bytes_unsent += stream.unsent();
-                        core.fail(token, CloseReason::TimedOut(Deadline::Shutdown));
+                        // An error that was to end it stays the reason.
+                        core.kill_in_order(token, CloseReason::TimedOut(Deadline::Shutdown));
                     }
                 }
                 core.stopping = Stopping::No;

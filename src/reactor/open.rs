@@ -42,7 +42,7 @@ impl<S: 'static> Dispatch<S> {
             return self.opened(token, from);
         }
         let after = stream.options().handshake_timeout;
-        let deadline = self.net.core.tick_after(after);
+        let deadline = self.net.core.tick_after_this_moment(after);
         if let Some(stream) = self.net.core.stream_mut(token) {
             stream.clock = deadline;
         }

@@ -92,6 +92,20 @@ impl Stream {
         uninterrupted(|| self.read_once(buffer))
     }
 
+    /// Whether a read that brings less than was asked for has emptied the system's buffer.
+    ///
+    /// Not on a Unix socket: a read stops at a message that carries descriptors or other credentials
+    /// (unix(7), "ancillary messages"), and what is behind that gets no edge of its own. So each burst
+    /// costs one read more there.
+    #[inline]
+    pub(crate) fn short_read_drains(&self) -> bool {
+        #[cfg(unix)]
+        if let Stream::Unix(_) = self {
+            return false;
+        }
+        SHORT_IO_DRAINS
+    }
+
     #[inline(always)]
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         uninterrupted(|| self.write_once(bytes))
