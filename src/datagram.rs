@@ -184,6 +184,12 @@ impl DatagramSocket {
         }
     }
 
+    /// Notes what an edge said. Sticky: an edge is told once.
+    pub(crate) fn note(&mut self, ready: sys::Ready) {
+        self.readable |= ready.has(sys::Ready::READABLE | sys::Ready::ERROR);
+        self.writable |= ready.has(sys::Ready::WRITABLE | sys::Ready::ERROR);
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.bytes.len()
     }

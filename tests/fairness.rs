@@ -45,6 +45,33 @@ fn echoes(config: Config, log: &Log) -> (Reactor, Token, SocketAddr) {
     (reactor, listener, address)
 }
 
+// A connection that uses up its budget in an event is not served again by the same turn's ready queue.
+#[test]
+fn a_budget_is_for_a_whole_turn() {
+    let calls = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&calls);
+    let config = Config { read_buffer: 1024, reads_per_turn: 2, ..Config::default() };
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let listener = reactor.net().listen("127.0.0.1:0", move |_| {
+        let counted = Rc::clone(&counted);
+        Probe::new(&Log::new()).data(move |_, input| {
+            counted.set(counted.get() + 1);
+            input.take_all();
+            Ok(())
+        })
+    });
+    let address = address_of(&mut reactor, listener.unwrap());
+    let sending = std::thread::spawn(move || client(address).write_all(&[0; 400_000]).unwrap());
+    let (mut most, mut all) = (0, 0);
+    while all < 391 {
+        turn(&mut reactor);
+        most = most.max(calls.get());
+        all += calls.take();
+    }
+    sending.join().unwrap();
+    assert_eq!(most, 2);
+}
+
 // row 58
 #[test]
 fn with_every_budget_at_one_no_edge_is_lost() {

@@ -56,8 +56,10 @@ pub(crate) struct Core {
     pub(crate) timers: Wheel<Due>,
     /// The timers that belong to the reactor itself.
     pub(crate) own_timers: Chain,
-    /// What has work left from an earlier turn: unread input, an unused edge, an owed callback.
+    /// What has work that no event will announce: unread input, an unused edge, an owed callback.
     pub(crate) ready: VecDeque<Token>,
+    /// What has used up its budget and goes on in the next turn: it joins `ready` then.
+    later: Vec<Token>,
     /// Connections with output to flush at the end of the turn.
     pub(crate) dirty: Vec<Token>,
     /// What waits to be reaped, and why it ended.
@@ -90,6 +92,7 @@ impl Core {
             timers: Wheel::with_capacity(0),
             own_timers: Chain::default(),
             ready: VecDeque::new(),
+            later: Vec::new(),
             dirty: Vec::new(),
             dead: Vec::new(),
             signals: VecDeque::new(),
@@ -150,6 +153,11 @@ impl Core {
         self.table.entity_mut(token)
     }
 
+    /// What an event is about, and whether that has its turn later on anyway.
+    pub(crate) fn of_event(&mut self, token: Token) -> Option<(&mut Entity, bool)> {
+        self.table.of_event(token)
+    }
+
     pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
         self.table.stream(token)
     }
@@ -193,6 +201,19 @@ impl Core {
         }
     }
 
+    /// The same for what has had its share of this turn.
+    pub(crate) fn make_ready_later(&mut self, token: Token) {
+        if self.table.set_in_ready(token, true) {
+            self.later.push(token);
+        }
+    }
+
+    /// A turn begins: the clock is read, and what had its share of the last turn gets another.
+    pub(crate) fn begin_turn(&mut self) {
+        self.read_clock();
+        self.ready.extend(self.later.drain(..));
+    }
+
     /// Takes the next one from that list.
     pub(crate) fn next_ready(&mut self) -> Option<Token> {
         let token = self.ready.pop_front()?;
@@ -203,6 +224,7 @@ impl Core {
     /// Whether anything is left that must not wait for an event.
     pub(crate) fn has_work(&self) -> bool {
         !self.ready.is_empty()
+            || !self.later.is_empty()
             || !self.dirty.is_empty()
             || !self.dead.is_empty()
             || !self.signals.is_empty()

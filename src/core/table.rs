@@ -82,6 +82,12 @@ impl Table {
         self.slot_mut(token)?.entity.as_mut()
     }
 
+    /// An entity, and whether it stands in the list of those with work left.
+    pub(crate) fn of_event(&mut self, token: Token) -> Option<(&mut Entity, bool)> {
+        let slot = self.slot_mut(token)?;
+        Some((slot.entity.as_mut()?, slot.in_ready))
+    }
+
     pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
         match self.entity(token)? {
             Entity::Stream(stream) => Some(stream),

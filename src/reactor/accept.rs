@@ -38,7 +38,7 @@ impl<S: 'static> Dispatch<S> {
             if budget == 0 {
                 // Another of its addresses has the first word next time.
                 listener.turn += 1;
-                return self.net.core.make_ready(token);
+                return self.net.core.make_ready_later(token);
             }
             let socket = (listener.turn + seen_empty) % listener.sockets.len();
             match listener.sockets[socket].accept() {

@@ -14,16 +14,12 @@ use crate::token::Token;
 const ERRORS_IN_A_ROW: usize = 16;
 
 impl<S: 'static> Dispatch<S> {
-    pub(super) fn datagram_event(&mut self, token: Token, ready: Ready, scratch: &mut Scratch) {
-        let Some(socket) = self.net.core.datagram_mut(token) else { return };
-        socket.readable |= ready.has(Ready::READABLE | Ready::ERROR);
-        socket.writable |= ready.has(Ready::WRITABLE | Ready::ERROR);
+    pub(super) fn look_at_datagram_error(&mut self, token: Token, ready: Ready) {
         if ready.has(Ready::ERROR)
             && let Err(e) = self.net.core.survive_datagram_error(token)
         {
             log::error!("{token}: cannot register the UDP socket again: {e}");
         }
-        self.serve_datagrams(token, scratch);
     }
 
     /// In the order of the grammar: it opens, its queue drains, its errors are told, it receives.
@@ -90,6 +86,6 @@ impl<S: 'static> Dispatch<S> {
                 }
             }
         }
-        self.net.core.make_ready(token);
+        self.net.core.make_ready_later(token);
     }
 }

@@ -148,16 +148,29 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// A readiness event. One of a socket that is gone, or whose slot has a new owner, is nobody's.
+    /// What stands on the ready queue is served from there and not twice in one turn.
     pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
         let Some(token) = Token::from_usize(ready.token) else { return };
-        match self.net.core.entity_mut(token) {
-            Some(Entity::Stream(stream)) => {
+        match self.net.core.of_event(token) {
+            Some((Entity::Stream(stream), served_later)) => {
                 stream.note(ready);
-                self.serve_stream(token, scratch);
+                if !served_later {
+                    self.serve_stream(token, scratch);
+                }
             }
-            Some(Entity::Listener(_)) => self.accept(token),
-            Some(Entity::Datagram(_)) => self.datagram_event(token, ready, scratch),
-            Some(Entity::Source(source)) => {
+            Some((Entity::Listener(_), served_later)) => {
+                if !served_later {
+                    self.accept(token);
+                }
+            }
+            Some((Entity::Datagram(socket), served_later)) => {
+                socket.note(ready);
+                self.look_at_datagram_error(token, ready);
+                if !served_later {
+                    self.serve_datagrams(token, scratch);
+                }
+            }
+            Some((Entity::Source(source), _)) => {
                 if source.dead {
                     return;
                 }

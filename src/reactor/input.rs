@@ -47,7 +47,7 @@ impl<S: 'static> Dispatch<S> {
         loop {
             match self.next_input(token, budget) {
                 Next::Rest => return,
-                Next::Later => return self.net.core.make_ready(token),
+                Next::Later => return self.net.core.make_ready_later(token),
                 Next::Read => {
                     budget.reads -= 1;
                     if !self.read_and_offer(token, budget, scratch) {
@@ -264,7 +264,7 @@ impl<S: 'static> Dispatch<S> {
             }
             self.read(token, scratch);
         }
-        self.net.core.make_ready(token);
+        self.net.core.make_ready_later(token);
     }
 
     fn has_layer(&self, token: Token) -> bool {

@@ -33,7 +33,7 @@ impl<S: 'static> Dispatch<S> {
                 return;
             }
             if budget.calls == 0 && (fresh || pull || readable) {
-                return self.net.core.make_ready(token);
+                return self.net.core.make_ready_later(token);
             }
             if fresh {
                 self.offer_unread(token, budget);
@@ -47,7 +47,7 @@ impl<S: 'static> Dispatch<S> {
             } else if !readable || read == ReadSide::Told {
                 return self.nothing_more(token);
             } else if budget.reads == 0 {
-                return self.net.core.make_ready(token);
+                return self.net.core.make_ready_later(token);
             } else {
                 budget.reads -= 1;
                 self.read_and_decode(token, budget, scratch);

@@ -51,7 +51,8 @@ use scratch::Scratch;
 /// 3. read the clock, once; the whole turn uses that time;
 /// 4. messages from other threads, up to a budget;
 /// 5. readiness events: token, generation, socket, layers, callbacks;
-/// 6. what is left over from earlier turns, and signals;
+/// 6. what is left over from earlier turns (each connection is served once a turn, here or in 5), and
+///    signals;
 /// 7. due timers;
 /// 8. births: sockets that callbacks made get their handlers;
 /// 9. gather: before a big group's flush, and only if several messages wait for it, more input is
@@ -201,7 +202,7 @@ impl<S: 'static> Reactor<S> {
     pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Turn, Error> {
         let timeout = self.timeout(timeout); // 1
         let woken = self.poll(timeout)?; // 2
-        self.dispatch.net.core.read_clock(); // 3
+        self.dispatch.net.core.begin_turn(); // 3
         self.messages(woken); // 4
         self.events(); // 5
         self.dispatch.leftovers(&mut self.scratch); // 6
