@@ -144,9 +144,8 @@ impl<S> Listen<S> {
 
     /// Is told of connections that ended before they got a handler, with the typed reason: a
     /// handshake that failed, took too long, or was under way when the listener closed
-    /// ([`Cancelled`](CloseReason::Cancelled)). Without it they are logged at debug level. Whoever
-    /// was served without a handler (a browser that asked a WebSocket port for a page) has not
-    /// failed.
+    /// ([`Cancelled`](CloseReason::Cancelled)). They are logged too, at debug level. Whoever was
+    /// served without a handler (a browser that asked a WebSocket port for a page) has not failed.
     pub fn on_failed(
         mut self,
         hook: impl FnMut(&Peer<'_>, &CloseReason, &mut S) + 'static,
@@ -263,7 +262,9 @@ pub(crate) struct ListeningSockets {
     pub(crate) timers: Chain,
     /// The timer of a back-off that is running.
     pub(crate) retry: Option<Key>,
-    /// It stands in the list of what has work left.
+    /// Before this tick no further warning that it cannot accept.
+    pub(crate) silent_until: u64,
+    /// It waits to be reaped.
     pub(crate) dead: bool,
 }
 

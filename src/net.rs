@@ -94,6 +94,7 @@ impl<S: 'static> Net<S> {
             stats: ListenerStats::default(),
             timers: Chain::default(),
             retry: None,
+            silent_until: 0,
             dead: false,
         };
         let token = self.insert(Entity::Listener(Box::new(listener)), "cannot listen")?;

@@ -14,6 +14,8 @@ use tidegate::{
 
 mod support;
 use support::endpoints::{assert_asleep, assert_falls_asleep};
+#[cfg(unix)]
+use support::sockets::hoard_descriptors;
 use support::{
     Log, Probe, Told, address_of, client, listening, read_all, read_n, reset, settle, until,
     with_client,
@@ -533,19 +535,6 @@ fn a_connect_without_a_descriptor_is_told_to_its_handler() {
     drop(hoard);
     reactor.net().connect(address, Probe::new(&log)).unwrap();
     until(&mut reactor, "the opening", |_| log.opens() == 1);
-}
-
-/// Takes all descriptors of this process but `left`.
-#[cfg(unix)]
-fn hoard_descriptors(left: usize) -> Vec<std::fs::File> {
-    let (_, hard) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
-    rlimit::setrlimit(rlimit::Resource::NOFILE, 128, hard).unwrap();
-    let mut hoard = Vec::new();
-    while let Ok(file) = std::fs::File::open("/dev/null") {
-        hoard.push(file);
-    }
-    hoard.truncate(hoard.len() - left);
-    hoard
 }
 
 // ---- what these tests share ----

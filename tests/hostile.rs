@@ -1,17 +1,20 @@
 //! Bad input over real sockets: each peer here costs itself its connection, for a typed reason; is
-//! told so first, where the protocol has a way to say it; and its neighbour goes on talking.
+//! told so first, where the protocol has a way to say it; its neighbour goes on talking; and the log
+//! has one line about it, at debug level, so that no peer can fill it with warnings.
 
 use std::cell::RefCell;
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 
+use log::Level;
 use tidegate::layer::{Layer, LayerErrorKind, LengthPrefixed, Lines};
 use tidegate::{
     Address, CloseReason, Closed, Connect, Deadline, Limit, Listen, Reactor, StreamOptions, Token,
 };
 
 mod support;
+use support::logged;
 use support::{Log, Probe, Told, address_of, client, read_all, settle, until, with_client};
 
 /// A reason, as far as a program can tell it from others, and its text for the person who reads it.
@@ -41,6 +44,7 @@ struct End {
     opened: bool,
     why: Why,
     peer: Option<Address>,
+    text: String,
 }
 
 impl End {
@@ -87,8 +91,12 @@ impl Stage {
         let (of_hook, of_handlers, log) = (Rc::clone(&ends), Rc::clone(&ends), server.clone());
         let listen = Listen::tcp("127.0.0.1:0").options(options).layer(move |_| layer()).on_failed(
             move |peer, reason, ()| {
-                let peer = Some(peer.address().clone());
-                of_hook.borrow_mut().push(End { opened: false, why: reason.into(), peer });
+                of_hook.borrow_mut().push(End {
+                    opened: false,
+                    why: reason.into(),
+                    peer: Some(peer.address().clone()),
+                    text: reason.to_string(),
+                });
             },
         );
         let make = move |_: &tidegate::Peer<'_>| {
@@ -98,6 +106,7 @@ impl Stage {
                     opened: true,
                     why: (&closed.reason).into(),
                     peer: None,
+                    text: closed.reason.to_string(),
                 });
             })
         };
@@ -120,6 +129,7 @@ impl Stage {
     ) -> (T, End) {
         let before = self.ends.borrow().len();
         let address = self.address;
+        logged::take();
         let (from, brought) = with_client(&mut self.reactor, move || {
             let mut stream = client(address);
             let from = stream.local_addr().unwrap();
@@ -133,6 +143,10 @@ impl Stage {
         if !end.opened {
             assert_eq!(end.peer, Some(Address::Ip(from)), "the hook knows who it was");
         }
+        let lines = logged::take_from(Level::Debug);
+        let about = lines.iter().filter(|(_, line)| line.contains(&end.text)).count();
+        assert_eq!(about, 1, "{end:?}: {lines:?}");
+        assert!(lines.iter().all(|(level, _)| *level == Level::Debug), "{lines:?}");
         self.neighbour_is_well();
         (brought, end)
     }

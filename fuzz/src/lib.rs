@@ -1,5 +1,7 @@
 //! What all targets share: an input is a few option bytes, then a transcript.
 
+pub mod codec;
+
 use tidegate::layer::testkit::{Driver, Ending, Outcome, outcome_of};
 use tidegate::layer::{Delivery, Kind, Layer};
 

@@ -17,6 +17,10 @@ use crate::token::Token;
 /// this is for those that the rest of the process, or of the system, frees.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// How often a listener says at warn level that it cannot accept. Whoever runs it has to know, but
+/// peers cause it, and ten tries a second would let them fill the log; those between are at debug.
+const WARN_EVERY: Duration = Duration::from_secs(10);
+
 impl<S: 'static> Dispatch<S> {
     /// Accepts what waits, within the budget; what is left over goes on the ready queue.
     pub(super) fn accept(&mut self, token: Token) {
@@ -56,26 +60,31 @@ impl<S: 'static> Dispatch<S> {
                         // A firewall refuses one peer; a security module refuses to accept at all,
                         // takes nobody out of the backlog, and would be asked for ever.
                         if denied == self.net.core.config.accepts_per_turn {
-                            log::warn!("{token}: accepting is not allowed: {e}; trying again soon");
-                            return self.back_off(token);
+                            return self.back_off(token, "accepting is not allowed", &e);
                         }
                         log::debug!("{token}: a connection was gone before it was accepted: {e}");
                     }
                     Failure::Exhausted => {
                         listener.stats.exhausted += 1;
-                        log::warn!("{token}: cannot accept: {e}; trying again soon");
-                        return self.back_off(token);
+                        return self.back_off(token, "cannot accept", &e);
                     }
                 },
             }
         }
     }
 
-    fn back_off(&mut self, token: Token) {
+    fn back_off(&mut self, token: Token, what: &str, error: &io::Error) {
         if !self.net.core.starved.contains(&token) {
             self.net.core.starved.push(token);
         }
+        let (now, again) = (self.net.core.tick, self.net.core.tick_after(WARN_EVERY));
         let Some(listener) = self.net.core.listener_mut(token) else { return };
+        let mut level = log::Level::Debug;
+        if now >= listener.silent_until {
+            listener.silent_until = again;
+            level = log::Level::Warn;
+        }
+        log::log!(level, "{token}: {what}: {error}; trying again soon");
         if listener.retry.is_none() {
             let key = self.net.core.set_timer(token, BACK_OFF, Due::Accept(token));
             if let Some(listener) = self.net.core.listener_mut(token) {
@@ -164,6 +173,10 @@ impl<S: 'static> Dispatch<S> {
             return log::trace!("{token}: served before it was open");
         }
         let address = self.net.core.whence(token);
+        match &address {
+            Some(address) => log::debug!("{token}: {address}: ended before it was open: {reason}"),
+            None => log::debug!("{token}: ended before it was open: {reason}"),
+        }
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.failed_handshakes += 1;
         }
@@ -171,15 +184,12 @@ impl<S: 'static> Dispatch<S> {
         let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             return drop_guarded(reason);
         };
-        match (&mut acceptor.hooks().failed, address) {
-            (Some(hook), Some(address)) => {
-                let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
-                let peer = Peer { token, listener, address, layer };
-                if let Err(text) = guarded(|| hook(&peer, &reason, state)) {
-                    log::error!("{listener}: a hook panicked: {text}");
-                }
+        if let (Some(hook), Some(address)) = (&mut acceptor.hooks().failed, address) {
+            let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
+            let peer = Peer { token, listener, address, layer };
+            if let Err(text) = guarded(|| hook(&peer, &reason, state)) {
+                log::error!("{listener}: a hook panicked: {text}");
             }
-            _ => log::debug!("{token}: ended before it was open: {reason}"),
         }
         drop_guarded(reason);
     }

@@ -51,6 +51,7 @@ fn rig() -> Rig {
         stats: ListenerStats::default(),
         timers: Chain::default(),
         retry: None,
+        silent_until: 0,
         dead: false,
     };
     let net = reactor.net();

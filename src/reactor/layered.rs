@@ -188,7 +188,6 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn layer_failed(&mut self, token: Token, error: LayerError, all: usize) -> usize {
-        log::debug!("{token}: {error}");
         self.net.core.close_for_layer(token, error);
         all
     }

@@ -88,7 +88,9 @@ impl<S: 'static> Dispatch<S> {
     }
 
     fn say_goodbye(&mut self, token: Token, mut role: Role<S>, closed: Closed) {
-        log::trace!("{token}: {closed}");
+        // Whatever a peer can cause is for those who look for it: it must not fill a log.
+        let level = if closed.reason.is_orderly() { log::Level::Trace } else { log::Level::Debug };
+        log::log!(level, "{token}: {closed}");
         let Dispatch { net, state, .. } = self;
         let said = guarded(|| match &mut role {
             Role::Stream(handler) => {

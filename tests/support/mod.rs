@@ -355,3 +355,4 @@ impl<S: 'static> Drop for Server<S> {
 }
 
 pub mod endpoints;
+pub mod logged;

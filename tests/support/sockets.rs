@@ -37,6 +37,19 @@ pub fn send_urgent(stream: &TcpStream, byte: u8) {
     assert_eq!(SockRef::from(stream).send_out_of_band(&[byte]).unwrap(), 1);
 }
 
+/// Takes all descriptors of this process but `left`.
+#[cfg(unix)]
+pub fn hoard_descriptors(left: usize) -> Vec<std::fs::File> {
+    let (_, hard) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
+    rlimit::setrlimit(rlimit::Resource::NOFILE, 128, hard).unwrap();
+    let mut hoard = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        hoard.push(file);
+    }
+    hoard.truncate(hoard.len() - left);
+    hoard
+}
+
 /// Holds that nothing keeps the loop awake: turns with a limit sleep it out.
 #[track_caller]
 pub fn assert_sleeps<S>(reactor: &mut Reactor<S>) {

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
-use rustls::{RootCertStore, version};
 
+use super::offer::Offer;
 use super::verify::{Trust, WithoutAuthority};
 use super::{Fingerprint, Options, Pem, TlsConfigError};
 
@@ -72,9 +73,7 @@ pub struct TlsClientBuilder {
     pins: Vec<Fingerprint>,
     accept_any: bool,
     certificate: Option<(Pem, Pem)>,
-    alpn: Vec<Vec<u8>>,
-    no_resumption: bool,
-    only_tls13: bool,
+    offer: Offer,
 }
 
 impl TlsClientBuilder {
@@ -118,20 +117,20 @@ impl TlsClientBuilder {
 
     /// The application protocols to offer, the preferred one first (ALPN, RFC 7301).
     pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
-        self.alpn = protocols.into_iter().map(|p| p.as_ref().to_vec()).collect();
+        self.offer.set_alpn(protocols);
         self
     }
 
     /// Makes every handshake a full one. By default the sessions of the 256 servers used last are
     /// kept in memory, in this configuration, and resumed.
     pub fn without_resumption(mut self) -> Self {
-        self.no_resumption = true;
+        self.offer.no_resumption = true;
         self
     }
 
     /// Refuses TLS 1.2.
     pub fn only_tls13(mut self) -> Self {
-        self.only_tls13 = true;
+        self.offer.only_tls13 = true;
         self
     }
 
@@ -163,10 +162,8 @@ impl TlsClientBuilder {
             }
         }
 
-        let versions: &[_] =
-            if self.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions)
+            .with_protocol_versions(self.offer.versions())
             .map_err(wrong)?;
         let algorithms = provider.signature_verification_algorithms;
         let builder = if by_roots {
@@ -192,8 +189,8 @@ impl TlsClientBuilder {
                 )))
             }
         };
-        config.alpn_protocols = alpn_list(self.alpn)?;
-        if self.no_resumption {
+        config.alpn_protocols = self.offer.alpn()?;
+        if self.offer.no_resumption {
             config.resumption = Resumption::disabled();
         }
         Ok(TlsClientConfig::from_rustls(config))
@@ -209,16 +206,5 @@ impl TlsClientBuilder {
             roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
         }
         Ok(roots)
-    }
-}
-
-/// Checks the names of application protocols (RFC 7301 section 3.1).
-pub(super) fn alpn_list(protocols: Vec<Vec<u8>>) -> Result<Vec<Vec<u8>>, TlsConfigError> {
-    match protocols.iter().find(|name| name.is_empty() || name.len() > 255) {
-        None => Ok(protocols),
-        Some(name) => Err(TlsConfigError::new(format!(
-            "expected ALPN names of 1 to 255 bytes, got one of {}",
-            name.len()
-        ))),
     }
 }

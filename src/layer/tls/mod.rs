@@ -56,6 +56,7 @@ use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
 mod client;
 mod error;
 mod facts;
+mod offer;
 mod pem;
 mod receive;
 mod record;

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::verify_server_name;
 use rustls::crypto::ring;
 use rustls::server::{
@@ -12,10 +13,9 @@ use rustls::server::{
     WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, version};
 use rustls_pki_types::ServerName;
 
-use super::client::alpn_list;
+use super::offer::Offer;
 use super::{Options, Pem, TlsConfigError};
 
 /// What all connections of a TLS server share. Cheap to clone.
@@ -74,9 +74,7 @@ pub struct TlsServerBuilder {
     named: Vec<(String, Pem, Pem)>,
     client_roots: Vec<Pem>,
     client_required: bool,
-    alpn: Vec<Vec<u8>>,
-    no_resumption: bool,
-    only_tls13: bool,
+    offer: Offer,
 }
 
 impl TlsServerBuilder {
@@ -113,7 +111,7 @@ impl TlsServerBuilder {
     /// The application protocols that are spoken here, the preferred one first (ALPN, RFC 7301).
     /// A client that offers none of them is refused; one that does not use ALPN is not.
     pub fn alpn<P: AsRef<[u8]>>(mut self, protocols: impl IntoIterator<Item = P>) -> Self {
-        self.alpn = protocols.into_iter().map(|p| p.as_ref().to_vec()).collect();
+        self.offer.set_alpn(protocols);
         self
     }
 
@@ -121,13 +119,13 @@ impl TlsServerBuilder {
     /// (RFC 8446 section 2.2, RFC 5077), whose keys change every 6 hours and live in this
     /// configuration only: a server keeps nothing for a client that went away.
     pub fn without_resumption(mut self) -> Self {
-        self.no_resumption = true;
+        self.offer.no_resumption = true;
         self
     }
 
     /// Refuses TLS 1.2.
     pub fn only_tls13(mut self) -> Self {
-        self.only_tls13 = true;
+        self.offer.only_tls13 = true;
         self
     }
 
@@ -157,10 +155,8 @@ impl TlsServerBuilder {
             ));
         }
 
-        let versions: &[_] =
-            if self.only_tls13 { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(versions)
+            .with_protocol_versions(self.offer.versions())
             .map_err(wrong)?;
         let builder = if self.client_roots.is_empty() {
             builder.with_no_client_auth()
@@ -177,11 +173,11 @@ impl TlsServerBuilder {
             })?)
         };
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
-        config.alpn_protocols = alpn_list(self.alpn)?;
+        config.alpn_protocols = self.offer.alpn()?;
         // Stateless tickets or nothing: what a server remembered for each client would need a
         // limit, and then the busy would push out the others.
         config.session_storage = Arc::new(NoServerSessionStorage {});
-        if self.no_resumption {
+        if self.offer.no_resumption {
             config.send_tls13_tickets = 0;
         } else {
             config.ticketer = ring::Ticketer::new().map_err(wrong)?;
