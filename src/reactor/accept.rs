@@ -77,7 +77,7 @@ impl<S: 'static> Dispatch<S> {
         if !self.net.core.starved.contains(&token) {
             self.net.core.starved.push(token);
         }
-        let (now, again) = (self.net.core.tick, self.net.core.tick_after(WARN_EVERY));
+        let (now, again) = (self.net.core.tick, self.net.core.tick_after_this_moment(WARN_EVERY));
         let Some(listener) = self.net.core.listener_mut(token) else { return };
         let mut level = log::Level::Debug;
         if now >= listener.silent_until {
