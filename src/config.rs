@@ -62,7 +62,9 @@ impl Default for Config {
 impl Config {
     /// The same settings with every budget and size raised to the least that works.
     pub(crate) fn sane(mut self) -> Self {
-        self.read_buffer = self.read_buffer.max(512);
+        // The upper bounds only keep "as many as you like" from being more than can be allocated.
+        self.read_buffer = self.read_buffer.clamp(512, 1 << 30);
+        self.events_per_turn = self.events_per_turn.min(1 << 16);
         self.datagram_size = self.datagram_size.clamp(1, 65_535);
         for budget in [
             &mut self.events_per_turn,

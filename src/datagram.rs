@@ -148,6 +148,8 @@ pub(crate) struct DatagramSocket {
     pub(crate) socket: sys::Datagram,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
+    /// The handler wants nothing now.
+    pub(crate) paused: bool,
     /// Datagrams that wait: their bytes one after the other, and where each goes and how long it is.
     bytes: Vec<u8>,
     waiting: VecDeque<(Option<SocketAddr>, usize)>,
@@ -171,6 +173,7 @@ impl DatagramSocket {
             socket,
             readable: false,
             writable: true,
+            paused: false,
             bytes: Vec::new(),
             waiting: VecDeque::new(),
             cap,

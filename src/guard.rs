@@ -10,6 +10,13 @@ pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)
 }
 
+/// Runs a line of the log that shows an error of the user's, whose `Display` may panic.
+pub(crate) fn log_guarded(log: impl FnOnce()) {
+    if let Err(text) = guarded(log) {
+        log::error!("an error panicked while it was shown: {text}");
+    }
+}
+
 /// Drops something of the user's, whose drop may panic.
 pub(crate) fn drop_guarded<T>(value: T) {
     if let Err(text) = guarded(|| drop(value)) {

@@ -143,7 +143,7 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
 /// # The callback grammar
 ///
 /// ```text
-/// on_open (on_datagram | on_error | on_drain | on_timer | on_signal)* on_close
+/// (on_open (on_datagram | on_error | on_drain | on_timer | on_signal)*)? on_close
 /// ```
 ///
 /// A callback that returns an error, or panics, closes its own socket and nothing else. What the

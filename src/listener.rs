@@ -78,7 +78,8 @@ impl<S> Listen<S> {
     }
 
     /// TCP on every address that `addrs` stands for. A name is resolved at once, which blocks.
-    /// Port 0 lets the system choose; [`Net::local_addr`](crate::Net::local_addr) tells which.
+    /// Port 0 lets the system choose, for each address of a name another one;
+    /// [`Net::local_addrs`](crate::Net::local_addrs) tells which.
     pub fn tcp<A: ToSocketAddrs + fmt::Debug>(addrs: A) -> Self {
         Self::on(Resolved::ip(&addrs))
     }
@@ -265,6 +266,8 @@ pub(crate) struct ListeningSockets {
     /// Before this tick no further warning that it cannot accept.
     pub(crate) silent_until: u64,
     /// It waits to be reaped.
+    /// Nobody is accepted: the backlog fills.
+    pub(crate) paused: bool,
     pub(crate) dead: bool,
 }
 

@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId};
 use std::fmt;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,6 +70,10 @@ impl<S: 'static> Net<S> {
         H: Handler<S> + 'static,
         F: FnMut(&Peer<'_>) -> H + 'static,
     {
+        if matches!(self.core.stopping, Stopping::Draining(_)) {
+            let late = io::Error::other("the reactor is being shut down");
+            return Err(Error::new("cannot listen", late));
+        }
         let Listen { addresses, adopted, backlog, max_connections, options, hooks } = on.into();
         let addresses = addresses.into_addresses()?;
         let mut sockets = open_sockets(&addresses, backlog, &options)?;
@@ -95,6 +100,7 @@ impl<S: 'static> Net<S> {
             timers: Chain::default(),
             retry: None,
             silent_until: 0,
+            paused: false,
             dead: false,
         };
         let token = self.insert(Entity::Listener(Box::new(listener)), "cannot listen")?;
@@ -134,7 +140,7 @@ impl<S: 'static> Net<S> {
         extra.wire = layer.map(Wire::new);
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
         self.births.push((token, Role::Stream(Box::new(handler))));
-        self.core.connect_next(token, std::io::ErrorKind::AddrNotAvailable.into());
+        self.core.connect_next(token, io::ErrorKind::AddrNotAvailable.into());
         Ok(token)
     }
 
@@ -215,7 +221,7 @@ impl<S: 'static> Net<S> {
     fn or_remove<T>(
         &mut self,
         token: Token,
-        result: std::io::Result<T>,
+        result: io::Result<T>,
         what: &str,
     ) -> Result<T, Error> {
         result.map_err(|e| {
@@ -288,17 +294,31 @@ impl<S> Net<S> {
         self.core.shutdown_write(token);
     }
 
+    /// Closes all connections gracefully, as [`close`](Self::close) does one; those that do not stand
+    /// yet are cancelled. Listeners, UDP sockets and custom sources stay. With
+    /// [`shutdown`](Self::shutdown) it is the end of a service that does not wait for its peers.
+    pub fn close_all(&mut self) {
+        for token in self.core.tokens() {
+            if self.core.stream(token).is_some() {
+                self.core.close(token, None);
+            }
+        }
+    }
+
     /// Stops reading from a connection: no `on_data` and no `on_eof` until
     /// [`resume`](Self::resume). What arrives waits in the system's buffer, and the peer is slowed
     /// down when that is full. If the connection is reset meanwhile, what had arrived is offered
     /// before `on_close`, paused or not, up to
     /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes; a handler that has no room for it
     /// leaves it.
+    ///
+    /// A paused listener accepts nobody: who knocks waits in its backlog, and is refused by the system
+    /// when that is full. A paused UDP socket receives nothing: what does not fit its buffer is lost.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
 
-    /// Goes on reading.
+    /// Goes on reading, accepting or receiving.
     pub fn resume(&mut self, token: Token) {
         self.core.set_paused(token, false);
     }
@@ -345,6 +365,12 @@ impl<S> Net<S> {
             Some(Entity::Datagram(d)) => d.queued(),
             _ => 0,
         }
+    }
+
+    /// Whether a connection's queued output has been above its high mark and is not yet down at the
+    /// low one: a sender that can wait should, until `on_drain`. `false` for anything else.
+    pub fn is_above_high(&self, token: Token) -> bool {
+        self.core.stream(token).is_some_and(|stream| stream.over_high)
     }
 
     /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when

@@ -157,16 +157,17 @@ impl StreamOptions {
         self
     }
 
-    /// How long queued output may wait without the peer taking a byte. Default 60 s. It is the
-    /// backstop for peers that never read.
+    /// How long queued output may wait without the peer taking a byte, counted from the beginning of
+    /// the turn. Default 60 s. It is the backstop for peers that never read.
     #[must_use]
     pub fn stall_timeout(mut self, after: Duration) -> Self {
         self.stall_timeout = after;
         self
     }
 
-    /// How long a connection may be silent in both directions. Off by default: whether silence
-    /// means death only the protocol knows. It costs nothing per byte: the time of the last byte
+    /// How long a connection may be silent in both directions, counted from the beginning of the turn
+    /// in which a byte last moved (a callback that holds up the loop counts as silence). Off by
+    /// default: whether silence means death only the protocol knows. It costs nothing per byte: the time of the last byte
     /// is noted once a read, and one timer looks at it when it could be due.
     #[must_use]
     pub fn idle_timeout(mut self, after: Duration) -> Self {

@@ -4,6 +4,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -34,7 +35,8 @@ pub(crate) fn main_with_options(
     let given = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
     let mut arguments = Arguments(given.collect());
     if arguments.flag("--help") || arguments.flag("-h") {
-        println!("{help}");
+        // Whoever reads it may have seen enough.
+        let _ = writeln!(std::io::stdout(), "{help}");
         return ExitCode::SUCCESS;
     }
     match run(&mut arguments) {

@@ -33,8 +33,21 @@ impl Core {
                 self.kill_in_order(token, CloseReason::Closed);
                 return drop_guarded(reason);
             }
-            _ => return drop_guarded(reason),
+            // It closes already: an error that comes now is the reason, if there is none yet.
+            Phase::Closing | Phase::Lingering => {
+                if let Some(reason) = reason {
+                    match &mut stream.extra_mut().reason {
+                        none @ None => *none = Some(reason),
+                        Some(_) => drop_guarded(reason),
+                    }
+                }
+                return;
+            }
+            Phase::Dead => return drop_guarded(reason),
         }
+        // What waits for a layer that will not be ready any more is lost: that is no orderly close.
+        let lost = stream.wire().is_some_and(|wire| wire.waiting.cost() > 0);
+        let reason = reason.or(lost.then_some(CloseReason::Cancelled));
         stream.phase = Phase::Closing;
         let input = stream.input.take();
         let after = stream.options().close_timeout;
@@ -159,7 +172,7 @@ impl Core {
                     if let Err(e) = stream.socket.reset_on_close() {
                         log::debug!("{token}: cannot make the close a reset: {e}");
                     }
-                    self.fail(token, CloseReason::Aborted);
+                    self.kill_in_order(token, CloseReason::Aborted);
                 }
             }
             Some(_) => self.kill_other(token, CloseReason::Aborted),

@@ -156,19 +156,15 @@ impl Core {
         if self.next_attempt(token) {
             return;
         }
+        // What would have left at the end of this turn may leave, also where there was no time at all.
+        if self.stream(token).is_some_and(|stream| stream.phase == Phase::Closing) {
+            self.flush(token);
+        }
         let Some(stream) = self.stream(token) else { return };
         let which = match stream.phase {
             Phase::Connecting => Deadline::Connect,
             Phase::Handshaking => Deadline::Handshake,
-            // An error of the handler's stays the reason, also where its last words do not get out.
-            Phase::Closing => {
-                return self.kill_in_order(token, CloseReason::TimedOut(Deadline::Close));
-            }
-            // All was flushed, only the peer's end did not come: an orderly close for this side.
-            Phase::Lingering => return self.kill_in_order(token, CloseReason::Closed),
-            // Why it failed was noted then.
-            Phase::Failing => return self.kill_in_order(token, CloseReason::Finished),
-            Phase::Dead => return,
+            Phase::Closing | Phase::Lingering | Phase::Failing | Phase::Dead => Deadline::Close,
             Phase::Open => {
                 let stall = crate::timer::ticks_ceil(stream.options().stall_timeout);
                 let stalled = stream
@@ -183,6 +179,18 @@ impl Core {
                 }
             }
         };
-        self.fail(token, CloseReason::TimedOut(which));
+        self.cut(token, which);
+    }
+
+    /// Its time is up. An error that was to end it stays the reason, also where its last words do
+    /// not get out.
+    pub(crate) fn cut(&mut self, token: Token, which: Deadline) {
+        let Some(stream) = self.stream(token) else { return };
+        let ordinary = match stream.phase {
+            // All was flushed, only the peer's end did not come: an orderly close for this side.
+            Phase::Lingering => CloseReason::Closed,
+            _ => CloseReason::TimedOut(which),
+        };
+        self.kill_in_order(token, ordinary);
     }
 }

@@ -65,6 +65,8 @@ pub(crate) struct Core {
     /// What waits to be reaped, and why it ended.
     pub(crate) dead: Vec<(Token, CloseReason)>,
     pub(crate) signals: VecDeque<(Token, Signal)>,
+    /// How many more wait with connections that do not stand yet.
+    parked: usize,
     pub(crate) groups: Groups,
     spares: Spares,
     /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
@@ -96,6 +98,7 @@ impl Core {
             dirty: Vec::new(),
             dead: Vec::new(),
             signals: VecDeque::new(),
+            parked: 0,
             groups: Groups::default(),
             spares: Spares::default(),
             current: None,
@@ -231,6 +234,19 @@ impl Core {
             || self.groups.has_pending()
     }
 
+    /// Keeps a signal for a connection until that is open.
+    pub(crate) fn park_signal(&mut self, token: Token, signal: Signal) {
+        let Some(stream) = self.table.stream_mut(token) else { return };
+        stream.extra_mut().signals.push(signal);
+        self.parked += 1;
+    }
+
+    /// How many signals have somebody to get them and were not told yet: they count against the
+    /// limit of what other threads may post.
+    pub(crate) fn untold_signals(&self) -> usize {
+        self.signals.len() + self.parked
+    }
+
     // ---- reading on and off ----
 
     /// Whether input may be read and offered now.
@@ -256,13 +272,18 @@ impl Core {
     }
 
     pub(crate) fn set_paused(&mut self, token: Token, paused: bool) {
-        if let Some(stream) = self.stream_mut(token) {
-            let resumed = stream.paused && !paused;
-            stream.paused = paused;
-            if resumed {
-                stream.fresh = true;
-                self.make_ready(token);
+        let was_paused = match self.entity_mut(token) {
+            Some(Entity::Stream(stream)) => {
+                stream.fresh |= stream.paused && !paused;
+                &mut stream.paused
             }
+            Some(Entity::Listener(listener)) => &mut listener.paused,
+            Some(Entity::Datagram(socket)) => &mut socket.paused,
+            Some(Entity::Source(_)) | None => return,
+        };
+        if std::mem::replace(was_paused, paused) && !paused {
+            // The edges that came meanwhile are noted.
+            self.make_ready(token);
         }
     }
 

@@ -63,6 +63,7 @@ impl Core {
                 }
                 // Its layer may be the user's, its reason hold an error of the user's.
                 if let Some(mut extra) = s.extra.take() {
+                    self.parked -= extra.signals.len();
                     drop_each(std::mem::take(&mut extra.signals));
                     drop_guarded(extra.reason.take());
                     drop_guarded(extra.wire.take());
@@ -87,6 +88,7 @@ impl Core {
     pub(crate) fn release_signals(&mut self, token: Token) {
         let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
         let early = std::mem::take(&mut extra.signals);
+        self.parked -= early.len();
         // Before those that were posted later.
         for signal in early.into_iter().rev() {
             self.signals.push_front((token, signal));
@@ -201,7 +203,10 @@ impl Core {
 
     /// Closes the listeners; the connections run to their ends, or to the deadline.
     pub(crate) fn start_shutdown(&mut self, grace: Duration) {
-        self.stopping = Stopping::Draining(self.tick_after_this_moment(grace));
+        // A stop that somebody asked for in the same turn is not taken back.
+        if self.stopping != Stopping::Now {
+            self.stopping = Stopping::Draining(self.tick_after_this_moment(grace));
+        }
         for token in self.tokens() {
             if matches!(self.entity(token), Some(Entity::Listener(_))) {
                 self.close(token, None);

@@ -8,7 +8,7 @@ use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Phase, Stream, Wire};
 use crate::core::{Due, Entity};
-use crate::guard::{drop_guarded, guarded};
+use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::listener::Peer;
 use crate::sys::{self, Failure};
 use crate::token::Token;
@@ -33,7 +33,7 @@ impl<S: 'static> Dispatch<S> {
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
             // At the limit those who knock wait in the backlog; `reap` makes the listener ready.
-            if listener.dead || listener.is_full() {
+            if listener.dead || listener.paused || listener.is_full() {
                 return;
             }
             if seen_empty == listener.sockets.len() {
@@ -173,10 +173,10 @@ impl<S: 'static> Dispatch<S> {
             return log::trace!("{token}: served before it was open");
         }
         let address = self.net.core.whence(token);
-        match &address {
+        log_guarded(|| match &address {
             Some(address) => log::debug!("{token}: {address}: ended before it was open: {reason}"),
             None => log::debug!("{token}: ended before it was open: {reason}"),
-        }
+        });
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.failed_handshakes += 1;
         }

@@ -52,6 +52,7 @@ fn rig() -> Rig {
         timers: Chain::default(),
         retry: None,
         silent_until: 0,
+        paused: false,
         dead: false,
     };
     let net = reactor.net();

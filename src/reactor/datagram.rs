@@ -62,7 +62,7 @@ impl<S: 'static> Dispatch<S> {
         let mut errors = 0;
         for _ in 0..self.net.core.config.datagrams_per_turn {
             let Some(socket) = self.net.core.datagram_mut(token) else { return };
-            if socket.dead || !socket.readable {
+            if socket.dead || socket.paused || !socket.readable {
                 return;
             }
             match socket.socket.receive(&mut scratch.datagram) {

@@ -4,7 +4,7 @@ use super::scratch::Scratch;
 use crate::context::Context;
 use crate::core::{Core, Entity};
 use crate::error::{CloseReason, HandlerResult};
-use crate::guard::{drop_guarded, guarded};
+use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::{DatagramHandler, Handler, Signal};
 use crate::layer::Kind;
 use crate::listener::Acceptor;
@@ -112,7 +112,7 @@ impl<S: 'static> Dispatch<S> {
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                log::debug!("{token}: the handler returned an error: {error}");
+                log_guarded(|| log::debug!("{token}: the handler returned an error: {error}"));
                 net.core.close(token, Some(CloseReason::Handler(error)));
             }
             Err(text) => {
@@ -215,9 +215,7 @@ impl<S: 'static> Dispatch<S> {
             }
             // Told once the connection is open.
             Some(Entity::Stream(stream)) if !stream.is_over() => {
-                if let Some(stream) = self.net.core.stream_mut(token) {
-                    stream.extra_mut().signals.push(signal);
-                }
+                self.net.core.park_signal(token, signal);
             }
             Some(Entity::Datagram(_)) => {
                 if !self.open_datagram(token) {

@@ -8,7 +8,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::connection::Phase;
 use crate::core::{Core, Stopping};
-use crate::error::{CloseReason, Deadline, Error};
+use crate::error::{Deadline, Error};
 use crate::guard::drop_each;
 use crate::net::Net;
 use crate::remote::{Message, Remote, Shared};
@@ -283,18 +283,22 @@ impl<S: 'static> Reactor<S> {
     /// turn, before anything newer.
     fn messages(&mut self, woken: bool) {
         self.woken |= woken;
-        if self.inbox.is_empty() {
-            if !std::mem::take(&mut self.woken) {
-                return;
-            }
+        if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             self.dispatch.net.shared.take(&mut self.inbox);
             self.inbox.reverse();
         }
         for _ in 0..self.dispatch.net.core.config.posts_per_turn {
             let Some(message) = self.inbox.pop() else { break };
-            self.dispatch.net.shared.still_taken(self.inbox.len());
+            self.note_taken();
             self.dispatch.message(message);
         }
+        self.note_taken();
+    }
+
+    /// What was taken out and not handled yet counts against the limit of what may wait.
+    fn note_taken(&self) {
+        let net = &self.dispatch.net;
+        net.shared.still_taken(self.inbox.len() + net.core.untold_signals());
     }
 
     fn events(&mut self) {
@@ -337,17 +341,15 @@ impl<S: 'static> Reactor<S> {
                 if core.streams > 0 && core.tick < deadline {
                     return Turn::Running;
                 }
+                self.report = Report::default();
                 for token in core.tokens() {
                     let Some(stream) = core.stream(token) else { continue };
-                    if stream.phase == Phase::Lingering {
-                        // All was flushed, only the peer's end did not come: nothing is cut.
-                        core.kill_in_order(token, CloseReason::Closed);
-                    } else {
+                    // Of one that lingers everything was flushed: nothing of it is cut.
+                    if !matches!(stream.phase, Phase::Lingering | Phase::Dead) {
                         self.report.connections_cut += 1;
                         self.report.bytes_unsent += stream.unsent();
-                        // An error that was to end it stays the reason.
-                        core.kill_in_order(token, CloseReason::TimedOut(Deadline::Shutdown));
                     }
+                    core.cut(token, Deadline::Shutdown);
                 }
                 core.stopping = Stopping::No;
                 self.dispatch.reap();

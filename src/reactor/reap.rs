@@ -4,7 +4,7 @@ use super::dispatch::Dispatch;
 use crate::context::Context;
 use crate::core::Entity;
 use crate::error::{CloseReason, Closed};
-use crate::guard::{drop_guarded, guarded};
+use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::net::Role;
 use crate::token::Token;
 
@@ -90,7 +90,7 @@ impl<S: 'static> Dispatch<S> {
     fn say_goodbye(&mut self, token: Token, mut role: Role<S>, closed: Closed) {
         // Whatever a peer can cause is for those who look for it: it must not fill a log.
         let level = if closed.reason.is_orderly() { log::Level::Trace } else { log::Level::Debug };
-        log::log!(level, "{token}: {closed}");
+        log_guarded(|| log::log!(level, "{token}: {closed}"));
         let Dispatch { net, state, .. } = self;
         let said = guarded(|| match &mut role {
             Role::Stream(handler) => {
