@@ -10,7 +10,7 @@ use crate::core::{Core, SendStatus};
 use crate::error::Error;
 use crate::handler::DatagramError;
 use crate::socket_options::SocketOptions;
-use crate::sys;
+use crate::sys::{self, Outgoing};
 use crate::timer::Chain;
 use crate::token::Token;
 
@@ -29,6 +29,7 @@ pub struct Udp {
     options: SocketOptions,
     reuse_address: bool,
     queue_cap: usize,
+    receive_trains: bool,
 }
 
 impl Udp {
@@ -41,6 +42,7 @@ impl Udp {
             options: SocketOptions::default(),
             reuse_address: false,
             queue_cap: 256 * 1024,
+            receive_trains: false,
         }
     }
 
@@ -78,9 +80,22 @@ impl Udp {
         self
     }
 
+    /// Takes trains of datagrams from the system as one (`UDP_GRO`, udp(7)): for peers that send
+    /// many of one size in a row, as bulk transfers do. Each is told by itself all the same. A
+    /// train, up to 64 datagrams, is received whole, so that a turn may go that far over
+    /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn).
+    ///
+    /// Default false: what does not come in trains is then received one datagram a call, where else
+    /// one call brings up to 32. Linux 5.0 and later, Android; elsewhere it changes nothing.
+    #[cfg(feature = "udp-batch")]
+    pub fn receive_trains(mut self, on: bool) -> Self {
+        self.receive_trains = on;
+        self
+    }
+
     pub(crate) fn open(self) -> Result<DatagramSocket, Error> {
         let peer = self.peer.map(first_ip).transpose()?;
-        let socket = match self.adopted {
+        let mut socket = match self.adopted {
             Some(adopted) => adopted
                 .and_then(|socket| {
                     socket.set_up(peer, self.reuse_address, &self.options)?;
@@ -95,6 +110,9 @@ impl Udp {
                 })?
             }
         };
+        if self.receive_trains {
+            socket.receive_trains();
+        }
         Ok(DatagramSocket::new(socket, self.queue_cap))
     }
 }
@@ -150,7 +168,7 @@ pub(crate) struct DatagramSocket {
     pub(crate) writable: bool,
     /// Datagrams that wait: their bytes one after the other, and where each goes and how long it is.
     bytes: Vec<u8>,
-    waiting: VecDeque<(Option<SocketAddr>, usize)>,
+    waiting: VecDeque<Outgoing>,
     cap: usize,
     /// The system, or the cap, took no more at some point since the queue was last empty.
     blocked: bool,
@@ -197,21 +215,16 @@ impl DatagramSocket {
     }
 
     /// Sends what waits, as far as the system takes it.
-    pub(crate) fn flush(&mut self) {
+    pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox) {
         let mut done = 0;
         // An error that was pending belongs to an earlier datagram, and the system has not even
         // looked at this one: each is tried twice.
         let mut tried = false;
-        while let Some(&(to, len)) = self.waiting.front() {
+        while let Some(&Outgoing { to, .. }) = self.waiting.front() {
             if !self.writable {
                 break;
             }
-            let datagram = &self.bytes[done..done + len];
-            let sent = match to {
-                Some(to) => self.socket.send_to(datagram, to),
-                None => self.socket.send(datagram),
-            };
-            match sent {
+            let finished = match self.socket.send(outbox, &self.waiting, &self.bytes[done..]) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.writable = false;
                     self.blocked = true;
@@ -224,12 +237,12 @@ impl DatagramSocket {
                         tried = true;
                         continue;
                     }
+                    1
                 }
-                Ok(_) => {}
-            }
+                Ok(sent) => sent,
+            };
             tried = false;
-            done += len;
-            self.waiting.pop_front();
+            done += self.waiting.drain(..finished).map(|datagram| datagram.len).sum::<usize>();
         }
         self.bytes.drain(..done);
         if self.waiting.is_empty() {
@@ -259,7 +272,7 @@ impl Core {
             return SendStatus::Full;
         }
         socket.bytes.extend_from_slice(bytes);
-        socket.waiting.push_back((to, bytes.len()));
+        socket.waiting.push_back(Outgoing { to, len: bytes.len() });
         if !current && !std::mem::replace(&mut socket.in_dirty, true) {
             self.dirty.push(token);
         }
@@ -272,12 +285,12 @@ impl Core {
     }
 
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
-        let Some(socket) = self.datagram_mut(token) else { return };
+        let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
         socket.in_dirty = false;
         if socket.dead {
             return;
         }
-        socket.flush();
+        socket.flush(outbox);
         if socket.drained || !socket.errors.is_empty() {
             self.make_ready(token);
         }
