@@ -242,7 +242,9 @@ impl DatagramSocket {
                 Ok(sent) => sent,
             };
             tried = false;
-            done += self.waiting.drain(..finished).map(|datagram| datagram.len).sum::<usize>();
+            for _ in 0..finished {
+                done += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
+            }
         }
         self.bytes.drain(..done);
         if self.waiting.is_empty() {

@@ -21,6 +21,9 @@ const TRAIN: usize = 1 << 16;
 /// what an adopted socket may have been told to say besides (its time stamps and marks, 200).
 const CONTROL: usize = 512;
 
+/// The fewest datagrams a call has room for. Two would do to see that one was the last.
+const LEAST: usize = 4;
+
 /// Slots begin at different lines of the processor's cache: of a short datagram only the first
 /// lines are touched, and with 65,536 bytes between them all of those would compete for one place.
 const SPREAD: usize = 64;
@@ -91,19 +94,20 @@ impl Slots {
         socket: &UdpSocket,
         headers: &mut Option<MultiHeaders<S>>,
         most: usize,
+        expected: &mut usize,
     ) -> io::Result<bool> {
         let len = self.most + 1;
         let stride = len.next_multiple_of(SPREAD) + SPREAD;
         self.make_room(self.count * stride);
         let headers = headers.get_or_insert_with(|| MultiHeaders::preallocate(self.count, None));
-        let asked = most.min(self.count);
+        let asked = (*expected).clamp(LEAST, BATCH).min(self.count).min(most);
         uninterrupted(|| {
             socket.try_io(|| {
-                let mut slots = self.room.chunks_exact_mut(stride);
-                let mut slots: [_; BATCH] = array::from_fn(|_| {
-                    [IoSliceMut::new(slots.next().map_or(&mut [], |slot| &mut slot[..len]))]
-                });
-                let slots = slots[..asked].iter_mut();
+                let mut slots: [_; BATCH] = array::from_fn(|_| [IoSliceMut::new(&mut [])]);
+                let slots = &mut slots[..asked];
+                for (slot, room) in slots.iter_mut().zip(self.room.chunks_exact_mut(stride)) {
+                    *slot = [IoSliceMut::new(&mut room[..len])];
+                }
                 let came = recvmmsg(socket.as_raw_fd(), headers, slots, MsgFlags::empty(), None)?;
                 self.arrived.extend(came.enumerate().filter_map(|(index, message)| {
                     let from = message.address?.into();
@@ -112,9 +116,11 @@ impl Slots {
                 Ok(())
             })
         })?;
+        let all_came = self.arrived.len() == asked;
+        *expected = if all_came { 2 * asked } else { self.arrived.len().max(*expected / 2) };
         // A call that brings fewer has found the socket empty; or it has found an error, which the
         // system keeps for the next call and has announced by an event.
-        Ok(SHORT_IO_DRAINS && self.arrived.len() < asked)
+        Ok(SHORT_IO_DRAINS && !all_came)
     }
 
     /// Receives a datagram, or a train of them. Whether anything is left cannot be told.
@@ -156,8 +162,8 @@ impl DatagramIo {
         let Inbox { slots, v4, v6 } = inbox;
         slots.arrived.clear();
         match (self.coalesced, self.kind(socket).v6) {
-            (false, false) => slots.receive_batch(socket, v4, most),
-            (false, true) => slots.receive_batch(socket, v6, most),
+            (false, false) => slots.receive_batch(socket, v4, most, &mut self.expected),
+            (false, true) => slots.receive_batch(socket, v6, most, &mut self.expected),
             (true, false) => slots.receive_train::<SockaddrIn>(socket),
             (true, true) => slots.receive_train::<SockaddrIn6>(socket),
         }
