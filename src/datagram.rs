@@ -20,6 +20,11 @@ const ERRORS_KEPT: usize = 64;
 /// Where to bind a UDP socket, and how.
 ///
 /// An address alone will do (`net.bind_udp("127.0.0.1:8888", handler)`).
+///
+/// With the feature `udp-batch`, on Linux and Android, datagrams that wait are received and sent many
+/// a call (`recvmmsg(2)`, `sendmmsg(2)`), and those that are of one size and follow one another to
+/// one destination leave as one (`UDP_SEGMENT`, udp(7)), up to 64 of them. What a handler is told
+/// and may do is the same without it.
 #[derive(Debug)]
 #[must_use]
 pub struct Udp {
@@ -86,7 +91,8 @@ impl Udp {
     /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn).
     ///
     /// Default false: what does not come in trains is then received one datagram a call, where else
-    /// one call brings up to 32. Linux 5.0 and later, Android; elsewhere it changes nothing.
+    /// one call brings up to 32. Trains were a third cheaper with it, bursts of others 8 % dearer
+    /// (docs/performance.md). Linux 5.0 and later, Android; elsewhere it changes nothing.
     #[cfg(feature = "udp-batch")]
     pub fn receive_trains(mut self, on: bool) -> Self {
         self.receive_trains = on;

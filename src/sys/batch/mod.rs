@@ -11,6 +11,8 @@
 //!   and none with control messages is received by: what `UDP_GRO` says comes by `recvmsg(2)`.
 //! - Control messages are the call's, not the datagram's. So a call sends trains of one segment
 //!   size, to any number of peers.
+//! - How many messages were sent shows only by counting the results. Those hold addresses that
+//!   nobody wrote; they are never looked at.
 
 use std::net::SocketAddr;
 
@@ -23,10 +25,10 @@ mod send;
 pub(crate) use receive::Inbox;
 pub(crate) use send::Outbox;
 
-/// The most datagrams, or trains, one call moves. Half of what a turn takes from one socket by
-/// default: a system call for 64 in place of 32 would save one part in a hundred of a datagram's
-/// cost, and take twice the room (with datagrams of any size, 2 MiB of addresses, of which only
-/// what is used is memory).
+/// The most datagrams, or trains, one call moves: half of what a turn takes from one socket by
+/// default. Twice as many would save each datagram a sixty-fourth of a system call, and take twice
+/// the room: that is [`Config::datagram_size`](crate::Config::datagram_size) for each, by default
+/// 2 MiB in all for one reactor, of which only the pages that datagrams have lain in are memory.
 const BATCH: usize = 32;
 
 /// Moves datagrams, and remembers of a socket what that takes.
@@ -38,7 +40,7 @@ pub(super) struct DatagramIo {
     /// apart any more.
     coalesced: bool,
     /// How many datagrams the next call is to have room for. A lone one does not pay for the headers
-    /// of a batch (380 instructions): it is as many as came, or half as many as were asked for, and
+    /// of a batch (200 instructions): it is as many as came, or half as many as were asked for, and
     /// twice as many when all came.
     expected: usize,
     /// Datagrams shorter than this leave as trains; `None` if that has not been tried yet.
