@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 
-/// The four services that every peer speaks.
+/// The services that every peer speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// TCP: every byte comes back.
@@ -12,11 +12,13 @@ pub enum Mode {
     Chat,
     /// UDP: every datagram comes back.
     Udp,
+    /// The same, for peers that send trains: a server may receive them as such (`UDP_GRO`).
+    Train,
     /// TCP: discards; at the end of the input answers with the count, eight bytes, little-endian, and closes.
     Sink,
 }
 
-/// `--mode echo|chat|udp|sink --addr IP:PORT`; port 0 lets the system choose.
+/// `--mode echo|chat|udp|train|sink --addr IP:PORT`; port 0 lets the system choose.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
     /// What to serve.
@@ -39,7 +41,7 @@ impl Args {
             }
         }
         let (Some(mode), Some(addr)) = (mode, addr) else {
-            eprintln!("usage: --mode echo|chat|udp|sink --addr IP:PORT");
+            eprintln!("usage: --mode echo|chat|udp|train|sink --addr IP:PORT");
             std::process::exit(2);
         };
         Self { mode, addr }
@@ -53,6 +55,7 @@ impl Mode {
             "echo" => Self::Echo,
             "chat" => Self::Chat,
             "udp" => Self::Udp,
+            "train" => Self::Train,
             "sink" => Self::Sink,
             _ => return None,
         })
@@ -64,6 +67,7 @@ impl Mode {
             Self::Echo => "echo",
             Self::Chat => "chat",
             Self::Udp => "udp",
+            Self::Train => "train",
             Self::Sink => "sink",
         }
     }

@@ -100,7 +100,7 @@ int main(int argc, char **argv) {
     if (mode && !strcmp(mode, "echo")) serve_tcp(&addr, &echo_service);
     if (mode && !strcmp(mode, "sink")) serve_tcp(&addr, &sink_service);
     if (mode && !strcmp(mode, "chat")) serve_tcp(&addr, &chat_service);
-    if (mode && !strcmp(mode, "udp")) serve_udp(&addr);
-    fprintf(stderr, "usage: epoll --mode echo|chat|udp|sink --addr IP:PORT\n");
+    if (mode && (!strcmp(mode, "udp") || !strcmp(mode, "train"))) serve_udp(&addr);
+    fprintf(stderr, "usage: epoll --mode echo|chat|udp|train|sink --addr IP:PORT\n");
     return 2;
 }

@@ -3,7 +3,9 @@
 
 use arena::server::{self, Args, Mode};
 use std::error::Error;
-use tidegate::{Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input, Reactor};
+use tidegate::{
+    Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input, Reactor, Udp,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Args { mode, addr } = Args::from_command_line();
@@ -17,6 +19,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             net.listen(addr, move |_peer| Member { room })?
         }
         Mode::Udp => net.bind_udp(addr, Echo)?,
+        Mode::Train => net.bind_udp(Udp::bind(addr).receive_trains(true), Echo)?,
     };
     let at = net.local_addr(token).and_then(|at| at.ip()).ok_or("an IP socket has an address")?;
     server::ready(at);

@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
                 let room = Arc::new(Room::default());
                 accept(listen(args.addr)?, move |stream| room.clone().admit(stream)).await
             }
-            Mode::Udp => udp(UdpSocket::bind(args.addr).await?).await,
+            Mode::Udp | Mode::Train => udp(UdpSocket::bind(args.addr).await?).await,
         }
     })
 }

@@ -27,6 +27,8 @@ pub enum Kind {
     OpenChat { members: usize, rate: u64 },
     /// Closed loop: each socket keeps `depth` datagrams of `size` bytes on their way.
     Udp { sockets: usize, depth: usize, size: usize },
+    /// Closed loop: one socket keeps a train of `depth` datagrams of `size` bytes on its way, sent as one (GSO).
+    Train { depth: usize, size: usize },
     /// `slots` connections at a time, each: connect, one echo, close.
     Churn { slots: usize },
 }
@@ -42,6 +44,7 @@ impl Kind {
             Self::Bulk { .. } => Mode::Sink,
             Self::Chat { .. } | Self::OpenChat { .. } => Mode::Chat,
             Self::Udp { .. } => Mode::Udp,
+            Self::Train { .. } => Mode::Train,
         }
     }
 
@@ -51,7 +54,7 @@ impl Kind {
             Self::Echo { .. } | Self::Alone { .. } | Self::OpenEcho { .. } => "message",
             Self::Bulk { .. } => "64 KiB",
             Self::Chat { .. } | Self::OpenChat { .. } => "delivery",
-            Self::Udp { .. } => "datagram",
+            Self::Udp { .. } | Self::Train { .. } => "datagram",
             Self::Churn { .. } => "connection",
         }
     }
@@ -115,6 +118,7 @@ pub const ALL: &[Scenario] = &[
     chat("chat-1000-dense", 1_000, 100, 1),
     udp("udp-1x1", 1, 1).quick(),
     udp("udp-16x8", 16, 8).quick(),
+    Scenario::new("udp-train", Kind::Train { depth: 48, size: 1_200 }).quick(),
     Scenario::new("churn", Kind::Churn { slots: 16 }).quick(),
     Scenario::new("idle-18000", Kind::Echo { connections: 18_000, active: 8, size: 64, depth: 1 })
         .quick(),

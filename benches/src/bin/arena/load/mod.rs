@@ -172,6 +172,9 @@ fn connect(kind: Kind, addr: SocketAddr, clock: CpuClock) -> Result<(Box<dyn Loa
         Kind::Udp { sockets, depth, size } => {
             (Box::new(udp::Udp::new(addr, sockets, depth, size)?), sockets)
         }
+        Kind::Train { depth, size } => {
+            (Box::new(udp::Udp::new(addr, 1, depth, size)?.in_trains()?), 1)
+        }
         Kind::Bulk { connections } => (Box::new(bulk::Bulk::new(addr, connections)?), connections),
         Kind::Churn { slots } => (Box::new(churn::Churn::new(addr, slots)?), slots),
     })
