@@ -79,9 +79,9 @@ impl Udp {
     }
 
     /// How many bytes of datagrams may wait when the system takes no more; what would go over it
-    /// is dropped, whole, with [`SendStatus::Full`]. Default 256 KiB.
+    /// is dropped, whole, with [`SendStatus::Full`]. Default 256 KiB, at least one byte.
     pub fn queue_cap(mut self, bytes: usize) -> Self {
-        self.queue_cap = bytes;
+        self.queue_cap = bytes.max(1);
         self
     }
 
@@ -229,14 +229,19 @@ impl DatagramSocket {
         }
     }
 
-    /// Sends what waits, as far as the system takes it.
-    pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox) {
-        let mut done = 0;
+    /// Whether more could be sent at once.
+    pub(crate) fn has_more(&self) -> bool {
+        self.writable && !self.waiting.is_empty()
+    }
+
+    /// Sends what waits, as far as the system takes it, until `most` datagrams or a few more are gone.
+    pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox, most: usize) {
+        let (mut done, mut gone) = (0, 0);
         // An error that was pending belongs to an earlier datagram, and the system has not even
         // looked at this one: each is tried twice.
         let mut tried = false;
         while let Some(&Outgoing { to, .. }) = self.waiting.front() {
-            if !self.writable {
+            if !self.writable || gone >= most {
                 break;
             }
             let finished = match self.socket.send(outbox, &self.waiting, &self.bytes[done..]) {
@@ -246,7 +251,7 @@ impl DatagramSocket {
                     break;
                 }
                 Err(error) => {
-                    let pending = error.kind() == io::ErrorKind::ConnectionRefused;
+                    let pending = is_pending(error.kind(), to.is_none());
                     self.report(DatagramError { error, to: if pending { None } else { to } });
                     if pending && !tried {
                         tried = true;
@@ -257,6 +262,7 @@ impl DatagramSocket {
                 Ok(sent) => sent,
             };
             tried = false;
+            gone += finished;
             for _ in 0..finished {
                 done += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
             }
@@ -266,6 +272,14 @@ impl DatagramSocket {
             self.drained |= std::mem::take(&mut self.blocked);
         }
     }
+}
+
+/// Whether an error of a send may be an ICMP answer to an earlier one. Most such answers become pending
+/// on connected sockets only.
+fn is_pending(kind: io::ErrorKind, connected: bool) -> bool {
+    use io::ErrorKind as Kind;
+    kind == Kind::ConnectionRefused
+        || connected && matches!(kind, Kind::HostUnreachable | Kind::NetworkUnreachable)
 }
 
 impl Core {
@@ -301,15 +315,20 @@ impl Core {
         self.send_datagram(token, None, bytes)
     }
 
+    /// Sends what waits, up to the budget; the rest goes on in the next turn.
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
+        let most = self.config.datagrams_per_turn;
         let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
         socket.in_dirty = false;
         if socket.dead {
             return;
         }
-        socket.flush(outbox);
+        socket.flush(outbox, most);
+        let more = socket.has_more();
         if socket.drained || !socket.errors.is_empty() {
             self.make_ready(token);
+        } else if more {
+            self.make_ready_later(token);
         }
     }
 

@@ -426,3 +426,39 @@ fn what_is_sent_before_the_close_leaves() {
     assert_eq!(received(&peer), b"good-bye");
     assert_eq!(rig.reactor.net().local_addr(rig.token), None);
 }
+
+#[test]
+fn what_is_unsent_when_a_socket_is_aborted_stays_unsent() {
+    let peer = socket();
+    let to = address(&peer);
+    let mut rig = rig_that("127.0.0.1:0", Config::default(), move |cx, heard| {
+        if *heard == Heard::Open {
+            cx.send_to(to, b"never");
+            cx.abort();
+        }
+    });
+    rig.until_heard(&Heard::Close("aborted".to_owned()));
+    socket().send_to(b"afterwards", to).unwrap();
+    assert_eq!(received(&peer), b"afterwards");
+}
+
+// row 58
+#[test]
+fn a_long_queue_leaves_in_several_turns() {
+    let peer = socket(); // it loses what does not fit
+    let config = Config { datagrams_per_turn: 1, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
+    until(&mut rig.reactor, "the opening", |_| !rig.heard.borrow().is_empty());
+    let (to, count) = (address(&peer), 10_000);
+    for _ in 0..count {
+        assert_eq!(rig.send_to(to, b"x"), SendStatus::Queued);
+    }
+    let mut turns = 0;
+    while rig.reactor.net().queued(rig.token) > 0 {
+        let _ = rig.reactor.turn(Some(PATIENCE)).unwrap();
+        turns += 1;
+    }
+    // Where datagrams leave in batches, one batch may go over the budget.
+    assert!(turns > 3, "{turns} turns for {count} datagrams");
+    assert_sleeps(&mut rig.reactor);
+}

@@ -36,7 +36,7 @@ impl<S: 'static> Dispatch<S> {
         if !matches!(reason, CloseReason::Aborted)
             && let Some((socket, outbox)) = self.net.core.datagram_and_outbox(token)
         {
-            socket.flush(outbox);
+            socket.flush(outbox, usize::MAX);
         }
         let unsent = match self.net.core.entity(token) {
             None => return,
