@@ -7,7 +7,7 @@
 #include <string.h>
 
 const char *mode = "";
-char read_buffer[READ_SIZE];
+_Alignas(4096) char read_buffer[READ_SIZE]; // see the epoll peer
 
 void die(const char *what, int status) {
     fprintf(stderr, "%s: %s\n", what, uv_strerror(status));

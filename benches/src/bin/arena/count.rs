@@ -26,8 +26,9 @@ pub fn count(options: &Options) -> Result<()> {
         write!(table, " {scenario}: system calls | instructions | the calls |")?;
     }
     writeln!(table, "\n|---|{}", "---:|---:|---|".repeat(scenarios.len()))?;
-    for built in peers::build(&options.list("peers"))? {
-        write!(table, "| {} |", built.peer.name)?;
+    let built = peers::build(&options.list("peers"))?;
+    for built in built.into_iter().filter(|built| !peers::is_setting(&built.name)) {
+        write!(table, "| {} |", built.name)?;
         for name in scenarios {
             let scenario = Scenario::find(name).ok_or("the scenario exists")?;
             let few = system_calls(&built, scenario, FEW, &out)?;
@@ -58,7 +59,7 @@ pub fn count(options: &Options) -> Result<()> {
 fn load(built: &Built, scenario: &Scenario, messages: u64, wrapper: &[&str]) -> Result<()> {
     let mut server = Server::start(built, scenario.kind.mode(), None, wrapper)?;
     let minute = Duration::from_secs(60).as_millis() as u64;
-    Loader::start(scenario, &server, None)?.slice(minute, messages)?;
+    Loader::start(scenario, &server, None, &[])?.slice(minute, messages)?;
     server.terminate()
 }
 
@@ -95,7 +96,7 @@ fn parse_strace(line: &str) -> Option<(String, u64)> {
 }
 
 fn instructions(built: &Built, scenario: &Scenario, messages: u64, out: &Path) -> Result<u64> {
-    let name = format!("callgrind.{}.{}.{messages}", built.peer.name, scenario.name);
+    let name = format!("callgrind.{}.{}.{messages}", built.name, scenario.name);
     let file = out.join(name);
     let option = format!("--callgrind-out-file={}", file.display());
     load(built, scenario, messages, &["valgrind", "-q", "--tool=callgrind", &option])?;
