@@ -288,9 +288,12 @@ impl<S: 'static> Reactor<S> {
             self.dispatch.net.shared.take(&mut self.inbox);
             self.inbox.reverse();
         }
-        for _ in 0..self.dispatch.net.core.config.posts_per_turn {
+        // Once for all of them: whoever posts meanwhile reads what this writes, and has the line of
+        // memory taken away each time.
+        let budget = self.dispatch.net.core.config.posts_per_turn.min(self.inbox.len());
+        self.dispatch.net.shared.still_taken(self.inbox.len() - budget);
+        for _ in 0..budget {
             let Some(message) = self.inbox.pop() else { break };
-            self.dispatch.net.shared.still_taken(self.inbox.len());
             self.dispatch.message(message);
         }
     }
