@@ -89,6 +89,8 @@ pub struct Reactor<S: 'static = ()> {
     events: Vec<Ready>,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
+    /// What other threads were told of how many of their messages wait here.
+    noted: usize,
     /// A wake has announced messages behind those in `inbox`; it does not come twice.
     woken: bool,
     report: Report,
@@ -157,6 +159,7 @@ impl<S: 'static> Reactor<S> {
             scratch,
             events: Vec::new(),
             inbox: Vec::new(),
+            noted: 0,
             woken: false,
             report: Report::default(),
         })
@@ -286,20 +289,27 @@ impl<S: 'static> Reactor<S> {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             self.dispatch.net.shared.take(&mut self.inbox);
+            self.noted = self.inbox.len();
             self.inbox.reverse();
         }
-        for _ in 0..self.dispatch.net.core.config.posts_per_turn {
+        let budget = self.dispatch.net.core.config.posts_per_turn.min(self.inbox.len());
+        self.note_taken(budget);
+        for _ in 0..budget {
             let Some(message) = self.inbox.pop() else { break };
-            self.note_taken();
             self.dispatch.message(message);
         }
-        self.note_taken();
+        self.note_taken(0);
     }
 
-    /// What was taken out and not handled yet counts against the limit of what may wait.
-    fn note_taken(&self) {
+    /// What was taken out and not handled yet counts against the limit of what may wait, but for the
+    /// `handled` that are handled now. Told once for all of them and only when it changes: whoever
+    /// posts meanwhile reads what this writes, and has the line of memory taken away each time.
+    fn note_taken(&mut self, handled: usize) {
         let net = &self.dispatch.net;
-        net.shared.still_taken(self.inbox.len() + net.core.untold_signals());
+        let left = self.inbox.len() - handled + net.core.untold_signals();
+        if std::mem::replace(&mut self.noted, left) != left {
+            net.shared.still_taken(left);
+        }
     }
 
     fn events(&mut self) {

@@ -25,10 +25,11 @@ const SOON: u64 = 500;
 trait Timers {
     type Key: Copy;
     fn new() -> Self;
-    /// Delays are in milliseconds.
-    fn insert(&mut self, delay: u64) -> Self::Key;
-    fn rearm(&mut self, key: Self::Key, delay: u64);
-    fn cancel(&mut self, key: Self::Key);
+    /// Delays are in milliseconds. Many at a time, as a callback does it: what must be looked up for the first one
+    /// (the network, the runtime) is there for the others.
+    fn insert(&mut self, delays: impl Iterator<Item = u64>, keys: &mut Vec<Self::Key>);
+    fn rearm(&mut self, timers: impl Iterator<Item = (Self::Key, u64)>);
+    fn cancel(&mut self, keys: impl Iterator<Item = Self::Key>);
     /// Until all timers of up to `SOON` are due.
     fn wait(&mut self) {
         std::thread::sleep(Duration::from_millis(SOON + 10));
@@ -49,7 +50,8 @@ fn later(number: usize) -> u64 {
 
 fn filled<T: Timers>(timers: usize, delay: fn(usize) -> u64) -> (T, Vec<T::Key>) {
     let mut kept = T::new();
-    let keys = (0..timers).map(|number| kept.insert(delay(number))).collect();
+    let mut keys = Vec::new();
+    kept.insert((0..timers).map(delay), &mut keys);
     (kept, keys)
 }
 
@@ -59,10 +61,9 @@ fn insert<T: Timers>(bencher: Bencher<'_, '_>, timers: usize) {
     let added = RefCell::new(Vec::with_capacity(BATCH));
     bencher
         .counter(ItemsCount::new(BATCH))
-        .with_inputs(|| added.borrow_mut().drain(..).for_each(|key| kept.borrow_mut().cancel(key)))
+        .with_inputs(|| kept.borrow_mut().cancel(added.borrow_mut().drain(..)))
         .bench_local_values(|()| {
-            let (mut kept, mut added) = (kept.borrow_mut(), added.borrow_mut());
-            added.extend((0..BATCH).map(|number| kept.insert(later(number))));
+            kept.borrow_mut().insert((0..BATCH).map(later), &mut added.borrow_mut());
         });
 }
 
@@ -72,9 +73,8 @@ fn rearm<T: Timers>(bencher: Bencher<'_, '_>, timers: usize) {
     let mut round = 0;
     bencher.counter(ItemsCount::new(BATCH)).bench_local(|| {
         round += BATCH;
-        for number in round..round + BATCH {
-            kept.rearm(keys[scattered(number) as usize % timers], later(number + 1));
-        }
+        let chosen = |number| (keys[scattered(number) as usize % timers], later(number + 1));
+        kept.rearm((round..round + BATCH).map(chosen));
     });
 }
 
@@ -94,12 +94,11 @@ fn cancel<T: Timers>(bencher: Bencher<'_, '_>, timers: usize) {
                 keys.swap_remove(at)
             };
             let chosen: Vec<_> = (round..round + BATCH.min(timers / 2)).map(chosen).collect();
-            keys.extend(chosen.iter().map(|_| kept.insert(later(round))));
+            kept.insert((0..chosen.len()).map(later), &mut keys);
             chosen
         })
         .bench_local_values(|chosen| {
-            let mut kept = kept.borrow_mut();
-            chosen.into_iter().for_each(|key| kept.cancel(key));
+            kept.borrow_mut().cancel(chosen.into_iter());
         });
 }
 
@@ -147,22 +146,29 @@ impl Timers for Wheel {
         Self { wheel: timer::Wheel::with_capacity(0), chains: Vec::new(), free: Vec::new() }
     }
 
-    fn insert(&mut self, delay: u64) -> Self::Key {
-        let owner = self.free.pop().unwrap_or_else(|| {
-            self.chains.push(timer::Chain::default());
-            self.chains.len() as u32 - 1
-        });
-        let chain = &mut self.chains[owner as usize];
-        (owner, self.wheel.insert(chain, delay, Owner { chain: owner, _tag: delay }))
+    fn insert(&mut self, delays: impl Iterator<Item = u64>, keys: &mut Vec<Self::Key>) {
+        for delay in delays {
+            let owner = self.free.pop().unwrap_or_else(|| {
+                self.chains.push(timer::Chain::default());
+                self.chains.len() as u32 - 1
+            });
+            let chain = &mut self.chains[owner as usize];
+            let payload = Owner { chain: owner, _tag: delay };
+            keys.push((owner, self.wheel.insert(chain, delay, payload)));
+        }
     }
 
-    fn rearm(&mut self, (_, key): Self::Key, delay: u64) {
-        assert!(self.wheel.rearm(key, delay));
+    fn rearm(&mut self, timers: impl Iterator<Item = (Self::Key, u64)>) {
+        for ((_, key), delay) in timers {
+            assert!(self.wheel.rearm(key, delay));
+        }
     }
 
-    fn cancel(&mut self, (owner, key): Self::Key) {
-        assert!(self.wheel.cancel(&mut self.chains[owner as usize], key).is_some());
-        self.free.push(owner);
+    fn cancel(&mut self, keys: impl Iterator<Item = Self::Key>) {
+        for (owner, key) in keys {
+            assert!(self.wheel.cancel(&mut self.chains[owner as usize], key).is_some());
+            self.free.push(owner);
+        }
     }
 
     fn wait(&mut self) {}
@@ -215,16 +221,23 @@ impl Timers for Net {
         Self { reactor, owner, fired }
     }
 
-    fn insert(&mut self, delay: u64) -> Timer {
-        self.reactor.net().set_timer(self.owner, Duration::from_millis(delay), delay)
+    fn insert(&mut self, delays: impl Iterator<Item = u64>, keys: &mut Vec<Timer>) {
+        let (owner, net) = (self.owner, self.reactor.net());
+        keys.extend(delays.map(|delay| net.set_timer(owner, Duration::from_millis(delay), delay)));
     }
 
-    fn rearm(&mut self, key: Timer, delay: u64) {
-        assert!(self.reactor.net().rearm_timer(key, Duration::from_millis(delay)));
+    fn rearm(&mut self, timers: impl Iterator<Item = (Timer, u64)>) {
+        let net = self.reactor.net();
+        for (timer, delay) in timers {
+            assert!(net.rearm_timer(timer, Duration::from_millis(delay)));
+        }
     }
 
-    fn cancel(&mut self, key: Timer) {
-        assert!(self.reactor.net().cancel_timer(key));
+    fn cancel(&mut self, keys: impl Iterator<Item = Timer>) {
+        let net = self.reactor.net();
+        for timer in keys {
+            assert!(net.cancel_timer(timer));
+        }
     }
 
     fn fire(&mut self) -> usize {
@@ -247,18 +260,23 @@ impl Timers for DelayQueue {
         Self { runtime, queue: delay_queue::DelayQueue::new() }
     }
 
-    fn insert(&mut self, delay: u64) -> Self::Key {
+    fn insert(&mut self, delays: impl Iterator<Item = u64>, keys: &mut Vec<Self::Key>) {
         let _entered = self.runtime.enter();
-        self.queue.insert(delay, Duration::from_millis(delay))
+        let queue = &mut self.queue;
+        keys.extend(delays.map(|delay| queue.insert(delay, Duration::from_millis(delay))));
     }
 
-    fn rearm(&mut self, key: Self::Key, delay: u64) {
+    fn rearm(&mut self, timers: impl Iterator<Item = (Self::Key, u64)>) {
         let _entered = self.runtime.enter();
-        self.queue.reset(&key, Duration::from_millis(delay));
+        for (key, delay) in timers {
+            self.queue.reset(&key, Duration::from_millis(delay));
+        }
     }
 
-    fn cancel(&mut self, key: Self::Key) {
-        self.queue.remove(&key);
+    fn cancel(&mut self, keys: impl Iterator<Item = Self::Key>) {
+        for key in keys {
+            self.queue.remove(&key);
+        }
     }
 
     fn fire(&mut self) -> usize {

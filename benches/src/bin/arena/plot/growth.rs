@@ -1,6 +1,6 @@
 //! How cost grows: panels side by side, both axes logarithmic, a line for each contestant.
 
-use super::{Axis, colour, document, legend, line, round_number, text};
+use super::{Axis, document, legend, line, round_number, text};
 
 pub struct Panel<'a> {
     pub title: &'a str,
@@ -9,6 +9,7 @@ pub struct Panel<'a> {
 
 pub struct Line<'a> {
     pub name: &'a str,
+    pub colour: &'static str,
     pub points: Vec<(f64, f64)>,
 }
 
@@ -17,9 +18,8 @@ const HEIGHT: f64 = 250.0;
 const TOP: f64 = 58.0;
 
 pub fn draw(title: &str, panels: &[Panel<'_>]) -> String {
-    let names: Vec<_> =
-        panels.first().map_or(Vec::new(), |panel| panel.lines.iter().map(|l| l.name).collect());
-    let mut body = legend(&names, 20.0, 44.0);
+    let lines = panels.first().map_or(&[][..], |panel| &panel.lines);
+    let mut body = legend(lines.iter().map(|line| (line.name, line.colour)), 20.0, 44.0);
     for (index, panel) in panels.iter().enumerate() {
         body += &panel.draw((index % 2) as f64 * WIDTH, TOP + (index / 2) as f64 * HEIGHT);
     }
@@ -31,7 +31,7 @@ impl Panel<'_> {
         let mut body = text(left + 46.0, top + 16.0, "start", self.title);
         let points = || self.lines.iter().flat_map(|line| &line.points);
         let (from, to, low, high) =
-            (left + 46.0, left + WIDTH - 16.0, top + HEIGHT - 30.0, top + 26.0);
+            (left + 46.0, left + WIDTH - 26.0, top + HEIGHT - 30.0, top + 26.0);
         let x = Axis::over(points().map(|point| point.0), from, to);
         let y = Axis::over(points().map(|point| point.1), low, high);
         let (Some(x), Some(y)) = (x, y) else {
@@ -48,10 +48,10 @@ impl Panel<'_> {
             body += &line((from, y.at(value)), (to, y.at(value)), "stroke=\"#d0d3d8\"");
             body += &text(from - 6.0, y.at(value) + 4.0, "end", &round_number(value));
         }
-        for (index, Line { points, .. }) in self.lines.iter().enumerate() {
+        for Line { points, colour, .. } in &self.lines {
             let at: Vec<_> = points.iter().map(|&(a, b)| (x.at(a), y.at(b))).collect();
             let path: Vec<_> = at.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            let (path, colour) = (path.join(" "), colour(index));
+            let path = path.join(" ");
             body += &format!(
                 "<polyline points=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.6\"/>\n"
             );

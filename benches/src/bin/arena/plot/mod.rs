@@ -36,6 +36,8 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
             of: |_| true,
             marks: &[Mark::Dot(|summary| summary.cpu_ratio)],
             reference: Some(1.0),
+            limits: RATIOS,
+            settings: false,
         },
         Chart {
             file: "rate.svg",
@@ -43,6 +45,8 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
             of: |kind| !kind.is_paced(),
             marks: &[Mark::Dot(|summary| summary.rate_ratio)],
             reference: Some(1.0),
+            limits: RATIOS,
+            settings: false,
         },
         Chart {
             file: "latency.svg",
@@ -50,6 +54,8 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
             of: Kind::tells_latency,
             marks: &[Mark::Dot(|summary| summary.p50_us), Mark::Bar(|summary| summary.p99_us)],
             reference: None,
+            limits: (0.0, f64::INFINITY),
+            settings: true,
         },
         Chart {
             file: "memory.svg",
@@ -59,6 +65,8 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
                 Spread::exactly(summary.memory.map_or(f64::NAN, |bytes| bytes as f64))
             })],
             reference: None,
+            limits: (0.0, f64::INFINITY),
+            settings: true,
         },
     ];
     for chart in charts {
@@ -66,6 +74,9 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
     }
     Ok(std::fs::write(out.join("growth.svg"), cost(rows))?)
 }
+
+/// What is drawn of ratios; the few beyond are told as numbers. With them the axis would have no room for the rest.
+const RATIOS: (f64, f64) = (0.4, 2.5);
 
 /// CPU for each unit over what there is more of.
 fn cost(rows: &[Row]) -> String {
@@ -75,7 +86,7 @@ fn cost(rows: &[Row]) -> String {
             &[(1.0, "ping-1"), (64.0, "ping-64"), (1e3, "ping-1000"), (1e4, "ping-10000")][..],
         ),
         (
-            "echo on 64 (256 KiB: 8) connections, µs, over bytes",
+            "echo on 64 connections (of 256 KiB: 8), µs, over its size",
             &[
                 (64.0, "ping-64"),
                 (1024.0, "size-1k"),
@@ -84,11 +95,11 @@ fn cost(rows: &[Row]) -> String {
             ],
         ),
         (
-            "64 B echo, µs, over messages under way for each connection",
+            "64 B echo on 64 connections, µs, over how many are under way",
             &[(1.0, "ping-64"), (16.0, "pipe-16"), (64.0, "pipe-64")],
         ),
         (
-            "chat delivery, µs, 16 lines under way (of 10: 10), over members",
+            "chat, 16 speakers (of 10: all), µs a delivery, over members",
             &[(10.0, "chat-10-few"), (100.0, "chat-100-few"), (1e3, "chat-1000-few")],
         ),
     ];
@@ -99,6 +110,7 @@ fn cost(rows: &[Row]) -> String {
             .filter(|peer| !peers::is_setting(peer))
             .map(|peer| Line {
                 name: peer,
+                colour: colour(peer),
                 points: scenarios
                     .iter()
                     .filter_map(|&(x, scenario)| {
@@ -116,25 +128,30 @@ fn timers(parts: &Parts) -> String {
     let panels = ["insert", "rearm", "cancel", "fire"].map(|operation| Panel {
         title: operation,
         lines: [
-            ("the wheel alone", "Wheel"),
-            ("DelayQueue", "DelayQueue"),
-            ("tidegate's API", "Net"),
+            ("the wheel alone", "Wheel", colour("tidegate-spin")),
+            ("tidegate's API", "Net", colour("tidegate")),
+            ("DelayQueue", "DelayQueue", colour("tokio")),
         ]
         .into_iter()
-        .map(|(name, module)| Line { name, points: parts.series(module, operation) })
+        .map(|(name, of, colour)| Line { name, colour, points: parts.series(of, operation) })
         .collect(),
     });
     growth::draw("ns for each timer operation, over the number of timers", &panels)
 }
 
-/// One for each peer, in their order: grey for what all are compared with, blue for tidegate.
-const COLOURS: [&str; 9] = [
-    "#444444", "#0060df", "#e69f00", "#009e73", "#cc79a7", "#8c564b", "#d55e00", "#7f7f00",
-    "#00a0b0",
-];
-
-fn colour(index: usize) -> &'static str {
-    COLOURS[index % COLOURS.len()]
+/// Grey for what all are compared with, blue for tidegate, light blue for its other setting; the others by their order.
+fn colour(peer: &str) -> &'static str {
+    const OTHERS: [&str; 7] =
+        ["#e69f00", "#009e73", "#cc79a7", "#8c564b", "#d55e00", "#7f7f00", "#00a0b0"];
+    match peer {
+        "epoll" => "#444444",
+        "tidegate" => "#0060df",
+        _ if peers::is_setting(peer) => "#6ab7ff",
+        _ => {
+            let place = peers::ALL.iter().position(|known| known.name == peer).unwrap_or(0);
+            OTHERS[place % OTHERS.len()]
+        }
+    }
 }
 
 fn text(x: f64, y: f64, anchor: &str, words: &str) -> String {
@@ -147,11 +164,10 @@ fn line(from: (f64, f64), to: (f64, f64), style: &str) -> String {
 }
 
 /// A coloured swatch for each name, from left to right.
-fn legend(names: &[&str], x: f64, y: f64) -> String {
+fn legend<'a>(names: impl IntoIterator<Item = (&'a str, &'static str)>, x: f64, y: f64) -> String {
     let mut at = x;
     let mut drawn = String::new();
-    for (index, name) in names.iter().enumerate() {
-        let fill = colour(index);
+    for (name, fill) in names {
         drawn +=
             &format!("<circle cx=\"{at:.0}\" cy=\"{:.0}\" r=\"4\" fill=\"{fill}\"/>\n", y - 4.0);
         drawn += &text(at + 8.0, y, "start", name);
@@ -186,8 +202,12 @@ impl Axis {
         (high > 0.0).then(|| Self { low: low / 1.08, high: high * 1.08, from, to })
     }
 
+    fn limited(self, (low, high): (f64, f64)) -> Self {
+        Self { low: self.low.max(low), high: self.high.min(high), ..self }
+    }
+
     fn at(&self, value: f64) -> f64 {
-        let part = (value / self.low).ln() / (self.high / self.low).ln();
+        let part = (value.clamp(self.low, self.high) / self.low).ln() / (self.high / self.low).ln();
         self.from + part * (self.to - self.from)
     }
 
@@ -195,7 +215,7 @@ impl Axis {
     fn ticks(&self) -> Vec<f64> {
         let steps: &[f64] = match self.high / self.low {
             ..2.0 => &[1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0],
-            ..5.0 => &[1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.0],
+            ..8.0 => &[1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 7.0],
             ..200.0 => &[1.0, 2.0, 5.0],
             _ => &[1.0],
         };
@@ -210,6 +230,7 @@ impl Axis {
 /// `1000000` as `1M`, without a fraction that is zero.
 fn round_number(value: f64) -> String {
     match value {
+        1024.0.. if value % 1024.0 == 0.0 => format!("{} Ki", value / 1024.0),
         1e6.. => format!("{}M", value / 1e6),
         1e3.. => format!("{}k", value / 1e3),
         _ => format!("{}", (value * 1000.0).round() / 1000.0),
