@@ -26,7 +26,8 @@ pub struct Config {
     /// How many messages from other threads, and how many signals, one turn handles. Default 1,024.
     pub posts_per_turn: usize,
     /// How many messages from other threads may wait; more are refused, and the value is handed
-    /// back. Default 1,048,576.
+    /// back. Signals count until they are told, whoever posted them, also those to a connection that
+    /// does not stand yet. Default 1,048,576.
     pub post_limit: usize,
     /// Largest datagram that is received whole, in bytes; what is longer is cut and flagged. The
     /// default, 65,535, is the most that UDP can carry (RFC 768), so that nothing is ever cut.

@@ -211,7 +211,9 @@ impl<S: 'static> Reactor<S> {
         self.gather()?; // 9
         self.dispatch.flush(); // 10
         self.dispatch.reap(); // 11
-        Ok(self.verdict())
+        let verdict = self.verdict();
+        self.note_taken();
+        Ok(verdict)
     }
 
     /// What the last shutdown had to cut; for those who call [`turn`](Self::turn) themselves.
@@ -284,7 +286,8 @@ impl<S: 'static> Reactor<S> {
     fn messages(&mut self, woken: bool) {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
-            self.dispatch.net.shared.take(&mut self.inbox);
+            let net = &self.dispatch.net;
+            net.shared.take(&mut self.inbox, net.core.untold_signals());
             self.inbox.reverse();
         }
         for _ in 0..self.dispatch.net.core.config.posts_per_turn {
@@ -292,10 +295,10 @@ impl<S: 'static> Reactor<S> {
             self.note_taken();
             self.dispatch.message(message);
         }
-        self.note_taken();
     }
 
-    /// What was taken out and not handled yet counts against the limit of what may wait.
+    /// What was taken out and not handled yet counts against the limit of what may wait. Said at the
+    /// end of each turn too: whoever was refused may be the only one to wake a loop that sleeps.
     fn note_taken(&self) {
         let net = &self.dispatch.net;
         net.shared.still_taken(self.inbox.len() + net.core.untold_signals());
