@@ -83,3 +83,24 @@ impl Config {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_size_is_more_than_can_be_allocated_and_none_is_nothing() {
+        for size in [0, usize::MAX] {
+            let config = Config {
+                read_buffer: size,
+                events_per_turn: size,
+                datagram_size: size,
+                ..Config::default()
+            };
+            let config = config.sane();
+            assert!((512..=1 << 30).contains(&config.read_buffer));
+            assert!((1..=1 << 16).contains(&config.events_per_turn));
+            assert!((1..=65_535).contains(&config.datagram_size));
+        }
+    }
+}
