@@ -27,7 +27,8 @@ pub struct Config {
     /// How many messages from other threads, and how many signals, one turn handles. Default 1,024.
     pub posts_per_turn: usize,
     /// How many messages from other threads may wait; more are refused, and the value is handed
-    /// back. Default 1,048,576.
+    /// back. Signals count until they are told, whoever posted them, also those to a connection that
+    /// does not stand yet. Default 1,048,576.
     pub post_limit: usize,
     /// Largest datagram that is received whole, in bytes; what is longer is cut and flagged. The
     /// default, 65,535, is the most that UDP can carry (RFC 768), so that nothing is ever cut.
@@ -81,5 +82,26 @@ impl Config {
             *budget = (*budget).max(1);
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_size_is_more_than_can_be_allocated_and_none_is_nothing() {
+        for size in [0, usize::MAX] {
+            let config = Config {
+                read_buffer: size,
+                events_per_turn: size,
+                datagram_size: size,
+                ..Config::default()
+            };
+            let config = config.sane();
+            assert!((512..=1 << 30).contains(&config.read_buffer));
+            assert!((1..=1 << 16).contains(&config.events_per_turn));
+            assert!((1..=65_535).contains(&config.datagram_size));
+        }
     }
 }

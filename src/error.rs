@@ -120,7 +120,8 @@ pub enum CloseReason {
     Closed,
     /// This side aborted it (`abort`).
     Aborted,
-    /// It was closed or aborted before it stood.
+    /// It was closed or aborted before it stood, or closed while something waited for the handshake
+    /// of a layer put on late ([`Net::start_layer`](crate::Net::start_layer)).
     Cancelled,
     /// The peer could not be reached: refused, unreachable, no address. The last address and its
     /// error, where several were tried.

@@ -265,9 +265,9 @@ pub(crate) struct ListeningSockets {
     pub(crate) retry: Option<Key>,
     /// Before this tick no further warning that it cannot accept.
     pub(crate) silent_until: u64,
-    /// It waits to be reaped.
     /// Nobody is accepted: the backlog fills.
     pub(crate) paused: bool,
+    /// It waits to be reaped.
     pub(crate) dead: bool,
 }
 

@@ -64,7 +64,8 @@ impl<S: 'static> Net<S> {
     /// handlers of one listener may be of one type, or boxed (`Box<dyn Handler<S>>`).
     ///
     /// # Errors
-    /// The address does not resolve, is in use, is not this host's, or needs privileges.
+    /// The address does not resolve, is in use, is not this host's, or needs privileges; or a
+    /// [`shutdown`](Self::shutdown) is under way, which takes no newcomers.
     pub fn listen<H, F>(&mut self, on: impl Into<Listen<S>>, factory: F) -> Result<Token, Error>
     where
         H: Handler<S> + 'static,
@@ -277,12 +278,16 @@ impl<S> Net<S> {
     /// Closes gracefully: flushes what was sent, ends the write side, discards what still comes until
     /// the peer ends too or [`close_timeout`](crate::StreamOptions::close_timeout) passes. A
     /// listener, a UDP socket or a custom source is closed at once; an outgoing connection that does
-    /// not stand yet is cancelled.
+    /// not stand yet is cancelled. What still waits for a late layer's handshake is lost; the reason is
+    /// [`Cancelled`](crate::CloseReason::Cancelled) then.
+    ///
+    /// An error that the callback returns after this call is the reason all the same.
     pub fn close(&mut self, token: Token) {
         self.core.close(token, None);
     }
 
-    /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset.
+    /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset. An error
+    /// that was to end it already stays the reason.
     pub fn abort(&mut self, token: Token) {
         self.core.abort(token);
     }
@@ -296,7 +301,8 @@ impl<S> Net<S> {
 
     /// Closes all connections gracefully, as [`close`](Self::close) does one; those that do not stand
     /// yet are cancelled. Listeners, UDP sockets and custom sources stay. With
-    /// [`shutdown`](Self::shutdown) it is the end of a service that does not wait for its peers.
+    /// [`shutdown`](Self::shutdown) before it, it is the end of a service that does not wait for its
+    /// peers to have enough.
     pub fn close_all(&mut self) {
         for token in self.core.tokens() {
             if self.core.stream(token).is_some() {
@@ -370,7 +376,8 @@ impl<S> Net<S> {
     }
 
     /// Whether a connection's queued output has been above its high mark and is not yet down at the
-    /// low one: a sender that can wait should, until `on_drain`. `false` for anything else.
+    /// low one: a sender that can wait should, until `on_drain`. `false` for anything else. The marks
+    /// are [`StreamOptions::marks`](crate::StreamOptions::marks).
     pub fn is_above_high(&self, token: Token) -> bool {
         self.core.stream(token).is_some_and(|stream| stream.over_high)
     }
@@ -577,10 +584,11 @@ impl<S> Net<S> {
 
     /// Closes the listeners, lets the connections run to their own ends, and ends
     /// [`run`](crate::Reactor::run) when the last is done. Those still open after `grace` are cut,
-    /// with [`Deadline::Shutdown`](crate::Deadline::Shutdown) as the reason.
+    /// with [`Deadline::Shutdown`](crate::Deadline::Shutdown) as the reason, unless an error was to
+    /// end them already. Until then [`listen`](Self::listen) is refused.
     ///
-    /// Called again, it gives a new deadline; [`stop`](Self::stop) takes it back and ends at once,
-    /// the listeners staying closed.
+    /// Called again, it gives a new deadline; [`stop`](Self::stop), earlier in the same turn or later,
+    /// ends at once instead, the listeners staying closed.
     pub fn shutdown(&mut self, grace: Duration) {
         self.core.start_shutdown(grace);
     }

@@ -167,8 +167,8 @@ impl StreamOptions {
 
     /// How long a connection may be silent in both directions, counted from the beginning of the turn
     /// in which a byte last moved (a callback that holds up the loop counts as silence). Off by
-    /// default: whether silence means death only the protocol knows. It costs nothing per byte: the time of the last byte
-    /// is noted once a read, and one timer looks at it when it could be due.
+    /// default: whether silence means death only the protocol knows. It costs nothing per byte: the
+    /// time of the last byte is noted once a read, and one timer looks at it when it could be due.
     #[must_use]
     pub fn idle_timeout(mut self, after: Duration) -> Self {
         self.idle_timeout = Some(after);

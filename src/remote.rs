@@ -59,7 +59,8 @@ struct Inbox<S> {
 
 pub(crate) struct Shared<S> {
     inbox: Mutex<Inbox<S>>,
-    /// How many messages the reactor has taken out and not handled yet: they count as waiting.
+    /// How many messages the reactor has taken out and not handled yet, and how many signals it has
+    /// not told yet: they count as waiting.
     taken: AtomicUsize,
     limit: usize,
     /// Held by the reactor too: dropping the last one would close the descriptor and lose a wake
@@ -200,14 +201,14 @@ impl<S> Shared<S> {
         Remote { shared: Arc::clone(self) }
     }
 
-    /// Swaps what waits for `empty`.
-    pub(crate) fn take(&self, empty: &mut Vec<Message<S>>) {
+    /// Swaps what waits for `empty`; so many signals that were taken earlier are not told yet.
+    pub(crate) fn take(&self, empty: &mut Vec<Message<S>>, untold: usize) {
         let mut inbox = self.lock();
         std::mem::swap(&mut inbox.messages, empty);
-        self.still_taken(empty.len());
+        self.still_taken(empty.len() + untold);
     }
 
-    /// So many of those that were taken are left.
+    /// So many of those that were taken are left, signals that are not told yet included.
     pub(crate) fn still_taken(&self, left: usize) {
         self.taken.store(left, Relaxed);
     }

@@ -204,6 +204,32 @@ fn the_limit_holds_and_a_place_that_frees_is_taken_at_once() {
 
 // ---- listeners come and go ----
 
+// row 41: not even in the middle of a batch, and those who wait do not keep the loop awake
+#[test]
+fn a_paused_listener_takes_nobody_until_it_is_resumed() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, listener, address) = limited(usize::MAX, move |peer| {
+        let listener = peer.listener();
+        Probe::echo(&of_handler).open(move |cx| {
+            cx.net.pause(listener);
+            Ok(())
+        })
+    });
+    reactor.net().pause(listener);
+    let mut clients = knock(address, 3);
+    for accepted in 0..=3 {
+        until(&mut reactor, "the next one", |_| log.count(is_data) == accepted);
+        assert_falls_asleep(&mut reactor);
+        assert_asleep(&mut reactor);
+        assert_eq!(stats(&mut reactor, listener).accepted, accepted as u64);
+        reactor.net().resume(listener);
+    }
+    for (i, client) in clients.iter_mut().enumerate() {
+        assert_eq!(read_n(client, 1), [i as u8]);
+    }
+}
+
 #[test]
 fn a_closed_listener_takes_nobody_and_keeps_those_it_has() {
     let log = Log::new();

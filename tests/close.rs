@@ -157,6 +157,28 @@ fn an_error_of_the_handler_closes_gracefully_with_the_error_as_the_reason() {
 }
 
 #[test]
+fn an_error_that_a_callback_returns_after_it_closed_is_the_reason() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, _, address) = listening(move || {
+        Probe::new(&of_handler).data(|cx, input| {
+            input.take_all();
+            cx.send(b"bye");
+            cx.close();
+            Err("no more of this".into())
+        })
+    });
+    let got = with_client(&mut reactor, move || {
+        let mut stream = client(address);
+        stream.write_all(b"!").unwrap();
+        read_all(&mut stream)
+    });
+    assert_eq!(got, b"bye", "as gracefully as without the error");
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    assert_eq!(log.told().last(), Some(&closed("no more of this")));
+}
+
+#[test]
 fn closing_another_connection_flushes_that_one_too() {
     let log = Log::new();
     let of_handler = log.clone();
@@ -269,6 +291,32 @@ fn a_handlers_error_stays_the_reason_when_the_close_cannot_flush() {
     let _peer = small_client(address_of(&mut reactor, listener));
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(log.reasons(), ["no more of this"]);
+}
+
+// row 8: such a deadline has passed in the very turn of the close, before that turn flushes
+#[test]
+fn a_close_without_any_time_sends_what_would_have_left_at_once() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, address) =
+        serving(StreamOptions::new().close_timeout(Duration::ZERO), move || {
+            Probe::new(&of_handler).signal(|cx, signal| {
+                // Another's output leaves at the end of the turn, its own would leave right here.
+                let other = signal.take().map_err(|_| "not a token")?;
+                cx.net.send(other, b"bye");
+                cx.net.close(other);
+                Ok(())
+            })
+        });
+    let mut first = client(address);
+    until(&mut reactor, "the first", |_| log.opens() == 1);
+    let _second = client(address);
+    until(&mut reactor, "the second", |_| log.opens() == 2);
+    let [first_token, second_token] = log.opened()[..] else { panic!() };
+    assert!(reactor.net().signal(second_token, first_token));
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    assert_eq!(log.told().last(), Some(&closed("closed")));
+    assert_eq!(read_all(&mut first), b"bye");
 }
 
 // the clock of a deadline starts with the call, not with the last turn
@@ -396,6 +444,28 @@ fn abort_cuts_a_graceful_close_short() {
     reactor.net().abort(token);
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(log.reasons(), ["aborted"]);
+    assert_eq!(read_to_reset(&mut stream), ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn abort_keeps_the_error_that_was_to_end_the_connection() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, address) = serving(small_buffers(), move || {
+        Probe::new(&of_handler).data(|cx, _| {
+            cx.send(pattern(3 << 20));
+            Err("no more of this".into())
+        })
+    });
+    let mut stream = small_client(address);
+    stream.write_all(b"!").unwrap();
+    until(&mut reactor, "the error", |_| log.count(is_data) == 1);
+    settle(&mut reactor);
+    assert_eq!(log.closes(), 0, "it still flushes");
+    let token = log.opened()[0];
+    reactor.net().abort(token);
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    assert_eq!(log.reasons(), ["no more of this"]);
     assert_eq!(read_to_reset(&mut stream), ErrorKind::ConnectionReset);
 }
 
@@ -578,6 +648,36 @@ fn close_while_connecting_is_one_callback_cancelled() {
         assert_eq!(log.told(), [Told::Close("cancelled before it stood".to_owned(), 7)], "{name}");
         assert_eq!(reactor.next_deadline(), None, "{name}: its timeout died with it");
     }
+}
+
+#[test]
+fn close_all_flushes_every_connection_cancels_those_on_their_way_and_closes_nothing_else() {
+    let log = Log::new();
+    let (of_accepted, of_connecting) = (log.clone(), Log::new());
+    let deaf = deaf();
+    let (mut reactor, listener, address) = listening(move || Probe::echo(&of_accepted));
+    let mut streams = [client(address), client(address)];
+    let connecting = reactor.net().connect(deaf.address, Probe::new(&of_connecting)).unwrap();
+    until(&mut reactor, "both to open", |_| log.opens() == 2);
+    for token in log.opened() {
+        reactor.net().send(token, b"bye");
+    }
+    reactor.net().close_all();
+    let all_closed = [log.opened(), vec![connecting]].concat();
+    assert!(all_closed.iter().all(|&token| !reactor.net().is_open(token)));
+    with_client(&mut reactor, move || {
+        assert_eq!(streams.each_mut().map(read_all), [b"bye", b"bye"]);
+    });
+    until(&mut reactor, "all to end", |r| r.net().connections() == 0);
+    assert_eq!(of_connecting.told(), [closed("cancelled before it stood")]);
+
+    assert!(reactor.net().is_open(listener));
+    let answer = with_client(&mut reactor, move || {
+        let mut newcomer = client(address);
+        newcomer.write_all(b"and I?").unwrap();
+        read_n(&mut newcomer, 6)
+    });
+    assert_eq!(answer, b"and I?");
 }
 
 #[test]

@@ -72,6 +72,32 @@ fn a_budget_is_for_a_whole_turn() {
     assert_eq!(most, 2);
 }
 
+// "As many as you like" is a natural thing to write. (For the read buffer see `src/config.rs`: that
+// much memory need not be there.)
+#[test]
+fn every_budget_may_be_as_large_as_a_number_can_be() {
+    const MOST: usize = usize::MAX;
+    let config = Config {
+        events_per_turn: MOST,
+        reads_per_turn: MOST,
+        messages_per_turn: MOST,
+        accepts_per_turn: MOST,
+        datagrams_per_turn: MOST,
+        datagram_size: MOST,
+        timers_per_turn: MOST,
+        posts_per_turn: MOST,
+        post_limit: MOST,
+        group_log: MOST,
+        ..Config::default()
+    };
+    let log = Log::new();
+    let (mut reactor, _, address) = echoes(config, &log);
+    let mut stream = client(address);
+    stream.write_all(b"all of it").unwrap();
+    until(&mut reactor, "the data", |_| log.data() == b"all of it");
+    assert_eq!(support::read_n(&mut stream, 9), b"all of it");
+}
+
 // row 58
 #[test]
 fn with_every_budget_at_one_no_edge_is_lost() {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::layer::{Delivery, Item, Kind, Layer, LayerError, LengthPrefixed, Lines, Step};
-use tidegate::{Connect, Listen, Reactor, SendStatus, StreamOptions, Token};
+use tidegate::{Connect, Listen, Overflow, Peer, Reactor, SendStatus, StreamOptions, Token};
 
 mod support;
 use support::sockets::{small_client, small_options};
@@ -438,6 +438,56 @@ fn what_waits_for_a_handshake_is_held_to_the_marks() {
         peer.join().unwrap();
         until(&mut reactor, "the drain", |_| log.count(|told| *told == Told::Drain) == 1);
         assert_eq!(log.told()[0], Told::Open);
+    }
+}
+
+// Whoever was refused is owed a drain, and is not read until then: but for a handshake.
+#[test]
+fn what_a_full_queue_drops_does_not_hold_a_late_handshake_back() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    // Between the marks: it is the refusal that makes it wait for the drain.
+    let options = StreamOptions::new().overflow(Overflow::Drop).output_cap(30_000);
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0").options(options);
+    let make = move |_: &Peer<'_>| {
+        Probe::new(&of_handler).open(|cx| {
+            assert!(cx.net.start_layer(cx.token(), Knock::new()));
+            while cx.send("x".repeat(1000)).is_accepted() {}
+            Ok(())
+        })
+    };
+    let listener = reactor.net().listen(listen, make).unwrap();
+    let mut peer = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the open", |_| log.opens() == 1);
+    peer.write_all(b"!hello\n").unwrap();
+    until(&mut reactor, "the line, or an end", |_| !log.data().is_empty() || log.closes() > 0);
+    assert_eq!(log.data(), b"hello", "{:?}", log.told());
+    until(&mut reactor, "the drain", |_| log.count(|told| *told == Told::Drain) == 1);
+    let heard = with_client(&mut reactor, move || read_n(&mut peer, 29 * 1002));
+    assert!(heard.starts_with(b"<xxx"));
+}
+
+#[test]
+fn a_close_tells_what_waited_for_a_late_layer_and_is_lost() {
+    for (waits, closed) in [("", "closed"), ("hello", "cancelled before it stood")] {
+        let log = Log::new();
+        let of_handler = log.clone();
+        let (mut reactor, _, address) = listening(move || {
+            Probe::new(&of_handler).open(move |cx| {
+                assert!(cx.net.start_layer(cx.token(), Knock::new()));
+                if !waits.is_empty() {
+                    cx.send(waits);
+                }
+                cx.close();
+                Ok(())
+            })
+        });
+        let heard = with_client(&mut reactor, move || read_all(&mut client(address)));
+        assert_eq!(heard, b"", "neither in clear nor otherwise");
+        until(&mut reactor, "the close", |_| log.closes() == 1);
+        let close = Told::Close(closed.to_owned(), waits.len());
+        assert_eq!(log.told(), [Told::Open, close]);
     }
 }
 

@@ -4,12 +4,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
+use tidegate::layer::LengthPrefixed;
 use tidegate::{
     Connect, Context, Handler, HandlerResult, Input, Listen, Peer, Reactor, SocketOptions,
     StreamOptions, Token,
 };
 
 mod support;
+use support::endpoints::deaf;
 use support::{Log, Probe, Told, address_of, client, read_all, until, with_client};
 
 /// For peers that do not read: full after a few messages, and full they stay.
@@ -258,6 +260,44 @@ fn two_peers_that_both_refuse_to_read_meet_the_stall_timeout() {
     until(&mut pair.reactor, "both to be given up", |_| log.closes() == 2);
     let stalled = "timed out: the peer took no output for too long";
     assert_eq!(log.reasons(), [stalled, stalled]);
+}
+
+// row 62: what waits for a layer's handshake is held to the marks like what waits for the system
+#[test]
+fn a_partner_that_does_not_stand_yet_holds_its_source_back() {
+    let deaf = deaf();
+    let (log, mut reactor) = (Log::new(), Reactor::new().unwrap());
+    let options = tight(FLOWING).connect_timeout(Duration::MAX);
+    let to = Connect::tcp(deaf.address).options(options).layer(LengthPrefixed::new(4));
+    let partner = reactor.net().connect(to, Probe::new(&log)).unwrap();
+    let make = move |_: &Peer<'_>| {
+        let source = Probe::new(&Log::new()).open(move |cx| {
+            let own = cx.token();
+            assert!(cx.net.link(own, partner));
+            Ok(())
+        });
+        source.data(move |cx, input| {
+            cx.net.send(partner, input.take_all());
+            Ok(())
+        })
+    };
+    let listener =
+        reactor.net().listen(Listen::tcp("127.0.0.1:0").options(tight(FLOWING)), make).unwrap();
+    let mut stream = client(address_of(&mut reactor, listener));
+    stream.set_nonblocking(true).unwrap();
+    let mut pour = move || while stream.write(&[b'x'; 65_536]).is_ok() {};
+    until(&mut reactor, "the partner to be full", |reactor| {
+        pour();
+        reactor.net().is_above_high(partner) || log.closes() == 1
+    });
+    for _ in 0..100 {
+        pour();
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(log.told(), [], "killed by its own source");
+    // The mark, and the one read that went over it.
+    let most = 16_384 + tidegate::Config::default().read_buffer;
+    assert!(reactor.net().queued(partner) <= most, "{} wait", reactor.net().queued(partner));
 }
 
 #[test]

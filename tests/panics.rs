@@ -13,6 +13,7 @@ use tidegate::{
 
 mod support;
 use support::endpoints::{deaf, in_a_process_of_its_own};
+use support::logged;
 use support::{
     Log, PATIENCE, Probe, address_of, client, listening, read_n, settle, until, with_client,
 };
@@ -146,14 +147,14 @@ impl std::error::Error for BadError {}
 
 #[test]
 fn an_error_that_panics_when_dropped() {
-    for closed_before in [false, true] {
+    for ended_before in [false, true] {
         let mut town = Town::new();
         let log = Log::new();
         let of_handler = log.clone();
         let mut stream = town.listen(anywhere(), move || {
             Probe::new(&of_handler).data(move |cx, _| {
-                if closed_before {
-                    cx.close(); // the error is not the reason, and is dropped at once
+                if ended_before {
+                    cx.abort(); // the error is not the reason, and is dropped at once
                 }
                 Err(BadError(Bomb).into())
             })
@@ -163,6 +164,39 @@ fn an_error_that_panics_when_dropped() {
         until(&mut town.reactor, "the close", |_| log.closes() == 1);
         town.lives_on();
     }
+}
+
+/// An error that panics when it is shown, and a handler that fails with it.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic_on_purpose()
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+impl Handler for Unspeakable {
+    fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
+        Err(Unspeakable.into())
+    }
+}
+
+#[test]
+fn an_error_that_panics_when_the_log_shows_it() {
+    logged::take(); // from here on somebody reads the log
+    let mut town = Town::new();
+    let mut stream = town.listen(anywhere(), || Unspeakable);
+    stream.write_all(b"x").unwrap();
+    drop(stream);
+    town.lives_on();
+    let mut lines = logged::take_from(log::Level::Error);
+    let shown = (log::Level::Error, "an error panicked while it was shown: on purpose".to_owned());
+    assert_eq!(lines.pop(), Some(shown.clone()), "when it ended");
+    assert_eq!(lines.pop(), Some(shown), "when the handler returned it");
+    assert_eq!(lines, []);
 }
 
 #[test]

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate::{Config, PostError, Reactor, Token, Turn};
+use tidegate::{Config, Peer, PostError, Reactor, Token, Turn};
 
 mod support;
-use support::{Log, Probe, Server, Told, client, listening, read_n, settle, until};
+use support::endpoints::deaf;
+use support::{Log, Probe, Server, Told, address_of, client, listening, read_n, settle, until};
 #[path = "support/child.rs"]
 mod child;
 
@@ -149,6 +150,46 @@ fn a_full_inbox_hands_the_value_back_and_takes_more_when_there_is_room() {
         assert!(remote.post(|_: &mut i32, _| panic!()).is_err(), "above the limit in turn {n}");
     }
     until(&mut reactor, "the rest", |r| *r.state() == 13);
+}
+
+// They would gather without a limit otherwise: each turn takes them out of the inbox.
+#[test]
+fn signals_to_a_connection_that_does_not_stand_yet_count_until_it_does_or_ends() {
+    let deaf = deaf();
+    let config = Config { post_limit: 3, ..Config::default() };
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let newborn = reactor.net().connect(deaf.address, Probe::new(&Log::new())).unwrap();
+    let remote = reactor.remote();
+    for n in 0..3 {
+        remote.signal(newborn, n).unwrap();
+    }
+    settle(&mut reactor);
+    assert!(matches!(remote.signal(newborn, 3), Err(PostError::Full(3))));
+    reactor.net().close(newborn);
+    let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    remote.post(|(), _| {}).unwrap();
+}
+
+// A loop that sleeps makes no room, and whoever is refused does not wake it.
+#[test]
+fn a_signal_that_was_told_makes_room_in_its_own_turn() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let config = Config { post_limit: 3, ..Config::default() };
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let make = move |_: &Peer<'_>| Probe::new(&of_handler);
+    let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
+    let _stream = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the open", |_| log.opens() == 1);
+    let (token, remote) = (log.opened()[0], reactor.remote());
+    for told in 1..=3 {
+        for n in 0..3 {
+            remote.signal(token, n).unwrap();
+        }
+        assert!(remote.signal(token, 3).is_err());
+        let _ = reactor.turn(Some(support::PATIENCE)).unwrap();
+        assert_eq!(log.count(|what| *what == Told::Signal), 3 * told);
+    }
 }
 
 fn some_token<S: 'static>(reactor: &mut Reactor<S>) -> Token {

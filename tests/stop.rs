@@ -252,6 +252,57 @@ fn a_shutdown_without_connections_ends_at_once_and_stop_ends_one_that_waits() {
     assert_eq!(log.closes(), 0, "stop closes nothing");
 }
 
+// row 59: two threads, or an impatient second Ctrl-C
+#[test]
+fn a_shutdown_behind_a_stop_in_one_turn_does_not_take_it_back() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, listener, address) = listening(move || Probe::new(&of_handler));
+    let _stream = client(address); // a shutdown would wait for this one
+    until(&mut reactor, "the open", |_| log.opens() == 1);
+    let remote = reactor.remote();
+    remote.stop().unwrap();
+    remote.shutdown(Duration::MAX).unwrap();
+    assert_eq!(reactor.turn(Some(PATIENCE)).unwrap(), Turn::Stopped);
+    assert_eq!(log.closes(), 0, "stop closes nothing");
+    assert!(!reactor.net().is_open(listener), "which is the shutdown's part");
+    assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), Turn::Running, "and it is over");
+}
+
+// row 59
+#[test]
+fn a_listener_is_refused_for_as_long_as_a_shutdown_lasts() {
+    let log = Log::new();
+    let (mut reactor, _stream) = stuck(&log);
+    let listen = |net: &mut Net| net.listen("127.0.0.1:0", |_| Probe::new(&Log::new()));
+    reactor.net().shutdown(Duration::MAX);
+    let refused = listen(reactor.net()).unwrap_err();
+    assert_eq!(refused.to_string(), "cannot listen: the reactor is being shut down");
+    reactor.net().stop();
+    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert!(listen(reactor.net()).is_ok());
+}
+
+// row 59
+#[test]
+fn each_shutdown_has_a_report_of_its_own_under_turn_too() {
+    let mut reactor = Reactor::new().unwrap();
+    let log = Log::new();
+    for connections in [2, 1, 0] {
+        let of_handler = log.clone();
+        let make = move |_: &Peer<'_>| Probe::new(&of_handler);
+        let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
+        let address = address_of(&mut reactor, listener);
+        let _streams: Vec<_> = (0..connections).map(|_| client(address)).collect();
+        let all = log.closes() + connections;
+        until(&mut reactor, "all to open", |_| log.opens() == all);
+        reactor.net().shutdown(Duration::ZERO);
+        assert_eq!(reactor.turn(Some(PATIENCE)).unwrap(), Turn::Stopped);
+        let cut = Report { connections_cut: connections, bytes_unsent: 0 };
+        assert_eq!(reactor.report(), cut);
+    }
+}
+
 // row 59
 #[test]
 fn a_handler_that_connects_anew_whenever_it_closes_does_not_outlive_a_shutdown() {

@@ -147,6 +147,21 @@ fn a_path_in_use_is_a_clear_error_and_stays_with_its_owner() {
     until(&mut reactor, "service", |_| log.count(is_data) == 1);
 }
 
+// There is no program to end, and no other address is wanted.
+#[test]
+fn a_path_that_a_program_left_behind_is_an_error_that_says_what_to_do() {
+    let path = TestPath::new();
+    drop(UnixListener::bind(&path).unwrap());
+    let mut reactor = Reactor::new().unwrap();
+    let mut listen = || reactor.net().listen(Listen::unix(&path), |_| Probe::new(&Log::new()));
+    let error = listen().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    let advice = "(a Unix socket's file on which no program listens any more can be removed)";
+    assert!(error.to_string().ends_with(advice), "{error}");
+    std::fs::remove_file(&path).unwrap();
+    listen().unwrap();
+}
+
 #[test]
 fn a_file_that_is_no_socket_is_neither_used_nor_removed() {
     let path = TestPath::new();

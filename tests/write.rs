@@ -400,6 +400,27 @@ fn a_send_above_the_high_mark_says_so_and_one_drain_follows() {
 }
 
 #[test]
+fn whether_a_queue_is_above_its_high_mark_can_be_asked_without_sending() {
+    let mut p = stuck(StreamOptions::new().marks(10_000, 100_000));
+    let above = |p: &mut Pair| p.reactor.net().is_above_high(p.token);
+    assert!(!above(&mut p));
+    p.send(vec![1; 60_000]);
+    assert!(!above(&mut p), "between the marks on the way up");
+    p.send(vec![1; 100_000]);
+    assert!(above(&mut p));
+    p.peer_reads(80_000);
+    assert!((10_000..100_000).contains(&p.queued()), "{} queued", p.queued());
+    assert!(above(&mut p), "between the marks on the way down");
+    p.peer_reads(80_000);
+    let log = p.log.clone();
+    until(&mut p.reactor, "the drain", |_| log.told().contains(&Told::Drain));
+    assert!(!above(&mut p));
+    p.reactor.net().abort(p.token);
+    p.until_closed();
+    assert!(!above(&mut p), "nobody");
+}
+
+#[test]
 fn drain_comes_at_the_low_mark_and_not_before() {
     let queued = Rc::new(RefCell::new(Vec::new()));
     let at_drain = Rc::clone(&queued);

@@ -215,7 +215,9 @@ impl<S: 'static> Reactor<S> {
         self.gather()?; // 9
         self.dispatch.flush(); // 10
         self.dispatch.reap(); // 11
-        Ok(self.verdict())
+        let verdict = self.verdict();
+        self.note_taken(0);
+        Ok(verdict)
     }
 
     /// What the last shutdown had to cut; for those who call [`turn`](Self::turn) themselves.
@@ -288,8 +290,10 @@ impl<S: 'static> Reactor<S> {
     fn messages(&mut self, woken: bool) {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
-            self.dispatch.net.shared.take(&mut self.inbox);
-            self.noted = self.inbox.len();
+            let net = &self.dispatch.net;
+            let untold = net.core.untold_signals();
+            net.shared.take(&mut self.inbox, untold);
+            self.noted = self.inbox.len() + untold;
             self.inbox.reverse();
         }
         let budget = self.dispatch.net.core.config.posts_per_turn.min(self.inbox.len());
@@ -303,7 +307,9 @@ impl<S: 'static> Reactor<S> {
 
     /// What was taken out and not handled yet counts against the limit of what may wait, but for the
     /// `handled` that are handled now. Told once for all of them and only when it changes: whoever
-    /// posts meanwhile reads what this writes, and has the line of memory taken away each time.
+    /// posts meanwhile reads what this writes, and has the line of memory taken away each time. Said
+    /// at the end of each turn too: whoever was refused may be the only one to wake a loop that
+    /// sleeps.
     fn note_taken(&mut self, handled: usize) {
         let net = &self.dispatch.net;
         let left = self.inbox.len() - handled + net.core.untold_signals();
