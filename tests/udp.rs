@@ -411,11 +411,10 @@ fn a_paused_socket_receives_nothing_until_it_is_resumed() {
     });
     let (from, to) = (socket(), rig.address());
     rig.reactor.net().pause(rig.token);
-    for n in 0..3 {
-        from.send_to(&[n], to).unwrap();
-    }
     let mut expected = vec![Heard::Open];
     for n in 0..3 {
+        // One at a time: what has come in one batch is told to its end.
+        from.send_to(&[n], to).unwrap();
         rig.expect(&expected);
         assert_sleeps(&mut rig.reactor);
         rig.expect(&expected);
