@@ -19,11 +19,32 @@ pub type HandlerResult = Result<(), BoxError>;
 pub struct Error {
     what: String,
     source: io::Error,
+    /// What to do about it, where that follows from the system's answer.
+    advice: &'static str,
 }
 
 impl Error {
     pub(crate) fn new(what: impl Into<String>, source: io::Error) -> Self {
-        Error { what: what.into(), source }
+        let advice = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                "; another socket holds it: choose another address or end that program"
+            }
+            io::ErrorKind::PermissionDenied => "; ports below 1024 and some paths need privileges",
+            _ => "",
+        };
+        Error { what: what.into(), source, advice }
+    }
+
+    /// The same about a Unix socket's path, which outlives its program.
+    pub(crate) fn about_a_path(self) -> Self {
+        match self.kind() {
+            io::ErrorKind::AddrInUse => Error {
+                advice: "; a program listens there, or one that is gone has left its file: end the \
+                         one or remove the other",
+                ..self
+            },
+            _ => self,
+        }
     }
 
     /// The kind of the system's answer: `AddrInUse`, `PermissionDenied` and so on.
@@ -39,16 +60,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.what, self.source)?;
-        match self.source.kind() {
-            io::ErrorKind::AddrInUse => {
-                f.write_str("; another socket holds it: choose another address or end that program")
-            }
-            io::ErrorKind::PermissionDenied => {
-                f.write_str("; ports below 1024 and some paths need privileges")
-            }
-            _ => Ok(()),
-        }
+        write!(f, "{}: {}{}", self.what, self.source, self.advice)
     }
 }
 
