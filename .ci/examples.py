@@ -85,16 +85,22 @@ class Program:
 
     def wait_for(self, pattern, which="out"):
         """Waits until the pattern has been printed; answers the match."""
+        return self.wait_until(
+            lambda: re.search(pattern, self.printed[which].decode(errors="replace")), pattern
+        )
+
+    def wait_until(self, done, what="more"):
+        """Waits until what has been printed is enough for `done`; answers what that says."""
         deadline = time.monotonic() + PATIENCE
         with self.changed:
             while True:
-                if match := re.search(pattern, self.printed[which].decode(errors="replace")):
-                    return match
+                if found := done():
+                    return found
                 left = deadline - time.monotonic()
                 ended = not any(thread.is_alive() for thread in self.threads)
                 if left <= 0 or ended:
                     raise AssertionError(
-                        f"{self.command}: expected {pattern!r}, printed {self.printed!r}"
+                        f"{self.command}: expected {what!r}, printed {self.printed!r}"
                     )
                 self.changed.wait(min(left, 0.5))
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs tls_echo, ws_echo and probe against real counterparts: openssl, curl, Python's ssl and
+"""Runs tls_echo, ws_echo, client and probe against real counterparts: openssl, curl, Python's ssl and
 websockets, Node's ws.
 
     .ci/layers.py DIRECTORY [WORDS]    the directory with the built examples
@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import pty
+import re
 import select
 import shutil
 import socket
@@ -31,6 +32,7 @@ from examples import (
     PATIENCE,
     Program,
     Skip,
+    accept,
     connect,
     equal,
     example,
@@ -371,6 +373,131 @@ def python_websockets_agrees():
             equal(run(python, "-c", WEBSOCKETS, str(port), compression), "agreed\n")
 
 
+# ---- WebSocket: our client ----
+
+# Sends back what it gets, and prints how the conversation ended. A ping goes before each answer to text,
+# and its pong is waited for; "refuse" in the path is answered with that status; "leave" is a reason to.
+WEBSOCKETS_SERVER = r'''
+import asyncio, http, ssl, sys
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+
+async def echo(ws):
+    print("extensions", *(e.name for e in ws.protocol.extensions), flush=True)
+    try:
+        async for message in ws:
+            if isinstance(message, str):
+                await (await ws.ping(b"are you there?"))
+            if message == "leave":
+                await ws.close(4001, "as you wish")
+            await ws.send(message)
+    except ConnectionClosed:
+        pass
+    print("closed", ws.close_code, flush=True)
+
+def refuse(connection, request):
+    if request.path.startswith("/refuse/"):
+        status = http.HTTPStatus(int(request.path.removeprefix("/refuse/")))
+        return connection.respond(status, "not here\n")
+
+async def main(certificate, key):
+    context = None
+    if certificate:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate, key)
+    async with serve(echo, "127.0.0.1", 0, process_request=refuse, ssl=context) as server:
+        print(f"listening on 127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
+        await server.serve_forever()
+
+asyncio.run(main(*sys.argv[1:]))
+'''
+
+
+@contextlib.contextmanager
+def websockets_server(certificate="", key=""):
+    command = (websockets_python(), "-c", WEBSOCKETS_SERVER, certificate, key)
+    with Program(*command) as program:
+        yield program, int(program.wait_for(r"listening on \S+:(\d+)").group(1))
+
+
+def speaks_with(program, port, *options, ends="closed 1000"):
+    """Our client sends lines, gets them back, and closes in order."""
+    with example("client", f"localhost:{port}", "--ws", "/", *options) as client:
+        for line in ("hello", "", "gr\u00fc\u00dfe \U0001f30a", "tide " * 50_000):
+            client.send(line + "\n")
+            client.wait_for(re.escape(line) + "\n$")
+        client.end_input()
+        equal((client.status(), client.err()), (0, ""))
+    program.wait_for(ends)
+
+
+@check
+def our_client_talks_to_python_websockets():
+    with websockets_server() as (program, port):
+        speaks_with(program, port)
+        program.wait_for("extensions\n")
+    with websockets_server() as (program, port):
+        speaks_with(program, port, "--deflate")
+        program.wait_for("extensions permessage-deflate\n")
+    with websockets_server(CERTIFICATES.chain, CERTIFICATES.key) as (program, port):
+        speaks_with(program, port, "--ca", CERTIFICATES.ca)
+
+
+@check
+def our_client_sends_python_websockets_binary_messages():
+    data = pattern_bytes(3_000_000)
+    with websockets_server() as (program, port):
+        command = ("client", f"127.0.0.1:{port}", "--ws", "/", "--binary")
+        with example(*command) as client:
+            client.send(data)
+            client.wait_until(lambda: len(client.printed["out"]) >= len(data))
+            client.end_input()
+            equal(client.status(), 0)
+            assert client.printed["out"] == data, "what came back is not what was sent"
+        program.wait_for("closed 1000")
+        # It is no text, and said not to be.
+        with example("client", f"127.0.0.1:{port}", "--ws", "/") as client:
+            client.send(b"\xff\xfe\n")
+            one_line(client, "expected lines of UTF-8")
+
+
+@check
+def our_client_is_told_when_python_websockets_closes_or_refuses():
+    with websockets_server() as (program, port):
+        with example("client", f"127.0.0.1:{port}", "--ws", "/") as client:
+            client.send("leave\n")
+            one_line(client, "the server closed with code 4001: as you wish")
+        program.wait_for("closed 4001")
+        for status in (403, 404):
+            with example("client", f"127.0.0.1:{port}", "--ws", f"/refuse/{status}") as client:
+                one_line(client, f"refused by the peer: expected status 101, got {status}.*not here")
+        # TLS to a plain port; and the other way round, with a server that says so.
+        with example(
+            *("client", f"localhost:{port}", "--ws", "/", "--ca", CERTIFICATES.ca)
+        ) as client:
+            one_line(client, "cannot connect to .*: tls: truncated: expected the rest of the hand")
+    with tls_echo() as (_, port):
+        with example("client", f"127.0.0.1:{port}", "--ws", "/") as client:
+            one_line(client, "cannot connect to .*: websocket: malformed: .*looks like TLS")
+
+
+@check
+def our_client_refuses_what_is_no_proper_answer():
+    head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    for answer, why in (
+        # The answer to another key: RFC 6455, section 1.3.
+        (f"{head}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", "Accept: .*, got"),
+        (f"{head}\r\n", "expected Sec-WebSocket-Accept"),
+        ("220 mail.example ESMTP\r\n", "expected an HTTP answer, got .220 mail.example"),
+    ):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            with example("client", f"127.0.0.1:{port}", "--ws", "/") as client:
+                with accept(listener) as connection:
+                    connection.sendall(answer.encode())
+                    one_line(client, f"cannot connect to .*: websocket: malformed: .*{why}")
+
+
 NODE = r"""
 const WebSocket = require('ws'), assert = require('assert');
 const [port, deflate] = process.argv.slice(2);
@@ -401,8 +528,24 @@ ws.on('close', code => {
 """
 
 
-@check
-def node_ws_agrees():
+NODE_SERVER = r"""
+const {WebSocketServer} = require('ws');
+const perMessageDeflate = {threshold: 0};
+const server = new WebSocketServer({host: '127.0.0.1', port: 0, perMessageDeflate}, () =>
+  console.log(`listening on 127.0.0.1:${server.address().port}`));
+server.on('connection', ws => {
+  console.log('extensions', ws.extensions);
+  ws.on('message', (data, isBinary) => {
+    ws.ping('are you there?');
+    ws.once('pong', () => ws.send(data, {binary: isBinary}));
+  });
+  ws.on('close', code => console.log('closed', code));
+});
+"""
+
+
+def node_script(name, text):
+    """A script beside the module `ws`."""
     if not (shutil.which("node") and shutil.which("npm")):
         raise Skip("there is no node, or no npm")
     folder = os.path.join(KEPT, "node")
@@ -412,9 +555,25 @@ def node_ws_agrees():
             run("npm", "install", "--silent", "--no-save", "--prefix", folder, "ws@8")
         except subprocess.CalledProcessError as e:
             raise Skip(f"ws cannot be installed: {e.stderr.strip()[-200:]}") from e
-    script = os.path.join(folder, "client.js")
+    script = os.path.join(folder, name)
     with open(script, "w") as file:
-        file.write(NODE)
+        file.write(text)
+    return script
+
+
+@check
+def our_client_talks_to_node_ws():
+    script = node_script("server.js", NODE_SERVER)
+    for options, extensions in (((), ""), (("--deflate",), "permessage-deflate")):
+        with Program("node", script) as program:
+            port = int(program.wait_for(r"listening on \S+:(\d+)").group(1))
+            speaks_with(program, port, *options)
+            program.wait_for(f"extensions {extensions}\n")
+
+
+@check
+def node_ws_agrees():
+    script = node_script("client.js", NODE)
     for options, deflate in (((), ""), (("--deflate",), "deflate")):
         with server("ws_echo", "127.0.0.1:0", *options) as (_, port):
             with Program("node", script, str(port), deflate) as client:

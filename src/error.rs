@@ -41,10 +41,9 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.what, self.source)?;
         match self.source.kind() {
-            io::ErrorKind::AddrInUse => f.write_str(
-                "; another socket holds it: choose another address or end that program \
-                     (a Unix socket's file on which no program listens any more can be removed)",
-            ),
+            io::ErrorKind::AddrInUse => {
+                f.write_str("; another socket holds it: choose another address or end that program")
+            }
             io::ErrorKind::PermissionDenied => {
                 f.write_str("; ports below 1024 and some paths need privileges")
             }

@@ -12,7 +12,7 @@
 //! what is pending for its member into the member's own queue.
 
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use slab::Slab;
 
@@ -21,16 +21,17 @@ use crate::core::Core;
 use crate::layer::Kind;
 use crate::token::{Generations, Token};
 
-/// How long more input may be waited for before a flush, for each member: a small part of what the
-/// system takes for the write.
-const PATIENCE: Duration = Duration::from_nanos(250);
+/// How long a flush may wait for more input in all, for each member: about what the system takes for
+/// the write, so that waiting at most doubles what the flush costs.
+const PATIENCE: Duration = Duration::from_micros(2);
 
-/// Below this no wait pays for the polls it takes.
-const LEAST_PATIENCE: Duration = Duration::from_micros(10);
+/// A flush waits no longer once nothing has been said for this time: a peer that answers what it has
+/// just been told is heard again within it. A flush that is cheaper than this does not wait at all.
+pub(crate) const GAP: Duration = Duration::from_micros(40);
 
 /// The longest wait, for any number of members: what else is flushed at the end of the turn waits
 /// as well.
-const MOST_PATIENCE: Duration = Duration::from_millis(1);
+const MOST_PATIENCE: Duration = Duration::from_millis(2);
 
 /// From this size on a part of a log is queued by reference. Each reference takes about a hundred
 /// bytes of bookkeeping beside what it names.
@@ -85,6 +86,8 @@ pub(crate) struct Groups {
     pending: Vec<Group>,
     /// The number of the next message.
     next: u64,
+    /// Until then what was flushed last, several messages at once, may be answered.
+    crowded_until: Option<Instant>,
     /// For working out one member's part of a log; kept for its memory.
     runs: Vec<(usize, usize)>,
 }
@@ -96,6 +99,7 @@ impl Default for Groups {
             generations: Generations::new(),
             pending: Vec::new(),
             next: 0,
+            crowded_until: None,
             runs: Vec::new(),
         }
     }
@@ -106,13 +110,27 @@ impl Groups {
         !self.pending.is_empty()
     }
 
-    /// How long the flush may wait for more input: zero unless several messages wait for many.
-    pub(crate) fn patience(&self) -> Duration {
+    /// How many messages have been said up to now, in all groups.
+    pub(crate) fn said(&self) -> u64 {
+        self.next
+    }
+
+    /// How long the flush may wait for more input: zero unless several messages wait for many, or
+    /// did a moment ago. In a conversation that fills every turn the first answer comes alone, and
+    /// the others are right behind it; at light load no flush ever carries several, and nothing
+    /// waits.
+    pub(crate) fn patience(&self, now: Instant) -> Duration {
+        let crowded = self.crowded_until.is_some_and(|until| now < until);
+        self.worth_of_waiting(if crowded { 1 } else { 2 })
+    }
+
+    /// What flushing the groups in which at least so many messages wait is worth waiting for.
+    fn worth_of_waiting(&self, messages: usize) -> Duration {
         let behind = self.pending.iter().filter_map(|&group| self.get(group));
-        let members =
-            behind.filter(|m| m.messages.len() > 1).map(|m| m.tokens.len()).sum::<usize>();
-        let patience = PATIENCE.saturating_mul(u32::try_from(members).unwrap_or(u32::MAX));
-        if patience < LEAST_PATIENCE { Duration::ZERO } else { patience.min(MOST_PATIENCE) }
+        let members = behind.filter(|m| m.messages.len() >= messages).map(|m| m.tokens.len());
+        let members = u32::try_from(members.sum::<usize>()).unwrap_or(u32::MAX);
+        let patience = PATIENCE.saturating_mul(members);
+        if patience < GAP { Duration::ZERO } else { patience.min(MOST_PATIENCE) }
     }
 
     fn get(&self, group: Group) -> Option<&Members> {
@@ -339,7 +357,15 @@ impl Core {
     }
 
     /// The end of the turn: every member gets its part of every log.
-    pub(crate) fn flush_groups(&mut self) {
+    pub(crate) fn flush_groups_of_turn(&mut self) {
+        let worth = self.groups.worth_of_waiting(2);
+        self.flush_groups();
+        if !worth.is_zero() {
+            self.groups.crowded_until = self.sys.now().checked_add(worth);
+        }
+    }
+
+    fn flush_groups(&mut self) {
         while let Some(group) = self.groups.pending.last().copied() {
             self.flush_group(group);
             self.groups.pending.pop();

@@ -358,7 +358,12 @@ pub(crate) fn open_sockets(
             Ok(socket) => sockets.push(socket),
             Err(e) => {
                 let absent = e.kind() == std::io::ErrorKind::AddrNotAvailable;
-                let error = Error::new(format!("cannot listen on {address}"), e);
+                let mut what = format!("cannot listen on {address}");
+                if e.kind() == std::io::ErrorKind::AddrInUse && address.ip().is_none() {
+                    // A server that was killed leaves its file.
+                    what += " (if no program does any more, remove the file)";
+                }
+                let error = Error::new(what, e);
                 if !(several && absent) {
                     return Err(error);
                 }

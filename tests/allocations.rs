@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tidegate::{
     Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input, Listen, Reactor,
-    Timer, Token, layer::LengthPrefixed,
+    Timer, Token, Udp, layer::LengthPrefixed,
 };
 
 mod support;
@@ -158,10 +158,10 @@ fn an_echo_through_a_framing_layer_allocates_nothing_per_message() {
     assert!(counted <= ONCE, "{counted} allocations for {MESSAGES} messages");
 }
 
-#[test]
-fn a_udp_echo_allocates_nothing_per_datagram() {
+/// What the reactor allocates for an echo of bursts of these lengths, when everything is warm.
+fn udp_echo(udp: impl Into<Udp>, burst: &'static [usize]) -> u64 {
     let mut reactor = Reactor::new().unwrap();
-    let socket = reactor.net().bind_udp("127.0.0.1:0", Echo).unwrap();
+    let socket = reactor.net().bind_udp(udp, Echo).unwrap();
     let address = address_of(&mut reactor, socket);
     let (tell_warm, warm) = mpsc::channel();
     let (go, wait) = mpsc::channel();
@@ -170,19 +170,39 @@ fn a_udp_echo_allocates_nothing_per_datagram() {
         socket.set_read_timeout(Some(support::PATIENCE)).unwrap();
         let ping_pong = |times| {
             for _ in 0..times {
-                socket.send_to(b"datagram", address).unwrap();
-                assert_eq!(socket.recv(&mut [0; 64]).unwrap(), 8);
+                for &len in burst {
+                    socket.send_to(&[7; 64][..len], address).unwrap();
+                }
+                for &len in burst {
+                    assert_eq!(socket.recv(&mut [0; 64]).unwrap(), len);
+                }
             }
         };
         ping_pong(1_000);
         tell_warm.send(()).unwrap();
         wait.recv().unwrap();
-        ping_pong(MESSAGES);
+        ping_pong(MESSAGES / burst.len());
     });
     until(&mut reactor, "the warm-up", |_| warm.try_recv().is_ok());
     go.send(()).unwrap();
     let counted = allocations(&mut reactor, |_| thread.is_finished());
     thread.join().unwrap();
+    counted
+}
+
+#[test]
+fn a_udp_echo_allocates_nothing_per_datagram() {
+    for burst in [&[8][..], &[8, 8, 8, 8, 8, 3, 9, 0, 64, 64]] {
+        let counted = udp_echo("127.0.0.1:0", burst);
+        assert!(counted <= ONCE, "{counted} allocations for {MESSAGES} datagrams");
+    }
+}
+
+#[cfg(feature = "udp-batch")]
+#[test]
+fn a_udp_echo_that_receives_trains_allocates_nothing_per_datagram() {
+    let udp = Udp::bind("127.0.0.1:0").receive_trains(true);
+    let counted = udp_echo(udp, &[8, 8, 8, 8, 8, 3, 9, 0, 64, 64]);
     assert!(counted <= ONCE, "{counted} allocations for {MESSAGES} datagrams");
 }
 

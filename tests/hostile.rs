@@ -735,6 +735,25 @@ mod websocket {
     }
 
     #[test]
+    fn a_server_that_is_none_and_does_not_go_away() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut reactor = Reactor::new().unwrap();
+        let log = Log::new();
+        let options = StreamOptions::new()
+            .handshake_timeout(Duration::from_secs(3600))
+            .close_timeout(Duration::from_secs(3600));
+        let connect = Connect::tcp(address)
+            .options(options)
+            .layer(WebSocket::client("localhost", "/").layer());
+        reactor.net().connect(connect, Probe::new(&log)).unwrap();
+        let mut stream = with_client(&mut reactor, move || listener.accept().unwrap().0);
+        stream.write_all(b"220 mail.example ESMTP\r\n").unwrap();
+        until(&mut reactor, "the close", |_| log.closes() == 1);
+        assert!(log.reasons()[0].contains("220 mail.example"), "{:?}", log.reasons());
+    }
+
+    #[test]
     fn a_server_that_refuses_the_upgrade() {
         let layer = WebSocket::client("localhost", "/").layer();
         let (_, why) = against(layer, |stream| {

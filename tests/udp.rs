@@ -7,148 +7,14 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tidegate::{
-    Closed, Config, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Interface,
-    Reactor, SendStatus, SocketOptions, Token, Udp,
-};
+use tidegate::{Config, Interface, Reactor, SendStatus, SocketOptions, Udp};
 
 mod support;
+use support::datagrams::{
+    Ear, Heard, address, datagram, nobody, received, refused, rig, rig_that, socket,
+};
 use support::sockets::assert_sleeps;
 use support::{PATIENCE, address_of, settle, until};
-
-/// What a datagram handler was told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Heard {
-    Open,
-    Datagram(Vec<u8>),
-    Truncated(Vec<u8>),
-    Error(ErrorKind, Option<SocketAddr>),
-    Drain,
-    Close(String),
-}
-
-type Act = Box<dyn FnMut(&mut Context<'_>, &Heard)>;
-
-/// Writes down what it is told, and then does what the test wants.
-struct Ear {
-    heard: Rc<RefCell<Vec<Heard>>>,
-    act: Act,
-}
-
-impl Ear {
-    fn note(&mut self, cx: &mut Context<'_>, heard: Heard) -> HandlerResult {
-        (self.act)(cx, &heard);
-        self.heard.borrow_mut().push(heard);
-        Ok(())
-    }
-}
-
-impl DatagramHandler for Ear {
-    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        self.note(cx, Heard::Open)
-    }
-
-    fn on_datagram(&mut self, cx: &mut Context<'_>, datagram: Datagram<'_>) -> HandlerResult {
-        let bytes = datagram.bytes.to_vec();
-        let heard =
-            if datagram.truncated { Heard::Truncated(bytes) } else { Heard::Datagram(bytes) };
-        self.note(cx, heard)
-    }
-
-    fn on_error(&mut self, cx: &mut Context<'_>, error: DatagramError) -> HandlerResult {
-        self.note(cx, Heard::Error(error.error.kind(), error.to))
-    }
-
-    fn on_drain(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        self.note(cx, Heard::Drain)
-    }
-
-    fn on_close(&mut self, cx: &mut Context<'_>, closed: &Closed) {
-        self.note(cx, Heard::Close(closed.reason.to_string())).unwrap();
-    }
-}
-
-/// A reactor with one UDP socket in it.
-struct Rig {
-    reactor: Reactor,
-    token: Token,
-    heard: Rc<RefCell<Vec<Heard>>>,
-}
-
-fn rig(udp: impl Into<Udp>) -> Rig {
-    rig_that(udp, Config::default(), |_, _| {})
-}
-
-fn rig_that(
-    udp: impl Into<Udp>,
-    config: Config,
-    act: impl FnMut(&mut Context<'_>, &Heard) + 'static,
-) -> Rig {
-    let mut reactor = Reactor::with_config((), config).unwrap();
-    let heard = Rc::default();
-    let ear = Ear { heard: Rc::clone(&heard), act: Box::new(act) };
-    let token = reactor.net().bind_udp(udp, ear).unwrap();
-    Rig { reactor, token, heard }
-}
-
-impl Rig {
-    fn address(&mut self) -> SocketAddr {
-        address_of(&mut self.reactor, self.token)
-    }
-
-    fn heard(&self) -> Vec<Heard> {
-        self.heard.borrow().clone()
-    }
-
-    fn send_to(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
-        self.reactor.net().send_to(self.token, to, bytes)
-    }
-
-    #[track_caller]
-    fn until_heard(&mut self, what: &Heard) {
-        let heard = Rc::clone(&self.heard);
-        until(&mut self.reactor, &format!("{what:?}"), |_| heard.borrow().contains(what));
-    }
-
-    #[track_caller]
-    fn expect(&mut self, heard: &[Heard]) {
-        if let Some(last) = heard.last() {
-            self.until_heard(last);
-        }
-        assert_eq!(self.heard(), heard);
-    }
-}
-
-fn datagram(bytes: &[u8]) -> Heard {
-    Heard::Datagram(bytes.to_vec())
-}
-
-fn refused() -> Heard {
-    Heard::Error(ErrorKind::ConnectionRefused, None)
-}
-
-/// A blocking socket on loopback whose receives give up rather than hang.
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
-}
-
-fn received(socket: &UdpSocket) -> Vec<u8> {
-    let mut buffer = vec![0; 65_536];
-    let n = socket.recv(&mut buffer).unwrap();
-    buffer.truncate(n);
-    buffer
-}
-
-fn address(socket: &UdpSocket) -> SocketAddr {
-    socket.local_addr().unwrap()
-}
-
-/// An address on loopback that nobody is bound to.
-fn nobody() -> SocketAddr {
-    address(&socket())
-}
 
 // row 48
 #[test]
@@ -535,10 +401,12 @@ fn empty_datagrams_fill_the_queue_too() {
     assert_eq!(*full.borrow(), 900);
 }
 
-// row 41: not even in the middle of a batch, and what waits does not keep the loop awake
+// row 41: what waits does not keep the loop awake
 #[test]
 fn a_paused_socket_receives_nothing_until_it_is_resumed() {
-    let mut rig = rig_that("127.0.0.1:0", Config::default(), |cx, heard| {
+    // What one batch brought would be told all the same.
+    let one_by_one = Config { datagrams_per_turn: 1, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", one_by_one, |cx, heard| {
         if matches!(heard, Heard::Datagram(_)) {
             cx.pause();
         }
@@ -587,4 +455,40 @@ fn what_is_sent_before_the_close_leaves() {
     rig.until_heard(&Heard::Close("closed".to_owned()));
     assert_eq!(received(&peer), b"good-bye");
     assert_eq!(rig.reactor.net().local_addr(rig.token), None);
+}
+
+#[test]
+fn what_is_unsent_when_a_socket_is_aborted_stays_unsent() {
+    let peer = socket();
+    let to = address(&peer);
+    let mut rig = rig_that("127.0.0.1:0", Config::default(), move |cx, heard| {
+        if *heard == Heard::Open {
+            cx.send_to(to, b"never");
+            cx.abort();
+        }
+    });
+    rig.until_heard(&Heard::Close("aborted".to_owned()));
+    socket().send_to(b"afterwards", to).unwrap();
+    assert_eq!(received(&peer), b"afterwards");
+}
+
+// row 58
+#[test]
+fn a_long_queue_leaves_in_several_turns() {
+    let peer = socket(); // it loses what does not fit
+    let config = Config { datagrams_per_turn: 1, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
+    until(&mut rig.reactor, "the opening", |_| !rig.heard.borrow().is_empty());
+    let (to, count) = (address(&peer), 10_000);
+    for _ in 0..count {
+        assert_eq!(rig.send_to(to, b"x"), SendStatus::Queued);
+    }
+    let mut turns = 0;
+    while rig.reactor.net().queued(rig.token) > 0 {
+        let _ = rig.reactor.turn(Some(PATIENCE)).unwrap();
+        turns += 1;
+    }
+    // Where datagrams leave in batches, one batch may go over the budget.
+    assert!(turns > 1, "all at once");
+    assert_sleeps(&mut rig.reactor);
 }

@@ -2,7 +2,7 @@
 //! and writing to their user) the services themselves.
 
 pub mod by_hand;
+mod pages;
 pub mod server;
 
-/// One read takes a large message whole. Every peer that reads by hand uses this size, the C ones too.
-pub const READ_SIZE: usize = 256 * 1024;
+pub use pages::{Pages, READ_SIZE};

@@ -2,8 +2,9 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::Duration;
 
-/// The four services that every peer speaks.
+/// The services that every peer speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// TCP: every byte comes back.
@@ -12,17 +13,21 @@ pub enum Mode {
     Chat,
     /// UDP: every datagram comes back.
     Udp,
+    /// The same, for peers that send trains: a server may receive them as such (`UDP_GRO`).
+    Train,
     /// TCP: discards; at the end of the input answers with the count, eight bytes, little-endian, and closes.
     Sink,
 }
 
-/// `--mode echo|chat|udp|sink --addr IP:PORT`; port 0 lets the system choose.
+/// `--mode echo|chat|udp|train|sink --addr IP:PORT [--spin MILLISECONDS]`; port 0 lets the system choose.
 #[derive(Clone, Copy, Debug)]
 pub struct Args {
     /// What to serve.
     pub mode: Mode,
     /// Where to listen.
     pub addr: SocketAddr,
+    /// How long to poll without sleeping; of the peers only tidegate has that mode.
+    pub spin: Duration,
 }
 
 impl Args {
@@ -30,19 +35,23 @@ impl Args {
     pub fn from_command_line() -> Self {
         let mut mode = None;
         let mut addr = None;
+        let mut spin = Duration::ZERO;
         let mut words = std::env::args().skip(1);
         while let (Some(name), Some(value)) = (words.next(), words.next()) {
             match name.as_str() {
                 "--mode" => mode = Mode::parse(&value),
                 "--addr" => addr = value.to_socket_addrs().ok().and_then(|mut found| found.next()),
+                "--spin" => spin = Duration::from_millis(value.parse().unwrap_or(0)),
                 _ => break,
             }
         }
         let (Some(mode), Some(addr)) = (mode, addr) else {
-            eprintln!("usage: --mode echo|chat|udp|sink --addr IP:PORT");
+            eprintln!(
+                "usage: --mode echo|chat|udp|train|sink --addr IP:PORT [--spin MILLISECONDS]"
+            );
             std::process::exit(2);
         };
-        Self { mode, addr }
+        Self { mode, addr, spin }
     }
 }
 
@@ -53,6 +62,7 @@ impl Mode {
             "echo" => Self::Echo,
             "chat" => Self::Chat,
             "udp" => Self::Udp,
+            "train" => Self::Train,
             "sink" => Self::Sink,
             _ => return None,
         })
@@ -64,6 +74,7 @@ impl Mode {
             Self::Echo => "echo",
             Self::Chat => "chat",
             Self::Udp => "udp",
+            Self::Train => "train",
             Self::Sink => "sink",
         }
     }

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tidegate::layer::tls::{Fingerprint, Pem, Tls, TlsClientConfig};
+use tidegate::layer::tls::{Tls, TlsClientConfig};
 use tidegate::layer::{Deflate, FixedSize, Layer, LayerError, Lz4};
 use tidegate::{Connect, Handler, Kind, Reactor, StreamOptions, Udp};
 
@@ -252,23 +252,13 @@ fn connect(
 impl Options {
     fn from(arguments: &mut Arguments) -> Result<Options, Box<dyn Error>> {
         let over = arguments.option::<String>("--over")?;
-        let fingerprint = arguments.option::<Fingerprint>("--fingerprint")?;
-        let ca = arguments.option::<String>("--ca")?;
+        let trust = support::trust::from_arguments(arguments)?;
         let over = match over.as_deref() {
             None | Some("tcp") => Over::Tcp,
             Some("udp") => Over::Udp,
-            Some("tls") => {
-                let builder = TlsClientConfig::builder();
-                Over::Tls(match (fingerprint, ca) {
-                    (Some(fingerprint), None) => builder.pin_certificate(fingerprint).build()?,
-                    (None, Some(ca)) => builder.roots(Pem::file(ca)).build()?,
-                    _ => {
-                        let what =
-                            "over TLS expected --fingerprint (tls_echo prints its own) or --ca";
-                        return Err(Usage(what.into()).into());
-                    }
-                })
-            }
+            Some("tls") => Over::Tls(trust.ok_or_else(|| {
+                Usage("over TLS expected --fingerprint (tls_echo prints its own) or --ca".into())
+            })?),
             Some(other) => {
                 return Err(Usage(format!("expected --over tcp, udp or tls, got '{other}'")).into());
             }
@@ -321,8 +311,7 @@ impl Options {
 
     /// The host in the address: the name that the server's certificate is to be for.
     fn host(&self) -> &str {
-        let host = self.address.rsplit_once(':').map_or(&*self.address, |(host, _)| host);
-        host.trim_start_matches('[').trim_end_matches(']')
+        support::trust::host(&self.address)
     }
 }
 

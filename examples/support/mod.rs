@@ -10,6 +10,8 @@ use std::str::FromStr;
 
 #[cfg(feature = "tls")]
 pub(crate) mod certificate;
+#[cfg(feature = "tls")]
+pub(crate) mod trust;
 
 /// The body of an example's `main`. Fills in the arguments that were not given from `defaults` and
 /// runs `run` with them; an error becomes one line on standard error, and exit status 1.

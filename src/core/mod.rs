@@ -69,6 +69,8 @@ pub(crate) struct Core {
     parked: usize,
     pub(crate) groups: Groups,
     spares: Spares,
+    /// What all UDP sockets send with.
+    outbox: sys::Outbox,
     /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
     pub(crate) current: Option<Token>,
     /// Listeners that wait for a descriptor.
@@ -101,6 +103,7 @@ impl Core {
             parked: 0,
             groups: Groups::default(),
             spares: Spares::default(),
+            outbox: sys::Outbox::default(),
             current: None,
             starved: Vec::new(),
             stopping: Stopping::No,
@@ -186,6 +189,17 @@ impl Core {
     pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSocket> {
         match self.entity_mut(token)? {
             Entity::Datagram(socket) => Some(socket),
+            _ => None,
+        }
+    }
+
+    /// A UDP socket, and what it sends with.
+    pub(crate) fn datagram_and_outbox(
+        &mut self,
+        token: Token,
+    ) -> Option<(&mut DatagramSocket, &mut sys::Outbox)> {
+        match self.table.entity_mut(token)? {
+            Entity::Datagram(socket) => Some((socket, &mut self.outbox)),
             _ => None,
         }
     }

@@ -192,10 +192,15 @@ impl Core {
     }
 
     /// Closes gracefully also what is still in its handshake: what a layer had to say about it is
-    /// flushed.
+    /// flushed. A client that has nothing more to say to what turned out to be no server for it does
+    /// not wait for that one's end.
     pub(crate) fn close_unopened(&mut self, token: Token, reason: Option<CloseReason>) {
         let Some(stream) = self.stream_mut(token) else { return };
         if stream.phase == Phase::Handshaking {
+            let silent = stream.output.as_ref().is_none_or(|output| output.is_empty());
+            if silent && stream.settings.listener.is_none() {
+                return self.fail(token, reason.unwrap_or(CloseReason::Finished));
+            }
             stream.phase = Phase::Open;
         }
         self.close(token, reason);

@@ -149,19 +149,43 @@ fn a_header_and_a_large_body_are_one_write() {
 }
 
 #[test]
-fn one_message_for_many_does_not_wait_for_more() {
+fn one_message_for_many_waits_only_right_behind_several() {
     let mut reactor = Reactor::new().unwrap();
     let room = reactor.net().create_group();
     for _ in 0..100 {
         let (member, script) = open(&mut reactor, Bytewise::default());
-        script.borrow_mut().writes.push_back(Answer::Take(2));
+        let takes = [2, 1, 1].map(Answer::Take);
+        script.borrow_mut().writes.extend(takes);
         reactor.net().join(room, member);
     }
-    let net = reactor.net();
-    net.publish(room, b"a");
-    assert_eq!(net.core.groups.patience(), Duration::ZERO);
-    net.publish(room, b"b");
-    assert_eq!(net.core.groups.patience(), Duration::from_micros(25));
+    let all = Duration::from_micros(200);
+    let groups = |reactor: &mut Reactor, now| reactor.net().core.groups.patience(now);
+    let now = Instant::now();
+    reactor.net().publish(room, b"a");
+    assert_eq!(groups(&mut reactor, now), Duration::ZERO);
+    reactor.net().publish(room, b"b");
+    assert_eq!(groups(&mut reactor, now), all);
     settle(&mut reactor);
-    assert_eq!(reactor.net().core.groups.patience(), Duration::ZERO);
+    assert_eq!(groups(&mut reactor, now), Duration::ZERO, "nothing waits");
+    reactor.net().publish(room, b"c");
+    assert_eq!(groups(&mut reactor, now), all, "more may be right behind it");
+    assert_eq!(groups(&mut reactor, Instant::now() + all), Duration::ZERO, "that was a while ago");
+    settle(&mut reactor);
+    // A flush that carried one message says nothing about the next.
+    let later = Instant::now() + all;
+    reactor.net().publish(room, b"d");
+    assert_eq!(groups(&mut reactor, later), Duration::ZERO);
+}
+
+#[test]
+fn a_flush_for_few_does_not_wait() {
+    let mut reactor = Reactor::new().unwrap();
+    let room = reactor.net().create_group();
+    for _ in 0..19 {
+        let (member, _) = open(&mut reactor, Bytewise::default());
+        reactor.net().join(room, member);
+    }
+    reactor.net().publish(room, b"a");
+    reactor.net().publish(room, b"b");
+    assert_eq!(reactor.net().core.groups.patience(Instant::now()), Duration::ZERO);
 }

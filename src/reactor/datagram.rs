@@ -6,7 +6,7 @@ use super::dispatch::Dispatch;
 use super::scratch::Scratch;
 use crate::error::CloseReason;
 use crate::handler::{Datagram, DatagramError};
-use crate::sys::Ready;
+use crate::sys::{Arrived, Inbox, Ready};
 use crate::token::Token;
 
 /// How many errors one socket may report in a row within one turn; the system keeps one pending at
@@ -56,21 +56,26 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Receives a batch; what is left over goes on the ready queue.
+    /// Receives until nothing is left or the budget is used up; what is left over goes on the ready
+    /// queue.
     fn receive(&mut self, token: Token, scratch: &mut Scratch) {
-        let most = self.net.core.config.datagram_size;
+        let inbox = &mut scratch.inbox;
+        let mut budget = self.net.core.config.datagrams_per_turn;
         let mut errors = 0;
-        for _ in 0..self.net.core.config.datagrams_per_turn {
+        loop {
             let Some(socket) = self.net.core.datagram_mut(token) else { return };
             if socket.dead || socket.paused || !socket.readable {
                 return;
             }
-            match socket.socket.receive(&mut scratch.datagram) {
-                Ok((n, from)) => {
+            if budget == 0 {
+                return self.net.core.make_ready_later(token);
+            }
+            match socket.socket.receive(inbox, budget) {
+                Ok(drained) => {
+                    socket.readable = !drained;
                     errors = 0;
-                    let bytes = &scratch.datagram[..n.min(most)];
-                    let datagram = Datagram { bytes, from, truncated: n > most };
-                    self.call_datagram(token, |handler, cx| handler.on_datagram(cx, datagram));
+                    budget = budget.saturating_sub(inbox.len());
+                    self.tell_datagrams(token, inbox);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) => {
@@ -81,11 +86,23 @@ impl<S: 'static> Dispatch<S> {
                     if errors > ERRORS_IN_A_ROW {
                         return self.net.core.fail(token, CloseReason::Io(error));
                     }
+                    budget -= 1;
                     let error = DatagramError { error, to: None };
                     self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
                 }
             }
         }
-        self.net.core.make_ready_later(token);
+    }
+
+    /// Tells the handler what has arrived, as long as it wants to hear of it.
+    fn tell_datagrams(&mut self, token: Token, inbox: &Inbox) {
+        for index in 0..inbox.len() {
+            let Some(Arrived { bytes, from, truncated }) = inbox.get(index) else { return };
+            let datagram = Datagram { bytes, from, truncated };
+            self.call_datagram(token, |handler, cx| handler.on_datagram(cx, datagram));
+            if self.net.core.datagram(token).is_none_or(|socket| socket.dead) {
+                return;
+            }
+        }
     }
 }

@@ -230,7 +230,7 @@ impl<S: 'static> Dispatch<S> {
 
     /// The end of the turn: what was sent to others leaves.
     pub(super) fn flush(&mut self) {
-        self.net.core.flush_groups();
+        self.net.core.flush_groups_of_turn();
         let mut dirty = std::mem::take(&mut self.net.core.dirty);
         for token in dirty.drain(..) {
             match self.net.core.entity_mut(token) {

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::connection::Phase;
 use crate::core::{Core, Stopping};
 use crate::error::{Deadline, Error};
+use crate::group::GAP;
 use crate::guard::drop_each;
 use crate::net::Net;
 use crate::remote::{Message, Remote, Shared};
@@ -55,8 +56,8 @@ use scratch::Scratch;
 ///    signals;
 /// 7. due timers;
 /// 8. births: sockets that callbacks made get their handlers;
-/// 9. gather: before a big group's flush, and only if several messages wait for it, more input is
-///    taken for a moment, so that it leaves in the same writes;
+/// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more
+///    input is taken for a moment, so that it leaves in the same writes;
 /// 10. flush: what was sent to others, one write for each;
 /// 11. reap: `on_close`, the handler is dropped, the slot is free.
 ///
@@ -310,23 +311,28 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
-    /// Takes more input for as long as waiting for it is cheap beside the flush that comes.
+    /// Takes more input for as long as it keeps coming and waiting for it is cheap beside the flush.
     ///
     /// That flush costs some microseconds for each member, however many messages it carries; those
     /// that are on their way now would cost it a second time. Several messages in one turn are the
     /// sign that the loop is behind: at light load there is one, and nothing waits.
     fn gather(&mut self) -> Result<(), Error> {
-        let patience = self.dispatch.net.core.groups.patience();
+        let core = &self.dispatch.net.core;
+        let patience = core.groups.patience(core.now);
         if patience.is_zero() {
             return Ok(());
         }
-        let until = self.dispatch.net.core.sys.now() + patience;
-        while self.dispatch.net.core.groups.has_pending()
-            && self.dispatch.net.core.sys.now() < until
-        {
+        let (mut said, mut last) = (core.groups.said(), core.sys.now());
+        let (mut now, until) = (last, last + patience);
+        while self.dispatch.net.core.groups.has_pending() && now < until && now < last + GAP {
             let woken = self.poll(Some(Duration::ZERO))?;
             self.messages(woken);
             self.events();
+            let core = &self.dispatch.net.core;
+            now = core.sys.now();
+            if std::mem::replace(&mut said, core.groups.said()) != said {
+                last = now;
+            }
         }
         Ok(())
     }

@@ -33,13 +33,15 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.leave_all(token);
         self.net.core.unlink(token);
         self.net.core.cancel_timers(token);
-        let unsent = match self.net.core.entity_mut(token) {
+        if !matches!(reason, CloseReason::Aborted)
+            && let Some((socket, outbox)) = self.net.core.datagram_and_outbox(token)
+        {
+            socket.flush(outbox, usize::MAX);
+        }
+        let unsent = match self.net.core.entity(token) {
             None => return,
             Some(Entity::Stream(stream)) => stream.unsent(),
-            Some(Entity::Datagram(socket)) => {
-                socket.flush();
-                socket.queued()
-            }
+            Some(Entity::Datagram(socket)) => socket.queued(),
             Some(_) => 0,
         };
         let listener = self.net.core.stream(token).and_then(|stream| stream.settings.listener);

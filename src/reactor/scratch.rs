@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 
 use crate::config::Config;
+use crate::sys::Inbox;
 
 /// What one step of the loop works in.
 #[derive(Debug)]
@@ -14,8 +15,8 @@ pub(super) struct Scratch {
     pub(super) unit: Vec<u8>,
     /// What a layer answers.
     pub(super) reply: Vec<u8>,
-    /// A datagram, with room for one byte more than is allowed: that byte tells a cut one apart.
-    pub(super) datagram: Vec<u8>,
+    /// Datagrams that have just arrived.
+    pub(super) inbox: Inbox,
 }
 
 impl Scratch {
@@ -24,7 +25,7 @@ impl Scratch {
             read: Pages::new(config.read_buffer),
             unit: Vec::new(),
             reply: Vec::new(),
-            datagram: vec![0; config.datagram_size + 1],
+            inbox: Inbox::new(config.datagram_size, config.datagrams_per_turn),
         }
     }
 }

@@ -11,20 +11,33 @@
 //!   by the same poll may still name it. The generation in the token tells them apart.
 //! - The clock is monotonic, and read by [`Poller::now`] alone.
 //!
-//! `os.rs` is the system (mio and socket2). `script.rs`, in tests, is a stream that answers from a
+//! `os.rs` is the system (mio and socket2), `datagram.rs` its UDP sockets. What moves datagrams is
+//! `single.rs`, a call for each, or `batch/` (nix), a call for many: the same types and calls, so
+//! that nothing above knows which. `script.rs`, in tests, is a stream that answers from a
 //! script: faults at the exact call where they hurt. The enums are closed on purpose: no type
 //! parameter for the backend shows in the public API.
 
 use std::io;
 use std::time::{Duration, Instant};
 
+mod datagram;
+#[cfg_attr(
+    all(feature = "udp-batch", any(target_os = "linux", target_os = "android")),
+    path = "batch/mod.rs"
+)]
+#[cfg_attr(
+    not(all(feature = "udp-batch", any(target_os = "linux", target_os = "android"))),
+    path = "single.rs"
+)]
+mod datagram_io;
 mod os;
 #[cfg(test)]
 pub(crate) mod script;
 
+pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
+pub(crate) use datagram_io::{Inbox, Outbox};
 pub(crate) use os::{
-    Datagram, Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, adopt_udp,
-    bind_udp, connect, listen,
+    Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect, listen,
 };
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};

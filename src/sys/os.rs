@@ -217,12 +217,12 @@ const CLOSE_DEREGISTERS: bool = cfg!(all(
     not(mio_unsupported_force_poll_poll)
 ));
 
-fn domain_of(address: SocketAddr) -> Domain {
+pub(super) fn domain_of(address: SocketAddr) -> Domain {
     Domain::for_address(address)
 }
 
 /// A new socket that does not block.
-fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+pub(super) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
     let socket = Socket::new(domain, ty, protocol)?;
     socket.set_nonblocking(true)?;
     Ok(socket)
@@ -449,102 +449,6 @@ const EINPROGRESS: i32 = 115;
 const EINPROGRESS: i32 = 36;
 #[cfg(windows)]
 const EINPROGRESS: i32 = 10035;
-
-// ---- datagrams ----
-
-/// A UDP socket.
-#[derive(Debug)]
-pub(crate) struct Datagram {
-    socket: mio::net::UdpSocket,
-    token: usize,
-}
-
-impl Datagram {
-    pub(crate) fn receive(&self, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
-        uninterrupted(|| self.socket.recv_from(buffer))
-    }
-
-    pub(crate) fn send_to(&self, bytes: &[u8], to: SocketAddr) -> io::Result<usize> {
-        uninterrupted(|| self.socket.send_to(bytes, to))
-    }
-
-    pub(crate) fn send(&self, bytes: &[u8]) -> io::Result<usize> {
-        uninterrupted(|| self.socket.send(bytes))
-    }
-
-    /// Sets up a socket that exists already.
-    pub(crate) fn set_up(
-        &self,
-        peer: Option<SocketAddr>,
-        reuse_address: bool,
-        options: &SocketOptions,
-    ) -> io::Result<()> {
-        if reuse_address {
-            self.options().set_reuse_address(true)?;
-        }
-        options.apply(&self.options(), domain_of(self.local_addr()?), Type::DGRAM)?;
-        peer.map_or(Ok(()), |peer| self.socket.connect(peer))
-    }
-
-    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
-    }
-
-    pub(crate) fn options(&self) -> SockRef<'_> {
-        SockRef::from(&self.socket)
-    }
-
-    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
-        self.token = token;
-        self.socket.register(registry, Token(token), Interest::READABLE | Interest::WRITABLE)
-    }
-
-    pub(crate) fn deregister(&mut self, registry: &Registry) {
-        if let Err(e) = self.socket.deregister(registry) {
-            log::trace!("deregistering a datagram socket: {e}");
-        }
-    }
-
-    /// mio's emulation over `poll(2)` drops a descriptor that reported an error (an ICMP answer
-    /// is one); the socket lives on, so that it has to be registered anew there.
-    pub(crate) fn survive_error(&mut self, registry: &Registry) -> io::Result<()> {
-        if cfg!(mio_unsupported_force_poll_poll) {
-            self.deregister(registry);
-            let token = self.token;
-            return self.register(registry, token);
-        }
-        Ok(())
-    }
-}
-
-/// Binds a UDP socket and, if a peer is given, connects it: it then receives from that peer alone.
-pub(crate) fn bind_udp(
-    addr: SocketAddr,
-    peer: Option<SocketAddr>,
-    reuse_address: bool,
-    options: &SocketOptions,
-) -> io::Result<Datagram> {
-    let domain = domain_of(addr);
-    let socket = socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    if reuse_address {
-        socket.set_reuse_address(true)?;
-    }
-    options.apply(&SockRef::from(&socket), domain, Type::DGRAM)?;
-    socket.bind(&SockAddr::from(addr))?;
-    if let Some(peer) = peer {
-        socket.connect(&SockAddr::from(peer))?;
-    }
-    Ok(Datagram { socket: mio::net::UdpSocket::from_std(socket.into()), token: 0 })
-}
-
-pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
-    socket.set_nonblocking(true)?;
-    Ok(Datagram { socket: mio::net::UdpSocket::from_std(socket), token: 0 })
-}
 
 #[cfg(all(test, target_os = "linux"))]
 #[path = "accept_failure_tests.rs"]

@@ -2,6 +2,7 @@
 //! the test's own thread until something has happened, and a reactor on a thread of its own.
 #![allow(dead_code, missing_docs, unreachable_pub)] // each test file uses a part of it
 
+pub mod datagrams;
 #[cfg(feature = "tls")]
 pub mod secure;
 pub mod sockets;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 const char *mode = "";
-char read_buffer[READ_SIZE];
+_Alignas(4096) char read_buffer[READ_SIZE]; // see the epoll peer
 
 void die(const char *what, int status) {
     fprintf(stderr, "%s: %s\n", what, uv_strerror(status));
@@ -43,12 +43,12 @@ int main(int argc, char **argv) {
     }
     signal(SIGPIPE, SIG_IGN);
     uv_loop_t *loop = uv_default_loop();
-    if (!strcmp(mode, "udp")) {
+    if (!strcmp(mode, "udp") || !strcmp(mode, "train")) {
         serve_udp(loop, (struct sockaddr *)&addr);
     } else if (!strcmp(mode, "echo") || !strcmp(mode, "chat") || !strcmp(mode, "sink")) {
         serve_tcp(loop, (struct sockaddr *)&addr);
     } else {
-        fprintf(stderr, "usage: libuv --mode echo|chat|udp|sink --addr IP:PORT\n");
+        fprintf(stderr, "usage: libuv --mode echo|chat|udp|train|sink --addr IP:PORT\n");
         return 2;
     }
     return uv_run(loop, UV_RUN_DEFAULT);

@@ -16,14 +16,17 @@ fn main() -> io::Result<()> {
         std::process::exit(2);
     }
     let (network, mut processor) = network::split();
-    let transport = if args.mode == Mode::Udp { Transport::Udp } else { Transport::Tcp };
+    let datagrams = matches!(args.mode, Mode::Udp | Mode::Train);
+    let transport = if datagrams { Transport::Udp } else { Transport::Tcp };
     let (_, addr) = network.listen(transport, args.addr)?;
     server::ready(addr);
     let mut lines = HashMap::<Endpoint, Vec<u8>>::new();
     loop {
         processor.process_poll_event(None, |event| match event {
             NetEvent::Message(from, bytes) => match args.mode {
-                Mode::Echo | Mode::Udp | Mode::Sink => drop(network.send(from, bytes)),
+                Mode::Echo | Mode::Udp | Mode::Train | Mode::Sink => {
+                    network.send(from, bytes);
+                }
                 Mode::Chat => {
                     let rest = lines.get_mut(&from).expect("an accepted member");
                     rest.extend_from_slice(bytes);

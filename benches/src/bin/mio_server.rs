@@ -16,7 +16,7 @@ fn main() -> io::Result<()> {
         Mode::Echo => serve(args.addr, Echo::default()),
         Mode::Sink => serve(args.addr, Sink::default()),
         Mode::Chat => serve(args.addr, Chat::default()),
-        Mode::Udp => serve_udp(args.addr),
+        Mode::Udp | Mode::Train => serve_udp(args.addr),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The tokio peer: a current-thread runtime and a task for each connection. One read buffer serves all tasks, since
 //! nothing in it is needed across an `.await`; a buffer in each task would cost its size for each idle connection.
 
-use arena::READ_SIZE;
+use arena::Pages;
 use arena::server::{self, Args, Mode};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ fn main() -> io::Result<()> {
                 let room = Arc::new(Room::default());
                 accept(listen(args.addr)?, move |stream| room.clone().admit(stream)).await
             }
-            Mode::Udp => udp(UdpSocket::bind(args.addr).await?).await,
+            Mode::Udp | Mode::Train => udp(UdpSocket::bind(args.addr).await?).await,
         }
     })
 }
@@ -50,7 +50,7 @@ async fn accept(listener: TcpListener, admit: impl Fn(TcpStream)) -> io::Result<
 }
 
 thread_local! {
-    static BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into());
+    static BUFFER: RefCell<Pages> = RefCell::default();
 }
 
 /// One read into the shared buffer, handed to `take` before anything else can run.

@@ -1,15 +1,15 @@
 //! Chat: what all members say in a turn goes into one shared log, and each member gets it with one write.
 
 use super::{Edge, Outbox, Peer, Read, Ready, Service, Socket, Then, read_some};
-use crate::READ_SIZE;
+use crate::{Pages, READ_SIZE};
 use slab::Slab;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 
 /// The room; everybody is a member.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Chat {
-    buffer: Box<[u8]>,
+    buffer: Pages,
     log: Vec<u8>,
     runs: Vec<Run>,
 }
@@ -29,12 +29,6 @@ pub struct Member {
     line: Vec<u8>,
     /// The current turn's log holds lines of this member.
     spoke: bool,
-}
-
-impl Default for Chat {
-    fn default() -> Self {
-        Self { buffer: vec![0; READ_SIZE].into(), log: Vec::new(), runs: Vec::new() }
-    }
 }
 
 impl Service for Chat {

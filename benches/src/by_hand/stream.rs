@@ -1,19 +1,13 @@
 //! The two services that concern one connection at a time.
 
 use super::{Edge, Outbox, Peer, Read, Ready, Service, Socket, Then, read_some, taken};
-use crate::READ_SIZE;
+use crate::{Pages, READ_SIZE};
 use std::io;
 
 /// Sends everything back.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Echo {
-    buffer: Box<[u8]>,
-}
-
-impl Default for Echo {
-    fn default() -> Self {
-        Self { buffer: vec![0; READ_SIZE].into() }
-    }
+    buffer: Pages,
 }
 
 #[derive(Debug, Default)]
@@ -48,15 +42,9 @@ impl Service for Echo {
 }
 
 /// Discards, and tells the count at the end.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Sink {
-    buffer: Box<[u8]>,
-}
-
-impl Default for Sink {
-    fn default() -> Self {
-        Self { buffer: vec![0; READ_SIZE].into() }
-    }
+    buffer: Pages,
 }
 
 #[derive(Debug, Default)]

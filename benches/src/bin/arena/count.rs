@@ -6,7 +6,6 @@ use crate::peers::{self, Built, Server};
 use crate::run::Loader;
 use crate::scenario::Scenario;
 use crate::{Result, host};
-use arena::server::Mode;
 use std::fmt::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,14 +19,17 @@ const MANY: u64 = 3_500;
 pub fn count(options: &Options) -> Result<()> {
     host::raise_descriptor_limit()?;
     let out = options.out()?;
+    let chosen = options.list("scenarios");
+    let scenarios = if chosen.is_empty() { &SCENARIOS[..] } else { &chosen[..] };
     let mut table = "| peer |".to_owned();
-    for scenario in SCENARIOS {
+    for scenario in scenarios {
         write!(table, " {scenario}: system calls | instructions | the calls |")?;
     }
-    writeln!(table, "\n|---|{}", "---:|---:|---|".repeat(SCENARIOS.len()))?;
-    for built in peers::build(&options.list("peers"))? {
-        write!(table, "| {} |", built.peer.name)?;
-        for name in SCENARIOS {
+    writeln!(table, "\n|---|{}", "---:|---:|---|".repeat(scenarios.len()))?;
+    let built = peers::build(&options.list("peers"))?;
+    for built in built.into_iter().filter(|built| !peers::is_setting(&built.name)) {
+        write!(table, "| {} |", built.name)?;
+        for name in scenarios {
             let scenario = Scenario::find(name).ok_or("the scenario exists")?;
             let few = system_calls(&built, scenario, FEW, &out)?;
             let many = system_calls(&built, scenario, MANY, &out)?;
@@ -55,9 +57,9 @@ pub fn count(options: &Options) -> Result<()> {
 
 /// Loads a server that runs under a tracer with a fixed number of messages, and ends it.
 fn load(built: &Built, scenario: &Scenario, messages: u64, wrapper: &[&str]) -> Result<()> {
-    let mut server = Server::start(built, Mode::Echo, None, wrapper)?;
+    let mut server = Server::start(built, scenario.kind.mode(), None, wrapper)?;
     let minute = Duration::from_secs(60).as_millis() as u64;
-    Loader::start(scenario, &server, None)?.slice(minute, messages)?;
+    Loader::start(scenario, &server, None, &[])?.slice(minute, messages)?;
     server.terminate()
 }
 
@@ -94,7 +96,7 @@ fn parse_strace(line: &str) -> Option<(String, u64)> {
 }
 
 fn instructions(built: &Built, scenario: &Scenario, messages: u64, out: &Path) -> Result<u64> {
-    let name = format!("callgrind.{}.{}.{messages}", built.peer.name, scenario.name);
+    let name = format!("callgrind.{}.{}.{messages}", built.name, scenario.name);
     let file = out.join(name);
     let option = format!("--callgrind-out-file={}", file.display());
     load(built, scenario, messages, &["valgrind", "-q", "--tool=callgrind", &option])?;

@@ -18,12 +18,13 @@ use std::process::ExitCode;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const USAGE: &str = "usage: arena COMMAND [--option value]...
-  run    compare the peers: [--quick] [--peers a,b] [--scenarios ping,chat-100] [--rounds N]
-         [--slice MS] [--cores SERVER,CLIENT] [--out DIR]
+  run    compare the peers: [--quick] [--peers a,b] [--add NAME=PROGRAM] [--scenarios ping,chat-100]
+         [--rounds N] [--minutes M] [--slice MS] [--cores SERVER,CLIENT] [--realtime] [--out DIR]
   list   the peers and the scenarios
-  table  print the Markdown tables of a run again: --csv FILE
-  plot   draw the plots of a run: --csv FILE [--out DIR]
-  count  system calls and user instructions for each message: [--peers a,b] [--out DIR]
+  table  print the Markdown tables of a run again: [--csv FILE]
+  plot   draw the plots of a run again: [--csv FILE] [--parts FILE] [--out DIR]
+  count  system calls and user instructions for each message: [--peers a,b]
+         [--scenarios alone,udp-16x8] [--out DIR]
   load   load one server, commands on stdin (what `run` starts for each peer):
          --scenario NAME --addr IP:PORT --pid PID [--core N]";
 

@@ -2,12 +2,12 @@
 
 use crate::Result;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 pub struct Options(HashMap<String, String>);
 
-const SWITCHES: [&str; 1] = ["quick"];
+const SWITCHES: [&str; 2] = ["quick", "realtime"];
 
 impl Options {
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
@@ -48,8 +48,18 @@ impl Options {
 
     /// The directory for what is written, created where it is missing.
     pub fn out(&self) -> Result<PathBuf> {
-        let out = self.value("out")?.unwrap_or_else(|| PathBuf::from("target/arena"));
+        let out = self.value("out")?.unwrap_or_else(results);
         std::fs::create_dir_all(&out)?;
         Ok(out)
     }
+
+    /// A file that is read: the one that is named, or what the last run left under that name.
+    pub fn input(&self, name: &str, left: &str) -> Result<PathBuf> {
+        Ok(self.value(name)?.unwrap_or_else(|| results().join(left)))
+    }
+}
+
+/// Where results go unless another place is named.
+fn results() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/arena")
 }

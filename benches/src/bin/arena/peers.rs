@@ -2,6 +2,7 @@
 
 use crate::Result;
 use crate::host;
+use crate::scenario::Scenario;
 use arena::server::Mode;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -9,12 +10,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+#[derive(Clone, Copy)]
 pub struct Peer {
     pub name: &'static str,
     language: Language,
     lacks: &'static [Mode],
+    /// A setting of another peer, for those scenarios alone in which it matters.
+    setting: Option<Setting>,
 }
 
+#[derive(Clone, Copy)]
 enum Language {
     /// A binary of this package.
     Rust,
@@ -22,16 +27,47 @@ enum Language {
     C { library: Option<&'static str> },
 }
 
+#[derive(Clone, Copy)]
+struct Setting {
+    of: &'static str,
+    args: &'static [&'static str],
+    scenarios: &'static [&'static str],
+}
+
+impl Peer {
+    const fn rust(name: &'static str) -> Self {
+        Self { name, language: Language::Rust, lacks: &[], setting: None }
+    }
+
+    const fn c(name: &'static str, library: Option<&'static str>) -> Self {
+        Self { name, language: Language::C { library }, lacks: &[], setting: None }
+    }
+
+    const fn lacking(self, lacks: &'static [Mode]) -> Self {
+        Self { lacks, ..self }
+    }
+
+    const fn setting(self, setting: Setting) -> Self {
+        Self { setting: Some(setting), ..self }
+    }
+}
+
 /// The first one is what the others are compared with. A new peer is one line here, and for a Rust one a file
 /// `src/bin/NAME_server.rs`.
 pub const ALL: &[Peer] = &[
-    Peer { name: "epoll", language: Language::C { library: None }, lacks: &[] },
-    Peer { name: "tidegate", language: Language::Rust, lacks: &[] },
-    Peer { name: "mio", language: Language::Rust, lacks: &[] },
-    Peer { name: "tokio", language: Language::Rust, lacks: &[] },
-    Peer { name: "calloop", language: Language::Rust, lacks: &[] },
-    Peer { name: "message-io", language: Language::Rust, lacks: &[Mode::Sink] },
-    Peer { name: "libuv", language: Language::C { library: Some("uv") }, lacks: &[] },
+    Peer::c("epoll", None),
+    Peer::rust("tidegate"),
+    // Longer than the pause in `alone`, so that it never sleeps there.
+    Peer::rust("tidegate-spin").setting(Setting {
+        of: "tidegate",
+        args: &["--spin", "2"],
+        scenarios: &["alone", "lone"],
+    }),
+    Peer::rust("mio"),
+    Peer::rust("tokio"),
+    Peer::rust("calloop"),
+    Peer::rust("message-io").lacking(&[Mode::Sink]),
+    Peer::c("libuv", Some("uv")),
 ];
 
 /// The peer that the others are compared with.
@@ -39,9 +75,15 @@ pub fn base() -> &'static Peer {
     &ALL[0]
 }
 
+/// Whether that is the name of a setting of another peer, which is in a few scenarios only.
+pub fn is_setting(name: &str) -> bool {
+    ALL.iter().any(|peer| peer.name == name && peer.setting.is_some())
+}
+
 /// A peer that can be started.
 pub struct Built {
-    pub peer: &'static Peer,
+    pub name: String,
+    peer: Peer,
     program: PathBuf,
 }
 
@@ -51,12 +93,12 @@ pub fn build(names: &[&str]) -> Result<Vec<Built>> {
         return Err(format!("no peer is named {unknown:?}").into());
     }
     let mut built = Vec::new();
-    for (index, peer) in ALL.iter().enumerate() {
+    for (index, &peer) in ALL.iter().enumerate() {
         if index > 0 && !names.is_empty() && !names.contains(&peer.name) {
             continue;
         }
         match peer.build() {
-            Ok(program) => built.push(Built { peer, program }),
+            Ok(program) => built.push(Built { name: peer.name.to_owned(), peer, program }),
             Err(reason) if index > 0 => eprintln!("{} is left out: {reason}", peer.name),
             Err(reason) => return Err(reason),
         }
@@ -64,13 +106,25 @@ pub fn build(names: &[&str]) -> Result<Vec<Built>> {
     Ok(built)
 }
 
-impl Peer {
-    pub fn speaks(&self, mode: Mode) -> bool {
-        !self.lacks.contains(&mode)
-    }
+/// `NAME=PROGRAM`: a server that was built elsewhere, another state of tidegate say.
+pub fn added(word: &str) -> Result<Built> {
+    let (name, program) = word.split_once('=').ok_or("--add takes NAME=PROGRAM")?;
+    let program = std::fs::canonicalize(program).map_err(|e| format!("{program}: {e}"))?;
+    Ok(Built { name: name.to_owned(), peer: Peer::rust(""), program })
+}
 
+impl Built {
+    /// Whether it takes part in a scenario.
+    pub fn enters(&self, scenario: &Scenario) -> bool {
+        !self.peer.lacks.contains(&scenario.kind.mode())
+            && self.peer.setting.is_none_or(|setting| setting.scenarios.contains(&scenario.name))
+    }
+}
+
+impl Peer {
     fn build(&self) -> Result<PathBuf> {
-        let program = format!("{}_server", self.name.replace('-', "_"));
+        let name = self.setting.map_or(self.name, |setting| setting.of);
+        let program = format!("{}_server", name.replace('-', "_"));
         let program = std::env::current_exe()?.with_file_name(program);
         match self.language {
             Language::Rust if !program.exists() => {
@@ -119,6 +173,7 @@ impl Server {
         words.push(built.program.clone());
         let mut command = Command::new(&words[0]);
         command.args(&words[1..]).args(["--mode", mode.name(), "--addr", "127.0.0.1:0"]);
+        command.args(built.peer.setting.map_or(&[][..], |setting| setting.args));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = match core {
             Some(core) => host::on_core(core, || command.spawn())?,
@@ -129,8 +184,7 @@ impl Server {
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line)?;
         let addr = line.trim().strip_prefix("ready ").and_then(|addr| addr.parse().ok());
-        server.addr =
-            addr.ok_or(format!("{} said {line:?}, not `ready ADDRESS`", built.peer.name))?;
+        server.addr = addr.ok_or(format!("{} said {line:?}, not `ready ADDRESS`", built.name))?;
         Ok(server)
     }
 

@@ -7,7 +7,7 @@ use crate::peers;
 use crate::scenario::{Kind, Scenario};
 use crate::stats::{Spread, spread};
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// One slice of one peer.
 #[derive(Clone, Debug)]
@@ -27,6 +27,10 @@ impl Row {
 
     pub fn cpu_us(&self) -> f64 {
         self.slice.cpu_ns as f64 / 1_000.0 / self.slice.messages as f64
+    }
+
+    fn both_us(&self) -> f64 {
+        (self.slice.cpu_ns + self.slice.load_ns) as f64 / 1_000.0 / self.slice.messages as f64
     }
 }
 
@@ -55,8 +59,7 @@ pub fn read_csv(path: &Path) -> Result<Vec<Row>> {
 }
 
 pub fn print_again(options: &Options) -> Result<()> {
-    let csv: PathBuf = options.required("csv")?;
-    println!("{}", tables(&read_csv(&csv)?));
+    println!("{}", tables(&read_csv(&options.input("csv", "arena.csv")?)?));
     Ok(())
 }
 
@@ -78,11 +81,15 @@ pub struct Summary {
     /// Divided by the base's value of the same round.
     pub rate_ratio: Spread,
     pub cpu_ratio: Spread,
+    /// Of the server's CPU and the generator's together.
+    pub both_ratio: Spread,
+    pub p50_ratio: Spread,
     pub p50_us: Spread,
     pub p99_us: Spread,
     /// Only where there are enough connections to divide by.
     pub memory: Option<u64>,
     pub lost: u64,
+    pub is_base: bool,
 }
 
 impl Summary {
@@ -95,7 +102,7 @@ impl Summary {
             return None;
         }
         let kind = Scenario::find(scenario).map(|found| found.kind);
-        let many = matches!(kind, Some(Kind::Echo { connections: 10_000.., .. }));
+        let many = kind.is_some_and(Kind::tells_memory);
         let base = of_peer(peers::base().name);
         let ratio = |value: fn(&Row) -> f64| {
             let same_round =
@@ -108,40 +115,103 @@ impl Summary {
             cpu_us: values(Row::cpu_us),
             rate_ratio: ratio(Row::rate),
             cpu_ratio: ratio(Row::cpu_us),
+            both_ratio: ratio(Row::both_us),
+            p50_ratio: ratio(|row| row.slice.p50_us),
             p50_us: values(|row| row.slice.p50_us),
             p99_us: values(|row| row.slice.p99_us),
             memory: own.first().map(|row| row.memory).filter(|_| many),
             lost: own.iter().map(|row| row.slice.lost).sum(),
+            is_base: peer == peers::base().name,
         })
     }
 }
 
-/// First one table of all CPU ratios, then one for each scenario.
+/// First what compares all scenarios, then one table for each.
 pub fn tables(rows: &[Row]) -> String {
+    let base = peers::base().name;
     let mut text = String::new();
-    overview(&mut text, rows);
+    let title =
+        format!("## CPU for each unit, ratio to {base} in the same round: median (quartiles)");
+    ratios(&mut text, rows, &title, "µs", |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
+    let title = format!("## Rate, ratio to {base} in the same round: median (quartiles)");
+    let closed = |kind: Kind| !kind.is_paced();
+    ratios(&mut text, rows, &title, "/s", closed, |s| s.rate, |s| s.rate_ratio);
+    text += "## Latency, µs: p50 / p99 (medians of the slices; median of the p50's ratio)\n\n";
+    wide(&mut text, rows, Kind::tells_latency, |summary| {
+        let (Spread { median: p50, .. }, Spread { median: p99, .. }) =
+            (summary.p50_us, summary.p99_us);
+        format!("{} / {} ({:.2})", short(p50), short(p99), summary.p50_ratio.median)
+    });
+    text += "## Resident memory for each connection, bytes\n\n";
+    wide(&mut text, rows, Kind::tells_memory, |summary| {
+        summary.memory.map_or("–".into(), |bytes| bytes.to_string())
+    });
     for scenario in distinct(rows.iter().map(|row| &row.scenario)) {
         detail(&mut text, rows, scenario);
     }
     text
 }
 
-fn overview(text: &mut String, rows: &[Row]) {
-    let names = distinct(rows.iter().map(|row| &row.peer));
-    let base = peers::base().name;
-    *text +=
-        &format!("## CPU for each message, ratio to {base} (median of the rounds)\n\n| scenario |");
+/// A value of a summary.
+type Value = fn(&Summary) -> Spread;
+
+/// The base in absolute numbers, the others as ratios.
+fn ratios(
+    text: &mut String,
+    rows: &[Row],
+    title: &str,
+    unit: &str,
+    of: impl Fn(Kind) -> bool,
+    absolute: Value,
+    ratio: Value,
+) {
+    *text += &format!("{title}. {}: {unit}\n\n", peers::base().name);
+    wide(text, rows, of, |summary| match summary.is_base {
+        true => short(absolute(summary).median),
+        false => {
+            let Spread { low, median, high } = ratio(summary);
+            format!("{median:.2} ({low:.2}–{high:.2})")
+        }
+    });
+}
+
+/// A row for each scenario, a column for each peer. Settings of a peer have theirs only where latency is told.
+fn wide(
+    text: &mut String,
+    rows: &[Row],
+    of: impl Fn(Kind) -> bool,
+    cell: impl Fn(&Summary) -> String,
+) {
+    let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(|found| of(found.kind));
+    let all = rows.iter().all(|row| is_in(&row));
+    let names = distinct(rows.iter().filter(is_in).map(|row| &row.peer));
+    let names: Vec<_> = names.into_iter().filter(|name| !all || !peers::is_setting(name)).collect();
+    *text += "| scenario | rounds |";
     *text += &names.iter().map(|name| format!(" {name} |")).collect::<String>();
-    *text += &format!("\n|---|{}\n", "---:|".repeat(names.len()));
-    for scenario in distinct(rows.iter().map(|row| &row.scenario)) {
-        *text += &format!("| {scenario} |");
+    *text += &format!("\n|---|---:|{}\n", "---:|".repeat(names.len()));
+    for scenario in distinct(rows.iter().filter(is_in).map(|row| &row.scenario)) {
+        *text += &format!("| {scenario} | {} |", rounds(rows, scenario));
         for name in &names {
-            match Summary::of(rows, scenario, name) {
-                Some(summary) => *text += &format!(" {:.2} |", summary.cpu_ratio.median),
-                None => *text += " – |",
-            }
+            let summary = Summary::of(rows, scenario, name);
+            *text += &format!(" {} |", summary.map_or("–".into(), |summary| cell(&summary)));
         }
         *text += "\n";
+    }
+    *text += "\n";
+}
+
+fn rounds(rows: &[Row], scenario: &str) -> usize {
+    let of_scenario = rows.iter().filter(|row| row.scenario == scenario);
+    of_scenario.map(|row| row.round + 1).max().unwrap_or(0)
+}
+
+/// Three digits.
+fn short(value: f64) -> String {
+    match value {
+        0.0..1.0 => format!("{value:.3}"),
+        1.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
     }
 }
 
@@ -149,30 +219,33 @@ fn detail(text: &mut String, rows: &[Row], scenario: &str) {
     let kind = Scenario::find(scenario).map(|found| found.kind);
     let unit = kind.map_or("message", Kind::unit);
     let of_scenario = rows.iter().filter(|row| row.scenario == scenario);
-    let rounds = of_scenario.clone().map(|row| row.round + 1).max().unwrap_or(0);
+    let rounds = rounds(rows, scenario);
     let pace = if kind.is_some_and(Kind::is_paced) { ", paced by the generator" } else { "" };
-    *text += &format!("\n### {scenario} ({rounds} rounds, unit: {unit}{pace})\n\n");
-    *text += "| peer | rate /s | × | IQR | CPU µs | × | IQR | p50 µs | p99 µs | B/connection |\n";
+    *text += &format!("### {scenario} ({rounds} rounds, unit: {unit}{pace})\n\n");
+    *text +=
+        "| peer | rate /s | × | IQR | CPU µs | × | IQR | with the load's × | p50 µs | p99 µs |\n";
     *text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
     for peer in distinct(of_scenario.map(|row| &row.peer)) {
         let Some(summary) = Summary::of(rows, scenario, peer) else { continue };
-        let Summary { rate, cpu_us, rate_ratio, cpu_ratio, p50_us, p99_us, memory, lost, .. } =
-            summary;
-        let latency = |value: f64| if value > 0.0 { format!("{value:.0}") } else { "–".into() };
-        let memory = memory.map_or("–".into(), |bytes| bytes.to_string());
+        let Summary {
+            rate, cpu_us, rate_ratio, cpu_ratio, both_ratio, p50_us, p99_us, lost, ..
+        } = summary;
+        let latency = |value: f64| if value > 0.0 { short(value) } else { "–".into() };
         let lost = if lost > 0 { format!(" ({lost} lost)") } else { String::new() };
         *text += &format!(
-            "| {peer}{lost} | {:.0} | {:.2} | {:.2}–{:.2} | {:.2} | {:.2} | {:.2}–{:.2} | {} | {} | {memory} |\n",
+            "| {peer}{lost} | {:.0} | {:.2} | {:.2}–{:.2} | {} | {:.2} | {:.2}–{:.2} | {:.2} | {} | {} |\n",
             rate.median,
             rate_ratio.median,
             rate_ratio.low,
             rate_ratio.high,
-            cpu_us.median,
+            short(cpu_us.median),
             cpu_ratio.median,
             cpu_ratio.low,
             cpu_ratio.high,
+            both_ratio.median,
             latency(p50_us.median),
             latency(p99_us.median),
         );
     }
+    *text += "\n";
 }

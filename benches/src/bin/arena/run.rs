@@ -8,12 +8,18 @@ use crate::report::{self, Row};
 use crate::scenario::{self, Scenario};
 use crate::{Result, host, plot};
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 const ROUNDS: usize = 21;
-const QUICK_ROUNDS: usize = 7;
 const SLICE_MS: u64 = 120;
+/// Of the quick run: three, less what building and the last scenario's start-up may take.
+const QUICK_MINUTES: f64 = 2.6;
+/// However short the time: a median of fewer says nothing.
+const LEAST_ROUNDS: usize = 5;
+/// After a slice, so that what a server still does falls into nobody else's.
+const REST: Duration = Duration::from_millis(3);
 
 /// The cores of the servers and of the load; none where the machine has only one.
 #[derive(Clone, Copy)]
@@ -39,6 +45,28 @@ impl Cores {
     }
 }
 
+/// How a scenario is measured.
+struct Plan {
+    /// At most.
+    rounds: usize,
+    /// When it should be done, whatever the number of rounds.
+    end: Option<Instant>,
+    slice: u64,
+    cores: Cores,
+    /// What servers and loads are started under.
+    wrapper: &'static [&'static str],
+}
+
+impl Plan {
+    fn is_done(&self, round: usize, started: Instant) -> bool {
+        let Some(end) = self.end.filter(|_| round >= LEAST_ROUNDS) else {
+            return round >= self.rounds;
+        };
+        // The next round takes as long as those before.
+        round >= self.rounds || Instant::now() + started.elapsed() / round as u32 > end
+    }
+}
+
 pub fn list() -> Result<()> {
     for peer in peers::ALL {
         println!("peer      {}", peer.name);
@@ -53,27 +81,49 @@ pub fn list() -> Result<()> {
 pub fn run(options: &Options) -> Result<()> {
     host::raise_descriptor_limit()?;
     let quick = options.has("quick");
-    let rounds = options.value("rounds")?.unwrap_or(if quick { QUICK_ROUNDS } else { ROUNDS });
+    let minutes = options.value("minutes")?.or(quick.then_some(QUICK_MINUTES));
+    let rounds =
+        options.value("rounds")?.unwrap_or(if minutes.is_some() { usize::MAX } else { ROUNDS });
     let slice = options.value("slice")?.unwrap_or(SLICE_MS);
     let cores = Cores::choose(options)?;
+    let wrapper: &[&str] = if options.has("realtime") { &["chrt", "-f", "10"] } else { &[] };
     let out = options.out()?;
     let wanted = options.list("scenarios");
-    let built = peers::build(&options.list("peers"))?;
+    let mut built = peers::build(&options.list("peers"))?;
+    for word in options.list("add") {
+        built.push(peers::added(word)?);
+    }
+    let chosen: Vec<_> = scenario::ALL
+        .iter()
+        .filter(|scenario| match wanted.is_empty() {
+            true => scenario.quick || !quick,
+            false => scenario.is_meant(&wanted),
+        })
+        .collect();
 
     let begin = Instant::now();
+    let end = minutes.map(|minutes| begin + Duration::from_secs_f64(minutes * 60.0));
+    match minutes {
+        Some(minutes) => eprintln!("{} scenarios in {minutes} minutes", chosen.len()),
+        None => {
+            let slices: usize =
+                chosen.iter().map(|s| built.iter().filter(|b| b.enters(s)).count()).sum();
+            let seconds = (slices * (rounds + 1)) as u64 * (slice + REST.as_millis() as u64) / 1000;
+            let minutes = seconds as f64 / 60.0;
+            eprintln!("{} scenarios: about {minutes:.1} minutes and the start-up", chosen.len());
+        }
+    }
     let mut rows = Vec::new();
     let mut failures = Vec::new();
-    for scenario in scenario::ALL {
-        let chosen = match wanted.is_empty() {
-            true => scenario.quick || !quick,
-            false => wanted.iter().any(|prefix| scenario.name.starts_with(prefix)),
-        };
-        if chosen {
-            eprint!("{} ", scenario.name);
-            let started = Instant::now();
-            compete(scenario, &built, rounds, slice, cores, &mut rows, &mut failures);
-            eprintln!("{:.1} s", started.elapsed().as_secs_f64());
-        }
+    for (index, scenario) in chosen.iter().enumerate() {
+        eprint!("{} ", scenario.name);
+        let started = Instant::now();
+        // What is left of the time, in equal shares.
+        let left = (chosen.len() - index) as u32;
+        let end = end.map(|end| started + end.saturating_duration_since(started) / left);
+        let plan = Plan { rounds, end, slice, cores, wrapper };
+        compete(scenario, &built, &plan, &mut rows, &mut failures);
+        eprintln!(" {:.1} s", started.elapsed().as_secs_f64());
     }
     let csv = out.join("arena.csv");
     report::write_csv(&csv, &rows)?;
@@ -91,37 +141,41 @@ pub fn run(options: &Options) -> Result<()> {
 
 /// One peer under one scenario: its server and the process that loads it.
 struct Contestant {
-    name: &'static str,
+    name: String,
     load: Loader,
     _server: Server,
 }
 
 fn compete(
-    scenario: &'static Scenario,
+    scenario: &Scenario,
     built: &[Built],
-    rounds: usize,
-    slice: u64,
-    cores: Cores,
+    plan: &Plan,
     rows: &mut Vec<Row>,
     failures: &mut Vec<String>,
 ) {
     let mut contestants = Vec::new();
-    for built in built.iter().filter(|built| built.peer.speaks(scenario.kind.mode())) {
-        match enter(scenario, built, slice, cores) {
+    for built in built.iter().filter(|built| built.enters(scenario)) {
+        match enter(scenario, built, plan) {
             Ok(contestant) => contestants.push(contestant),
-            Err(error) => failures.push(format!("{} {}: {error}", scenario.name, built.peer.name)),
+            Err(error) => failures.push(format!("{} {}: {error}", scenario.name, built.name)),
         }
     }
-    for round in 0..rounds {
+    let started = Instant::now();
+    for round in 0.. {
+        if plan.is_done(round, started) {
+            break;
+        }
         let mut failed = None;
         for turn in 0..contestants.len() {
             // Nobody always follows the same neighbour's warm caches or first place.
             let index = (turn + round) % contestants.len();
             let contestant = &mut contestants[index];
-            match contestant.load.slice(slice, u64::MAX) {
+            let slice = contestant.load.slice(plan.slice, u64::MAX);
+            std::thread::sleep(REST);
+            match slice {
                 Ok(slice) => rows.push(Row {
                     scenario: scenario.name.to_owned(),
-                    peer: contestant.name.to_owned(),
+                    peer: contestant.name.clone(),
                     round,
                     memory: contestant.load.memory,
                     slice,
@@ -138,16 +192,12 @@ fn compete(
 }
 
 /// Starts a server and its load, and runs one slice that does not count.
-fn enter(
-    scenario: &'static Scenario,
-    built: &Built,
-    slice: u64,
-    cores: Cores,
-) -> Result<Contestant> {
-    let server = Server::start(built, scenario.kind.mode(), cores.server, &[])?;
-    let mut load = Loader::start(scenario, &server, cores.client)?;
+fn enter(scenario: &Scenario, built: &Built, plan: &Plan) -> Result<Contestant> {
+    let Plan { slice, cores, wrapper, .. } = *plan;
+    let server = Server::start(built, scenario.kind.mode(), cores.server, wrapper)?;
+    let mut load = Loader::start(scenario, &server, cores.client, wrapper)?;
     load.slice(slice, u64::MAX)?;
-    Ok(Contestant { name: built.peer.name, load, _server: server })
+    Ok(Contestant { name: built.name.clone(), load, _server: server })
 }
 
 /// A load process, as the runner sees it.
@@ -160,9 +210,17 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn start(scenario: &Scenario, server: &Server, core: Option<usize>) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["load", "--scenario", scenario.name]);
+    /// Under `wrapper`, a program that starts another one, where one is given.
+    pub fn start(
+        scenario: &Scenario,
+        server: &Server,
+        core: Option<usize>,
+        wrapper: &[&str],
+    ) -> Result<Self> {
+        let mut words = wrapper.iter().map(|&word| word.into()).collect::<Vec<PathBuf>>();
+        words.push(std::env::current_exe()?);
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["load", "--scenario", scenario.name]);
         command.args(["--addr", &server.addr.to_string(), "--pid", &server.pid().to_string()]);
         if let Some(core) = core {
             command.args(["--core", &core.to_string()]);

@@ -14,8 +14,8 @@ pub struct Scenario {
 pub enum Kind {
     /// Closed loop: each of the first `active` connections keeps `depth` messages of `size` bytes on their way.
     Echo { connections: usize, active: usize, size: usize, depth: usize },
-    /// One message at a time on one connection, the next one `pause` after the answer, when the server has gone to
-    /// sleep.
+    /// One message at a time on one connection, the next one `pause` after the answer. The generator polls without
+    /// sleeping, so that the latency is the server's and not that of two wake-ups.
     Alone { size: usize, pause: Duration },
     /// Open loop: `rate` messages a second in all, whatever comes back; latency counts from the planned instant.
     OpenEcho { connections: usize, size: usize, rate: u64 },
@@ -27,6 +27,8 @@ pub enum Kind {
     OpenChat { members: usize, rate: u64 },
     /// Closed loop: each socket keeps `depth` datagrams of `size` bytes on their way.
     Udp { sockets: usize, depth: usize, size: usize },
+    /// Closed loop: one socket keeps a train of `depth` datagrams of `size` bytes on its way, sent as one (GSO).
+    Train { depth: usize, size: usize },
     /// `slots` connections at a time, each: connect, one echo, close.
     Churn { slots: usize },
 }
@@ -42,6 +44,7 @@ impl Kind {
             Self::Bulk { .. } => Mode::Sink,
             Self::Chat { .. } | Self::OpenChat { .. } => Mode::Chat,
             Self::Udp { .. } => Mode::Udp,
+            Self::Train { .. } => Mode::Train,
         }
     }
 
@@ -51,14 +54,26 @@ impl Kind {
             Self::Echo { .. } | Self::Alone { .. } | Self::OpenEcho { .. } => "message",
             Self::Bulk { .. } => "64 KiB",
             Self::Chat { .. } | Self::OpenChat { .. } => "delivery",
-            Self::Udp { .. } => "datagram",
+            Self::Udp { .. } | Self::Train { .. } => "datagram",
             Self::Churn { .. } => "connection",
         }
     }
 
     /// The generator sets the rate: only cost and latency compare.
     pub fn is_paced(self) -> bool {
-        matches!(self, Self::Alone { .. } | Self::OpenEcho { .. } | Self::OpenChat { .. })
+        matches!(self, Self::OpenEcho { .. } | Self::OpenChat { .. })
+            || matches!(self, Self::Alone { pause, .. } if !pause.is_zero())
+    }
+
+    /// Few enough messages are on their way for latency to say something that the rate does not.
+    pub fn tells_latency(self) -> bool {
+        self.is_paced()
+            || matches!(self, Self::Alone { .. } | Self::Echo { active: ..=8, size: ..=64, .. })
+    }
+
+    /// So many connections that the memory for each can be told from what the process needs anyway.
+    pub fn tells_memory(self) -> bool {
+        matches!(self, Self::Echo { connections: 10_000.., .. })
     }
 }
 
@@ -79,6 +94,14 @@ const fn udp(name: &'static str, sockets: usize, depth: usize) -> Scenario {
     Scenario { name, kind: Kind::Udp { sockets, depth, size: 64 }, quick: false }
 }
 
+/// Connections that are used, beside the idle ones.
+const ACTIVE: usize = 8;
+
+const fn idle(name: &'static str, connections: usize) -> Scenario {
+    let kind = Kind::Echo { connections: connections + ACTIVE, active: ACTIVE, size: 64, depth: 1 };
+    Scenario { name, kind, quick: false }
+}
+
 impl Scenario {
     const fn new(name: &'static str, kind: Kind) -> Self {
         Self { name, kind, quick: false }
@@ -89,6 +112,15 @@ impl Scenario {
         self
     }
 
+    /// Whether one of the words names it or is how its name begins. A whole name means that scenario alone.
+    pub fn is_meant(&self, words: &[&str]) -> bool {
+        let means = |&word: &&str| match Self::find(word) {
+            Some(found) => found.name == self.name,
+            None => self.name.starts_with(word),
+        };
+        words.iter().any(means)
+    }
+
     pub fn find(name: &str) -> Option<&'static Self> {
         ALL.iter().find(|scenario| scenario.name == name)
     }
@@ -96,6 +128,7 @@ impl Scenario {
 
 pub const ALL: &[Scenario] = &[
     Scenario::new("alone", Kind::Alone { size: 64, pause: Duration::from_micros(500) }),
+    Scenario::new("lone", Kind::Alone { size: 64, pause: Duration::ZERO }).quick(),
     ping("ping-1", 1, 64, 1).quick(),
     ping("ping-64", 64, 64, 1).quick(),
     ping("ping-1000", 1_000, 64, 1).quick(),
@@ -108,14 +141,18 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("open-30k", Kind::OpenEcho { connections: 64, size: 64, rate: 30_000 }).quick(),
     Scenario::new("bulk", Kind::Bulk { connections: 4 }).quick(),
     open_chat("chat-100-slow", 100, 200).quick(),
-    chat("chat-100-sat", 100, 16, 4).quick(),
+    chat("chat-10-few", 10, 10, 1),
+    chat("chat-100-few", 100, 16, 1).quick(),
+    chat("chat-100-sat", 100, 16, 4),
     chat("chat-100-dense", 100, 100, 1).quick(),
     open_chat("chat-1000-slow", 1_000, 50),
-    chat("chat-1000-sat", 1_000, 16, 4).quick(),
+    chat("chat-1000-few", 1_000, 16, 1).quick(),
+    chat("chat-1000-sat", 1_000, 16, 4),
     chat("chat-1000-dense", 1_000, 100, 1),
     udp("udp-1x1", 1, 1).quick(),
     udp("udp-16x8", 16, 8).quick(),
+    Scenario::new("udp-train", Kind::Train { depth: 48, size: 1_200 }).quick(),
     Scenario::new("churn", Kind::Churn { slots: 16 }).quick(),
-    Scenario::new("idle-18000", Kind::Echo { connections: 18_000, active: 8, size: 64, depth: 1 })
-        .quick(),
+    idle("idle-0", 0).quick(),
+    idle("idle-18000", 18_000 - ACTIVE).quick(),
 ];

@@ -8,6 +8,13 @@ pub struct Spread {
     pub high: f64,
 }
 
+impl Spread {
+    /// One value, known without a spread.
+    pub fn exactly(value: f64) -> Self {
+        Self { low: value, median: value, high: value }
+    }
+}
+
 /// Linear between the two nearest ranks. Not a number for an empty list.
 pub fn spread(mut values: Vec<f64>) -> Spread {
     values.sort_by(f64::total_cmp);

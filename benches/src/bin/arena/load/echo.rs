@@ -126,8 +126,10 @@ impl Load for Echo {
             if all_sent && tally.messages == sent {
                 return Ok(());
             }
-            // In an open loop the generator spins: waking up would come too late for the next instant.
-            let wait = if all_sent { Duration::from_secs(1) } else { Duration::ZERO };
+            // In an open loop the generator spins: waking up would come too late for the next instant. So it does
+            // where the latency of a lone message is asked for, which would be half its own otherwise.
+            let spins = !all_sent || matches!(self.pace, Pace::Pause(_));
+            let wait = if spins { Duration::ZERO } else { Duration::from_secs(1) };
             self.poll.poll(&mut self.events, Some(wait))?;
             for event in &self.events {
                 let connection = &mut self.connections[event.token().0];
@@ -137,7 +139,9 @@ impl Load for Echo {
                     for _ in 0..whole {
                         let since = connection.since.pop_front().ok_or("an unasked echo")?;
                         tally.answered(since, now);
-                        if let Pace::Pause(pause) = self.pace {
+                        if let Pace::Pause(pause) = self.pace
+                            && !pause.is_zero()
+                        {
                             std::thread::sleep(pause);
                             now = Instant::now();
                         }

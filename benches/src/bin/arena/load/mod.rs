@@ -73,6 +73,8 @@ pub struct Slice {
     pub lost: u64,
     pub seconds: f64,
     pub cpu_ns: u64,
+    /// The generator's own.
+    pub load_ns: u64,
     pub p50_us: f64,
     pub p99_us: f64,
     pub p999_us: f64,
@@ -80,12 +82,13 @@ pub struct Slice {
 }
 
 impl Slice {
-    pub const COLUMNS: &str = "messages,lost,seconds,cpu_ns,p50_us,p99_us,p999_us,max_us";
+    pub const COLUMNS: &str = "messages,lost,seconds,cpu_ns,load_ns,p50_us,p99_us,p999_us,max_us";
 
     pub fn to_csv(&self) -> String {
-        let Self { messages, lost, seconds, cpu_ns, p50_us, p99_us, p999_us, max_us } = self;
+        let Self { messages, lost, seconds, cpu_ns, load_ns, p50_us, p99_us, p999_us, max_us } =
+            self;
         format!(
-            "{messages},{lost},{seconds:.6},{cpu_ns},{p50_us:.2},{p99_us:.2},{p999_us:.2},{max_us:.2}"
+            "{messages},{lost},{seconds:.6},{cpu_ns},{load_ns},{p50_us:.2},{p99_us:.2},{p999_us:.2},{max_us:.2}"
         )
     }
 
@@ -97,6 +100,7 @@ impl Slice {
             lost: next()?.parse().ok()?,
             seconds: next()?.parse().ok()?,
             cpu_ns: next()?.parse().ok()?,
+            load_ns: next()?.parse().ok()?,
             p50_us: next()?.parse().ok()?,
             p99_us: next()?.parse().ok()?,
             p999_us: next()?.parse().ok()?,
@@ -172,6 +176,9 @@ fn connect(kind: Kind, addr: SocketAddr, clock: CpuClock) -> Result<(Box<dyn Loa
         Kind::Udp { sockets, depth, size } => {
             (Box::new(udp::Udp::new(addr, sockets, depth, size)?), sockets)
         }
+        Kind::Train { depth, size } => {
+            (Box::new(udp::Udp::new(addr, 1, depth, size)?.in_trains()?), 1)
+        }
         Kind::Bulk { connections } => (Box::new(bulk::Bulk::new(addr, connections)?), connections),
         Kind::Churn { slots } => (Box::new(churn::Churn::new(addr, slots)?), slots),
     })
@@ -179,17 +186,20 @@ fn connect(kind: Kind, addr: SocketAddr, clock: CpuClock) -> Result<(Box<dyn Loa
 
 fn measure(load: &mut dyn Load, time: Duration, messages: u64, clock: CpuClock) -> Result<Slice> {
     let mut tally = Tally::new()?;
-    let cpu = clock.now()?;
+    let own = CpuClock::of(std::process::id())?;
+    let (cpu, load_cpu) = (clock.now()?, own.now()?);
     let budget = Budget::new(time, messages);
     load.run(&budget, &mut tally)?;
     let seconds = budget.start.elapsed().as_secs_f64();
     let cpu_ns = (clock.now()? - cpu).as_nanos() as u64;
+    let load_ns = (own.now()? - load_cpu).as_nanos() as u64;
     let quantile = |part| tally.latency.value_at_quantile(part) as f64 / 1_000.0;
     Ok(Slice {
         messages: tally.messages,
         lost: tally.lost,
         seconds,
         cpu_ns,
+        load_ns,
         p50_us: quantile(0.5),
         p99_us: quantile(0.99),
         p999_us: quantile(0.999),

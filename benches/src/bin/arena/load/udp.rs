@@ -7,7 +7,9 @@ use crate::Result;
 use mio::net::UdpSocket;
 use mio::{Events, Interest, Poll, Token};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg};
+use nix::sys::socket::{
+    ControlMessage, MsgFlags, MultiHeaders, SockaddrIn, recvmmsg, sendmmsg, sendmsg,
+};
 use std::io::{IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -25,6 +27,8 @@ pub struct Udp {
     sockets: Vec<Socket>,
     size: usize,
     pattern: Pattern,
+    /// The segment size, if all that a socket has to send leaves as one train.
+    train: Option<u16>,
     headers: MultiHeaders<SockaddrIn>,
     received: Vec<Vec<u8>>,
 }
@@ -60,10 +64,16 @@ impl Udp {
             sockets: opened,
             size,
             pattern: Pattern::new(),
+            train: None,
             headers: MultiHeaders::preallocate(depth, None),
             // One byte longer than a message, so that a longer answer shows.
             received: vec![vec![0; size + 1]; depth],
         })
+    }
+
+    pub fn in_trains(mut self) -> Result<Self> {
+        self.train = Some(self.size.try_into()?);
+        Ok(self)
     }
 
     /// Sends a new datagram from each free slot of a socket; returns how many.
@@ -84,8 +94,16 @@ impl Udp {
             let none = vec![None; fresh.len() - left];
             let flags = MsgFlags::empty();
             let fd = socket.as_raw_fd();
-            match sendmmsg(fd, &mut self.headers, &fresh[left..], none, [], flags) {
-                Ok(results) => left += results.count(),
+            let sent = match &self.train {
+                Some(size) => {
+                    let size = [ControlMessage::UdpGsoSegments(size)];
+                    sendmsg::<()>(fd, fresh.as_flattened(), &size, flags, None).map(|_| fresh.len())
+                }
+                None => sendmmsg(fd, &mut self.headers, &fresh[left..], none, [], flags)
+                    .map(Iterator::count),
+            };
+            match sent {
+                Ok(count) => left += count,
                 // The send buffer holds far more than a window: what fills it leaves within the same call.
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(error) => return Err(error.into()),

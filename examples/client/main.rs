@@ -1,16 +1,20 @@
-//! Connects, sends what is typed, prints what arrives.
+//! Connects, sends what is typed, prints what arrives: over TCP, TLS, WebSocket, or WebSocket over
+//! TLS. `wire.rs` chooses; the handler here is the same for all of them.
 //!
 //! Reading standard input waits until somebody types, and the reactor must not wait. So a thread
 //! reads it and hands what it reads to the reactor through a `Remote`. It hands over one piece and
 //! waits for leave to go on; a server that reads slowly slows down the thread, and with it whoever
 //! writes into our standard input, and no more than a piece or two ever lies in memory.
 
+#[path = "../support/mod.rs"]
 mod support;
+mod wire;
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Read, Write};
 use std::process::ExitCode;
 use std::sync::mpsc;
 
+use tidegate::layer::websocket::PeerClose;
 use tidegate::{
     CloseReason, Closed, Connect, Context, Handler, HandlerResult, Input, Reactor, Remote,
     SendStatus, Signal, StreamOptions, Token,
@@ -18,15 +22,36 @@ use tidegate::{
 
 const HELP: &str = "client - connects, sends what is typed, prints what arrives
 
-Usage: cargo run --release --example client [ADDRESS]        (default 127.0.0.1:8888)
+Usage: cargo run --release --example client [ADDRESS] [OPTIONS]
+                                                           (default 127.0.0.1:8888)
+    --fingerprint SHA256  over TLS: the certificate to trust, as chat and tls_echo print it
+    --ca FILE             over TLS: or whose certificates to trust, PEM
+    --ws PATH             over WebSocket, and what to ask for there (say, /): each line typed is a
+                          message of text, and each message is printed as a line
+    --binary              its messages are binary: what is typed and what comes stays as it is
+    --deflate             offer to compress them (permessage-deflate)
 
 It works with the chat example and with any TCP server. The end of the input (Ctrl-D) is passed on
 to the server; the client ends when the server has ended too:
 
-    printf 'Hello, world!' | cargo run --release --example client";
+    printf 'Hello, world!' | cargo run --release --example client
+
+WebSocket has no half of an end: there the end of the input closes the connection.";
+
+/// A longer line is sent in pieces: what a server takes as one message by default, as a rule.
+const LONGEST_LINE: u64 = 1 << 20;
 
 /// What went wrong, if anything did. It is the reactor's shared state, so that `main` can see it.
 type Failure = Option<String>;
+
+/// What a piece of input is, on its way out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pieces {
+    /// Whatever is there, as it is.
+    Bytes,
+    /// A line, without its end.
+    Lines,
+}
 
 /// What the thread has read.
 enum Typed {
@@ -37,6 +62,7 @@ enum Typed {
 
 struct Client {
     address: String,
+    pieces: Pieces,
     /// Tells the thread to read on. There is a thread once the connection stands.
     read_on: Option<mpsc::Sender<()>>,
 }
@@ -54,7 +80,9 @@ impl Handler<Failure> for Client {
         let (read_on, wait) = mpsc::channel();
         self.read_on = Some(read_on);
         let (remote, connection) = (cx.net.remote(), cx.token());
-        std::thread::Builder::new().spawn(move || read_input(&remote, connection, &wait))?;
+        let pieces = self.pieces;
+        std::thread::Builder::new()
+            .spawn(move || read_input(pieces, &remote, connection, &wait))?;
         Ok(())
     }
 
@@ -62,9 +90,13 @@ impl Handler<Failure> for Client {
     fn on_signal(&mut self, cx: &mut Context<'_, Failure>, signal: Signal) -> HandlerResult {
         match signal.take::<Typed>() {
             Ok(Typed::Bytes(bytes)) => {
-                // Above the high mark: `on_drain` will come, and then there is room for more.
-                if cx.send(bytes) != SendStatus::AboveHigh {
-                    self.read_on();
+                match cx.send(bytes) {
+                    // `on_drain` will come, and then there is room for more.
+                    SendStatus::AboveHigh => {}
+                    SendStatus::Unencodable => {
+                        return Err("expected lines of UTF-8 (or --binary), got other bytes".into());
+                    }
+                    _ => self.read_on(),
                 }
             }
             // We have said everything, and still listen.
@@ -84,14 +116,25 @@ impl Handler<Failure> for Client {
     /// we wait here nothing is read, and the server is slowed down to what our output takes.
     fn on_data(&mut self, _cx: &mut Context<'_, Failure>, input: &mut Input<'_>) -> HandlerResult {
         let mut output = io::stdout().lock();
+        let end: &[u8] = if self.pieces == Pieces::Lines { b"\n" } else { b"" };
         output
             .write_all(input.take_all())
+            .and_then(|()| output.write_all(end))
             .and_then(|()| output.flush())
             .map_err(|e| format!("cannot write to standard output: {e}"))?;
         Ok(())
     }
 
-    // There is no `on_eof`: when the server has ended, the default closes, which is what we want.
+    /// The server has ended. Over WebSocket it has said why (RFC 6455 section 7.4).
+    fn on_eof(&mut self, cx: &mut Context<'_, Failure>) -> HandlerResult {
+        if let Some(close) = cx.fact::<PeerClose>()
+            && let Some(code) = close.code().filter(|code| !matches!(code, 1000 | 1001))
+        {
+            return Err(format!("the server closed with code {code}: {}", close.reason()).into());
+        }
+        cx.close();
+        Ok(())
+    }
 
     fn on_close(&mut self, cx: &mut Context<'_, Failure>, closed: &Closed) {
         *cx.state = match &closed.reason {
@@ -108,12 +151,16 @@ impl Handler<Failure> for Client {
 }
 
 /// The thread: reads pieces of the input, each after the one before has been dealt with.
-fn read_input(remote: &Remote<Failure>, connection: Token, wait: &mpsc::Receiver<()>) {
-    let mut buffer = [0; 16 * 1024];
+fn read_input(
+    pieces: Pieces,
+    remote: &Remote<Failure>,
+    connection: Token,
+    wait: &mpsc::Receiver<()>,
+) {
     loop {
-        let typed = match io::stdin().read(&mut buffer) {
-            Ok(0) => Typed::End,
-            Ok(n) => Typed::Bytes(buffer[..n].to_vec()),
+        let typed = match read_piece(pieces) {
+            Ok(None) => Typed::End,
+            Ok(Some(piece)) => Typed::Bytes(piece),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
             Err(e) => Typed::Failed(e),
         };
@@ -126,15 +173,39 @@ fn read_input(remote: &Remote<Failure>, connection: Token, wait: &mpsc::Receiver
     }
 }
 
+/// The next piece of standard input; `None` at its end.
+fn read_piece(pieces: Pieces) -> io::Result<Option<Vec<u8>>> {
+    let mut input = io::stdin().lock();
+    let mut piece = Vec::new();
+    let n = match pieces {
+        Pieces::Bytes => {
+            piece.resize(16 * 1024, 0);
+            input.read(&mut piece)?
+        }
+        Pieces::Lines => input.take(LONGEST_LINE).read_until(b'\n', &mut piece)?,
+    };
+    piece.truncate(n);
+    if pieces == Pieces::Lines && piece.ends_with(b"\n") {
+        piece.pop();
+    }
+    Ok((n > 0).then_some(piece))
+}
+
 fn main() -> ExitCode {
-    support::main(HELP, ["127.0.0.1:8888"], |[address]| {
+    support::main_with_options(HELP, |arguments| {
+        let options = wire::Options::from(arguments)?;
+        let [address] = arguments.rest(["127.0.0.1:8888"])?;
+        let pieces = options.pieces();
         let mut reactor = Reactor::with_state(None)?;
         // By default a connection is not read while its own queue is full, which stops a peer that
         // asks and never reads the answers. A client must do the opposite: go on reading while it
         // waits to send. Against a server with the default rule (echo, say) each side would
         // otherwise wait for the other to read. The thread already keeps our queue short.
-        let connect = Connect::tcp(&*address).options(StreamOptions::new().auto_pause(false));
-        reactor.net().connect(connect, Client { address, read_on: None })?;
+        let mut connect = Connect::tcp(&*address).options(StreamOptions::new().auto_pause(false));
+        if let Some(layer) = options.layer(&address)? {
+            connect = connect.layer(layer);
+        }
+        reactor.net().connect(connect, Client { address, pieces, read_on: None })?;
         reactor.run()?;
         match reactor.state_mut().take() {
             Some(failure) => Err(failure.into()),

@@ -1,0 +1,152 @@
+//! UDP sockets: how they are made and set up. What moves datagrams is in `single.rs`, or `batch/`.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use socket2::{Protocol, SockAddr, SockRef, Type};
+
+use super::datagram_io::{DatagramIo, Inbox, Outbox};
+use super::os::{domain_of, socket};
+use super::uninterrupted;
+use crate::socket_options::SocketOptions;
+
+/// A UDP socket.
+#[derive(Debug)]
+pub(crate) struct Datagram {
+    socket: mio::net::UdpSocket,
+    token: usize,
+    io: DatagramIo,
+}
+
+/// A datagram that waits to be sent. Its bytes lie behind those of the ones before it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outgoing {
+    /// `None`: to the peer that the socket is connected to.
+    pub(crate) to: Option<SocketAddr>,
+    pub(crate) len: usize,
+}
+
+/// A datagram that has arrived.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrived<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) from: SocketAddr,
+    /// It was longer than what is taken of one.
+    pub(crate) truncated: bool,
+}
+
+/// Sends one datagram by a call of its own.
+pub(super) fn send_one(
+    socket: &mio::net::UdpSocket,
+    bytes: &[u8],
+    to: Option<SocketAddr>,
+) -> io::Result<usize> {
+    uninterrupted(|| match to {
+        Some(to) => socket.send_to(bytes, to),
+        None => socket.send(bytes),
+    })
+}
+
+impl Datagram {
+    fn new(socket: mio::net::UdpSocket) -> Self {
+        Datagram { socket, token: 0, io: DatagramIo::default() }
+    }
+
+    /// Receives up to `most` datagrams, which is not zero; more only where the system hands over
+    /// several as one. Answers whether none is left, as far as that can be told.
+    pub(crate) fn receive(&mut self, inbox: &mut Inbox, most: usize) -> io::Result<bool> {
+        self.io.receive(&self.socket, inbox, most)
+    }
+
+    /// Sends from the front of those that wait, whose bytes are `bytes`, what one call takes.
+    /// Answers how many have left. An error is the first one's.
+    pub(crate) fn send(
+        &mut self,
+        outbox: &mut Outbox,
+        waiting: &VecDeque<Outgoing>,
+        bytes: &[u8],
+    ) -> io::Result<usize> {
+        self.io.send(&self.socket, outbox, waiting, bytes)
+    }
+
+    /// Lets the system hand over trains of datagrams as one, where it can.
+    pub(crate) fn receive_trains(&mut self) {
+        self.io.receive_trains(&self.socket);
+    }
+
+    /// Sets up a socket that exists already.
+    pub(crate) fn set_up(
+        &self,
+        peer: Option<SocketAddr>,
+        reuse_address: bool,
+        options: &SocketOptions,
+    ) -> io::Result<()> {
+        if reuse_address {
+            self.options().set_reuse_address(true)?;
+        }
+        options.apply(&self.options(), domain_of(self.local_addr()?), Type::DGRAM)?;
+        peer.map_or(Ok(()), |peer| self.socket.connect(peer))
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+
+    pub(crate) fn options(&self) -> SockRef<'_> {
+        SockRef::from(&self.socket)
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
+        self.token = token;
+        self.socket.register(registry, Token(token), Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
+        if let Err(e) = self.socket.deregister(registry) {
+            log::trace!("deregistering a datagram socket: {e}");
+        }
+    }
+
+    /// mio's emulation over `poll(2)` drops a descriptor that reported an error (an ICMP answer
+    /// is one); the socket lives on, so that it has to be registered anew there.
+    pub(crate) fn survive_error(&mut self, registry: &Registry) -> io::Result<()> {
+        if cfg!(mio_unsupported_force_poll_poll) {
+            self.deregister(registry);
+            let token = self.token;
+            return self.register(registry, token);
+        }
+        Ok(())
+    }
+}
+
+/// Binds a UDP socket and, if a peer is given, connects it: it then receives from that peer alone.
+pub(crate) fn bind_udp(
+    addr: SocketAddr,
+    peer: Option<SocketAddr>,
+    reuse_address: bool,
+    options: &SocketOptions,
+) -> io::Result<Datagram> {
+    let domain = domain_of(addr);
+    let socket = socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if reuse_address {
+        socket.set_reuse_address(true)?;
+    }
+    options.apply(&SockRef::from(&socket), domain, Type::DGRAM)?;
+    socket.bind(&SockAddr::from(addr))?;
+    if let Some(peer) = peer {
+        socket.connect(&SockAddr::from(peer))?;
+    }
+    Ok(Datagram::new(mio::net::UdpSocket::from_std(socket.into())))
+}
+
+pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
+    socket.set_nonblocking(true)?;
+    Ok(Datagram::new(mio::net::UdpSocket::from_std(socket)))
+}
