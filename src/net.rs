@@ -319,9 +319,8 @@ impl<S> Net<S> {
     /// leaves it.
     ///
     /// A paused listener accepts nobody: who knocks waits in its backlog, and is refused by the system
-    /// when that is full. A paused UDP socket receives nothing
-    /// more (what was received in one batch with the datagram being told is still told); what does not
-    /// fit its buffer is lost.
+    /// when that is full. A paused UDP socket receives nothing more (what was received in one batch
+    /// with the datagram being told is still told); what does not fit its buffer is lost.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
