@@ -134,12 +134,14 @@ impl Summary {
 pub fn tables(rows: &[Row]) -> String {
     let base = peers::base().name;
     let mut text = String::new();
+    // Settings of a peer are in two scenarios only: they have a column where latency is told, and rows further down.
+    let peers: Vec<_> = rows.iter().filter(|row| !peers::is_setting(&row.peer)).cloned().collect();
     let title =
         format!("## CPU for each unit, ratio to {base} in the same round: median (quartiles)");
-    ratios(&mut text, rows, &title, "µs", |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
+    ratios(&mut text, &peers, &title, "µs", |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
     let title = format!("## Rate, ratio to {base} in the same round: median (quartiles)");
     let closed = |kind: Kind| !kind.is_paced();
-    ratios(&mut text, rows, &title, "/s", closed, |s| s.rate, |s| s.rate_ratio);
+    ratios(&mut text, &peers, &title, "/s", closed, |s| s.rate, |s| s.rate_ratio);
     let title = "## Latency, µs: p50 / p99 (medians of the slices; the p50's ratio to {base})";
     wide(&mut text, rows, &title.replace("{base}", base), Kind::tells_latency, |summary| {
         let Summary { p50_us, p99_us, p50_ratio, .. } = summary;
@@ -179,7 +181,7 @@ fn ratios(
     });
 }
 
-/// A row for each scenario, a column for each peer. Settings of a peer have theirs only where latency is told.
+/// A row for each scenario, a column for each peer; nothing where there is no such scenario.
 fn wide(
     text: &mut String,
     rows: &[Row],
@@ -192,9 +194,7 @@ fn wide(
         return;
     }
     *text += &format!("{title}\n\n");
-    let all = rows.iter().all(|row| is_in(&row));
     let names = distinct(rows.iter().filter(is_in).map(|row| &row.peer));
-    let names: Vec<_> = names.into_iter().filter(|name| !all || !peers::is_setting(name)).collect();
     *text += "| scenario | rounds |";
     *text += &names.iter().map(|name| format!(" {name} |")).collect::<String>();
     *text += &format!("\n|---|---:|{}\n", "---:|".repeat(names.len()));
