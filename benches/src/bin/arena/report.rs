@@ -104,12 +104,16 @@ impl Summary {
         let kind = Scenario::find(scenario).map(|found| found.kind);
         let many = kind.is_some_and(Kind::tells_memory);
         let base = of_peer(peers::base().name);
+        // A slice in which nothing came back (UDP may lose all) has no figures.
+        let told = |values: &mut dyn Iterator<Item = f64>| {
+            spread(values.filter(|value| value.is_finite()).collect())
+        };
         let ratio = |value: fn(&Row) -> f64| {
             let same_round =
                 |row: &&Row| base.iter().find(|other| other.round == row.round).copied();
-            spread(own.iter().filter_map(|r| Some(value(r) / value(same_round(r)?))).collect())
+            told(&mut own.iter().filter_map(|r| Some(value(r) / value(same_round(r)?))))
         };
-        let values = |value: fn(&Row) -> f64| spread(own.iter().map(|row| value(row)).collect());
+        let values = |value: fn(&Row) -> f64| told(&mut own.iter().map(|row| value(row)));
         Some(Self {
             rate: values(Row::rate),
             cpu_us: values(Row::cpu_us),
@@ -130,20 +134,22 @@ impl Summary {
 pub fn tables(rows: &[Row]) -> String {
     let base = peers::base().name;
     let mut text = String::new();
+    // Settings of a peer are in two scenarios only: they have a column where latency is told, and rows further down.
+    let peers: Vec<_> = rows.iter().filter(|row| !peers::is_setting(&row.peer)).cloned().collect();
     let title =
         format!("## CPU for each unit, ratio to {base} in the same round: median (quartiles)");
-    ratios(&mut text, rows, &title, "µs", |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
+    ratios(&mut text, &peers, &title, "µs", |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
     let title = format!("## Rate, ratio to {base} in the same round: median (quartiles)");
     let closed = |kind: Kind| !kind.is_paced();
-    ratios(&mut text, rows, &title, "/s", closed, |s| s.rate, |s| s.rate_ratio);
-    text += "## Latency, µs: p50 / p99 (medians of the slices; median of the p50's ratio)\n\n";
-    wide(&mut text, rows, Kind::tells_latency, |summary| {
-        let (Spread { median: p50, .. }, Spread { median: p99, .. }) =
-            (summary.p50_us, summary.p99_us);
-        format!("{} / {} ({:.2})", short(p50), short(p99), summary.p50_ratio.median)
+    ratios(&mut text, &peers, &title, "/s", closed, |s| s.rate, |s| s.rate_ratio);
+    let title = "## Latency, µs: p50 / p99 (medians of the slices; the p50's ratio to {base})";
+    wide(&mut text, rows, &title.replace("{base}", base), Kind::tells_latency, |summary| {
+        let Summary { p50_us, p99_us, p50_ratio, .. } = summary;
+        let (p50, p99) = (short(p50_us.median), short(p99_us.median));
+        format!("{p50} / {p99} ({:.2})", p50_ratio.median)
     });
-    text += "## Resident memory for each connection, bytes\n\n";
-    wide(&mut text, rows, Kind::tells_memory, |summary| {
+    let title = "## Resident memory for each connection, bytes";
+    wide(&mut text, rows, title, Kind::tells_memory, |summary| {
         summary.memory.map_or("–".into(), |bytes| bytes.to_string())
     });
     for scenario in distinct(rows.iter().map(|row| &row.scenario)) {
@@ -165,8 +171,8 @@ fn ratios(
     absolute: Value,
     ratio: Value,
 ) {
-    *text += &format!("{title}. {}: {unit}\n\n", peers::base().name);
-    wide(text, rows, of, |summary| match summary.is_base {
+    let title = format!("{title}. {}: {unit}", peers::base().name);
+    wide(text, rows, &title, of, |summary| match summary.is_base {
         true => short(absolute(summary).median),
         false => {
             let Spread { low, median, high } = ratio(summary);
@@ -175,17 +181,20 @@ fn ratios(
     });
 }
 
-/// A row for each scenario, a column for each peer. Settings of a peer have theirs only where latency is told.
+/// A row for each scenario, a column for each peer; nothing where there is no such scenario.
 fn wide(
     text: &mut String,
     rows: &[Row],
+    title: &str,
     of: impl Fn(Kind) -> bool,
     cell: impl Fn(&Summary) -> String,
 ) {
     let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(|found| of(found.kind));
-    let all = rows.iter().all(|row| is_in(&row));
+    if !rows.iter().any(|row| is_in(&row)) {
+        return;
+    }
+    *text += &format!("{title}\n\n");
     let names = distinct(rows.iter().filter(is_in).map(|row| &row.peer));
-    let names: Vec<_> = names.into_iter().filter(|name| !all || !peers::is_setting(name)).collect();
     *text += "| scenario | rounds |";
     *text += &names.iter().map(|name| format!(" {name} |")).collect::<String>();
     *text += &format!("\n|---|---:|{}\n", "---:|".repeat(names.len()));

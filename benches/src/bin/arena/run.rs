@@ -7,6 +7,7 @@ use crate::peers::{self, Built, Server};
 use crate::report::{self, Row};
 use crate::scenario::{self, Scenario};
 use crate::{Result, host, plot};
+use std::cmp::Reverse;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -93,13 +94,16 @@ pub fn run(options: &Options) -> Result<()> {
     for word in options.list("add") {
         built.push(peers::added(word)?);
     }
-    let chosen: Vec<_> = scenario::ALL
+    let mut chosen: Vec<_> = scenario::ALL
         .iter()
         .filter(|scenario| match wanted.is_empty() {
             true => scenario.quick || !quick,
             false => scenario.is_meant(&wanted),
         })
         .collect();
+
+    // What takes longest to start comes first, so that what is left of the time is known.
+    chosen.sort_by_key(|scenario| Reverse(scenario.kind.connections()));
 
     let begin = Instant::now();
     let end = minutes.map(|minutes| begin + Duration::from_secs_f64(minutes * 60.0));
@@ -125,6 +129,8 @@ pub fn run(options: &Options) -> Result<()> {
         compete(scenario, &built, &plan, &mut rows, &mut failures);
         eprintln!(" {:.1} s", started.elapsed().as_secs_f64());
     }
+    let place = |row: &Row| scenario::ALL.iter().position(|s| s.name == row.scenario);
+    rows.sort_by_key(place);
     let csv = out.join("arena.csv");
     report::write_csv(&csv, &rows)?;
     let tables = report::tables(&rows);

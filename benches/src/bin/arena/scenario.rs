@@ -59,6 +59,19 @@ impl Kind {
         }
     }
 
+    /// How many there are at once.
+    pub fn connections(self) -> usize {
+        match self {
+            Self::Echo { connections, .. }
+            | Self::OpenEcho { connections, .. }
+            | Self::Bulk { connections } => connections,
+            Self::Chat { members, .. } | Self::OpenChat { members, .. } => members,
+            Self::Udp { sockets, .. } => sockets,
+            Self::Churn { slots } => slots,
+            Self::Alone { .. } => 1,
+        }
+    }
+
     /// The generator sets the rate: only cost and latency compare.
     pub fn is_paced(self) -> bool {
         matches!(self, Self::OpenEcho { .. } | Self::OpenChat { .. })
