@@ -235,10 +235,12 @@ impl Stream {
 
     /// The ordinary case: open, without anything that only some connections have, nothing held back,
     /// nothing kept and nothing owed in either direction. What an edge brings can be read and
-    /// offered without a further question.
+    /// offered without a further question. An edge that only says "writable" brings nothing: a read
+    /// would be one for nothing, and with poll(2), which it arms anew, the next edge for ever.
     #[inline]
     pub(crate) fn is_calm(&self) -> bool {
-        self.phase == Phase::Open
+        self.readable
+            && self.phase == Phase::Open
             && self.read == ReadSide::Open
             && self.write == WriteSide::Open
             && self.extra.is_none()

@@ -158,6 +158,17 @@ fn closed(errno: i32) -> String {
 
 const END: &str = "";
 
+// A read that finds nothing arms poll(2) anew, and "writable" would come again for ever.
+#[test]
+fn an_edge_that_only_says_writable_is_no_reason_to_read() {
+    let mut rig = rig(take_all);
+    rig.reads([bytes("x")]);
+    rig.event(Ready::WRITABLE);
+    assert!(rig.told().is_empty());
+    rig.event(Ready::READABLE);
+    assert_eq!(rig.told(), ["x"]);
+}
+
 // row 46
 #[test]
 fn an_interrupted_read_or_write_is_done_again() {
