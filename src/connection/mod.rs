@@ -12,11 +12,13 @@ use crate::timer::{Chain, Key};
 use crate::token::Token;
 
 mod input;
+mod link;
 mod output;
 mod transfer;
 
 pub use input::Input;
 pub(crate) use input::Tail;
+pub(crate) use link::{Carriage, Link};
 pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use transfer::Received;
 
@@ -122,8 +124,8 @@ pub(crate) struct Stream {
 pub(crate) struct Extra {
     /// The wire format, if there is one.
     pub(crate) wire: Option<Wire>,
-    /// Whose full output pauses this one's reads.
-    pub(crate) link: Option<Token>,
+    /// The other connection of a pair.
+    pub(crate) link: Option<Link>,
     /// The groups it belongs to.
     pub(crate) memberships: Vec<crate::group::Membership>,
     /// What was signalled before it was open.
@@ -247,10 +249,6 @@ impl Stream {
         self.extra.as_mut()?.wire.as_mut()
     }
 
-    pub(crate) fn link(&self) -> Option<Token> {
-        self.extra.as_ref()?.link
-    }
-
     /// Bytes queued for the wire, and those that wait for a handshake to be encoded.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
@@ -293,6 +291,13 @@ impl Stream {
     /// Whether it is on its way out.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Failing | Phase::Closing | Phase::Lingering | Phase::Dead)
+    }
+
+    /// Makes the coming close a reset; the socket may be too far gone for that.
+    pub(crate) fn reset_on_close(&self) {
+        if let Err(e) = self.socket.reset_on_close() {
+            log::debug!("cannot make the close of {:?} a reset: {e}", self.socket);
+        }
     }
 
     /// The tick at which a deadline may have passed; `None` if none is running.

@@ -135,7 +135,7 @@ impl Stream {
     }
 
     /// A byte moved: the idle timeout begins anew.
-    fn moved(&mut self, tick: u64) {
+    pub(crate) fn moved(&mut self, tick: u64) {
         if self.phase == Phase::Open {
             self.clock = tick;
         }

@@ -1,5 +1,6 @@
 //! Endings: graceful, half, at once; a connection's and everything else's.
 
+use super::relay::End;
 use super::{Core, Entity};
 use crate::connection::{Phase, ReadSide, WriteSide};
 use crate::error::CloseReason;
@@ -36,6 +37,7 @@ impl Core {
             _ => return drop_guarded(reason),
         }
         stream.phase = Phase::Closing;
+        let end = reason.as_ref().map_or(End::Orderly, End::of);
         let input = stream.input.take();
         let after = stream.options().close_timeout;
         if let Some(reason) = reason {
@@ -45,6 +47,7 @@ impl Core {
             self.recycle_tail(tail);
         }
         self.cancel_timers(token);
+        let relayed = self.relayed_to(token);
         // Its partner must not wait for a queue that nothing will be added to.
         self.unlink(token);
         let deadline = self.tick_after_this_moment(after);
@@ -56,6 +59,9 @@ impl Core {
         self.start_write_end(token);
         // A peer that is still sending must not be left waiting for somebody to read.
         self.make_ready(token);
+        if let Some(other) = relayed {
+            self.end_with(other, end);
+        }
     }
 
     /// Ends the write side once everything queued has been written. Reading goes on.
@@ -156,9 +162,7 @@ impl Core {
                     return self.fail(token, CloseReason::Cancelled);
                 }
                 if stream.phase != Phase::Dead {
-                    if let Err(e) = stream.socket.reset_on_close() {
-                        log::debug!("{token}: cannot make the close a reset: {e}");
-                    }
+                    stream.reset_on_close();
                     self.fail(token, CloseReason::Aborted);
                 }
             }
@@ -172,9 +176,18 @@ impl Core {
         if let Some(stream) = self.stream_mut(token) {
             if stream.phase != Phase::Dead {
                 stream.phase = Phase::Dead;
+                let relayed = stream.relayed_to();
+                let end = End::of(&reason);
+                if relayed.is_some() && end == End::Cut {
+                    // Its own peer must not take it for the other one's proper end either.
+                    stream.reset_on_close();
+                }
                 self.dead.push((token, reason));
                 // A partner that waited for this one's queue waits no longer.
                 self.unlink(token);
+                if let Some(other) = relayed {
+                    self.end_with(other, end);
+                }
             }
         } else {
             self.kill_other(token, reason);
@@ -199,7 +212,9 @@ impl Core {
                 stream.write = WriteSide::Ended;
                 stream.extra_mut().reason = Some(reason);
                 stream.extra_mut().last_words = last_words;
-                self.unlink(token);
+                if self.relayed_to(token).is_none() {
+                    self.unlink(token);
+                }
                 self.watch(token);
                 self.make_ready(token);
             }

@@ -63,6 +63,10 @@ impl<S: 'static> Dispatch<S> {
                     }
                     Failure::Exhausted => {
                         listener.stats.exhausted += 1;
+                        // Some may only lie ready for relays.
+                        if self.net.core.pipes.give_back() {
+                            continue;
+                        }
                         log::warn!("{token}: cannot accept: {e}; trying again soon");
                         return self.back_off(token);
                     }

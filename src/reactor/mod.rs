@@ -20,6 +20,7 @@ mod input;
 mod layered;
 mod open;
 mod reap;
+mod relay;
 mod scratch;
 mod stream;
 mod timers;

@@ -11,7 +11,9 @@
 //!   by the same poll may still name it. The generation in the token tells them apart.
 //! - The clock is monotonic, and read by [`Poller::now`] alone.
 //!
-//! `os.rs` is the system (mio and socket2). `script.rs`, in tests, is a stream that answers from a
+//! - [`Pipes`] may have no [`Pipe`], at any time; where there is no splice(2) they never have one.
+//!
+//! `os.rs` is the system (mio and socket2), `splice.rs` its pipes. `script.rs`, in tests, is a stream that answers from a
 //! script: faults at the exact call where they hurt. The enums are closed on purpose: no type
 //! parameter for the backend shows in the public API.
 
@@ -21,6 +23,11 @@ use std::time::{Duration, Instant};
 mod os;
 #[cfg(test)]
 pub(crate) mod script;
+#[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+mod splice;
+#[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
+#[path = "no_splice.rs"]
+mod splice;
 
 pub(crate) use os::{
     Datagram, Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, adopt_udp,
@@ -28,6 +35,7 @@ pub(crate) use os::{
 };
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};
+pub(crate) use splice::{Pipe, Pipes};
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved
 /// until the next edge.

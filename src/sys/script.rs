@@ -70,6 +70,28 @@ impl Stream {
         self.write(&all)
     }
 
+    /// A read whose bytes go into a pipe.
+    #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn splice_to(&mut self, mut pipe: impl io::Write, most: usize) -> io::Result<usize> {
+        let mut bytes = vec![0; most];
+        let n = self.read(&mut bytes)?;
+        pipe.write_all(&bytes[..n])?;
+        Ok(n)
+    }
+
+    /// A write of what comes out of a pipe.
+    #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn splice_from(&mut self, mut pipe: impl io::Read, all: usize) -> io::Result<usize> {
+        // What the script does not take stays in the pipe.
+        let taken = match self.0.borrow().writes.front() {
+            Some(Answer::Take(most)) => all.min(*most),
+            _ => 0,
+        };
+        let mut bytes = vec![0; taken];
+        pipe.read_exact(&mut bytes)?;
+        self.write(&bytes)
+    }
+
     pub(crate) fn take_error(&self) -> Option<io::Error> {
         self.0.borrow_mut().pending.take().map(io::Error::from_raw_os_error)
     }
