@@ -578,32 +578,35 @@ fn closing_one_from_a_timer_closes_the_other_and_both_are_flushed() {
 }
 
 #[test]
-fn an_error_or_a_panic_of_one_handler_resets_both_peers_sooner_or_later() {
-    let mut rig = rig(options());
-    let target = rig.tokens[1];
-    // The accepted connection's handler has an `on_signal` that does nothing; make one that fails.
-    let log = Log::new();
-    let failing = Probe::new(&log).timer(|_, _| Err("enough".into()));
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let one = rig.net().connect(listener.local_addr().unwrap(), failing).unwrap();
-    let mut peer = with_buffers(listener.accept().unwrap().0);
-    rig.until("it to stand", |_| log.opens() == 1);
-    // Relayed anew: the accepted one is on its own again.
-    assert!(rig.net().relay(one, target));
-    rig.net().set_timer(one, Duration::from_millis(1), 0);
-    let of_relay = rig.log.clone();
-    rig.until("the other to be aborted", |_| of_relay.closes() == 1);
-    assert_eq!(of_relay.of(target).last(), Some(&Told::Close("aborted".into(), 0)));
-    assert_reset(&mut rig.far);
-    // Its own peer sees an ordinary close, as of any handler that fails.
-    assert_eq!(read_all(&mut peer), b"");
-    drop(peer);
-    rig.until("the error", |_| log.closes() == 1);
-    assert_eq!(log.reasons(), ["enough"]);
-    // The one that was let go hears for itself.
-    rig.near.write_all(b"anybody?").unwrap();
-    let of_near = rig.log.clone();
-    rig.until("the handler", |_| of_near.data() == b"anybody?");
+fn a_handler_that_fails_or_panics_costs_both_connections() {
+    for panics in [false, true] {
+        let log = Log::new();
+        let target = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = target.local_addr().unwrap();
+        let mut reactor = Reactor::new().unwrap();
+        let fails = Probe::new(&log).timer(move |_, _| {
+            assert!(!panics, "a bug");
+            Err("enough".into())
+        });
+        let a = reactor.net().connect(at, fails).unwrap();
+        let mut near = with_buffers(target.accept().unwrap().0);
+        let b = reactor.net().connect(at, Probe::new(&log)).unwrap();
+        let mut far = with_buffers(target.accept().unwrap().0);
+        assert!(reactor.net().relay(a, b));
+        reactor.net().set_timer(a, Duration::from_millis(1), 0);
+        until(&mut reactor, "the other to end", |_| log.of(b).len() == 2);
+        assert_eq!(log.of(b).last(), Some(&Told::Close("aborted".into(), 0)));
+        assert_reset(&mut far);
+        if panics {
+            assert_reset(&mut near);
+        } else {
+            // As of any handler that returns an error.
+            assert_eq!(read_all(&mut near), b"");
+        }
+        drop(near);
+        until(&mut reactor, "both to end", |_| log.closes() == 2);
+        assert!(!log.reasons().contains(&"both sides ended".to_owned()));
+    }
 }
 
 #[test]
@@ -688,6 +691,26 @@ fn a_relay_needs_two_living_connections() {
     drop((rig.near, rig.far));
     until(&mut rig.reactor, "both to close", |_| log.closes() == 2);
     assert!(!rig.reactor.net().relay(a, b));
+}
+
+#[test]
+fn whose_partner_is_relayed_to_another_is_on_its_own_again() {
+    let mut rig = rig(options());
+    let [a, b] = rig.tokens;
+    let log = Log::new();
+    let third = TcpListener::bind("127.0.0.1:0").unwrap();
+    let c = rig.net().connect(third.local_addr().unwrap(), Probe::new(&log)).unwrap();
+    let mut peer = with_buffers(third.accept().unwrap().0);
+    assert!(rig.net().relay(c, b));
+    rig.near.write_all(b"for the handler").unwrap();
+    peer.write_all(b"for the target").unwrap();
+    let mut far = rig.far.try_clone().unwrap();
+    assert_eq!(with_client(&mut rig.reactor, move || read_n(&mut far, 14)), b"for the target");
+    let of_rig = rig.log.clone();
+    rig.until("the handler", |_| of_rig.data() == b"for the handler");
+    rig.net().abort(a);
+    settle(&mut rig.reactor);
+    assert!(rig.net().is_open(b) && rig.net().is_open(c));
 }
 
 #[test]

@@ -13,12 +13,12 @@ use rustix::pipe::{SpliceFlags, fcntl_setpipe_size, splice};
 
 use super::{Stream, uninterrupted};
 
-/// What a pipe is made to hold: with less, the calls are too many to be worth it; with more, nothing
-/// was gained, and the pipes of an unprivileged user may hold 64 MiB in all (pipe(7)).
+/// What a pipe is made to hold: as much as a read brings by default.
 const SIZE: usize = 256 * 1024;
 
-/// How many pipes one reactor has at once. Whoever finds them all at work copies.
-const MOST: usize = 256;
+/// How many pipes may hold something at once. Whoever finds them all at work copies. All together
+/// are half of what the pipes of an unprivileged user may hold (64 MiB, pipe(7)).
+const MOST: usize = 128;
 
 /// How many of them are kept while they have nothing to do.
 const KEPT: usize = 8;
@@ -175,5 +175,90 @@ fn unless_unsupported(moved: io::Result<usize>) -> io::Result<Option<usize>> {
             Some(Errno::INVAL | Errno::NOSYS | Errno::PERM) => Ok(None),
             _ => Err(e),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (Stream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Stream::Unix(mio::net::UnixStream::from_std(ours)), theirs)
+    }
+
+    fn descriptor(pipe: &Pipe) -> i32 {
+        pipe.ends.as_ref().unwrap().writer.as_raw_fd()
+    }
+
+    fn at_rest(pipes: &Pipes) -> usize {
+        pipes.0.at_rest.borrow().len()
+    }
+
+    #[test]
+    fn bytes_pass_from_socket_to_socket() {
+        let pipes = Pipes::default();
+        let ((mut from, mut near), (mut to, mut far)) = (pair(), pair());
+        let mut pipe = pipes.take().unwrap();
+        let nothing = pipe.fill(&mut from, 100).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        near.write_all(b"through a pipe").unwrap();
+        assert_eq!(pipe.fill(&mut from, 9).unwrap(), Some(9));
+        assert_eq!(pipe.drain(&mut to).unwrap(), Some(9));
+        assert_eq!(pipe.len(), 0);
+        assert_eq!(pipe.fill(&mut from, 100).unwrap(), Some(5));
+        assert_eq!(pipe.take_out().unwrap(), b" pipe");
+        drop(near);
+        assert_eq!(pipe.fill(&mut from, 100).unwrap(), None, "the end is for a read to tell");
+        drop(to);
+        let mut heard = String::new();
+        far.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "through a");
+    }
+
+    #[test]
+    fn a_pipe_goes_back_when_it_is_empty_and_is_closed_when_it_is_not() {
+        let pipes = Pipes::default();
+        let (mut from, mut near) = pair();
+        let pipe = pipes.take().unwrap();
+        let first = descriptor(&pipe);
+        drop(pipe);
+        let mut pipe = pipes.take().unwrap();
+        assert_eq!((descriptor(&pipe), at_rest(&pipes)), (first, 0));
+        near.write_all(b"rest").unwrap();
+        pipe.fill(&mut from, 100).unwrap();
+        drop(pipe);
+        assert_eq!((at_rest(&pipes), pipes.0.at_work.get()), (0, 0));
+    }
+
+    #[test]
+    fn there_are_so_many_and_no_more_and_few_are_kept() {
+        let pipes = Pipes::default();
+        let taken: Vec<Pipe> = (0..MOST).map_while(|_| pipes.take()).collect();
+        // The system may have had fewer.
+        let refused = pipes.0.pause.get() > 0;
+        assert!(refused || taken.len() == MOST);
+        assert!(pipes.take().is_none());
+        let made = taken.len();
+        drop(taken);
+        assert_eq!(at_rest(&pipes), KEPT.min(made));
+        assert!(pipes.give_back());
+        assert!(!pipes.give_back());
+        assert_eq!(at_rest(&pipes), 0);
+    }
+
+    #[test]
+    fn after_a_refusal_the_system_is_left_alone_for_a_while() {
+        let pipes = Pipes::default();
+        pipes.0.pause.set(PAUSE);
+        for _ in 0..PAUSE {
+            assert!(pipes.take().is_none());
+        }
+        assert!(pipes.take().is_some());
     }
 }
