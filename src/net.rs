@@ -327,9 +327,9 @@ impl<S> Net<S> {
     ///   ([`shutdown_write`](Self::shutdown_write)), and the other direction goes on. When one
     ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
     ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
-    ///   aborted, because its peer must not take that for an end: as on one connection, a reset may
-    ///   destroy what is on its way. What the system took no more of is in
-    ///   [`Closed::unsent`](crate::Closed::unsent).
+    ///   aborted, because its peer must not take that for an end, and so is the first as far as it
+    ///   still stands. As on one connection, a reset may destroy what is on its way; what the system
+    ///   took no more of is in [`Closed::unsent`](crate::Closed::unsent).
     ///
     /// A relay has no holes: what the other connection has no room for
     /// ([`output_cap`](crate::StreamOptions::output_cap), whatever its
@@ -340,7 +340,9 @@ impl<S> Net<S> {
     /// `false` if one is gone or closing, or both are the same.
     ///
     /// With the feature `splice`, on Linux and Android, big blocks between TCP or Unix sockets
-    /// without layers are not copied through this process (splice(2)).
+    /// without layers are not copied through this process (splice(2)). A write like that to a peer
+    /// that is gone raises `SIGPIPE`, which Rust programs ignore from their start; a host in another
+    /// language has to do so itself.
     pub fn relay(&mut self, a: Token, b: Token) -> bool {
         self.core.relay(a, b)
     }

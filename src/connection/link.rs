@@ -1,5 +1,7 @@
 //! What makes two connections a pair.
 
+use std::io;
+
 use super::{Phase, Stream};
 use crate::token::Token;
 
@@ -10,6 +12,8 @@ pub(crate) struct Link {
     pub(crate) other: Token,
     /// How the reactor passes on to it what this one brings; `None` if the handlers do.
     pub(crate) relay: Option<Carriage>,
+    /// Bytes can be spliced to this one, as far as is known.
+    pub(crate) takes_pipes: bool,
 }
 
 /// How bytes get from one socket to the other.
@@ -49,9 +53,24 @@ impl Stream {
     /// that never runs empty takes the next pipe before the last one is free, but no third.
     pub(crate) fn takes_pipes(&self) -> bool {
         self.phase == Phase::Open
+            && self.link().is_some_and(|link| link.takes_pipes)
             && self.accepts_output()
             && self.wire().is_none()
             && self.output.as_ref().is_none_or(|output| output.pipes() < 2)
+    }
+
+    /// A write that is not supported: if it was out of a pipe, what pipes hold is written like
+    /// anything else, and nothing is spliced to here any more.
+    #[cold]
+    pub(super) fn refuses_pipes(&mut self, error: io::Error) -> io::Result<()> {
+        let Some(output) = &mut self.output else { return Err(error) };
+        if !output.unpipe()? {
+            return Err(error);
+        }
+        if let Some(link) = self.extra.as_mut().and_then(|extra| extra.link.as_mut()) {
+            link.takes_pipes = false;
+        }
+        Ok(())
     }
 
     /// Where the reactor passes on to what this one brings; `None` if its handler is told.

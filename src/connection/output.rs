@@ -216,16 +216,15 @@ impl Output {
         Ok((written, written == asked))
     }
 
-    /// The first piece is a pipe: the system moves on what is in it.
+    /// The first piece is a pipe: the system moves on what is in it; `Unsupported`, if it does not do
+    /// that for this socket.
     #[cold]
     fn write_piped(&mut self, socket: &mut sys::Stream) -> io::Result<(usize, bool)> {
         let Some(Segment::Piped(pipe)) = self.segments.front_mut() else {
             unreachable!("whoever calls this has looked");
         };
         let Some(written) = pipe.drain(socket)? else {
-            // Not to this socket: then as if it had been read.
-            self.segments[0] = Segment::Owned(pipe.take_out()?);
-            return self.write_to(socket);
+            return Err(io::ErrorKind::Unsupported.into());
         };
         self.queued -= written;
         if pipe.len() == 0 {
@@ -236,6 +235,19 @@ impl Output {
         }
         // A short count does not say that the socket is full: the next call does.
         Ok((written, true))
+    }
+
+    /// Takes what is in pipes into this process, as if it had been read. Answers whether there was
+    /// any.
+    pub(crate) fn unpipe(&mut self) -> io::Result<bool> {
+        let mut any = false;
+        for segment in &mut self.segments {
+            if let Segment::Piped(pipe) = segment {
+                *segment = Segment::Owned(pipe.take_out()?);
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     /// Drops `written` bytes from the front.

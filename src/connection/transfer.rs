@@ -130,6 +130,10 @@ impl Stream {
                 self.writable = false;
                 Ok(0)
             }
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => {
+                self.refuses_pipes(e)?;
+                Ok(0)
+            }
             Err(e) => Err(e),
         }
     }

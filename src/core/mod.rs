@@ -265,7 +265,7 @@ impl Core {
         for (one, other) in [(a, b), (b, a)] {
             self.unlink(one);
             if let Some(stream) = self.stream_mut(one) {
-                stream.extra_mut().link = Some(Link { other, relay });
+                stream.extra_mut().link = Some(Link { other, relay, takes_pipes: true });
             }
             self.make_ready(one);
         }

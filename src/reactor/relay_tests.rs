@@ -271,7 +271,24 @@ fn what_cannot_be_spliced_to_the_target_is_taken_out_of_the_pipe() {
         rig.source_event();
         rig.target_event();
         rig.assert_all_arrived();
+        // And never again.
+        let before = rig.target.borrow().spliced;
+        rig.brings(BIG);
+        rig.takes([Take(BIG)]);
+        rig.source_event();
+        rig.assert_all_arrived();
+        assert_eq!(rig.target.borrow().spliced, before);
     }
+}
+
+#[test]
+fn an_unsupported_write_of_anything_else_is_an_error() {
+    let mut rig = piped();
+    rig.brings(10);
+    rig.takes([Fail(ErrorKind::Unsupported)]);
+    // Less than a block, and read because it is urgent.
+    rig.event(0, Ready::READABLE | Ready::URGENT);
+    assert_eq!(rig.reactor.state().len(), 2, "{:?}", rig.reactor.state());
 }
 
 // ---- ends ----

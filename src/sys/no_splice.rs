@@ -28,15 +28,13 @@ impl Pipe {
 
 /// None.
 #[derive(Debug, Default)]
-pub(crate) struct Pipes;
+pub(crate) struct Pipes(());
 
 impl Pipes {
-    #[allow(clippy::unused_self)]
     pub(crate) fn take(&self) -> Option<Pipe> {
         None
     }
 
-    #[allow(clippy::unused_self)]
     pub(crate) fn give_back(&self) -> bool {
         false
     }

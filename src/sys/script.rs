@@ -26,6 +26,7 @@ pub(crate) struct Script {
     pub(crate) pending: Option<i32>,
     pub(crate) shut: bool,
     /// How often bytes were to go through a pipe, either way.
+    #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
     pub(crate) spliced: usize,
 }
 
