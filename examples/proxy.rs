@@ -1,20 +1,24 @@
 //! Forwards TCP connections to another address, both ways.
 //!
-//! Three things make a forwarder good, and each is a line or two here:
+//! Three things make a forwarder good, and `relay` does them all:
 //!
 //! - **Back-pressure.** When one side reads slowly, the other must be slowed down, or the proxy
-//!   would have to hold what lies between them. `link` does that: while one connection's queue is
-//!   full, the other one is not read.
+//!   would have to hold what lies between them. While one connection's queue is full, the other one
+//!   is not read.
 //! - **Half-close.** A peer that has said everything may still be waiting for the answer. Its end is
 //!   passed on as an end of that one direction; the other direction goes on.
-//! - **Bad ends.** If one side is cut off, the other must be able to tell that from a proper end.
+//! - **Bad ends.** If one side is cut off, the other must be able to tell that from a proper end: it
+//!   sees a reset.
+//!
+//! A proxy that has to look at what passes calls `link` in its place, for the back-pressure, and
+//! sends on in `on_data` and `on_eof` what it likes.
 
 mod support;
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
-use tidegate::{CloseReason, Closed, Connect, Context, Handler, HandlerResult, Input, Token};
+use tidegate::{CloseReason, Closed, Connect, Context, Handler, HandlerResult, Input};
 
 const HELP: &str = "proxy - forwards TCP connections to another address
 
@@ -29,50 +33,31 @@ Try it with the echo example in another terminal: nc 127.0.0.1 8887";
 type Target = Vec<SocketAddr>;
 
 /// One of the two connections of a pair.
-struct Half {
-    /// The other one. The accepted half has none before it is open.
-    other: Option<Token>,
+enum Half {
+    /// Somebody connected to us,
+    Accepted,
+    /// and we connected to the target for them.
+    Outgoing,
 }
 
 impl Handler<Target> for Half {
     fn on_open(&mut self, cx: &mut Context<'_, Target>) -> HandlerResult {
-        if self.other.is_none() {
-            // Somebody connected to us: connect to the target for them. This does not wait; what
-            // is sent to the new connection before it stands goes out as soon as it does.
-            let other = Half { other: Some(cx.token()) };
-            let other = cx.net.connect(Connect::tcp(cx.state.as_slice()), other)?;
-            cx.net.link(cx.token(), other);
-            self.other = Some(other);
+        if let Half::Accepted = self {
+            // This does not wait; what comes before the new connection stands is kept for it.
+            let target = cx.net.connect(Connect::tcp(cx.state.as_slice()), Half::Outgoing)?;
+            cx.net.relay(cx.token(), target);
         }
         Ok(())
     }
 
-    fn on_data(&mut self, cx: &mut Context<'_, Target>, input: &mut Input<'_>) -> HandlerResult {
-        if let Some(other) = self.other {
-            cx.net.send(other, input.take_all());
-        }
+    /// Never called: what a relayed connection brings is not for its handler.
+    fn on_data(&mut self, _: &mut Context<'_, Target>, _: &mut Input<'_>) -> HandlerResult {
         Ok(())
     }
 
-    /// This side will say no more, so the other is told the same. A connection whose both
-    /// directions have ended closes by itself.
-    fn on_eof(&mut self, cx: &mut Context<'_, Target>) -> HandlerResult {
-        if let Some(other) = self.other {
-            cx.net.shutdown_write(other);
-        }
-        Ok(())
-    }
-
-    fn on_close(&mut self, cx: &mut Context<'_, Target>, closed: &Closed) {
+    fn on_close(&mut self, _: &mut Context<'_, Target>, closed: &Closed) {
         if let CloseReason::ConnectFailed(error) = &closed.reason {
             log::warn!("{error}");
-        }
-        match self.other {
-            // Both directions have ended, and the other half knows; it may still be flushing.
-            _ if closed.reason.is_orderly() => {}
-            // Anything else must not look like an end: the other peer sees a reset.
-            Some(other) => cx.net.abort(other),
-            None => {}
         }
     }
 }
@@ -86,7 +71,7 @@ fn main() -> ExitCode {
             Err(e) => return Err(format!("cannot forward to {target}: {e}").into()),
         };
         let mut reactor = tidegate::Reactor::with_state(addresses)?;
-        let listener = reactor.net().listen(&listen, |_peer| Half { other: None })?;
+        let listener = reactor.net().listen(&listen, |_peer| Half::Accepted)?;
         for at in reactor.net().local_addrs(listener) {
             println!("proxy: listening on {at}, forwarding to {target}");
         }

@@ -333,8 +333,46 @@ impl<S> Net<S> {
     /// Pairs two connections, for a proxy: each one's reads pause while the *other's* output is
     /// above its high mark, in place of the rule that looks at its own. The pair comes apart when
     /// one of them closes. `false` if one is gone or both are the same.
+    ///
+    /// The handlers pass on what they hear; where nobody has to look at it, [`relay`](Self::relay)
+    /// does all of it. Linking two that are relayed ends the relay.
     pub fn link(&mut self, a: Token, b: Token) -> bool {
         self.core.link(a, b)
+    }
+
+    /// Joins two connections, for a proxy that need not look at what passes: from now on whatever
+    /// either brings is sent on to the other by the reactor itself.
+    ///
+    /// - **Data.** What a handler has not taken goes first, so that one that has read a proxy
+    ///   header or a `CONNECT` takes just that and relays the rest. Neither handler gets `on_data`
+    ///   or `on_eof`; all other callbacks come as ever, and either may still
+    ///   [`send`](Self::send), behind what has been passed on. Each connection keeps its layers:
+    ///   what one decodes the other encodes, message by message.
+    /// - **Back-pressure**, as by [`link`](Self::link): while one's output is above its high mark
+    ///   the other is not read, also while it still connects or shakes hands. One read's worth
+    ///   ([`Config::read_buffer`](crate::Config::read_buffer)) may go over the mark.
+    /// - **Ends.** A peer's end is passed on once everything before it has been written
+    ///   ([`shutdown_write`](Self::shutdown_write)), and the other direction goes on. When one
+    ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
+    ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
+    ///   aborted, because its peer must not take that for an end, and so is the first as far as it
+    ///   still stands. As on one connection, a reset may destroy what is on its way; what the system
+    ///   took no more of is in [`Closed::unsent`](crate::Closed::unsent).
+    ///
+    /// A relay has no holes: what the other connection has no room for
+    /// ([`output_cap`](crate::StreamOptions::output_cap), whatever its
+    /// [`Overflow`](crate::Overflow) says), or cannot say in its format, ends both. What comes
+    /// behind a `shutdown_write` that *you* called on the other one is dropped.
+    ///
+    /// Relaying or linking one of them anew takes the pair apart, and handlers are told again.
+    /// `false` if one is gone or closing, or both are the same.
+    ///
+    /// With the feature `splice`, on Linux and Android, big blocks between TCP or Unix sockets
+    /// without layers are not copied through this process (splice(2)). A write like that to a peer
+    /// that is gone raises `SIGPIPE`, which Rust programs ignore from their start; a host in another
+    /// language has to do so itself.
+    pub fn relay(&mut self, a: Token, b: Token) -> bool {
+        self.core.relay(a, b)
     }
 
     /// Posts a typed message to another handler; its `on_signal` is called later in this turn or in

@@ -10,12 +10,14 @@ use crate::timer::{Chain, Key};
 use crate::token::Token;
 
 mod input;
+mod link;
 mod output;
 mod transfer;
 mod wire;
 
 pub use input::Input;
 pub(crate) use input::Tail;
+pub(crate) use link::{Carriage, Link};
 pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use transfer::Received;
 pub(crate) use wire::{OwnSide, PeerSide, Wire};
@@ -122,8 +124,8 @@ pub(crate) struct Stream {
 pub(crate) struct Extra {
     /// The wire format, if there is one.
     pub(crate) wire: Option<Wire>,
-    /// Whose full output pauses this one's reads.
-    pub(crate) link: Option<Token>,
+    /// The other connection of a pair.
+    pub(crate) link: Option<Link>,
     /// The groups it belongs to.
     pub(crate) memberships: Vec<crate::group::Membership>,
     /// What was signalled before it was open.
@@ -185,10 +187,6 @@ impl Stream {
 
     pub(crate) fn wire_mut(&mut self) -> Option<&mut Wire> {
         self.extra.as_mut()?.wire.as_mut()
-    }
-
-    pub(crate) fn link(&self) -> Option<Token> {
-        self.extra.as_ref()?.link
     }
 
     /// What counts against the marks and the cap: bytes queued for the wire, and what those take
@@ -257,6 +255,13 @@ impl Stream {
     /// Whether it is on its way out.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.phase, Phase::Failing | Phase::Closing | Phase::Lingering | Phase::Dead)
+    }
+
+    /// Makes the coming close a reset; the socket may be too far gone for that.
+    pub(crate) fn reset_on_close(&self) {
+        if let Err(e) = self.socket.reset_on_close() {
+            log::debug!("cannot make the close of {:?} a reset: {e}", self.socket);
+        }
     }
 
     /// The tick at which a deadline may have passed; `None` if none is running.

@@ -41,14 +41,29 @@ enum Segment {
     Owned(Vec<u8>),
     /// A part of something shared: from, to.
     Shared(Shared, usize, usize),
+    /// Bytes that a relay has not brought into this process.
+    Piped(sys::Pipe),
 }
 
 impl Segment {
+    /// Empty, where the bytes are not here.
     fn bytes(&self) -> &[u8] {
         match self {
             Segment::Owned(bytes) => bytes,
             Segment::Shared(shared, from, to) => &shared.bytes()[*from..*to],
+            Segment::Piped(_) => &[],
         }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Segment::Piped(pipe) => pipe.len(),
+            here => here.bytes().len(),
+        }
+    }
+
+    fn is_piped(&self) -> bool {
+        matches!(self, Segment::Piped(_))
     }
 }
 
@@ -116,6 +131,18 @@ impl Output {
         self.push_piece(Shared::Log(Rc::clone(log)), from, end);
     }
 
+    /// Queues what is in a pipe.
+    pub(crate) fn push_pipe(&mut self, pipe: sys::Pipe) {
+        self.seal();
+        self.queued += pipe.len();
+        self.segments.push_back(Segment::Piped(pipe));
+    }
+
+    /// How many pipes are in the queue.
+    pub(crate) fn pipes(&self) -> usize {
+        self.segments.iter().filter(|segment| segment.is_piped()).count()
+    }
+
     fn push_piece(&mut self, shared: Shared, from: usize, end: usize) {
         if from < end {
             self.seal();
@@ -145,6 +172,7 @@ impl Output {
     pub(crate) fn write_to(&mut self, socket: &mut sys::Stream) -> io::Result<(usize, bool)> {
         let only = match self.segments.front() {
             None => &*self.last,
+            Some(Segment::Piped(_)) => return self.write_piped(socket),
             Some(first) if self.segments.len() == 1 && self.last.is_empty() => first.bytes(),
             Some(_) => return self.write_pieces(socket, &[]),
         };
@@ -166,8 +194,14 @@ impl Output {
         socket: &mut sys::Stream,
         rest: &[u8],
     ) -> io::Result<(usize, bool)> {
+        if self.segments.front().is_some_and(Segment::is_piped) {
+            return self.write_piped(socket);
+        }
         let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-        let pieces = self.segments.iter().map(Segment::bytes).chain([&*self.last, rest]);
+        let here = self.segments.iter().position(Segment::is_piped);
+        let behind: &[&[u8]] = if here.is_some() { &[] } else { &[&self.last, rest] };
+        let here = here.unwrap_or(self.segments.len());
+        let pieces = self.segments.range(..here).map(Segment::bytes).chain(behind.iter().copied());
         let mut asked = 0;
         let mut count = 0;
         let mut skip = self.head;
@@ -183,11 +217,45 @@ impl Output {
         Ok((written, written == asked))
     }
 
+    /// The first piece is a pipe: the system moves on what is in it; `Unsupported`, if it does not do
+    /// that for this socket.
+    #[cold]
+    fn write_piped(&mut self, socket: &mut sys::Stream) -> io::Result<(usize, bool)> {
+        let Some(Segment::Piped(pipe)) = self.segments.front_mut() else {
+            unreachable!("whoever calls this has looked");
+        };
+        let Some(written) = pipe.drain(socket)? else {
+            return Err(io::ErrorKind::Unsupported.into());
+        };
+        self.queued -= written;
+        if pipe.len() == 0 {
+            self.segments.pop_front();
+        }
+        if self.queued == 0 {
+            self.clear();
+        }
+        // A short count does not say that the socket is full: the next call does.
+        Ok((written, true))
+    }
+
+    /// Takes what is in pipes into this process, as if it had been read. Answers whether there was
+    /// any.
+    pub(crate) fn unpipe(&mut self) -> io::Result<bool> {
+        let mut any = false;
+        for segment in &mut self.segments {
+            if let Segment::Piped(pipe) = segment {
+                *segment = Segment::Owned(pipe.take_out()?);
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
     /// Drops `written` bytes from the front.
     fn advance(&mut self, mut written: usize) {
         self.queued -= written;
         while let Some(first) = self.segments.front() {
-            let left = first.bytes().len() - self.head;
+            let left = first.len() - self.head;
             if written < left {
                 self.head += written;
                 return;

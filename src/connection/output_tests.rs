@@ -150,3 +150,77 @@ fn a_queue_that_never_runs_empty_frees_what_is_written() {
         assert!(held <= output.len() + 2 * SEGMENT, "{held} bytes held for {}", output.len());
     }
 }
+
+#[cfg(all(feature = "splice", target_os = "linux"))]
+mod piped {
+    use super::*;
+    use crate::sys::Pipes;
+
+    /// "abcdefghijkl", of which "def" and "ghi" are in pipes.
+    fn with_pipes(pipes: &Pipes) -> Output {
+        let mut output = Output::default();
+        output.push(b"abc");
+        for bytes in [b"def", b"ghi"] {
+            let mut pipe = pipes.take().unwrap();
+            let (mut source, script) = scripted(vec![]);
+            script.borrow_mut().reads.push_back(Answer::Bytes(bytes.to_vec()));
+            assert_eq!(pipe.fill(&mut source, 100).unwrap(), Some(3));
+            output.push_pipe(pipe);
+        }
+        output.push(b"jkl");
+        assert_eq!((output.len(), output.pipes()), (12, 2));
+        output
+    }
+
+    #[test]
+    fn pipes_leave_in_their_place_however_the_writes_are_cut() {
+        let pipes = Pipes::default();
+        for cuts in [[1; 12], [2; 12], [3; 12], [100; 12]] {
+            let mut output = with_pipes(&pipes);
+            let (mut socket, script) = scripted(cuts.map(Answer::Take).into());
+            while !output.is_empty() {
+                let before = output.len();
+                let (written, _) = output.write_to(&mut socket).unwrap();
+                assert_eq!(output.len(), before - written);
+            }
+            assert_eq!(script.borrow().written, b"abcdefghijkl");
+            assert_eq!((output.pipes(), output.head), (0, 0));
+        }
+    }
+
+    #[test]
+    fn a_large_message_waits_behind_pipes() {
+        let pipes = Pipes::default();
+        let mut output = with_pipes(&pipes);
+        let (mut socket, script) = scripted((0..5).map(|_| Answer::Take(100)).collect());
+        for left in [9, 6, 3] {
+            assert_eq!(output.write_pieces(&mut socket, b"01234567").unwrap(), (3, true));
+            assert_eq!(output.len(), left);
+        }
+        assert_eq!(output.write_pieces(&mut socket, b"01234567").unwrap(), (11, true));
+        assert_eq!(script.borrow().written, b"abcdefghijkl01234567");
+    }
+
+    #[test]
+    fn an_error_or_a_refusal_in_the_middle_loses_nothing() {
+        let pipes = Pipes::default();
+        let mut output = with_pipes(&pipes);
+        let (mut socket, script) = scripted(vec![
+            Answer::Take(3),
+            Answer::Take(1),
+            Answer::Fail(io::ErrorKind::WouldBlock),
+            Answer::Errno(22), // EINVAL
+            Answer::Take(100),
+        ]);
+        assert_eq!(output.write_to(&mut socket).unwrap(), (3, true));
+        assert_eq!(output.write_to(&mut socket).unwrap(), (1, true));
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::Unsupported] {
+            assert_eq!(output.write_to(&mut socket).unwrap_err().kind(), kind);
+            assert_eq!(output.len(), 8);
+        }
+        assert!(output.unpipe().unwrap());
+        assert!(!output.unpipe().unwrap());
+        assert_eq!(output.write_to(&mut socket).unwrap(), (8, true));
+        assert_eq!(script.borrow().written, b"abcdefghijkl");
+    }
+}

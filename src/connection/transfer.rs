@@ -147,13 +147,14 @@ impl Stream {
                 self.writable = false;
                 Ok(())
             }
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => self.refuses_pipes(e),
             Err(e) => Err(e),
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
         }
     }
 
     /// A byte moved: the idle timeout begins anew.
-    fn moved(&mut self, tick: u64) {
+    pub(crate) fn moved(&mut self, tick: u64) {
         if self.phase == Phase::Open {
             self.clock = tick;
         }

@@ -1,5 +1,6 @@
 //! Endings: graceful, half, at once; a connection's and everything else's.
 
+use super::relay::End;
 use super::{Core, Entity};
 use crate::connection::{OwnSide, Phase, ReadSide, WriteSide};
 use crate::error::CloseReason;
@@ -49,6 +50,7 @@ impl Core {
         let lost = stream.wire().is_some_and(|wire| wire.waiting.cost() > 0);
         let reason = reason.or(lost.then_some(CloseReason::Cancelled));
         stream.phase = Phase::Closing;
+        let end = reason.as_ref().map_or(End::Orderly, End::of);
         let input = stream.input.take();
         let after = stream.options().close_timeout;
         if let Some(reason) = reason {
@@ -58,6 +60,7 @@ impl Core {
             self.recycle_tail(tail);
         }
         self.cancel_timers(token);
+        let relayed = self.relayed_to(token);
         // Its partner must not wait for a queue that nothing will be added to.
         self.unlink(token);
         let deadline = self.tick_after_this_moment(after);
@@ -69,6 +72,9 @@ impl Core {
         self.start_write_end(token);
         // A peer that is still sending must not be left waiting for somebody to read.
         self.make_ready(token);
+        if let Some(other) = relayed {
+            self.end_with(other, end);
+        }
     }
 
     /// Ends the write side once everything queued has been written. Reading goes on.
@@ -169,9 +175,7 @@ impl Core {
                     return self.fail(token, CloseReason::Cancelled);
                 }
                 if stream.phase != Phase::Dead {
-                    if let Err(e) = stream.socket.reset_on_close() {
-                        log::debug!("{token}: cannot make the close a reset: {e}");
-                    }
+                    stream.reset_on_close();
                     self.kill_in_order(token, CloseReason::Aborted);
                 }
             }
@@ -185,9 +189,18 @@ impl Core {
         if let Some(stream) = self.stream_mut(token) {
             if stream.phase != Phase::Dead {
                 stream.phase = Phase::Dead;
+                let relayed = stream.relayed_to();
+                let end = End::of(&reason);
+                if relayed.is_some() && end == End::Cut {
+                    // Its own peer must not take it for the other one's proper end either.
+                    stream.reset_on_close();
+                }
                 self.dead.push((token, reason));
                 // A partner that waited for this one's queue waits no longer.
                 self.unlink(token);
+                if let Some(other) = relayed {
+                    self.end_with(other, end);
+                }
             }
         } else {
             self.kill_other(token, reason);
@@ -212,7 +225,9 @@ impl Core {
                 stream.write = WriteSide::Ended;
                 stream.extra_mut().reason = Some(reason);
                 stream.extra_mut().last_words = last_words;
-                self.unlink(token);
+                if self.relayed_to(token).is_none() {
+                    self.unlink(token);
+                }
                 self.watch(token);
                 self.make_ready(token);
             }

@@ -9,7 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::config::Config;
-use crate::connection::{Phase, Stream, Tail, Wire};
+use crate::connection::{Carriage, Link, Phase, Stream, Tail, Wire};
 use crate::datagram::DatagramSocket;
 use crate::error::CloseReason;
 use crate::group::Groups;
@@ -22,6 +22,7 @@ use crate::token::Token;
 mod close;
 mod connecting;
 mod deadlines;
+mod relay;
 mod send;
 mod sockets;
 mod spares;
@@ -71,6 +72,8 @@ pub(crate) struct Core {
     spares: Spares,
     /// What all UDP sockets send with.
     outbox: sys::Outbox,
+    /// What relays splice through.
+    pub(crate) pipes: sys::Pipes,
     /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
     pub(crate) current: Option<Token>,
     /// Listeners that wait for a descriptor.
@@ -104,6 +107,7 @@ impl Core {
             groups: Groups::default(),
             spares: Spares::default(),
             outbox: sys::Outbox::default(),
+            pipes: sys::Pipes::default(),
             current: None,
             starved: Vec::new(),
             stopping: Stopping::No,
@@ -277,7 +281,7 @@ impl Core {
             return true;
         }
         let held_back = match stream.link() {
-            Some(partner) => self.stream(partner).is_some_and(|p| p.over_high),
+            Some(link) => self.holds_back(link, stream),
             None => stream.over_high && stream.options().auto_pause,
         };
         // What waits for a late layer's handshake would wait for ever if that were not read.
@@ -303,26 +307,31 @@ impl Core {
 
     /// Pairs two connections: each one's reads wait for the other's queue. `false` if one is gone.
     pub(crate) fn link(&mut self, a: Token, b: Token) -> bool {
-        if a == b || !self.is_alive(a) || !self.is_alive(b) {
-            return false;
+        let linked = a != b && self.is_alive(a) && self.is_alive(b);
+        if linked {
+            self.pair(a, b, None);
         }
+        linked
+    }
+
+    /// Makes a pair of two that live. Whoever they were paired with is on its own again.
+    fn pair(&mut self, a: Token, b: Token, relay: Option<Carriage>) {
         for (one, other) in [(a, b), (b, a)] {
             self.unlink(one);
             if let Some(stream) = self.stream_mut(one) {
-                stream.extra_mut().link = Some(other);
+                stream.extra_mut().link = Some(Link { other, relay, takes_pipes: true });
             }
             self.make_ready(one);
         }
-        true
     }
 
     /// Takes a pair apart; each one's own queue paces it again.
     pub(crate) fn unlink(&mut self, token: Token) {
         let Some(extra) = self.stream_mut(token).and_then(|s| s.extra.as_mut()) else { return };
-        let Some(partner) = extra.link.take() else { return };
-        if let Some(extra) = self.stream_mut(partner).and_then(|s| s.extra.as_mut()) {
+        let Some(Link { other, .. }) = extra.link.take() else { return };
+        if let Some(extra) = self.stream_mut(other).and_then(|s| s.extra.as_mut()) {
             extra.link = None;
-            self.make_ready(partner);
+            self.make_ready(other);
         }
         self.make_ready(token);
     }

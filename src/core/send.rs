@@ -237,7 +237,7 @@ impl Core {
         if stream.over_high && stream.queued() <= stream.options().low_mark {
             stream.over_high = false;
             stream.drained = true;
-            let partner = stream.link();
+            let partner = stream.link().map(|link| link.other);
             self.make_ready(token);
             if let Some(partner) = partner {
                 self.make_ready(partner);

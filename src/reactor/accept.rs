@@ -66,6 +66,10 @@ impl<S: 'static> Dispatch<S> {
                     }
                     Failure::Exhausted => {
                         listener.stats.exhausted += 1;
+                        // Some may only lie ready for relays.
+                        if self.net.core.pipes.give_back() {
+                            continue;
+                        }
                         return self.back_off(token, "cannot accept", &e);
                     }
                 },

@@ -34,6 +34,8 @@ enum Next {
     TellEnd,
     /// There is a wire layer.
     Decode,
+    /// It is for another connection.
+    Relay,
     /// It is closing.
     Discard,
     /// Its output has failed, and its input is used up.
@@ -63,6 +65,7 @@ impl<S: 'static> Dispatch<S> {
                     budget.layered = true;
                     return self.take_layered_input(token, budget, scratch);
                 }
+                Next::Relay => return self.relay_input(token, budget, scratch),
                 Next::Discard => return self.discard_input(token, scratch),
                 Next::Finish => {
                     return self.net.core.kill_in_order(token, CloseReason::Finished);
@@ -78,8 +81,13 @@ impl<S: 'static> Dispatch<S> {
             Phase::Closing | Phase::Lingering => return Next::Discard,
             Phase::Handshaking | Phase::Open | Phase::Failing => {}
         }
-        if stream.wire().is_some() {
-            return Next::Decode;
+        if stream.extra.is_some() {
+            if stream.wire().is_some() {
+                return Next::Decode;
+            }
+            if stream.relayed_to().is_some() {
+                return Next::Relay;
+            }
         }
         if !self.net.core.lets_read(stream) {
             return Next::Rest;
@@ -141,6 +149,9 @@ impl<S: 'static> Dispatch<S> {
 
     /// Offers what waits. It leaves the connection for as long as the handler has it.
     pub(super) fn offer_unread(&mut self, token: Token, budget: &mut Budget) {
+        if let Some(to) = self.net.core.relayed_to(token) {
+            return self.net.core.pass_unread(token, to);
+        }
         let Some(stream) = self.net.core.stream_mut(token) else { return };
         let Some(mut tail) = stream.input.take() else { return };
         let (taken, progress) = self.offer_while_taken(token, tail.unread(), budget);
@@ -187,8 +198,12 @@ impl<S: 'static> Dispatch<S> {
         let mut before = bytes.len();
         while left > 0 {
             let progress = left < before;
-            // What the handler left before it put a layer on belongs to that.
-            let switched = || !budget.layered && self.has_layer(token);
+            // What the handler left before it put a layer on belongs to that, or to the other
+            // connection of a relay.
+            let switched = || {
+                !budget.layered && self.has_layer(token)
+                    || self.net.core.relayed_to(token).is_some()
+            };
             let over = !progress || budget.calls == 0;
             if over || switched() || !self.is_open(token) || !self.net.core.may_read(token) {
                 return (bytes.len() - left, progress);
@@ -209,6 +224,7 @@ impl<S: 'static> Dispatch<S> {
         }
         let held_back = !self.net.core.may_read(token);
         let Some(stream) = self.net.core.stream_mut(token) else { return };
+        let progress = progress || stream.relayed_to().is_some();
         stream.fresh = progress;
         let limit = stream.options().unread_limit;
         if !progress && !held_back && stream.unread() > limit {
@@ -229,7 +245,10 @@ impl<S: 'static> Dispatch<S> {
         if stream.phase == Phase::Failing {
             return self.net.core.kill_in_order(token, CloseReason::Finished);
         }
-        self.call(token, |handler, cx| handler.on_eof(cx));
+        match stream.relayed_to() {
+            Some(to) => self.net.core.shutdown_write(to),
+            None => self.call(token, |handler, cx| handler.on_eof(cx)),
+        }
         let Some(stream) = self.net.core.stream(token) else { return };
         if stream.phase == Phase::Open && stream.write == WriteSide::Ended {
             self.net.core.both_ended(token);

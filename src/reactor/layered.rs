@@ -204,6 +204,15 @@ impl<S: 'static> Dispatch<S> {
         if !stream.is_open() {
             return;
         }
+        if let Some(to) = stream.relayed_to() {
+            budget.calls = budget.calls.saturating_sub(1);
+            // Behind what a handler had left.
+            self.net.core.pass_unread(token, to);
+            if !self.net.core.stash_behind_unread(token, unit) {
+                self.net.core.pass_on(to, unit, kind);
+            }
+            return;
+        }
         match delivery {
             Delivery::Messages => {
                 budget.calls = budget.calls.saturating_sub(1);

@@ -22,6 +22,7 @@ mod input;
 mod layered;
 mod open;
 mod reap;
+mod relay;
 mod scratch;
 mod stream;
 mod timers;
@@ -34,6 +35,8 @@ mod batching_tests;
 mod close_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(all(test, feature = "splice", target_os = "linux"))]
+mod relay_tests;
 
 use dispatch::Dispatch;
 use scratch::Scratch;

@@ -11,9 +11,11 @@
 //!   by the same poll may still name it. The generation in the token tells them apart.
 //! - The clock is monotonic, and read by [`Poller::now`] alone.
 //!
-//! `os.rs` is the system (mio and socket2), `datagram.rs` its UDP sockets. What moves datagrams is
-//! `single.rs`, a call for each, or `batch/` (nix), a call for many: the same types and calls, so
-//! that nothing above knows which. `script.rs`, in tests, is a stream that answers from a
+//! - [`Pipes`] may have no [`Pipe`], at any time; where there is no splice(2) they never have one.
+//!
+//! `os.rs` is the system (mio and socket2), `datagram.rs` its UDP sockets, `splice.rs` its pipes. What
+//! moves datagrams is `single.rs`, a call for each, or `batch/` (nix), a call for many: the same types
+//! and calls, so that nothing above knows which. `script.rs`, in tests, is a stream that answers from a
 //! script: faults at the exact call where they hurt. The enums are closed on purpose: no type
 //! parameter for the backend shows in the public API.
 
@@ -33,6 +35,11 @@ mod datagram_io;
 mod os;
 #[cfg(test)]
 pub(crate) mod script;
+#[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+mod splice;
+#[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
+#[path = "no_splice.rs"]
+mod splice;
 
 pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
@@ -41,6 +48,7 @@ pub(crate) use os::{
 };
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};
+pub(crate) use splice::{Pipe, Pipes};
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved
 /// until the next edge.

@@ -25,6 +25,9 @@ pub(crate) struct Script {
     /// The error that is pending on the socket, by its number.
     pub(crate) pending: Option<i32>,
     pub(crate) shut: bool,
+    /// How often bytes were to go through a pipe, either way.
+    #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+    pub(crate) spliced: usize,
 }
 
 #[derive(Debug)]
@@ -68,6 +71,30 @@ impl Stream {
     pub(crate) fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
         let all: Vec<u8> = slices.iter().flat_map(|s| s.iter().copied()).collect();
         self.write(&all)
+    }
+
+    /// A read whose bytes go into a pipe.
+    #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn splice_to(&mut self, mut pipe: impl io::Write, most: usize) -> io::Result<usize> {
+        self.0.borrow_mut().spliced += 1;
+        let mut bytes = vec![0; most];
+        let n = self.read(&mut bytes)?;
+        pipe.write_all(&bytes[..n])?;
+        Ok(n)
+    }
+
+    /// A write of what comes out of a pipe.
+    #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
+    pub(crate) fn splice_from(&mut self, mut pipe: impl io::Read, all: usize) -> io::Result<usize> {
+        self.0.borrow_mut().spliced += 1;
+        // What the script does not take stays in the pipe.
+        let taken = match self.0.borrow().writes.front() {
+            Some(Answer::Take(most)) => all.min(*most),
+            _ => 0,
+        };
+        let mut bytes = vec![0; taken];
+        pipe.read_exact(&mut bytes)?;
+        self.write(&bytes)
     }
 
     pub(crate) fn take_error(&self) -> Option<io::Error> {
