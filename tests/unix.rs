@@ -140,7 +140,7 @@ fn a_path_in_use_is_a_clear_error_and_stays_with_its_owner() {
     let error = reactor.net().listen(Listen::unix(&path), |_| Probe::new(&Log::new())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AddrInUse);
     let text = error.to_string();
-    assert!(text.starts_with(&format!("cannot listen on {} ", path.0.display())), "{text}");
+    assert!(text.starts_with(&format!("cannot listen on {}: ", path.0.display())), "{text}");
     settle(&mut reactor);
     let mut stream = connect(&path); // the failed attempt has not removed it
     stream.write_all(b"!").unwrap();
