@@ -116,7 +116,8 @@ impl<S> Listen<S> {
 
     /// How many connections of this listener may be open at once. Default 65,536. At the limit it
     /// stops accepting, those who knock wait in the system's backlog, and it goes on as soon as one
-    /// closes.
+    /// has closed; one that is closing counts until its peer has ended too or
+    /// [`close_timeout`](crate::StreamOptions::close_timeout) has passed.
     pub fn max_connections(mut self, connections: usize) -> Self {
         self.max_connections = connections.max(1);
         self

@@ -355,8 +355,8 @@ impl<S> Net<S> {
     ///   ([`shutdown_write`](Self::shutdown_write)), and the other direction goes on. When one
     ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
     ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
-    ///   aborted, because its peer must not take that for an end, and so is the first as far as it
-    ///   still stands. As on one connection, a reset may destroy what is on its way; what the system
+    ///   aborted, because its peer must not take that for an end; the one whose handler or layer
+    ///   returned the error is closed in order, as ever. As on one connection, a reset may destroy what is on its way; what the system
     ///   took no more of is in [`Closed::unsent`](crate::Closed::unsent).
     ///
     /// A relay has no holes: what the other connection has no room for

@@ -915,6 +915,33 @@ fn descriptors_that_a_relay_has_kept_are_there_for_connections() {
     drop((hoard, knocking));
 }
 
+/// What lies ready for relays is given to a connection that is being made, too.
+#[cfg(target_os = "linux")]
+#[test]
+fn descriptors_that_a_relay_has_kept_are_there_for_connecting() {
+    const NAME: &str = "descriptors_that_a_relay_has_kept_are_there_for_connecting";
+    if !support::endpoints::in_a_process_of_its_own(NAME) {
+        return;
+    }
+    let mut rig = rig(options());
+    let (mut near, mut far) = (rig.near.try_clone().unwrap(), rig.far.try_clone().unwrap());
+    let writer = std::thread::spawn(move || near.write_all(&stream_bytes(0, LOTS)).unwrap());
+    with_client(&mut rig.reactor, move || read_n(&mut far, LOTS));
+    writer.join().unwrap();
+    settle(&mut rig.reactor);
+    let (log, opens) = (rig.log.clone(), rig.log.opens());
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = target.local_addr().unwrap();
+    let before = descriptors();
+    let hoard = hoard_descriptors(0);
+    rig.net().connect(at, Probe::new(&log)).unwrap();
+    // Where nothing is spliced nothing is kept, and there is no descriptor to be had.
+    let kept = cfg!(feature = "splice");
+    until(&mut rig.reactor, "an outcome", |_| log.opens() > opens || log.closes() > 0);
+    drop(hoard);
+    assert_eq!(log.opens() > opens, kept, "{before} descriptors, {:?}", log.reasons());
+}
+
 #[cfg(target_os = "linux")]
 fn descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -931,4 +958,22 @@ fn hoard_descriptors(left: usize) -> Vec<std::fs::File> {
     }
     hoard.truncate(hoard.len() - left);
     hoard
+}
+
+/// Also of what came while the other one did not stand yet, and was only then found to be no line.
+#[test]
+fn what_a_format_cannot_say_of_what_waited_for_it_ends_both() {
+    let log = Log::new();
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = target.local_addr().unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let a = reactor.net().connect(at, Probe::new(&log)).unwrap();
+    let mut near = target.accept().unwrap().0;
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    near.write_all(b"one\ntwo").unwrap();
+    let lines = Connect::tcp(at).layer(Lines::new());
+    let b = reactor.net().connect(lines, Probe::new(&log)).unwrap();
+    assert!(reactor.net().relay(a, b));
+    until(&mut reactor, "both ends", |_| log.closes() == 2);
+    assert!(log.reasons().iter().any(|why| why.starts_with("lines: ")), "{:?}", log.reasons());
 }

@@ -609,9 +609,20 @@ fn a_slow_peer_does_not_count_as_stalled() {
     assert!(start.elapsed() < PATIENCE);
 }
 
+// Its peer would take an end for the end of everything that was sent.
+#[test]
+fn a_connection_that_is_cut_with_output_unsent_ends_with_a_reset() {
+    let mut p = pair(small_options().output_cap(60_000), small_client, |probe| probe);
+    while p.send(vec![1; 20_000]).is_accepted() {}
+    p.until_closed();
+    let error = p.peer.read_to_end(&mut Vec::new()).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
 #[test]
 fn large_writes_that_leave_at_once_are_no_silence() {
-    let idle = Duration::from_millis(400);
+    // Long beside what a busy machine may keep this thread waiting between two writes.
+    let idle = Duration::from_millis(1500);
     let mut p = pair(StreamOptions::new().idle_timeout(idle), client, |probe| probe);
     let start = Instant::now();
     while start.elapsed() < 2 * idle {

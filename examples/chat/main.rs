@@ -69,7 +69,7 @@ fn main() -> ExitCode {
         let report = reactor.run()?;
         match report.connections_cut {
             0 => println!("chat: closed"),
-            cut => println!("chat: closed; {cut} did not take our goodbye in time"),
+            cut => println!("chat: closed; {cut} had not hung up in time"),
         }
         Ok(())
     })

@@ -191,8 +191,10 @@ impl Core {
                 stream.phase = Phase::Dead;
                 let relayed = stream.relayed_to();
                 let end = End::of(&reason);
-                if relayed.is_some() && end == End::Cut {
-                    // Its own peer must not take it for the other one's proper end either.
+                let truncated = stream.unsent() > 0 && !reason.is_orderly();
+                if truncated || relayed.is_some() && end == End::Cut {
+                    // Its peer must not take that for a proper end; in a relay, nor for the other
+                    // one's.
                     stream.reset_on_close();
                 }
                 self.dead.push((token, reason));

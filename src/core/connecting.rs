@@ -45,8 +45,18 @@ impl Core {
             let (from, attempts) = (route.from, route.left.len() as u64 + 1);
             let deadline = route.deadline;
             route.current = Some(address.clone());
-            let started = sys::connect(&address, from, &stream.options().socket)
-                .and_then(|socket| self.replace_socket(token, socket));
+            let connect = |core: &Core| {
+                let options = &core.stream(token)?.options().socket;
+                Some(sys::connect(&address, from, options))
+            };
+            let Some(mut socket) = connect(self) else { return };
+            // Where descriptors ran out (ENFILE, EMFILE), some may only lie ready for relays.
+            let short = |e: &io::Error| matches!(e.raw_os_error(), Some(23 | 24));
+            if socket.as_ref().is_err_and(short) && self.pipes.give_back() {
+                let Some(again) = connect(self) else { return };
+                socket = again;
+            }
+            let started = socket.and_then(|socket| self.replace_socket(token, socket));
             match started {
                 Ok(()) => return self.watch_attempt(token, deadline, attempts),
                 Err(e) => failure = e,

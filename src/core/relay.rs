@@ -75,6 +75,13 @@ impl Core {
     /// Brings what there is to bring from one socket towards the other: one read's worth.
     pub(crate) fn carry(&mut self, from: Token, to: Token, buffer: &mut [u8]) {
         let tick = self.tick;
+        // What groups have for the other one goes first, takes room, and may end it.
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(to);
+            if self.relayed_to(from) != Some(to) {
+                return;
+            }
+        }
         let most = self.room(to).min(buffer.len());
         if self.stream(from).is_some_and(Stream::may_be_piped)
             && self.stream(to).is_some_and(Stream::takes_pipes)
@@ -121,9 +128,6 @@ impl Core {
 
     /// Queues what is in a pipe, and writes it if its turn has come.
     fn queue_piped(&mut self, to: Token, pipe: Pipe) {
-        if self.groups.has_pending() {
-            self.settle_groups_before_direct(to);
-        }
         self.output_of(to, |output| output.push_pipe(pipe));
         let tick = self.tick;
         let Some(stream) = self.stream_mut(to) else { return };

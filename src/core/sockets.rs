@@ -100,9 +100,15 @@ impl Core {
         let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         let waiting = std::mem::take(&mut wire.waiting);
         for (kind, bytes) in waiting.iter() {
-            if let Err(e) = self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
-                self.encode_failed(token, e);
+            let Err(e) = self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer))
+            else {
+                continue;
+            };
+            // A relay has no holes: what it cannot pass on ends it.
+            if self.relayed_to(token).is_some() {
+                return self.fail(token, CloseReason::Layer(e));
             }
+            self.encode_failed(token, e);
         }
         self.queued_more(token);
     }

@@ -359,3 +359,16 @@ fn urgent_data_is_read() {
     assert_eq!(rig.source.borrow().spliced, before);
     rig.assert_all_arrived();
 }
+
+#[test]
+fn nothing_is_written_behind_a_group_message_that_ended_the_target() {
+    let mut rig = piped();
+    let group = rig.reactor.net().create_group();
+    assert!(rig.reactor.net().join(group, rig.tokens[1]));
+    let too_much = vec![b'g'; StreamOptions::new().output_cap + 1];
+    rig.reactor.net().publish(group, &too_much);
+    rig.brings(BIG);
+    rig.takes([Take(BIG), Take(BIG)]);
+    rig.source_event();
+    assert_eq!(rig.target.borrow().written.len(), BIG, "what was written before");
+}

@@ -79,8 +79,9 @@ impl TlsInfo {
         self.server_name.as_deref()
     }
 
-    /// The peer's certificates in DER, its own first. They have been verified. Empty on a server
-    /// whose client showed none. A resumed session has those of the first one.
+    /// The peer's certificates in DER, its own first. They have been verified, unless this side was
+    /// built to trust a pinned one or any. Empty on a server whose client showed none. A resumed
+    /// session has those of the first one.
     pub fn peer_certificates(&self) -> impl ExactSizeIterator<Item = &[u8]> {
         self.peer_certificates.iter().map(AsRef::as_ref)
     }

@@ -68,7 +68,7 @@ impl Kind {
             Self::Chat { members, .. } | Self::OpenChat { members, .. } => members,
             Self::Udp { sockets, .. } => sockets,
             Self::Churn { slots } => slots,
-            Self::Alone { .. } => 1,
+            Self::Alone { .. } | Self::Train { .. } => 1,
         }
     }
 
