@@ -13,6 +13,8 @@ use tidegate::{
 
 mod support;
 use support::endpoints::assert_falls_asleep;
+#[cfg(unix)]
+use support::sockets::hoard_descriptors;
 use support::sockets::{Random, send_urgent, stream_bytes};
 use support::{
     Log, PATIENCE, Probe, Told, address_of, client, read_all, read_n, reset, settle, until,
@@ -948,19 +950,6 @@ fn descriptors_that_a_relay_has_kept_are_there_for_connecting() {
     until(&mut rig.reactor, "an outcome", |_| log.opens() == 3 || log.closes() > 0);
     assert_eq!(log.reasons(), Vec::<String>::new());
     drop(hoard);
-}
-
-/// Takes all descriptors of this process but `left`.
-#[cfg(unix)]
-fn hoard_descriptors(left: usize) -> Vec<std::fs::File> {
-    let (_, hard) = rlimit::getrlimit(rlimit::Resource::NOFILE).unwrap();
-    rlimit::setrlimit(rlimit::Resource::NOFILE, 128, hard).unwrap();
-    let mut hoard = Vec::new();
-    while let Ok(file) = std::fs::File::open("/dev/null") {
-        hoard.push(file);
-    }
-    hoard.truncate(hoard.len() - left);
-    hoard
 }
 
 /// Also of what came while the other one did not stand yet, and was only then found to be no line.
