@@ -168,7 +168,7 @@ impl Handler<Store> for Session {
     fn on_data(&mut self, cx: &mut Context<'_, Store>, input: &mut Input<'_>) -> HandlerResult {
         // Heard from: the silence begins anew. That moves the timer, and costs next to nothing.
         if let Some(silence) = self.silence {
-            cx.net.rearm_timer(silence, SILENCE);
+            cx.rearm_timer(silence, SILENCE);
         }
         // An error closes this connection, with the error as the reason.
         let (number, request) = Request::read(input).ok_or("a malformed request")?;
@@ -258,8 +258,9 @@ impl Caller {
 impl Handler<Outcome> for Caller {
     fn on_open(&mut self, cx: &mut Context<'_, Outcome>) -> HandlerResult {
         for (number, text) in (1..).zip(&self.requests) {
-            let request =
-                Request::parse(text).ok_or_else(|| format!("cannot understand '{text}'"))?;
+            let request = Request::parse(text).ok_or_else(|| {
+                format!("expected 'get KEY', 'put KEY VALUE' or 'wait MILLISECONDS', not '{text}'")
+            })?;
             cx.send(request.write(number));
             self.pending.insert(number, cx.set_timer(REQUEST_TIMEOUT, number.into()));
         }

@@ -29,7 +29,7 @@ fn main() -> ExitCode {
     support::main(HELP, ["127.0.0.1:8888"], |[address]| {
         let mut reactor = Reactor::new()?;
         let tcp = reactor.net().listen(&address, |_peer| Echo)?;
-        for at in reactor.net().local_addrs(tcp).iter().filter_map(tidegate::Address::ip) {
+        for at in reactor.net().local_addrs(tcp).iter().filter_map(tidegate::Address::socket_addr) {
             reactor.net().bind_udp(at, Echo)?; // a name may stand for several addresses
             println!("echo: listening on {at}, TCP and UDP");
         }

@@ -19,8 +19,8 @@ pub enum Address {
 }
 
 impl Address {
-    /// The IP address and port, if it is one.
-    pub fn ip(&self) -> Option<SocketAddr> {
+    /// The IP address and port; `None` of a Unix socket.
+    pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Ip(addr) => Some(*addr),
             #[cfg(unix)]

@@ -19,8 +19,9 @@ pub struct Config {
     pub messages_per_turn: usize,
     /// How many connections one listener accepts in one turn. Default 64.
     pub accepts_per_turn: usize,
-    /// How many datagrams one socket receives in one turn. Default 64. Sockets that receive trains
-    /// (feature `udp-batch`, `Udp::receive_trains`) may go over it by one train.
+    /// How many datagrams one socket receives in one turn, and how many of those that wait leave at
+    /// once. Default 64. Sockets that receive trains (feature `udp-batch`, `Udp::receive_trains`) may
+    /// go over it by one train.
     pub datagrams_per_turn: usize,
     /// How many due timers fire in one turn. Default 4,096.
     pub timers_per_turn: usize,

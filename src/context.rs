@@ -107,6 +107,11 @@ impl<'a, S> Context<'a, S> {
         self.net.set_timer(self.token, after, tag)
     }
 
+    /// Moves a timer; see [`Net::rearm_timer`].
+    pub fn rearm_timer(&mut self, timer: Timer, after: Duration) -> bool {
+        self.net.rearm_timer(timer, after)
+    }
+
     /// Cancels a timer; see [`Net::cancel_timer`].
     pub fn cancel_timer(&mut self, timer: Timer) -> bool {
         self.net.cancel_timer(timer)

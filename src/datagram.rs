@@ -125,7 +125,7 @@ impl Udp {
 
 fn first_ip(resolved: Resolved) -> Result<SocketAddr, Error> {
     let addresses = resolved.into_addresses()?;
-    addresses.first().and_then(Address::ip).ok_or_else(|| {
+    addresses.first().and_then(Address::socket_addr).ok_or_else(|| {
         Error::new("cannot bind UDP", io::Error::new(io::ErrorKind::NotFound, "no IP address"))
     })
 }
@@ -174,8 +174,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) writable: bool,
     /// The handler wants nothing now.
     pub(crate) paused: bool,
-    /// Datagrams that wait: their bytes one after the other, and where each goes and how long it is.
+    /// Datagrams that wait: their bytes one after the other, behind `gone` bytes of others that have
+    /// left, and where each goes and how long it is.
     bytes: Vec<u8>,
+    gone: usize,
     waiting: VecDeque<Outgoing>,
     cap: usize,
     /// The system, or the cap, took no more at some point since the queue was last empty.
@@ -199,6 +201,7 @@ impl DatagramSocket {
             writable: true,
             paused: false,
             bytes: Vec::new(),
+            gone: 0,
             waiting: VecDeque::new(),
             cap,
             blocked: false,
@@ -218,7 +221,7 @@ impl DatagramSocket {
     }
 
     pub(crate) fn queued(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.gone
     }
 
     pub(crate) fn report(&mut self, error: DatagramError) {
@@ -234,17 +237,18 @@ impl DatagramSocket {
         self.writable && !self.waiting.is_empty()
     }
 
-    /// Sends what waits, as far as the system takes it, until `most` datagrams or a few more are gone.
+    /// Sends what waits, as far as the system takes it, up to `most` datagrams.
     pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox, most: usize) {
-        let (mut done, mut gone) = (0, 0);
+        let mut left = most;
         // An error that was pending belongs to an earlier datagram, and the system has not even
         // looked at this one: each is tried twice.
         let mut tried = false;
         while let Some(&Outgoing { to, .. }) = self.waiting.front() {
-            if !self.writable || gone >= most {
+            if !self.writable || left == 0 {
                 break;
             }
-            let finished = match self.socket.send(outbox, &self.waiting, &self.bytes[done..]) {
+            let bytes = &self.bytes[self.gone..];
+            let finished = match self.socket.send(outbox, &self.waiting, bytes, left) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                     self.writable = false;
                     self.blocked = true;
@@ -262,12 +266,16 @@ impl DatagramSocket {
                 Ok(sent) => sent,
             };
             tried = false;
-            gone += finished;
+            left -= finished;
             for _ in 0..finished {
-                done += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
+                self.gone += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
             }
         }
-        self.bytes.drain(..done);
+        // The rest moves up when it is the smaller part, so that no byte is moved twice on average.
+        if 2 * self.gone >= self.bytes.len() {
+            self.bytes.drain(..self.gone);
+            self.gone = 0;
+        }
         if self.waiting.is_empty() {
             self.drained |= std::mem::take(&mut self.blocked);
         }
@@ -296,7 +304,7 @@ impl Core {
             return SendStatus::Gone;
         }
         // Empty datagrams take room too.
-        let queued = socket.bytes.len().max(socket.waiting.len());
+        let queued = socket.queued().max(socket.waiting.len());
         if queued + bytes.len().max(1) > socket.cap {
             // Who is refused because of what waits is owed a word when that has gone.
             socket.blocked |= !socket.waiting.is_empty();

@@ -38,7 +38,7 @@ use crate::token::Token;
 /// let mut reactor = Reactor::new()?;
 /// let listen = Listen::tcp("0.0.0.0:8888")
 ///     .max_connections(10_000)
-///     .filter(|peer, _state| peer.address().ip().is_some_and(|a| a.ip().is_loopback()))
+///     .filter(|peer, _state| peer.address().socket_addr().is_some_and(|a| a.ip().is_loopback()))
 ///     .options(StreamOptions::new().idle_timeout(Duration::from_secs(120)));
 /// reactor.net().listen(listen, |_peer| Echo)?;
 /// # Ok(())
@@ -360,7 +360,8 @@ pub(crate) fn open_sockets(
             Err(e) => {
                 let absent = e.kind() == std::io::ErrorKind::AddrNotAvailable;
                 let error = Error::new(format!("cannot listen on {address}"), e);
-                let error = if address.ip().is_none() { error.about_a_path() } else { error };
+                let error =
+                    if address.socket_addr().is_none() { error.about_a_path() } else { error };
                 if !(several && absent) {
                     return Err(error);
                 }

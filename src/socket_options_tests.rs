@@ -74,7 +74,7 @@ fn an_accepted_socket_inherits_every_option_of_its_listener() {
             assert!(on.is_ipv6(), "no {any}");
             continue;
         };
-        let at = listener.local_addr().unwrap().ip().unwrap();
+        let at = listener.local_addr().unwrap().socket_addr().unwrap();
         let _client = TcpStream::connect(at).unwrap();
         assert_all(&accepted(&listener, &all()), on.is_ipv4());
     }
@@ -96,7 +96,8 @@ fn delay_is_inherited_too() {
     for delay in [true, false] {
         let options = SocketOptions::new().nodelay(!delay);
         let listener = sys::listen(&on, 10, &options, false).unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap().ip().unwrap()).unwrap();
+        let _client =
+            TcpStream::connect(listener.local_addr().unwrap().socket_addr().unwrap()).unwrap();
         let Stream::Tcp(tcp) = accepted(&listener, &options) else { panic!() };
         assert_eq!(tcp.nodelay().unwrap(), !delay);
     }
@@ -109,7 +110,7 @@ fn an_ipv6_listener_can_leave_the_ipv4_port_to_others_or_take_it() {
         let Ok(listener) = sys::listen(&on, 10, &SocketOptions::new().only_v6(only), false) else {
             return eprintln!("no IPv6 here: not tested");
         };
-        let port = listener.local_addr().unwrap().ip().unwrap().port();
+        let port = listener.local_addr().unwrap().socket_addr().unwrap().port();
         assert_eq!(TcpStream::connect(("127.0.0.1", port)).is_err(), only);
     }
 }

@@ -96,7 +96,7 @@ fn the_filter_refuses_before_a_handler_is_made() {
     let mut reactor = Reactor::with_state(0_u32).unwrap();
     let log = Log::new();
     let listen = Listen::tcp("127.0.0.1:0").filter(|peer: &Peer<'_>, knocks: &mut u32| {
-        assert!(peer.address().ip().unwrap().ip().is_loopback());
+        assert!(peer.address().socket_addr().unwrap().ip().is_loopback());
         *knocks += 1;
         *knocks != 2
     });
@@ -179,7 +179,7 @@ fn the_factory_is_told_who_it_is_for_and_may_make_unlike_handlers() {
     let told = expected.borrow();
     assert_eq!(told.iter().map(|(token, ..)| *token).collect::<Vec<_>>(), log.opened());
     for ((_, from, who), client) in told.iter().zip(&clients) {
-        assert_eq!((*from, who.ip().unwrap()), (listener, client.local_addr().unwrap()));
+        assert_eq!((*from, who.socket_addr().unwrap()), (listener, client.local_addr().unwrap()));
     }
 }
 
@@ -306,7 +306,7 @@ fn one_listener_serves_several_addresses() {
     let listener =
         reactor.net().listen(Listen::tcp(two), move |_| Probe::echo(&of_handler)).unwrap();
     let addresses: Vec<_> =
-        reactor.net().local_addrs(listener).iter().map(|a| a.ip().unwrap()).collect();
+        reactor.net().local_addrs(listener).iter().map(|a| a.socket_addr().unwrap()).collect();
     assert_eq!(addresses.len(), 2);
     assert_ne!(addresses[0], addresses[1]);
     let mut clients: Vec<_> =
@@ -351,14 +351,14 @@ fn a_busy_address_does_not_starve_the_listeners_other_address() {
     let listener = reactor
         .net()
         .listen(Listen::tcp(two), move |peer| {
-            of_factory.borrow_mut().push(peer.address().ip().unwrap());
+            of_factory.borrow_mut().push(peer.address().socket_addr().unwrap());
             Probe::new(&Log::new())
         })
         .unwrap();
     let addresses = reactor.net().local_addrs(listener);
-    let busy = addresses[0].ip().unwrap();
+    let busy = addresses[0].socket_addr().unwrap();
     let mut crowd: Vec<_> = (0..16).map(|_| client(busy)).collect();
-    let quiet = client(addresses[1].ip().unwrap());
+    let quiet = client(addresses[1].socket_addr().unwrap());
     for _ in 0..10 {
         let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
         crowd.extend((0..8).map(|_| client(busy))); // as many as a turn accepts at most

@@ -261,7 +261,7 @@ struct Timed {
 impl Handler for Timed {
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
         let idle = *self.idle.get_or_insert_with(|| cx.set_timer(Duration::from_secs(60), 0));
-        assert!(cx.net.rearm_timer(idle, Duration::from_secs(60)));
+        assert!(cx.rearm_timer(idle, Duration::from_secs(60)));
         if let Some(pending) = self.pending.take() {
             cx.cancel_timer(pending);
         }

@@ -52,7 +52,7 @@ fn messages_posted_while_the_loop_sleeps_or_is_about_to_always_wake_it() {
         || (),
         |net| {
             let listener = net.listen("127.0.0.1:0", |_| Probe::new(&Log::new())).unwrap();
-            net.local_addr(listener).unwrap().ip().unwrap()
+            net.local_addr(listener).unwrap().socket_addr().unwrap()
         },
     );
     for n in 0..5_000 {

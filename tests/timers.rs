@@ -136,7 +136,7 @@ fn step_everywhere(step: Step) -> (Reactor, Log) {
             .eof(move |cx| e(cx))
             .close(move |cx, _| {
                 let timer = kept.take().unwrap();
-                refused.set(!cx.cancel_timer(timer) && !cx.net.rearm_timer(timer, MS));
+                refused.set(!cx.cancel_timer(timer) && !cx.rearm_timer(timer, MS));
                 cx.set_timer(Duration::ZERO, 99);
             })
     });
@@ -161,7 +161,7 @@ fn a_timer_may_be_cancelled_and_set_anew_in_every_callback() {
     let (reactor, log) = step_everywhere(Rc::new(|cx, kept| {
         if let Some(timer) = kept.take() {
             assert!(cx.cancel_timer(timer));
-            assert!(!cx.cancel_timer(timer) && !cx.net.rearm_timer(timer, MS));
+            assert!(!cx.cancel_timer(timer) && !cx.rearm_timer(timer, MS));
         }
         kept.set(Some(cx.set_timer(Duration::from_secs(3600), 1)));
         Ok(())
@@ -175,7 +175,7 @@ fn a_timer_may_be_cancelled_and_set_anew_in_every_callback() {
 fn a_timer_may_be_moved_in_every_callback_and_fires_at_its_last_time_only() {
     let (_reactor, log) = step_everywhere(Rc::new(|cx, kept| {
         let timer = kept.take().unwrap_or_else(|| cx.set_timer(Duration::from_secs(3600), 1));
-        cx.net.rearm_timer(timer, Duration::from_secs(1800));
+        cx.rearm_timer(timer, Duration::from_secs(1800));
         kept.set(Some(timer));
         Ok(())
     }));
@@ -192,8 +192,8 @@ fn a_timer_that_is_due_may_still_be_cancelled_or_moved_by_one_that_fires_before_
         probe.timer(move |cx, timer| {
             if timer.tag() == 0 {
                 assert!(cx.cancel_timer(others.borrow()[1]));
-                assert!(cx.net.rearm_timer(others.borrow()[2], 30 * MS));
-                assert!(!cx.net.rearm_timer(timer, MS), "it is firing");
+                assert!(cx.rearm_timer(others.borrow()[2], 30 * MS));
+                assert!(!cx.rearm_timer(timer, MS), "it is firing");
                 assert!(!cx.cancel_timer(timer), "it is firing");
             }
             Ok(())

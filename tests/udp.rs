@@ -227,7 +227,7 @@ fn a_connected_socket_hears_its_peer_alone() {
     stranger.send_to(b"stranger", to).unwrap();
     peer.send_to(b"peer", to).unwrap();
     rig.expect(&[Heard::Open, datagram(b"peer")]);
-    let at = rig.reactor.net().peer_addr(rig.token).and_then(|at| at.ip());
+    let at = rig.reactor.net().peer_addr(rig.token).and_then(|at| at.socket_addr());
     assert_eq!(at, Some(address(&peer)));
     rig.reactor.net().send(rig.token, b"to the peer");
     settle(&mut rig.reactor);

@@ -7,11 +7,11 @@ use std::rc::Rc;
 
 use socket2::SockRef;
 use tidegate::{
-    Config, Context, Datagram, DatagramHandler, HandlerResult, Reactor, SendStatus, Udp,
+    Config, Context, Datagram, DatagramHandler, HandlerResult, Reactor, SendStatus, Turn, Udp,
 };
 
 mod support;
-use support::datagrams::{Heard, address, datagram, received, rig, rig_that, socket};
+use support::datagrams::{Heard, Rig, address, datagram, received, rig, rig_that, socket};
 use support::sockets::assert_sleeps;
 use support::{PATIENCE, address_of, settle, until};
 
@@ -52,7 +52,7 @@ impl DatagramHandler for Echo {
     }
 }
 
-// row 71
+// row 72
 #[test]
 fn a_burst_of_many_peers_is_answered_each_to_its_own() {
     let mut reactor = Reactor::new().unwrap();
@@ -82,7 +82,7 @@ fn a_burst_of_many_peers_is_answered_each_to_its_own() {
     assert_sleeps(&mut reactor);
 }
 
-// row 71
+// row 72
 #[test]
 fn a_row_of_datagrams_arrives_as_it_was_sent() {
     for at in loopbacks() {
@@ -106,7 +106,7 @@ fn a_row_of_datagrams_arrives_as_it_was_sent() {
     }
 }
 
-// row 71
+// row 72
 #[test]
 fn an_error_of_one_datagram_in_a_burst_is_told_with_its_address_and_the_others_leave() {
     let peer = socket();
@@ -145,7 +145,7 @@ fn an_error_of_one_datagram_in_a_burst_is_told_with_its_address_and_the_others_l
     assert_eq!(blamed, [nowhere, nowhere, nowhere, to, forbidden, forbidden]);
 }
 
-// row 71
+// row 72
 #[test]
 fn a_close_in_the_middle_of_a_burst_ends_it_there() {
     let mut rig = rig_that("127.0.0.1:0", Config::default(), |cx, heard| {
@@ -161,7 +161,7 @@ fn a_close_in_the_middle_of_a_burst_ends_it_there() {
     rig.expect(&[Heard::Open, datagram(b"1"), datagram(b"2"), closed]);
 }
 
-// row 71
+// row 72
 #[test]
 fn a_budget_holds_in_a_burst() {
     let config = Config { datagrams_per_turn: 3, ..Config::default() };
@@ -181,7 +181,36 @@ fn a_budget_holds_in_a_burst() {
     });
 }
 
-// row 71
+// row 72
+#[test]
+fn a_budget_holds_for_what_waits_to_be_sent() {
+    const BUDGET: usize = 4;
+    let config = Config { datagrams_per_turn: BUDGET, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
+    settle(&mut rig.reactor);
+    let peer = socket();
+    // Some of them come while others wait.
+    let mut numbers = 0..120;
+    let mut send = |rig: &mut Rig, count| {
+        for number in numbers.by_ref().take(count) {
+            rig.reactor.net().send_to(rig.token, address(&peer), [number]);
+        }
+        rig.reactor.net().queued(rig.token)
+    };
+    let mut waiting = send(&mut rig, 100);
+    while waiting > 0 {
+        assert_eq!(rig.reactor.turn(Some(PATIENCE)).unwrap(), Turn::Running);
+        let left = rig.reactor.net().queued(rig.token);
+        // Before its callbacks and behind them, and at the end of the turn.
+        assert!(left < waiting && waiting - left <= 3 * BUDGET, "{waiting} waited, then {left}");
+        waiting = send(&mut rig, 1);
+    }
+    for number in 0..120 {
+        assert_eq!(received(&peer), [number]);
+    }
+}
+
+// row 72
 #[test]
 fn what_arrives_while_a_burst_is_told_is_received_too() {
     let peer = socket();
@@ -227,7 +256,7 @@ mod trains {
         std::iter::once(Heard::Open).chain(row.into_iter().map(Heard::Datagram)).collect()
     }
 
-    // row 71
+    // row 72
     #[test]
     fn a_train_is_told_datagram_by_datagram() {
         for at in loopbacks() {
@@ -243,7 +272,7 @@ mod trains {
         }
     }
 
-    // row 71
+    // row 72
     #[test]
     fn what_is_too_long_in_a_train_is_cut_and_flagged() {
         let config = Config { datagram_size: 10, ..Config::default() };
@@ -257,7 +286,7 @@ mod trains {
         receiver.expect(&std::iter::once(Heard::Open).chain(told).collect::<Vec<_>>());
     }
 
-    // row 71
+    // row 72
     #[test]
     fn a_close_in_the_middle_of_a_train_ends_it_there() {
         let row = row([5; 20]);
@@ -273,7 +302,7 @@ mod trains {
         receiver.expect(&told);
     }
 
-    // row 71
+    // row 72
     #[test]
     fn a_train_goes_over_the_budget_once_and_the_next_one_waits() {
         let config = Config { datagrams_per_turn: 4, ..Config::default() };
@@ -293,7 +322,7 @@ mod trains {
         assert_eq!(receiver.heard(), heard(row));
     }
 
-    // row 71
+    // row 72
     #[test]
     fn an_unreachable_peer_is_told_and_a_socket_that_receives_trains_lives_on() {
         let gone = nobody();
@@ -308,7 +337,7 @@ mod trains {
         rig.until_heard(&datagram(b"me"));
     }
 
-    // row 71
+    // row 72
     #[test]
     fn a_socket_that_can_send_no_trains_loses_nothing() {
         // UDP-Lite (RFC 3828) is such a one: its checksums are not the network card's to make.

@@ -78,7 +78,8 @@ impl Stage {
             #[cfg(unix)]
             Some(path) => Connect::unix(path),
             _ => {
-                let address = self.reactor.net().local_addr(self.listener).unwrap().ip().unwrap();
+                let address =
+                    self.reactor.net().local_addr(self.listener).unwrap().socket_addr().unwrap();
                 Connect::tcp(address)
             }
         };

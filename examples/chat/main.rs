@@ -99,7 +99,7 @@ fn open<L: Layer + 'static>(
     // Called for each connection, to make its handler.
     let member = move |peer: &Peer<'_>| Member::new(room, peer.address().clone());
     let listener = net.listen(listen, member)?;
-    Ok(net.local_addrs(listener).iter().filter_map(Address::ip).collect())
+    Ok(net.local_addrs(listener).iter().filter_map(Address::socket_addr).collect())
 }
 
 /// Where a listener on all addresses can be reached from this machine.

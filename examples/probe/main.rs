@@ -153,20 +153,23 @@ fn over_stream(options: &Options) -> Result<Report, Box<dyn Error>> {
 fn over_udp(options: &Options) -> Result<Report, Box<dyn Error>> {
     let mut report = options.report();
     let bind = if options.address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
-    let udp = |reactor: &mut Reactor<Measured>, handler| {
-        reactor.net().bind_udp(Udp::bind(bind).connect(&*options.address), handler)?;
-        Ok(())
+    let measure = |what, handler| {
+        run(Measured::new(what), |reactor| {
+            reactor.net().bind_udp(Udp::bind(bind).connect(&*options.address), handler)?;
+            Ok(())
+        })
+        .map_err(|e| format!("{}: {e}", options.address))
     };
 
     let pings = datagram::Datagrams::new(options.pings, options.ping_size, 1, options.time);
-    let found = run(Measured::new("latency"), |reactor| udp(reactor, pings))?;
+    let found = measure("latency", pings)?;
     report.latency(&found);
     let mut counts = found.datagrams;
 
     // Few enough under way for the smallest of the buffers between here and there.
     let count = options.size.div_ceil(options.message as u64);
     let many = datagram::Datagrams::new(count, options.message, 32, options.time);
-    let found = run(Measured::new("throughput"), |reactor| udp(reactor, many))?;
+    let found = measure("throughput", many)?;
     report.throughput(&found);
     counts.add(&found.datagrams);
     report.datagrams = Some(counts);

@@ -61,15 +61,16 @@ impl Datagram {
         self.io.receive(&self.socket, inbox, most)
     }
 
-    /// Sends from the front of those that wait, whose bytes are `bytes`, what one call takes.
-    /// Answers how many have left. An error is the first one's.
+    /// Sends from the front of those that wait, whose bytes are `bytes`, what one call takes, up to
+    /// `most`, which is not zero. Answers how many have left. An error is the first one's.
     pub(crate) fn send(
         &mut self,
         outbox: &mut Outbox,
         waiting: &VecDeque<Outgoing>,
         bytes: &[u8],
+        most: usize,
     ) -> io::Result<usize> {
-        self.io.send(&self.socket, outbox, waiting, bytes)
+        self.io.send(&self.socket, outbox, waiting, bytes, most)
     }
 
     /// Lets the system hand over trains of datagrams as one, where it can.

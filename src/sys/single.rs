@@ -67,6 +67,7 @@ impl DatagramIo {
         _outbox: &mut Outbox,
         waiting: &VecDeque<Outgoing>,
         bytes: &[u8],
+        _most: usize,
     ) -> io::Result<usize> {
         let Some(first) = waiting.front() else { return Ok(0) };
         send_one(socket, &bytes[..first.len], first.to).map(|_| 1)

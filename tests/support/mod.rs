@@ -275,7 +275,7 @@ pub fn listening<H: Handler + 'static>(
 }
 
 pub fn address_of<S>(reactor: &mut Reactor<S>, token: Token) -> SocketAddr {
-    reactor.net().local_addr(token).unwrap().ip().unwrap()
+    reactor.net().local_addr(token).unwrap().socket_addr().unwrap()
 }
 
 /// A blocking client whose reads give up rather than hang.

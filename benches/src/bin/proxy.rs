@@ -133,7 +133,7 @@ fn serve_proxy(relay: bool, target: SocketAddr) -> Result<()> {
     let mut reactor = Reactor::new()?;
     let half = move |_: &tidegate::Peer<'_>| Half { relay, target: Some(target), other: None };
     let listener = reactor.net().listen("127.0.0.1:0", half)?;
-    let at = reactor.net().local_addr(listener).and_then(|at| at.ip());
+    let at = reactor.net().local_addr(listener).and_then(|at| at.socket_addr());
     server::ready(at.ok_or("an IP socket has an address")?);
     reactor.run()?;
     Ok(())

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut reactor = Reactor::with_config((), Config { spin, ..Config::default() })?;
     let net = reactor.net();
     let token = match mode {
-        Mode::Echo => net.listen(addr, |peer| Client::from(peer.address().ip()))?,
+        Mode::Echo => net.listen(addr, |peer| Client::from(peer.address().socket_addr()))?,
         Mode::Sink => net.listen(addr, |_peer| Sink::default())?,
         Mode::Chat => {
             let room = net.create_group();
@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Mode::Udp => net.bind_udp(addr, UdpEcho)?,
         Mode::Train => net.bind_udp(Udp::bind(addr).receive_trains(true), UdpEcho)?,
     };
-    let at = net.local_addr(token).and_then(|at| at.ip()).ok_or("an IP socket has an address")?;
+    let at = net.local_addr(token).and_then(|at| at.socket_addr()).ok_or("an IP socket has an address")?;
     server::ready(at);
     reactor.run()?;
     Ok(())

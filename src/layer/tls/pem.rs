@@ -42,17 +42,17 @@ impl Pem {
         key: &Pem,
         provider: &CryptoProvider,
     ) -> Result<CertifiedKey, TlsConfigError> {
-        let certificates = chain.certificates()?;
+        let certificates = chain.certificates("certificate chain")?;
         CertifiedKey::from_der(certificates, key.private_key()?, provider).map_err(|cause| {
             TlsConfigError::new(match cause {
                 Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => format!(
-                    "{key}: expected the private key of the first certificate in {chain}, got another key"
+                    "private key {key}: expected the private key of the first certificate in {chain}, got another key"
                 ),
                 Error::InvalidCertificate(_) => {
-                    format!("{chain}: expected an X.509 v3 certificate first, got {cause}")
+                    format!("certificate chain {chain}: expected an X.509 v3 certificate first, got {cause}")
                 }
                 _ => format!(
-                    "{key}: expected an RSA (2048 bits or more), ECDSA (P-256, P-384) or Ed25519 key, got {cause}"
+                    "private key {key}: expected an RSA (2048 bits or more), ECDSA (P-256, P-384) or Ed25519 key, got {cause}"
                 ),
             })
             .with_source(cause)
@@ -61,10 +61,10 @@ impl Pem {
 
     /// Adds all certificates as trusted roots.
     pub(super) fn add_roots(&self, roots: &mut RootCertStore) -> Result<(), TlsConfigError> {
-        for (i, certificate) in self.certificates()?.into_iter().enumerate() {
+        for (i, certificate) in self.certificates("trusted roots")?.into_iter().enumerate() {
             roots.add(certificate).map_err(|cause| {
                 TlsConfigError::new(format!(
-                    "{self}: expected certificates of authorities, cannot use number {} as one: {cause}",
+                    "trusted roots {self}: expected certificates of authorities, cannot use number {} as one: {cause}",
                     i + 1
                 ))
                 .with_source(cause)
@@ -73,43 +73,46 @@ impl Pem {
         Ok(())
     }
 
-    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
-        let pem = self.read()?;
+    /// `role` says in errors what it was given for, as there may be several.
+    fn certificates(&self, role: &str) -> Result<Vec<CertificateDer<'static>>, TlsConfigError> {
+        let pem = self.read(role)?;
         let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
         match found {
             Ok(certificates) if !certificates.is_empty() => Ok(certificates),
             Ok(_) => Err(TlsConfigError::new(format!(
-                "{self}: expected \"BEGIN CERTIFICATE\", found {}",
+                "{role} {self}: expected \"BEGIN CERTIFICATE\", found {}",
                 contents(&pem)
             ))),
-            Err(cause) => Err(self.damaged(cause)),
+            Err(cause) => Err(self.damaged(role, cause)),
         }
     }
 
     fn private_key(&self) -> Result<PrivateKeyDer<'static>, TlsConfigError> {
-        let pem = self.read()?;
+        let role = "private key";
+        let pem = self.read(role)?;
         match PrivateKeyDer::from_pem_slice(&pem) {
             Ok(key) => Ok(key),
             Err(rustls_pki_types::pem::Error::NoItemsFound) => Err(TlsConfigError::new(format!(
-                "{self}: expected \"BEGIN PRIVATE KEY\" (or \"RSA\", \"EC\" before \"PRIVATE\"), found {}",
+                "{role} {self}: expected \"BEGIN PRIVATE KEY\" (or \"RSA\", \"EC\" before \"PRIVATE\"), found {}",
                 contents(&pem)
             ))),
-            Err(cause) => Err(self.damaged(cause)),
+            Err(cause) => Err(self.damaged(role, cause)),
         }
     }
 
-    fn damaged(&self, cause: rustls_pki_types::pem::Error) -> TlsConfigError {
+    fn damaged(&self, role: &str, cause: rustls_pki_types::pem::Error) -> TlsConfigError {
         TlsConfigError::new(format!(
-            "{self}: expected whole PEM sections, got a damaged one: {cause}"
+            "{role} {self}: expected whole PEM sections, got a damaged one: {cause}"
         ))
         .with_source(cause)
     }
 
-    fn read(&self) -> Result<Vec<u8>, TlsConfigError> {
+    fn read(&self, role: &str) -> Result<Vec<u8>, TlsConfigError> {
         match &self.0 {
             Source::Bytes(pem) => Ok(pem.clone()),
             Source::File(path) => fs::read(path).map_err(|cause| {
-                TlsConfigError::new(format!("{self}: cannot be read: {cause}")).with_source(cause)
+                TlsConfigError::new(format!("{role} {self}: cannot be read: {cause}"))
+                    .with_source(cause)
             }),
         }
     }

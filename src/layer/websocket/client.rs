@@ -6,15 +6,12 @@ use tungstenite::handshake::derive_accept_key;
 use crate::layer::{LayerError, LayerErrorKind};
 
 use super::config::ClientSettings;
-use super::http::{HeadFault, MAX_FIELDS, elements, head_error, is_token};
+use super::http::{HeadFault, MAX_FIELDS, QUOTED_BEGINNING, elements, head_error, is_token};
 use super::server::VERSION;
 use super::{NAME, Upgrade, extension};
 
 /// So much of a refusal's body is quoted in the error, in bytes.
 const QUOTED: usize = 200;
-
-/// So much of what is no answer.
-const QUOTED_BEGINNING: usize = 40;
 
 /// What every answer begins with (RFC 9112 section 4).
 const ANSWER: &[u8] = b"HTTP/1.";
@@ -174,7 +171,9 @@ pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize) -> LayerError {
         ),
         HeadFault::NotHttp(byte) => LayerError::malformed(
             NAME,
-            format!("expected an HTTP answer, got a byte {byte:#04x}, which no HTTP head holds"),
+            format!(
+                "expected an HTTP answer, got a byte {byte:#04x}, which no HTTP head holds there"
+            ),
         ),
     }
 }

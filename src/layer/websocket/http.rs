@@ -12,6 +12,9 @@ use super::NAME;
 /// sends. They are parsed into an array of this size on the stack.
 pub(super) const MAX_FIELDS: usize = 100;
 
+/// So much of what came instead of HTTP is quoted in the error, in bytes.
+pub(super) const QUOTED_BEGINNING: usize = 40;
+
 /// Finds the end of a head that arrives in pieces. Each byte is looked at once, however small the
 /// pieces are: parsing from the start at each read costs the square of the head's length
 /// (RUSTSEC-2023-0065).
@@ -19,6 +22,19 @@ pub(super) const MAX_FIELDS: usize = 100;
 pub(super) struct HeadScan {
     /// Bytes of the head that need no second look.
     seen: usize,
+    /// The end of the first line has been told.
+    first_line: bool,
+}
+
+/// How far a head has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Scanned {
+    /// More of it is needed.
+    Part,
+    /// Its first line has come whole, and is so long. Told once, before the rest is looked at.
+    FirstLine(usize),
+    /// It is whole, and is so long, its empty line included.
+    Whole(usize),
 }
 
 /// Why a head is refused before it is parsed.
@@ -26,30 +42,38 @@ pub(super) struct HeadScan {
 pub(super) enum HeadFault {
     /// No end within the limit.
     TooLong,
-    /// A byte that no HTTP head holds.
+    /// A byte that no HTTP head holds in that place.
     NotHttp(u8),
 }
 
 impl HeadScan {
-    /// The length of the head, its empty line included, once all of it is there. A bare LF ends a
+    /// Looks at what has come since the last call; `wire` begins with the head. A bare LF ends a
     /// line too (RFC 9112 section 2.2 allows it, and `httparse` takes it).
-    pub(super) fn find(&mut self, wire: &[u8], limit: usize) -> Result<Option<usize>, HeadFault> {
+    pub(super) fn find(&mut self, wire: &[u8], limit: usize) -> Result<Scanned, HeadFault> {
         let within = &wire[..wire.len().min(limit)];
         while let Some(&byte) = within.get(self.seen) {
             if byte == b'\n' {
+                if !std::mem::replace(&mut self.first_line, true) {
+                    return Ok(Scanned::FirstLine(self.seen + 1));
+                }
                 match within[self.seen + 1..] {
-                    [b'\n', ..] => return Ok(Some(self.seen + 2)),
-                    [b'\r', b'\n', ..] => return Ok(Some(self.seen + 3)),
+                    [b'\n', ..] => return Ok(Scanned::Whole(self.seen + 2)),
+                    [b'\r', b'\n', ..] => return Ok(Scanned::Whole(self.seen + 3)),
                     [] | [b'\r'] => break,
                     _ => {}
                 }
-            } else if byte.is_ascii_control() && !matches!(byte, b'\r' | b'\t') {
+            } else if byte != b'\r' && (self.seen == 0 && !is_token(byte.into()) || is_bad(byte)) {
                 return Err(HeadFault::NotHttp(byte));
             }
             self.seen += 1;
         }
-        if wire.len() > limit { Err(HeadFault::TooLong) } else { Ok(None) }
+        if wire.len() > limit { Err(HeadFault::TooLong) } else { Ok(Scanned::Part) }
     }
+}
+
+/// A control character that no head holds.
+fn is_bad(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
 }
 
 /// A stretch of the head.
@@ -82,6 +106,22 @@ pub struct HttpRequest {
 }
 
 impl HttpRequest {
+    /// Refuses a first line that is no request's: a peer that speaks another protocol may never send
+    /// the empty line that ends a head, and be waited for in vain. An empty line may come before the
+    /// request's (RFC 9112 section 2.2).
+    pub(super) fn check_first_line(line: &[u8]) -> Result<(), LayerError> {
+        match httparse::Request::new(&mut []).parse(line) {
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let came = line[..line.len().min(QUOTED_BEGINNING)].escape_ascii();
+                Err(LayerError::malformed(
+                    NAME,
+                    format!("expected an HTTP/1.1 request, got a line \"{came}\""),
+                ))
+            }
+        }
+    }
+
     /// Parses a whole head.
     pub(super) fn parse(head: &[u8]) -> Result<HttpRequest, LayerError> {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];

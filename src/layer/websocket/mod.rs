@@ -96,7 +96,7 @@ pub use http::{HttpRequest, HttpResponse};
 use config::{ClientSettings, ServerSettings};
 use extension::Agreed;
 use frames::Frames;
-use http::HeadScan;
+use http::{HeadScan, Scanned};
 use send::Role;
 use server::Answered;
 
@@ -195,11 +195,16 @@ impl WebSocket {
         let (role, limits, upgrade, end) = match &self.side {
             Side::Server(settings) => {
                 let limit = settings.limits.head;
-                let end = self
-                    .scan
-                    .find(wire, limit)
-                    .map_err(|fault| server::refuse_unparsed(&fault, limit, reply))?;
-                let Some(end) = end else { return Ok(Step::new(0, Item::Nothing)) };
+                let end = loop {
+                    match self.scan.find(wire, limit) {
+                        Ok(Scanned::Part) => return Ok(Step::new(0, Item::Nothing)),
+                        Ok(Scanned::FirstLine(end)) => {
+                            server::check_first_line(&wire[..end], reply)?;
+                        }
+                        Ok(Scanned::Whole(end)) => break end,
+                        Err(fault) => return Err(server::refuse_unparsed(&fault, limit, reply)),
+                    }
+                };
                 let (request, answered) = server::answer(settings, &wire[..end], reply)?;
                 self.request = Some(request);
                 match answered? {
@@ -213,11 +218,14 @@ impl WebSocket {
             Side::Client(settings, expected) => {
                 client::check_beginning(wire)?;
                 let limit = settings.limits.head;
-                let end = self
-                    .scan
-                    .find(wire, limit)
-                    .map_err(|fault| client::refuse_unparsed(&fault, limit))?;
-                let Some(end) = end else { return Ok(Step::new(0, Item::Nothing)) };
+                let end = loop {
+                    match self.scan.find(wire, limit) {
+                        Ok(Scanned::Part) => return Ok(Step::new(0, Item::Nothing)),
+                        Ok(Scanned::FirstLine(_)) => {} // its beginning is checked, byte by byte
+                        Ok(Scanned::Whole(end)) => break end,
+                        Err(fault) => return Err(client::refuse_unparsed(&fault, limit)),
+                    }
+                };
                 let (head, behind) = wire.split_at(end);
                 let upgrade = client::accept(settings, expected, head, behind)?;
                 (Role::Client, settings.limits, upgrade, end)

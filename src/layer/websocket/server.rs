@@ -41,6 +41,11 @@ pub(super) fn answer(
     Ok((request, answered))
 }
 
+/// Answers a first line that is no request's.
+pub(super) fn check_first_line(line: &[u8], reply: &mut Vec<u8>) -> Result<(), LayerError> {
+    HttpRequest::check_first_line(line).inspect_err(|fault| refuse_head(fault, reply))
+}
+
 /// Answers a head that is refused before it is parsed.
 pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize, reply: &mut Vec<u8>) -> LayerError {
     let error = match fault {
@@ -56,7 +61,9 @@ pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize, reply: &mut Vec<u
         ),
         HeadFault::NotHttp(byte) => LayerError::malformed(
             NAME,
-            format!("expected an HTTP request, got a byte {byte:#04x}, which no HTTP head holds"),
+            format!(
+                "expected an HTTP request, got a byte {byte:#04x}, which no HTTP head holds there"
+            ),
         ),
     };
     refuse_head(&error, reply);

@@ -185,17 +185,19 @@ impl<S: Name> Headers<S> {
 }
 
 impl DatagramIo {
-    /// Sends from the front of those that wait what one call takes.
+    /// Sends from the front of those that wait what one call takes, up to `most`.
     pub(in crate::sys) fn send(
         &mut self,
         socket: &UdpSocket,
         outbox: &mut Outbox,
         waiting: &VecDeque<Outgoing>,
         bytes: &[u8],
+        most: usize,
     ) -> io::Result<usize> {
         let Some(&Outgoing { to, len }) = waiting.front() else { return Ok(0) };
         let alone = || send_one(socket, &bytes[..len], to).map(|_| 1);
-        if waiting.len() == 1 {
+        let most = most.min(waiting.len());
+        if most == 1 {
             return alone();
         }
         let Kind { v6, connected } = self.kind(socket);
@@ -206,7 +208,7 @@ impl DatagramIo {
             messages: if connected { 1 } else { BATCH },
             segments_below: self.segments_below(socket),
         };
-        let queue = || waiting.iter().peekable();
+        let queue = || waiting.range(..most).peekable();
         let sent = if v6 {
             outbox.v6.get_or_insert_with(Headers::new).send(socket, queue(), bytes, limits)
         } else {

@@ -112,22 +112,28 @@ fn a_slow_head_is_looked_at_once() {
     let head = [b"GET / HTTP/1.1\r\nA: ".as_slice(), &[b'a'; 1 << 20], b"\r\n\r\n"].concat();
     // Byte by byte a scan from the start would look at 5 * 10^11 of them.
     for end in 0..head.len() {
-        assert_eq!(scan.find(&head[..end], usize::MAX), Ok(None));
+        match scan.find(&head[..end], usize::MAX) {
+            Ok(Scanned::FirstLine(16)) if end == 16 => {}
+            scanned => assert_eq!(scanned, Ok(Scanned::Part)),
+        }
     }
-    assert_eq!(scan.find(&head, usize::MAX), Ok(Some(head.len())));
+    assert_eq!(scan.find(&head, usize::MAX), Ok(Scanned::Whole(head.len())));
 }
 
 #[test]
-fn what_is_no_http_is_refused_at_its_first_byte() {
+fn what_is_no_http_is_refused_at_its_first_wrong_byte_or_line() {
     for (bytes, hint) in [
         (&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], "TLS"),
         (b"\0\0\0\0", "0x00"),
         (b"\x05\x01\x00", "0x05"),
         (b"GET / \x7f", "0x7f"),
-        (b"\x81\x05hello", ""),
-        (b"hello\n\n", ""),
+        (b"\x81\x05hello", "0x81"),
+        (b" GET / HTTP/1.1", "0x20"),
+        (b"hello\n", "got a line \"hello\\n\""),
+        (b"EHLO mail.example\r\n", "EHLO"),
+        (b"GET /\r\n", "GET /\\r"), // HTTP/0.9
+        (b"PRI * HTTP/2.0\r\n", "HTTP/2.0"),
         (b"\r\n\r\n", ""),
-        (b"GET / HTTP/2.0\r\n\r\n", ""),
         (b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", ""),
         (b"GET / HTTP/1.1\r\n folded: c\r\n\r\n", ""),
     ] {
