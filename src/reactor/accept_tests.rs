@@ -68,20 +68,13 @@ impl Rig {
     /// One edge, with these answers behind it, and everything that follows from it at once.
     fn knock(&mut self, answers: impl IntoIterator<Item = Result<(), i32>>) -> ListenerStats {
         self.script.0.borrow_mut().extend(answers);
-        let ready = Ready { token: self.listener.to_usize(), bits: Ready::READABLE };
-        self.reactor.dispatch.event(ready, &mut self.reactor.scratch);
+        scripted::edge(&mut self.reactor, self.listener, Ready::READABLE);
         self.settle();
         self.stats()
     }
 
     fn settle(&mut self) {
-        for _ in 0..100 {
-            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
-            if !self.reactor.has_work() {
-                return;
-            }
-        }
-        panic!("the reactor spins");
+        scripted::settle(&mut self.reactor);
     }
 
     fn stats(&mut self) -> ListenerStats {

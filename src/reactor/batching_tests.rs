@@ -5,17 +5,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::scripted::{event, settle};
 use super::*;
-use crate::connection::{Input, Phase, Settings, Stream};
+use crate::connection::Input;
 use crate::context::Context;
-use crate::core::Entity;
 use crate::error::HandlerResult;
 use crate::group::Group;
 use crate::handler::Handler;
-use crate::net::Role;
-use crate::options::StreamOptions;
 use crate::sys;
-use crate::sys::script::{self, Answer, Script};
+use crate::sys::script::{Answer, Script};
 use crate::token::Token;
 
 /// Sends each byte as a message of its own; or says it to a group.
@@ -37,31 +35,16 @@ impl Handler for Bytewise {
 }
 
 fn open(reactor: &mut Reactor, handler: Bytewise) -> (Token, Rc<RefCell<Script>>) {
-    let script = Rc::new(RefCell::new(Script::default()));
-    let socket = sys::Stream::Script(Box::new(script::Stream(Rc::clone(&script))));
-    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
-    let net = reactor.net();
-    let stream = Entity::Stream(Stream::new(socket, Phase::Handshaking, settings));
-    let token = net.core.insert(stream).unwrap();
-    net.births.push((token, Role::Stream(Box::new(handler))));
-    net.core.make_ready(token);
+    let opened = scripted::connection(reactor, handler);
     settle(reactor);
-    (token, script)
-}
-
-fn settle(reactor: &mut Reactor) {
-    while reactor.has_work() {
-        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
-    }
+    opened
 }
 
 fn arrives(reactor: &mut Reactor, token: Token, bytes: &[u8]) {
     let stream = reactor.net().core.stream_mut(token).unwrap();
     let sys::Stream::Script(socket) = &stream.socket else { panic!("no script") };
     socket.0.borrow_mut().reads.push_back(Answer::Bytes(bytes.to_vec()));
-    let ready = Ready { token: token.to_usize(), bits: Ready::READABLE };
-    reactor.dispatch.event(ready, &mut reactor.scratch);
-    settle(reactor);
+    event(reactor, token, Ready::READABLE);
 }
 
 #[test]
@@ -128,9 +111,7 @@ fn what_a_member_does_not_take_of_a_log_follows_in_its_order() {
     reactor.net().publish(room, b"third");
     settle(&mut reactor);
     script.borrow_mut().writes.push_back(Answer::Take(100));
-    let ready = Ready { token: member.to_usize(), bits: Ready::WRITABLE };
-    reactor.dispatch.event(ready, &mut reactor.scratch);
-    settle(&mut reactor);
+    event(&mut reactor, member, Ready::WRITABLE);
     assert_eq!(script.borrow().written, b"firstsecondthird");
 }
 

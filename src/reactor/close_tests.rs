@@ -6,15 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::connection::{Input, Phase, Settings, Stream};
+use crate::connection::{Input, Phase};
 use crate::context::Context;
-use crate::core::Entity;
 use crate::error::{Closed, HandlerResult};
 use crate::handler::Handler;
-use crate::net::Role;
-use crate::options::StreamOptions;
-use crate::sys;
-use crate::sys::script::{self, Answer, Script};
+use crate::sys::script::{Answer, Script};
 use crate::token::Token;
 use Answer::{Bytes, Fail, Take};
 
@@ -44,16 +40,9 @@ struct Rig {
 
 /// Opens the connection, so that it is closing when this returns.
 fn closing(writes: impl IntoIterator<Item = Answer>) -> Rig {
-    let script = Rc::new(RefCell::new(Script::default()));
-    script.borrow_mut().writes.extend(writes);
-    let socket = sys::Stream::Script(Box::new(script::Stream(Rc::clone(&script))));
-    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
     let mut reactor = Reactor::with_state(Vec::new()).unwrap();
-    let net = reactor.net();
-    let stream = Entity::Stream(Stream::new(socket, Phase::Handshaking, settings));
-    let token = net.core.insert(stream).unwrap();
-    net.births.push((token, Role::Stream(Box::new(EightAndOut))));
-    net.core.make_ready(token);
+    let (token, script) = scripted::connection(&mut reactor, EightAndOut);
+    script.borrow_mut().writes.extend(writes);
     let mut rig = Rig { reactor, token, script };
     rig.settle();
     rig
@@ -61,19 +50,11 @@ fn closing(writes: impl IntoIterator<Item = Answer>) -> Rig {
 
 impl Rig {
     fn settle(&mut self) {
-        for _ in 0..100 {
-            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
-            if !self.reactor.has_work() {
-                return;
-            }
-        }
-        panic!("the reactor spins");
+        scripted::settle(&mut self.reactor);
     }
 
     fn event(&mut self, bits: u8) {
-        let ready = Ready { token: self.token.to_usize(), bits };
-        self.reactor.dispatch.event(ready, &mut self.reactor.scratch);
-        self.settle();
+        scripted::event(&mut self.reactor, self.token, bits);
     }
 
     fn told(&self) -> &[String] {
@@ -166,14 +147,9 @@ fn a_large_direct_write_counts_against_the_idle_timeout() {
         }
     }
     let mut rig = closing([Take(8)]);
-    let script = Rc::new(RefCell::new(Script::default()));
+    let (token, script) = scripted::connection_in(&mut rig.reactor, Phase::Open, Quiet);
     script.borrow_mut().writes.push_back(Take(1 << 20));
-    let socket = sys::Stream::Script(Box::new(script::Stream(script)));
-    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
     let net = rig.reactor.net();
-    let stream = Entity::Stream(Stream::new(socket, Phase::Open, settings));
-    let token = net.core.insert(stream).unwrap();
-    net.births.push((token, Role::Stream(Box::new(Quiet))));
     net.core.tick = 12_345;
     assert!(net.send(token, vec![0; 1 << 20]).is_accepted());
     assert_eq!(net.core.stream(token).unwrap().clock, 12_345);

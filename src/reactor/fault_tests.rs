@@ -6,16 +6,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::connection::{Input, Phase, Settings, Stream};
+use crate::connection::Input;
 use crate::context::Context;
-use crate::core::{Entity, SendStatus};
+use crate::core::SendStatus;
 use crate::datagram::Udp;
 use crate::error::{Closed, HandlerResult};
 use crate::handler::{Datagram, DatagramHandler, Handler};
-use crate::net::Role;
-use crate::options::StreamOptions;
-use crate::sys;
-use crate::sys::script::{self, Answer, Script};
+use crate::sys::script::{Answer, Script};
 use crate::token::Token;
 use Answer::{Bytes, Errno, Fail, Take};
 
@@ -76,15 +73,8 @@ struct Rig {
 }
 
 fn rig(on_data: OnData) -> Rig {
-    let script = Rc::new(RefCell::new(Script::default()));
-    let socket = sys::Stream::Script(Box::new(script::Stream(Rc::clone(&script))));
-    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
     let mut reactor = Reactor::with_state(Log::new()).unwrap();
-    let net = reactor.net();
-    let stream = Entity::Stream(Stream::new(socket, Phase::Handshaking, settings));
-    let token = net.core.insert(stream).unwrap();
-    net.births.push((token, Role::Stream(Box::new(Notes(on_data)))));
-    net.core.make_ready(token);
+    let (token, script) = scripted::connection(&mut reactor, Notes(on_data));
     let mut rig = Rig { reactor, token, script };
     rig.settle();
     assert_eq!(rig.told(), ["open"]);
@@ -100,22 +90,12 @@ impl Rig {
         self.script.borrow_mut().writes.extend(answers);
     }
 
-    /// Turns until nothing is left to do. It must come to an end.
     fn settle(&mut self) {
-        for _ in 0..1000 {
-            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
-            if !self.reactor.has_work() {
-                return;
-            }
-        }
-        panic!("the reactor spins");
+        scripted::settle(&mut self.reactor);
     }
 
     fn event(&mut self, bits: u8) {
-        let ready = Ready { token: self.token.to_usize(), bits };
-        let Reactor { dispatch, scratch, .. } = &mut self.reactor;
-        dispatch.event(ready, scratch);
-        self.settle();
+        scripted::event(&mut self.reactor, self.token, bits);
     }
 
     /// One edge after the other until the script's reads are used up.
@@ -395,8 +375,7 @@ fn datagrams_wait_up_to_the_cap_while_the_system_takes_none() {
     }
     assert_eq!(reactor.net().queued(token), 100);
     assert!(!reactor.has_work(), "nothing spins meanwhile");
-    let ready = Ready { token: token.to_usize(), bits: Ready::WRITABLE };
-    reactor.dispatch.event(ready, &mut reactor.scratch);
+    scripted::edge(&mut reactor, token, Ready::WRITABLE);
     let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
     assert_eq!(reactor.net().queued(token), 0);
     assert_eq!(*reactor.state(), ["drain"]);

@@ -37,6 +37,8 @@ mod close_tests;
 mod fault_tests;
 #[cfg(all(test, feature = "splice", target_os = "linux"))]
 mod relay_tests;
+#[cfg(test)]
+mod scripted;
 
 use dispatch::Dispatch;
 use scratch::Scratch;

@@ -4,18 +4,14 @@
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::time::Duration;
 
 use super::*;
-use crate::connection::{Input, Phase, Settings, Stream};
+use crate::connection::Input;
 use crate::context::Context;
-use crate::core::Entity;
 use crate::error::{Closed, HandlerResult};
 use crate::handler::Handler;
-use crate::net::Role;
 use crate::options::StreamOptions;
-use crate::sys;
-use crate::sys::script::{self, Answer, Script};
+use crate::sys::script::{Answer, Script};
 use crate::token::Token;
 use Answer::{Bytes, Errno, Fail, Take};
 
@@ -50,22 +46,10 @@ struct Rig {
     brought: Vec<u8>,
 }
 
-fn scripted(reactor: &mut Reactor<Log>, name: &'static str) -> (Token, Rc<RefCell<Script>>) {
-    let script = Rc::new(RefCell::new(Script::default()));
-    let socket = sys::Stream::Script(Box::new(script::Stream(Rc::clone(&script))));
-    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
-    let net = reactor.net();
-    let stream = Entity::Stream(Stream::new(socket, Phase::Handshaking, settings));
-    let token = net.core.insert(stream).unwrap();
-    net.births.push((token, Role::Stream(Box::new(Notes(name)))));
-    net.core.make_ready(token);
-    (token, script)
-}
-
 fn rig() -> Rig {
     let mut reactor = Reactor::with_state(Log::new()).unwrap();
-    let (from, source) = scripted(&mut reactor, "source");
-    let (to, target) = scripted(&mut reactor, "target");
+    let (from, source) = scripted::connection(&mut reactor, Notes("source"));
+    let (to, target) = scripted::connection(&mut reactor, Notes("target"));
     assert!(reactor.net().relay(from, to));
     let mut rig = Rig { reactor, tokens: [from, to], source, target, brought: Vec::new() };
     rig.settle();
@@ -96,20 +80,11 @@ impl Rig {
     }
 
     fn settle(&mut self) {
-        for _ in 0..1000 {
-            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
-            if !self.reactor.has_work() {
-                return;
-            }
-        }
-        panic!("the reactor spins");
+        scripted::settle(&mut self.reactor);
     }
 
     fn event(&mut self, which: usize, bits: u8) {
-        let ready = Ready { token: self.tokens[which].to_usize(), bits };
-        let Reactor { dispatch, scratch, .. } = &mut self.reactor;
-        dispatch.event(ready, scratch);
-        self.settle();
+        scripted::event(&mut self.reactor, self.tokens[which], bits);
     }
 
     fn source_event(&mut self) {
@@ -187,9 +162,7 @@ fn more_than_a_turns_budget_arrives_from_one_edge() {
         rig.brings(BIG);
         rig.takes([Take(BIG)]);
     }
-    let ready = Ready { token: rig.tokens[0].to_usize(), bits: Ready::READABLE };
-    let Reactor { dispatch, scratch, .. } = &mut rig.reactor;
-    dispatch.event(ready, scratch);
+    scripted::edge(&mut rig.reactor, rig.tokens[0], Ready::READABLE);
     let reads = Config::default().reads_per_turn;
     assert_eq!(rig.source.borrow().reads.len(), 20 - reads, "the budget holds");
     rig.settle();
