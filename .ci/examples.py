@@ -278,6 +278,22 @@ def a_missing_permission_is_told():
 
 
 @check
+def output_that_nobody_takes_is_told():
+    for name in ("echo", "chat", "proxy", "custom_protocol"):
+        arguments = ["server"] if name == "custom_protocol" else []
+        if name == "chat":
+            arguments = ["--tls", "127.0.0.1:0", "--web", "127.0.0.1:0"]
+        command = [os.path.join(DIRECTORY, name), *arguments, "127.0.0.1:0"]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+            )
+        equal(done.returncode, 1)
+        equal(len(done.stderr.splitlines()), 1)
+        assert re.match(f"{name}: cannot write to standard output: ", done.stderr), done.stderr
+
+
+@check
 def a_server_that_cannot_be_reached_is_told():
     holder, port = closed_port()
     with holder:

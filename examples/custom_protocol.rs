@@ -220,7 +220,7 @@ fn server(address: &str) -> Result<(), Box<dyn std::error::Error>> {
     let make = |peer: &Peer<'_>| Session { peer: peer.address().clone(), silence: None, waits: 0 };
     let listener = reactor.net().listen(listen, make)?;
     for at in reactor.net().local_addrs(listener) {
-        println!("custom_protocol: listening on {at}");
+        support::say(format!("custom_protocol: listening on {at}"))?;
     }
     reactor.run()?;
     Ok(())
@@ -276,14 +276,15 @@ impl Handler<Outcome> for Caller {
         let Some(timer) = self.pending.remove(&number) else { return Ok(()) };
         cx.cancel_timer(timer);
         let text = self.text(number);
-        match status {
+        let outcome = match status {
             // Escaped, because the value may be anything, and this may be a terminal.
-            FINE if text.starts_with("get") => println!("{text}: {}", input.escape_ascii()),
-            FINE => println!("{text}: done"),
-            NO_SUCH_KEY => println!("{text}: no such key"),
-            TOO_BUSY => println!("{text}: the server is too busy"),
+            FINE if text.starts_with("get") => input.escape_ascii().to_string(),
+            FINE => "done".into(),
+            NO_SUCH_KEY => "no such key".into(),
+            TOO_BUSY => "the server is too busy".into(),
             _ => return Err(malformed.into()),
-        }
+        };
+        support::say(format!("{text}: {outcome}"))?;
         self.close_if_done(cx);
         Ok(())
     }
@@ -296,7 +297,7 @@ impl Handler<Outcome> for Caller {
         }
         let number = u32::try_from(timer.tag())?;
         self.pending.remove(&number);
-        println!("{}: no answer within {REQUEST_TIMEOUT:?}", self.text(number));
+        support::say(format!("{}: no answer within {REQUEST_TIMEOUT:?}", self.text(number)))?;
         cx.state.unanswered += 1;
         self.close_if_done(cx);
         Ok(())

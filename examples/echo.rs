@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         let tcp = reactor.net().listen(&address, |_peer| Echo)?;
         for at in reactor.net().local_addrs(tcp).iter().filter_map(tidegate::Address::socket_addr) {
             reactor.net().bind_udp(at, Echo)?; // a name may stand for several addresses
-            println!("echo: listening on {at}, TCP and UDP");
+            support::say(format!("echo: listening on {at}, TCP and UDP"))?;
         }
         reactor.run()?;
         Ok(())

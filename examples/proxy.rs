@@ -73,7 +73,7 @@ fn main() -> ExitCode {
         let mut reactor = tidegate::Reactor::with_state(addresses)?;
         let listener = reactor.net().listen(&listen, |_peer| Half::Accepted)?;
         for at in reactor.net().local_addrs(listener) {
-            println!("proxy: listening on {at}, forwarding to {target}");
+            support::say(format!("proxy: listening on {at}, forwarding to {target}"))?;
         }
         reactor.run()?;
         Ok(())

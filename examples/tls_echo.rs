@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         let mut reactor = Reactor::new()?;
         let listener = reactor.net().listen(listen, |_peer| Echo)?;
         for at in reactor.net().local_addrs(listener) {
-            println!("tls_echo: listening on {at}");
+            support::say(format!("tls_echo: listening on {at}"))?;
         }
         reactor.run()?;
         Ok(())

@@ -53,7 +53,7 @@ fn main() -> ExitCode {
         let mut reactor = Reactor::new()?;
         let listener = reactor.net().listen(listen, |_peer| Echo)?;
         for at in reactor.net().local_addrs(listener) {
-            println!("ws_echo: listening on {at}");
+            support::say(format!("ws_echo: listening on {at}"))?;
         }
         reactor.run()?;
         Ok(())

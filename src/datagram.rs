@@ -112,7 +112,7 @@ impl Udp {
                 let address = first_ip(self.address)?;
                 sys::bind_udp(address, peer, self.reuse_address, &self.options).map_err(|e| {
                     let to = peer.map_or(String::new(), |peer| format!(", connected to {peer}"));
-                    Error::new(format!("cannot bind UDP {address}{to}"), e)
+                    Error::new(format!("cannot bind UDP {address}{to}"), e).about_binding()
                 })?
             }
         };

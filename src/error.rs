@@ -29,10 +29,19 @@ impl Error {
             io::ErrorKind::AddrInUse => {
                 "; another socket holds it: choose another address or end that program"
             }
-            io::ErrorKind::PermissionDenied => "; ports below 1024 and some paths need privileges",
             _ => "",
         };
         Error { what: what.into(), source, advice }
+    }
+
+    /// The same about taking an address of this host.
+    pub(crate) fn about_binding(self) -> Self {
+        match self.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Error { advice: "; ports below 1024 and some paths need privileges", ..self }
+            }
+            _ => self,
+        }
     }
 
     /// The same about a Unix socket's path, which outlives its program.

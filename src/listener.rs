@@ -261,6 +261,10 @@ pub(crate) struct ListeningSockets {
     pub(crate) settings: Rc<Settings>,
     pub(crate) max_connections: usize,
     pub(crate) stats: ListenerStats,
+    /// The sockets listened before they were ours.
+    pub(crate) adopted: bool,
+    /// Errors of accept(2) since it last brought a connection.
+    pub(crate) failed_in_a_row: u32,
     pub(crate) timers: Chain,
     /// The timer of a back-off that is running.
     pub(crate) retry: Option<Key>,
@@ -359,7 +363,7 @@ pub(crate) fn open_sockets(
             Ok(socket) => sockets.push(socket),
             Err(e) => {
                 let absent = e.kind() == std::io::ErrorKind::AddrNotAvailable;
-                let error = Error::new(format!("cannot listen on {address}"), e);
+                let error = Error::new(format!("cannot listen on {address}"), e).about_binding();
                 let error =
                     if address.socket_addr().is_none() { error.about_a_path() } else { error };
                 if !(several && absent) {

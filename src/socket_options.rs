@@ -207,6 +207,19 @@ impl SocketOptions {
 
     /// Sets all on a socket of this domain and type, before it is bound or connected.
     pub(crate) fn apply(&self, socket: &SockRef<'_>, domain: Domain, ty: Type) -> io::Result<()> {
+        if domain == Domain::IPV4 || domain == Domain::IPV6 {
+            self.apply_before_bind(socket, domain)?;
+        }
+        self.apply_bound(socket, domain, ty)
+    }
+
+    /// Sets what may be set at any time: the rest means nothing to an accepted socket.
+    pub(crate) fn apply_bound(
+        &self,
+        socket: &SockRef<'_>,
+        domain: Domain,
+        ty: Type,
+    ) -> io::Result<()> {
         if let Some(bytes) = self.send_buffer {
             named("SO_SNDBUF", socket.set_send_buffer_size(bytes))?;
         }
@@ -224,13 +237,17 @@ impl SocketOptions {
         if ty == Type::STREAM { self.apply_tcp(socket) } else { self.apply_udp(socket, domain) }
     }
 
-    fn apply_ip(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
+    fn apply_before_bind(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
         if self.reuse_port {
             named("SO_REUSEPORT", set_reuse_port(socket))?;
         }
         if let (Some(on), Domain::IPV6) = (self.only_v6, domain) {
             named("IPV6_V6ONLY", socket.set_only_v6(on))?;
         }
+        Ok(())
+    }
+
+    fn apply_ip(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
         if let Some(bits) = self.traffic_class {
             named("IP_TOS/IPV6_TCLASS", set_traffic_class(socket, domain, u32::from(bits)))?;
         }

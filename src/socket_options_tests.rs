@@ -46,11 +46,11 @@ fn assert_all(stream: &Stream, v4: bool) {
 }
 
 /// Accepts one, when it has come.
-fn accepted(listener: &sys::Listener, options: &SocketOptions) -> Stream {
+fn accepted(listener: &sys::Listener, options: &SocketOptions, adopted: bool) -> Stream {
     loop {
         match listener.accept() {
             Ok((stream, _)) => {
-                stream.apply_accepted(options).unwrap();
+                stream.apply_accepted(options, adopted).unwrap();
                 return stream;
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
@@ -76,18 +76,53 @@ fn an_accepted_socket_inherits_every_option_of_its_listener() {
         };
         let at = listener.local_addr().unwrap().socket_addr().unwrap();
         let _client = TcpStream::connect(at).unwrap();
-        assert_all(&accepted(&listener, &all()), on.is_ipv4());
+        assert_all(&accepted(&listener, &all(), false), on.is_ipv4());
     }
 }
 
 #[test]
-fn an_accepted_socket_inherits_from_an_adopted_listener() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+fn who_waits_at_an_adopted_listener_gets_every_option_too() {
+    for any in ["127.0.0.1:0", "[::1]:0"] {
+        let Ok(listener) = std::net::TcpListener::bind(any) else {
+            assert!(any.starts_with('['), "no {any}");
+            continue;
+        };
+        let at = listener.local_addr().unwrap();
+        let _early = TcpStream::connect(at).unwrap();
+        let listener = sys::adopt_tcp_listener(listener).unwrap();
+        let options = all().reuse_port(true);
+        listener.apply(&options).unwrap();
+        let _late = TcpStream::connect(at).unwrap();
+        for _ in 0..2 {
+            assert_all(&accepted(&listener, &options, true), at.is_ipv4());
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_accepted_unix_socket_gets_its_buffers() {
+    let path = std::env::temp_dir().join(format!("tidegate-options-{}", std::process::id()));
+    let on = Address::Unix(Some(path.clone()));
+    let listener = sys::listen(&on, 10, &all(), false).unwrap();
+    let _client = std::os::unix::net::UnixStream::connect(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let Stream::Unix(unix) = accepted(&listener, &all(), false) else { panic!() };
+    let seen = SockRef::from(&unix);
+    assert!((20_000..=40_000).contains(&seen.send_buffer_size().unwrap()));
+    assert!((30_000..=60_000).contains(&seen.recv_buffer_size().unwrap()));
+}
+
+#[test]
+fn options_for_binding_are_not_set_on_what_is_accepted() {
+    let Ok(listener) = std::net::TcpListener::bind("[::1]:0") else {
+        return eprintln!("no IPv6 here: not tested");
+    };
     let at = listener.local_addr().unwrap();
     let listener = sys::adopt_tcp_listener(listener).unwrap();
-    listener.apply(&all()).unwrap();
     let _client = TcpStream::connect(at).unwrap();
-    assert_all(&accepted(&listener, &all()), true);
+    // The system refuses to change it on a socket that has an address.
+    accepted(&listener, &SocketOptions::new().only_v6(false), true);
 }
 
 #[test]
@@ -98,7 +133,7 @@ fn delay_is_inherited_too() {
         let listener = sys::listen(&on, 10, &options, false).unwrap();
         let _client =
             TcpStream::connect(listener.local_addr().unwrap().socket_addr().unwrap()).unwrap();
-        let Stream::Tcp(tcp) = accepted(&listener, &options) else { panic!() };
+        let Stream::Tcp(tcp) = accepted(&listener, &options, false) else { panic!() };
         assert_eq!(tcp.nodelay().unwrap(), !delay);
     }
 }

@@ -483,7 +483,8 @@ fn an_address_that_never_answers_leaves_the_next_one_its_share_of_the_time() {
     let deaf = deaf();
     let (mut reactor, _listener, address) = listening(|| Probe::new(&Log::new()));
     let log = Log::new();
-    let options = StreamOptions::new().connect_timeout(Duration::from_millis(400));
+    // Half of it is the second one's, which may take long on a busy machine.
+    let options = StreamOptions::new().connect_timeout(Duration::from_secs(3));
     let to = Connect::tcp(&[deaf.address, address][..]).options(options);
     reactor.net().connect(to, Probe::new(&log)).unwrap();
     until(&mut reactor, "the opening", |_| log.opens() == 1);

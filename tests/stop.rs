@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::layer::{Item, LayerError, Step};
 use tidegate::{
-    Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer,
-    Listen, Net, Peer, Reactor, Report, SocketOptions, StreamOptions, Turn,
+    Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind,
+    Layer, Listen, Net, Peer, Reactor, Report, SocketOptions, StreamOptions, Turn,
 };
 
 mod support;
@@ -457,6 +457,30 @@ impl Host {
         let wait = guest.next_deadline().map(|at| at.saturating_duration_since(now));
         self.poll.poll(&mut self.events, Some(wait.unwrap_or(PATIENCE).min(PATIENCE))).unwrap();
         guest.turn(Some(Duration::ZERO)).unwrap()
+    }
+}
+
+// row 59: an edge tells a foreign loop once of many sockets, and a turn may take fewer
+#[test]
+#[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
+fn a_foreign_loop_hears_of_events_that_did_not_fit_into_a_turn() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let config = Config { events_per_turn: 1, ..Config::default() };
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let mut clients: Vec<_> = (0..5).map(|_| client(address)).collect();
+    until(&mut reactor, "the opens", |_| log.opens() == 5);
+    settle(&mut reactor);
+    let mut host = Host::new(&reactor);
+    for client in &mut clients {
+        client.write_all(b"x").unwrap();
+    }
+    let start = Instant::now();
+    while log.data().len() < 5 {
+        assert_eq!(host.turn(&mut reactor), Turn::Running);
+        assert!(start.elapsed() < PATIENCE, "{} of five were heard", log.data().len());
     }
 }
 

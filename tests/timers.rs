@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tidegate::{Config, Context, HandlerResult, Reactor, Timer, Token};
 
 mod support;
-use support::{Log, Probe, Told, client, listening, settle, until};
+use support::{Log, PATIENCE, Probe, Told, client, listening, settle, until};
 #[path = "support/xorshift.rs"]
 mod xorshift;
 use xorshift::Xorshift;
@@ -329,10 +329,19 @@ fn a_loop_that_waits_for_a_timer_sleeps_until_then() {
 
 #[test]
 fn polling_without_sleep_does_not_make_timers_late() {
-    let spin = Duration::from_millis(200);
+    let spin = 50 * MS;
     let mut reactor = Reactor::with_config((), Config { spin, ..Config::default() }).unwrap();
+    // One that sleeps its whole time after polling takes twice as long, each time; a busy machine may
+    // make any one turn late.
     let start = Instant::now();
-    let _ = reactor.turn(Some(spin)).unwrap();
-    let took = start.elapsed();
-    assert!(took >= spin && took < spin * 19 / 10, "{took:?}");
+    loop {
+        let begin = Instant::now();
+        let _ = reactor.turn(Some(spin)).unwrap();
+        let took = begin.elapsed();
+        assert!(took >= spin, "{took:?}");
+        if took < spin * 19 / 10 {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "never in time; the last one took {took:?}");
+    }
 }

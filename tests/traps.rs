@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use tidegate::layer::Lines;
-use tidegate::{Listen, Reactor, StreamOptions, Token};
+use tidegate::{Config, Listen, Reactor, StreamOptions, Token};
 
 mod support;
 use support::{
@@ -18,12 +18,17 @@ use child::Helper;
 // row 61
 #[test]
 fn data_and_the_end_in_one_edge_are_both_told() {
-    // One byte; the read buffer's size, just below and above it; several reads.
-    for size in [1, 65_535, 65_536, 65_537, 200_000] {
+    // One byte; the read buffer's size, just below and above it; several reads; more than a turn's.
+    let buffer = 4096;
+    let a_turn = buffer * Config::default().reads_per_turn;
+    for size in [1, buffer - 1, buffer, buffer + 1, 2 * buffer, a_turn, a_turn + 1, 3 * a_turn] {
         let log = Log::new();
         let of_handler = log.clone();
-        let (mut reactor, _listener, address) = listening(move || Probe::new(&of_handler));
-        let mut stream = client(address);
+        let config = Config { read_buffer: buffer, ..Config::default() };
+        let mut reactor = Reactor::with_config((), config).unwrap();
+        let listener =
+            reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
+        let mut stream = client(address_of(&mut reactor, listener));
         stream.write_all(&vec![b'd'; size]).unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
         until(&mut reactor, "the end", |_| log.closes() == 1);

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use tidegate::{Address, Connect, Handler, Listen, Reactor, StreamOptions, Token};
+use tidegate::{
+    Address, Connect, Handler, Listen, Peer, Reactor, SocketOptions, StreamOptions, Token,
+};
 
 mod support;
 use support::endpoints::{assert_asleep, assert_falls_asleep};
@@ -340,6 +342,28 @@ impl AsRef<Path> for TestPath {
     fn as_ref(&self) -> &Path {
         &self.0
     }
+}
+
+// From a Unix listener the system hands nothing down.
+#[test]
+fn accepted_connections_have_the_options_of_their_listener() {
+    let path = TestPath::new();
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let options = StreamOptions::new().socket(SocketOptions::new().send_buffer(8192));
+    let make = move |_: &Peer<'_>| {
+        Probe::new(&of_handler).open(|cx| {
+            cx.send(vec![1; 1 << 20]);
+            Ok(())
+        })
+    };
+    reactor.net().listen(Listen::unix(&path).options(options), make).unwrap();
+    let _client = connect(&path);
+    until(&mut reactor, "the open", |_| log.opens() == 1);
+    settle(&mut reactor);
+    let taken = (1 << 20) - reactor.net().queued(log.opened()[0]);
+    assert!((1..100_000).contains(&taken), "what the system took: {taken}");
 }
 
 impl Drop for TestPath {

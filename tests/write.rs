@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tidegate::{Listen, Overflow, Reactor, SendStatus, StreamOptions, Token};
+use tidegate::{Config, Listen, Overflow, Reactor, SendStatus, StreamOptions, Token};
 
 mod support;
 use support::sockets::{assert_sleeps, small, small_client, small_options, stream_bytes};
@@ -482,7 +482,9 @@ fn a_peer_that_asks_and_never_reads_is_slowed_down_and_not_buffered_for() {
         }
         asked
     });
-    assert!(p.queued() <= 64 * 1024 + 10 * 64 * 1024, "{} queued for {asked}", p.queued());
+    // One read may go over the mark.
+    let most = 64 * 1024 + 10 * Config::default().read_buffer;
+    assert!(p.queued() <= most, "{} queued for {asked}", p.queued());
     assert_eq!(p.log.closes(), 0);
 }
 

@@ -54,22 +54,28 @@ fn main() -> ExitCode {
         let room = net.create_group();
         for at in open(net, room, &lines_address, lines)? {
             let near = reachable(at);
-            println!("chat: listening on {at}, lines: nc {} {}", near.ip(), near.port());
+            support::say(format!(
+                "chat: listening on {at}, lines: nc {} {}",
+                near.ip(),
+                near.port()
+            ))?;
         }
         for at in open(net, room, &tls_address, tls_lines)? {
             let near = reachable(at);
-            println!("chat: listening on {at}, TLS: openssl s_client -quiet -connect {near}");
+            support::say(format!(
+                "chat: listening on {at}, TLS: openssl s_client -quiet -connect {near}"
+            ))?;
         }
         for at in open(net, room, &web_address, messages)? {
-            println!("chat: listening on {at}, the web: http://{}/", reachable(at));
+            support::say(format!("chat: listening on {at}, the web: http://{}/", reachable(at)))?;
         }
         #[cfg(unix)]
         close_on_signals(net, room)?;
 
         let report = reactor.run()?;
         match report.connections_cut {
-            0 => println!("chat: closed"),
-            cut => println!("chat: closed; {cut} had not hung up in time"),
+            0 => support::say("chat: closed")?,
+            cut => support::say(format!("chat: closed; {cut} had not hung up in time"))?,
         }
         Ok(())
     })

@@ -110,9 +110,9 @@ fn main() -> ExitCode {
             _ => over_stream(&options),
         }?;
         if json {
-            println!("{}", report.json());
+            support::say(report.json())?;
         } else {
-            print!("{}", report.table());
+            support::say(report.table().trim_end())?;
         }
         Ok(())
     })

@@ -23,7 +23,7 @@ pub(crate) fn from_arguments(
 fn self_signed(builder: TlsServerBuilder) -> Result<TlsServerBuilder, Box<dyn Error>> {
     let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
     let made = rcgen::generate_simple_self_signed(names)?;
-    println!("a self-signed certificate, SHA-256 {}", Fingerprint::of(made.cert.der()));
+    super::say(format!("a self-signed certificate, SHA-256 {}", Fingerprint::of(made.cert.der())))?;
     let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
     Ok(builder.certificate(Pem::bytes(chain), Pem::bytes(key)))
 }

@@ -50,6 +50,12 @@ pub(crate) fn main_with_options(
     }
 }
 
+/// Prints a line. `println!` panics where nobody takes it: a full disk, a pipe that was closed.
+pub(crate) fn say(line: impl Display) -> std::io::Result<()> {
+    writeln!(std::io::stdout(), "{line}")
+        .map_err(|e| std::io::Error::new(e.kind(), format!("cannot write to standard output: {e}")))
+}
+
 /// What was given on the command line and nobody has asked for yet.
 pub(crate) struct Arguments(Vec<String>);
 

@@ -40,6 +40,7 @@ impl<S: 'static> Net<S> {
         }
         let Listen { addresses, adopted, backlog, max_connections, options, hooks } = on.into();
         let addresses = addresses.into_addresses()?;
+        let is_adopted = !adopted.is_empty();
         let mut sockets = open_sockets(&addresses, backlog, &options)?;
         for socket in adopted {
             let failed = |e| Error::new("cannot adopt the listening socket", e);
@@ -61,6 +62,8 @@ impl<S: 'static> Net<S> {
             settings: Settings::new(options, None),
             max_connections,
             stats: ListenerStats::default(),
+            adopted: is_adopted,
+            failed_in_a_row: 0,
             timers: Chain::default(),
             retry: None,
             silent_until: 0,

@@ -17,6 +17,11 @@ use crate::token::Token;
 /// this is for those that the rest of the process, or of the system, frees.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
+/// So many errors, each said to concern one connection, and no connection between them: it is
+/// something else. (A firewall refuses one peer; a security module refuses to accept at all, takes
+/// nobody out of the backlog, and would be asked for ever.)
+const ERRORS_IN_A_ROW: u32 = 64;
+
 /// How often a listener says at warn level that it cannot accept. Whoever runs it has to know, but
 /// peers cause it, and ten tries a second would let them fill the log; those between are at debug.
 const WARN_EVERY: Duration = Duration::from_secs(10);
@@ -28,7 +33,6 @@ impl<S: 'static> Dispatch<S> {
             self.install_births();
         }
         let mut budget = self.net.core.config.accepts_per_turn;
-        let mut denied = 0;
         let mut seen_empty = 0;
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
@@ -48,6 +52,7 @@ impl<S: 'static> Dispatch<S> {
             match listener.sockets[socket].accept() {
                 Ok((stream, address)) => {
                     budget -= 1;
+                    listener.failed_in_a_row = 0;
                     listener.stats.accepted += 1;
                     self.admit(token, stream, address);
                 }
@@ -56,11 +61,10 @@ impl<S: 'static> Dispatch<S> {
                     Failure::OneConnection => {
                         budget -= 1;
                         listener.stats.transient_errors += 1;
-                        denied += usize::from(e.kind() == io::ErrorKind::PermissionDenied);
-                        // A firewall refuses one peer; a security module refuses to accept at all,
-                        // takes nobody out of the backlog, and would be asked for ever.
-                        if denied == self.net.core.config.accepts_per_turn {
-                            return self.back_off(token, "accepting is not allowed", &e);
+                        listener.failed_in_a_row += 1;
+                        if listener.failed_in_a_row == ERRORS_IN_A_ROW {
+                            listener.failed_in_a_row = 0;
+                            return self.back_off(token, "accepting fails every time", &e);
                         }
                         log::debug!("{token}: a connection was gone before it was accepted: {e}");
                     }
@@ -101,7 +105,7 @@ impl<S: 'static> Dispatch<S> {
     fn admit(&mut self, listener: Token, socket: sys::Stream, address: Address) {
         let Some(entity) = self.net.core.listener_mut(listener) else { return };
         let settings = Rc::clone(&entity.settings);
-        if let Err(e) = socket.apply_accepted(&settings.options.socket) {
+        if let Err(e) = socket.apply_accepted(&settings.options.socket, entity.adopted) {
             // The peer may be gone already; its connection is lost and nothing else.
             log::debug!("{listener}: {address}: {e}");
             return;

@@ -13,6 +13,7 @@ use crate::datagram::Udp;
 use crate::error::{Closed, HandlerResult};
 use crate::handler::{Datagram, DatagramHandler, Handler};
 use crate::sys::script::{Answer, Script};
+use crate::timers::Timer;
 use crate::token::Token;
 use Answer::{Bytes, Errno, Fail, Take};
 
@@ -44,6 +45,11 @@ impl Handler<Log> for Notes {
 
     fn on_drain(&mut self, cx: &mut Context<'_, Log>) -> HandlerResult {
         cx.state.push("drain".into());
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Log>, _: Timer) -> HandlerResult {
+        cx.state.push("timer".into());
         Ok(())
     }
 
@@ -261,6 +267,24 @@ fn an_error_of_a_write_is_told_once_after_what_was_still_to_be_read() {
         assert_eq!(rig.written(), "0123");
         assert_eq!(rig.send(b"x"), SendStatus::Gone);
     }
+}
+
+// rows 11, 56
+#[test]
+fn a_timer_that_is_due_while_the_last_words_are_read_fires_all_the_same() {
+    let mut rig = rig(take_all);
+    // More than one turn reads.
+    rig.reads(std::iter::repeat_with(|| bytes("word")).take(10));
+    rig.writes([Errno(EPIPE)]);
+    let (token, net) = (rig.token, rig.reactor.net());
+    assert_eq!(net.send(token, b"text"), SendStatus::Queued);
+    net.set_timer(token, Duration::ZERO, 0);
+    scripted::edge(&mut rig.reactor, token, Ready::WRITABLE);
+    rig.settle();
+    let mut told = rig.told();
+    assert_eq!(told.pop().unwrap(), format!("{} (4 bytes unsent)", closed(EPIPE)));
+    assert_eq!(told.iter().filter(|told| *told == "word").count(), 10);
+    assert_eq!(told.iter().filter(|told| *told == "timer").count(), 1);
 }
 
 // row 40

@@ -92,6 +92,8 @@ pub struct Reactor<S: 'static = ()> {
     scratch: Scratch,
     /// This turn's readiness events.
     events: Vec<Ready>,
+    /// The last poll brought as many as it may, and there may be more, which nothing else announces.
+    more_events: bool,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
     /// What other threads were told of how many of their messages wait here.
@@ -163,6 +165,7 @@ impl<S: 'static> Reactor<S> {
             dispatch: Dispatch::new(net, state),
             scratch,
             events: Vec::new(),
+            more_events: false,
             inbox: Vec::new(),
             noted: 0,
             woken: false,
@@ -252,6 +255,7 @@ impl<S: 'static> Reactor<S> {
             || !net.births.is_empty()
             || !self.inbox.is_empty()
             || self.woken
+            || self.more_events
             || match net.core.stopping {
                 Stopping::No => false,
                 Stopping::Now => true,
@@ -268,17 +272,23 @@ impl<S: 'static> Reactor<S> {
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
 
-    fn poll(&mut self, mut timeout: Option<Duration>) -> Result<bool, Error> {
+    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         self.events.clear();
+        let woken = self.wait(timeout).map_err(|e| Error::new("cannot wait for readiness", e))?;
+        let most = self.dispatch.net.core.config.events_per_turn;
+        self.more_events = self.events.len() + usize::from(woken) >= most;
+        Ok(woken)
+    }
+
+    /// Without sleeping at first, if that is asked for. Answers whether another thread woke the loop.
+    fn wait(&mut self, mut timeout: Option<Duration>) -> std::io::Result<bool> {
         let core = &mut self.dispatch.net.core;
-        let failed = |e| Error::new("cannot wait for readiness", e);
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
             let spin = timeout.map_or(core.config.spin, |t| t.min(core.config.spin));
             let start = core.sys.now();
             let mut spent = Duration::ZERO;
             while spent < spin {
-                let woken =
-                    core.sys.poll(&mut self.events, Some(Duration::ZERO)).map_err(failed)?;
+                let woken = core.sys.poll(&mut self.events, Some(Duration::ZERO))?;
                 if woken || !self.events.is_empty() {
                     return Ok(woken);
                 }
@@ -287,7 +297,7 @@ impl<S: 'static> Reactor<S> {
             }
             timeout = timeout.map(|timeout| timeout.saturating_sub(spent));
         }
-        core.sys.poll(&mut self.events, timeout).map_err(failed)
+        core.sys.poll(&mut self.events, timeout)
     }
 
     /// Handles messages from other threads; what the budget does not cover is left for the next

@@ -1,7 +1,6 @@
 //! Due timers.
 
 use super::dispatch::Dispatch;
-use crate::connection::Phase;
 use crate::core::{Core, Due, Entity};
 use crate::timers::Timer;
 use crate::token::Token;
@@ -49,7 +48,7 @@ impl<S: 'static> Dispatch<S> {
 
     fn fire(&mut self, token: Token, timer: Timer) {
         match self.net.core.entity(token) {
-            Some(Entity::Stream(stream)) if stream.phase == Phase::Open => {
+            Some(Entity::Stream(stream)) if stream.is_open() => {
                 self.call(token, |handler, cx| handler.on_timer(cx, timer));
                 self.net.core.flush(token);
             }

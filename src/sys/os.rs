@@ -154,14 +154,19 @@ impl Stream {
     }
 
     /// Gives the socket options to an accepted socket, where the system did not let it inherit
-    /// them from its listener.
-    pub(crate) fn apply_accepted(&self, options: &SocketOptions) -> io::Result<()> {
-        // Linux copies every option we set from the listening socket (tcp(7), "inherited");
-        // one system call less for each accept.
-        if cfg!(any(target_os = "linux", target_os = "android")) {
-            return Ok(());
+    /// them from its listener. `adopted`: that listened before it had them, and who connected by then
+    /// has not inherited them.
+    pub(crate) fn apply_accepted(&self, options: &SocketOptions, adopted: bool) -> io::Result<()> {
+        match self {
+            // Linux copies every option we set from the listening socket (tcp(7), "inherited");
+            // one system call less for each accept.
+            Stream::Tcp(_) if LINUX && !adopted => Ok(()),
+            Stream::Tcp(s) => {
+                options.apply_bound(&SockRef::from(s), domain_of(s.local_addr()?), Type::STREAM)
+            }
+            // From a Unix socket nothing is inherited.
+            _ => self.apply(options),
         }
-        self.apply(options)
     }
 
     /// Sets the options on a socket that exists already.
@@ -210,6 +215,8 @@ impl Stream {
         }
     }
 }
+
+const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// Whether closing the only descriptor of a socket takes it out of the poll.
 const CLOSE_DEREGISTERS: bool = cfg!(all(
