@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// Settings of a [`Reactor`](crate::Reactor). `Config::default()` suits most services; each field
 /// says what its default is and why.
+///
+/// The budgets, those `_per_turn`, bound what one turn does, so that a busy source does not keep the
+/// others waiting. A turn that waits a moment for more of a burst to a big group (step 9 of
+/// [`Reactor`](crate::Reactor)'s turn, two milliseconds at most) may use them more than once.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Size of the one read buffer that all connections share, in bytes. Default 256 KiB: large

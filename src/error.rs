@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 
 use crate::layer::LayerError;
 
@@ -242,5 +243,31 @@ impl fmt::Display for Closed {
             0 => write!(f, "{}", self.reason),
             n => write!(f, "{} ({n} bytes unsent)", self.reason),
         }
+    }
+}
+
+/// What the system reported on a datagram socket.
+#[derive(Debug)]
+pub struct DatagramError {
+    /// The error: `ConnectionRefused` for an ICMP "port unreachable" (ip(7)), `EMSGSIZE` for a
+    /// datagram that is too large.
+    pub error: io::Error,
+    /// Where the datagram was to go, if sending failed; `None` for an error that was pending on
+    /// the socket, of which the system does not say which datagram it concerns.
+    pub to: Option<SocketAddr>,
+}
+
+impl fmt::Display for DatagramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to {
+            Some(to) => write!(f, "sending to {to}: {}", self.error),
+            None => write!(f, "{}", self.error),
+        }
+    }
+}
+
+impl std::error::Error for DatagramError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
     }
 }

@@ -1,13 +1,11 @@
 //! The traits a protocol implements.
 
-use std::any::Any;
-use std::fmt;
-use std::io;
 use std::net::SocketAddr;
 
 use crate::connection::Input;
 use crate::context::Context;
-use crate::error::{Closed, HandlerResult};
+use crate::error::{Closed, DatagramError, HandlerResult};
+use crate::signal::Signal;
 use crate::timers::Timer;
 
 /// A stream protocol: TCP or Unix sockets, with or without wire layers on them.
@@ -218,74 +216,4 @@ pub struct Datagram<'a> {
     /// Whether it was longer than [`Config::datagram_size`](crate::Config::datagram_size) and has
     /// been cut. The cut part is lost.
     pub truncated: bool,
-}
-
-/// What the system reported on a datagram socket.
-#[derive(Debug)]
-pub struct DatagramError {
-    /// The error: `ConnectionRefused` for an ICMP "port unreachable" (ip(7)), `EMSGSIZE` for a
-    /// datagram that is too large.
-    pub error: io::Error,
-    /// Where the datagram was to go, if sending failed; `None` for an error that was pending on
-    /// the socket, of which the system does not say which datagram it concerns.
-    pub to: Option<SocketAddr>,
-}
-
-impl fmt::Display for DatagramError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to {
-            Some(to) => write!(f, "sending to {to}: {}", self.error),
-            None => write!(f, "{}", self.error),
-        }
-    }
-}
-
-impl std::error::Error for DatagramError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
-    }
-}
-
-/// A typed message posted to a handler.
-///
-/// ```
-/// # use tidegate::Signal;
-/// struct Kick(&'static str);
-///
-/// let signal = Signal::new(Kick("too loud"));
-/// match signal.take::<Kick>() {
-///     Ok(Kick(why)) => assert_eq!(why, "too loud"),
-///     Err(other) => println!("not a kick: {other:?}"),
-/// }
-/// ```
-pub struct Signal(Box<dyn Any>);
-
-impl Signal {
-    /// Wraps a value of any type.
-    pub fn new<T: 'static>(value: T) -> Self {
-        Signal(Box::new(value))
-    }
-
-    pub(crate) fn from_box(value: Box<dyn Any>) -> Self {
-        Signal(value)
-    }
-
-    /// Whether the value is a `T`.
-    pub fn is<T: 'static>(&self) -> bool {
-        self.0.is::<T>()
-    }
-
-    /// The value, if it is a `T`.
-    ///
-    /// # Errors
-    /// It is of another type; the signal is handed back.
-    pub fn take<T: 'static>(self) -> Result<T, Signal> {
-        self.0.downcast().map(|value| *value).map_err(Signal)
-    }
-}
-
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Signal(..)")
-    }
 }

@@ -51,7 +51,6 @@ mod context;
 mod core;
 mod datagram;
 mod error;
-mod group;
 mod guard;
 mod handler;
 pub mod layer;
@@ -60,6 +59,7 @@ mod net;
 mod options;
 mod reactor;
 mod remote;
+mod signal;
 mod socket_options;
 mod source;
 mod sys;
@@ -72,21 +72,23 @@ pub use config::Config;
 pub use connect::{Adopt, Connect};
 pub use connection::Input;
 pub use context::Context;
-pub use core::SendStatus;
-pub use datagram::{Interface, Udp};
-pub use error::{BoxError, CloseReason, Closed, Deadline, Error, HandlerResult, Limit};
-pub use group::Group;
-pub use handler::{Datagram, DatagramError, DatagramHandler, Handler, Signal};
+pub use core::{ListenerStats, SendStatus};
+pub use datagram::Udp;
+pub use error::{
+    BoxError, CloseReason, Closed, DatagramError, Deadline, Error, HandlerResult, Limit,
+};
+pub use handler::{Datagram, DatagramHandler, Handler};
 pub use layer::{Kind, Layer};
-pub use listener::{Listen, ListenerStats, Peer};
+pub use listener::{Listen, Peer};
 pub use net::Net;
 pub use options::{Overflow, StreamOptions};
 pub use reactor::{Reactor, Report, Turn};
 pub use remote::{PostError, Remote};
-pub use socket_options::SocketOptions;
+pub use signal::Signal;
+pub use socket_options::{Interface, SocketOptions};
 pub use source::Readiness;
 pub use timers::Timer;
-pub use token::Token;
+pub use token::{Group, Token};
 
 /// The `mio` this crate is built on, for custom sources.
 pub use mio;

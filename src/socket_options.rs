@@ -1,6 +1,7 @@
 //! Options of the sockets themselves, as plain builder methods over `socket2`.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, TcpKeepalive, Type};
@@ -42,7 +43,7 @@ struct Keepalive {
 pub(crate) struct Multicast {
     hops: Option<u32>,
     looped: Option<bool>,
-    interface_v4: Option<std::net::Ipv4Addr>,
+    interface_v4: Option<Ipv4Addr>,
     interface_v6: Option<u32>,
 }
 
@@ -166,7 +167,7 @@ impl SocketOptions {
 
     /// `IP_MULTICAST_IF`: the interface, by its address, that IPv4 multicast leaves through.
     #[must_use]
-    pub fn multicast_interface_v4(mut self, interface: std::net::Ipv4Addr) -> Self {
+    pub fn multicast_interface_v4(mut self, interface: Ipv4Addr) -> Self {
         self.multicast.interface_v4 = Some(interface);
         self
     }
@@ -320,6 +321,18 @@ impl SocketOptions {
         }
         Ok(())
     }
+}
+
+/// Which interface a multicast group is joined on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Interface {
+    /// The one the system's routes choose.
+    #[default]
+    Default,
+    /// The one with this address, for IPv4 groups.
+    V4(Ipv4Addr),
+    /// The one with this index (if_nametoindex(3)), for IPv6 groups.
+    Index(u32),
 }
 
 /// Rounded up: the system cuts fractions off, and zero means something else than "soon".

@@ -1,4 +1,4 @@
-//! The name of a socket: an index with a generation.
+//! The names of sockets and groups: an index with a generation.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -58,6 +58,10 @@ impl fmt::Display for Token {
         write!(f, "{}.{}", self.index(), self.generation())
     }
 }
+
+/// Names a group of one reactor. A plain value; one of a group that was removed is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Group(pub(crate) Token);
 
 /// Hands out generations: never zero (so that a token is never zero), distinct for 2^32 - 1 births
 /// in a row whatever slots are reused in between.

@@ -3,22 +3,26 @@
 use std::rc::Rc;
 
 use crate::error::CloseReason;
-use crate::handler::Signal;
 use crate::options::StreamOptions;
+use crate::signal::Signal;
 use crate::sys;
 use crate::timer::{Chain, Key};
 use crate::token::Token;
 
 mod input;
 mod link;
+mod membership;
 mod output;
+mod route;
 mod transfer;
 mod wire;
 
 pub use input::Input;
 pub(crate) use input::Tail;
 pub(crate) use link::{Carriage, Link};
+pub(crate) use membership::Membership;
 pub(crate) use output::{KEPT_CAPACITY, Output};
+pub(crate) use route::Route;
 pub(crate) use transfer::Received;
 pub(crate) use wire::{OwnSide, PeerSide, Wire};
 
@@ -127,7 +131,7 @@ pub(crate) struct Extra {
     /// The other connection of a pair.
     pub(crate) link: Option<Link>,
     /// The groups it belongs to.
-    pub(crate) memberships: Vec<crate::group::Membership>,
+    pub(crate) memberships: Vec<Membership>,
     /// What was signalled before it was open.
     pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
@@ -136,7 +140,7 @@ pub(crate) struct Extra {
     /// kept megabytes, and whoever held it back had a reason.
     pub(crate) last_words: Option<usize>,
     /// While it connects: where it may still go.
-    pub(crate) route: Option<Box<crate::core::Route>>,
+    pub(crate) route: Option<Box<Route>>,
     /// Where an accepted connection comes from, until it is open: a socket whose both directions
     /// have ended, or that was reset, does not know any more.
     pub(crate) peer: Option<crate::address::Address>,

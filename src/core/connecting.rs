@@ -9,19 +9,6 @@ use crate::error::{CloseReason, Error};
 use crate::sys;
 use crate::token::Token;
 
-/// Where a connecting stream may still go.
-#[derive(Debug)]
-pub(crate) struct Route {
-    /// The addresses to try, the next one last.
-    pub(crate) left: Vec<Address>,
-    /// The one that is being tried.
-    pub(crate) current: Option<Address>,
-    /// The local address to connect from.
-    pub(crate) from: Option<std::net::SocketAddr>,
-    /// The tick by which it has to stand, all addresses together.
-    pub(crate) deadline: u64,
-}
-
 impl Core {
     /// Starts connecting to the next address; `failure` is what became of the one before. When none
     /// is left, the last error is the reason.

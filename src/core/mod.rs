@@ -10,26 +10,32 @@ use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::connection::{Carriage, Link, Phase, Stream, Tail, Wire};
-use crate::datagram::DatagramSocket;
 use crate::error::CloseReason;
-use crate::group::Groups;
-use crate::handler::Signal;
-use crate::listener::ListeningSockets;
+use crate::signal::Signal;
 use crate::sys;
 use crate::timer::{Chain, Wheel};
 use crate::token::Token;
 
 mod close;
 mod connecting;
+mod datagram;
 mod deadlines;
+mod group;
+mod listener;
 mod relay;
 mod send;
 mod sockets;
 mod spares;
 mod table;
 
-pub(crate) use connecting::Route;
+pub(crate) use datagram::DatagramSocket;
 pub(crate) use deadlines::Due;
+pub(crate) use group::GAP;
+use group::Groups;
+pub use listener::ListenerStats;
+pub(crate) use listener::ListeningSockets;
+#[cfg(unix)]
+pub(crate) use listener::OwnPath;
 pub use send::SendStatus;
 use spares::Spares;
 use table::Table;

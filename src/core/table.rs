@@ -3,9 +3,8 @@
 //! Apart from the rest of the core, so that an entity can be borrowed while the lists of work and
 //! the spare buffers beside it are used: a token is looked up once for each step, not for each line.
 
+use super::{DatagramSocket, ListeningSockets};
 use crate::connection::Stream;
-use crate::datagram::DatagramSocket;
-use crate::listener::ListeningSockets;
 use crate::timer::Chain;
 use crate::token::{Generations, Token};
 

@@ -7,12 +7,11 @@ use std::sync::Arc;
 use super::Net;
 use crate::address::Address;
 use crate::connection::Phase;
-use crate::core::{Entity, SendStatus};
-use crate::datagram::Interface;
+use crate::core::{Entity, ListenerStats, SendStatus};
 use crate::error::Error;
-use crate::handler::Signal;
 use crate::layer::{Kind, Layer};
-use crate::listener::ListenerStats;
+use crate::signal::Signal;
+use crate::socket_options::Interface;
 use crate::token::Token;
 
 /// Connections by token.
@@ -57,8 +56,9 @@ impl<S> Net<S> {
         self.core.close(token, None);
     }
 
-    /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset. An error
-    /// that was to end it already stays the reason.
+    /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset. A Unix
+    /// socket knows none: its peer sees an end, and only a format with an end of its own (TLS, say) can
+    /// tell it from a proper one. An error that was to end it already stays the reason.
     pub fn abort(&mut self, token: Token) {
         self.core.abort(token);
     }
@@ -126,9 +126,10 @@ impl<S> Net<S> {
     ///   ([`shutdown_write`](Self::shutdown_write)), and the other direction goes on. When one
     ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
     ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
-    ///   aborted, because its peer must not take that for an end; the one whose handler or layer
-    ///   returned the error is closed in order, as ever. As on one connection, a reset may destroy what is on its way; what the system
-    ///   took no more of is in [`Closed::unsent`](crate::Closed::unsent).
+    ///   aborted, because its peer must not take that for an end (on a Unix socket it cannot be told
+    ///   apart); the one whose handler or layer returned the error is closed in order, as ever. As on
+    ///   one connection, a reset may destroy what is on its way; what the system took no more of is in
+    ///   [`Closed::unsent`](crate::Closed::unsent).
     ///
     /// A relay has no holes: what the other connection has no room for
     /// ([`output_cap`](crate::StreamOptions::output_cap), whatever its

@@ -1,9 +1,8 @@
 //! Groups.
 
 use super::Net;
-use crate::group::Group;
 use crate::layer::Kind;
-use crate::token::Token;
+use crate::token::{Group, Token};
 
 /// Groups.
 impl<S> Net<S> {

@@ -8,15 +8,15 @@ use mio::event::Source;
 use super::{Net, Role};
 use crate::address::Address;
 use crate::connect::{Adopt, Connect};
-use crate::connection::{Phase, Settings, Stream, Wire};
+use crate::connection::{Phase, Route, Settings, Stream, Wire};
 use crate::context::Context;
-use crate::core::{Attached, Entity, Route, Stopping};
+#[cfg(unix)]
+use crate::core::OwnPath;
+use crate::core::{Attached, Entity, ListenerStats, ListeningSockets, Stopping};
 use crate::datagram::Udp;
 use crate::error::{Error, HandlerResult};
 use crate::handler::{DatagramHandler, Handler};
-#[cfg(unix)]
-use crate::listener::OwnPath;
-use crate::listener::{Factory, Listen, ListenerStats, ListeningSockets, Peer, open_sockets};
+use crate::listener::{Factory, Listen, Peer, open_sockets};
 use crate::source::{AnySource, Readiness, WithCallback};
 use crate::timer::Chain;
 use crate::token::Token;

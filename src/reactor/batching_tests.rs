@@ -10,11 +10,10 @@ use super::*;
 use crate::connection::Input;
 use crate::context::Context;
 use crate::error::HandlerResult;
-use crate::group::Group;
 use crate::handler::Handler;
 use crate::sys;
 use crate::sys::script::{Answer, Script};
-use crate::token::Token;
+use crate::token::{Group, Token};
 
 /// Sends each byte as a message of its own; or says it to a group.
 #[derive(Default)]

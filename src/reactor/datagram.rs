@@ -4,8 +4,8 @@ use std::io;
 
 use super::dispatch::Dispatch;
 use super::scratch::Scratch;
-use crate::error::CloseReason;
-use crate::handler::{Datagram, DatagramError};
+use crate::error::{CloseReason, DatagramError};
+use crate::handler::Datagram;
 use crate::sys::{Arrived, Inbox, Ready};
 use crate::token::Token;
 

@@ -7,9 +7,8 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::connection::Phase;
-use crate::core::{Core, Stopping};
+use crate::core::{Core, GAP, Stopping};
 use crate::error::{Deadline, Error};
-use crate::group::GAP;
 use crate::guard::drop_each;
 use crate::net::Net;
 use crate::remote::{Message, Remote, Shared};
@@ -62,7 +61,8 @@ use scratch::Scratch;
 /// 7. due timers;
 /// 8. births: sockets that callbacks made get their handlers;
 /// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more
-///    input is taken for a moment, so that it leaves in the same writes;
+///    input is taken for a moment, so that it leaves in the same writes (4 and 5 once more, with
+///    budgets of their own);
 /// 10. flush: what was sent to others, one write for each;
 /// 11. reap: `on_close`, the handler is dropped, the slot is free.
 ///

@@ -16,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::connection::{KEPT_CAPACITY, Phase, WriteSide};
-use crate::core::Core;
+use super::Core;
+use crate::connection::{KEPT_CAPACITY, Membership, Phase, WriteSide};
 use crate::layer::Kind;
-use crate::token::{Generations, Token};
+use crate::token::{Generations, Group, Token};
 
 /// How long a flush may wait for more input in all, for each member: about what the system takes for
 /// the write, so that waiting at most doubles what the flush costs.
@@ -40,22 +40,6 @@ const LEAST_REFERENCE: usize = 1024;
 /// How much of its log's memory a group keeps for each member between turns: a room for many is a
 /// busy one, and its log is small beside what the members themselves take.
 const KEPT_FOR_EACH_MEMBER: usize = 1024;
-
-/// Names a group of one reactor. A plain value; one of a group that was removed is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Group(Token);
-
-/// What a connection remembers of one of its groups.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Membership {
-    group: Group,
-    /// Its place among the members.
-    place: usize,
-    /// The number of the first message it has not been given.
-    next: u64,
-    /// Some message of this turn leaves it out, so that it does not get the log as a whole.
-    left_out: bool,
-}
 
 #[derive(Debug)]
 struct Message {

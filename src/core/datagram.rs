@@ -1,0 +1,233 @@
+//! UDP sockets: what waits to be sent, and what is to be told.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use super::{Core, SendStatus};
+use crate::error::{DatagramError, Error};
+use crate::socket_options::Interface;
+use crate::sys::{self, Outgoing};
+use crate::timer::Chain;
+use crate::token::Token;
+
+/// How many errors wait for the handler; more are counted in the log and dropped.
+const ERRORS_KEPT: usize = 64;
+
+/// One UDP socket.
+#[derive(Debug)]
+pub(crate) struct DatagramSocket {
+    pub(crate) socket: sys::Datagram,
+    pub(crate) readable: bool,
+    pub(crate) writable: bool,
+    /// The handler wants nothing now.
+    pub(crate) paused: bool,
+    /// Datagrams that wait: their bytes one after the other, behind `gone` bytes of others that have
+    /// left, and where each goes and how long it is.
+    bytes: Vec<u8>,
+    gone: usize,
+    waiting: VecDeque<Outgoing>,
+    cap: usize,
+    /// The system, or the cap, took no more at some point since the queue was last empty.
+    blocked: bool,
+    /// `on_drain` is owed.
+    pub(crate) drained: bool,
+    pub(crate) errors: VecDeque<DatagramError>,
+    pub(crate) timers: Chain,
+    /// `on_open` has been called.
+    pub(crate) opened: bool,
+    /// It stands in the list of what has work left, of what to flush.
+    in_dirty: bool,
+    pub(crate) dead: bool,
+}
+
+impl DatagramSocket {
+    pub(crate) fn new(socket: sys::Datagram, cap: usize) -> Self {
+        DatagramSocket {
+            socket,
+            readable: false,
+            writable: true,
+            paused: false,
+            bytes: Vec::new(),
+            gone: 0,
+            waiting: VecDeque::new(),
+            cap,
+            blocked: false,
+            drained: false,
+            errors: VecDeque::new(),
+            timers: Chain::default(),
+            opened: false,
+            in_dirty: false,
+            dead: false,
+        }
+    }
+
+    /// Notes what an edge said. Sticky: an edge is told once.
+    pub(crate) fn note(&mut self, ready: sys::Ready) {
+        self.readable |= ready.has(sys::Ready::READABLE | sys::Ready::ERROR);
+        self.writable |= ready.has(sys::Ready::WRITABLE | sys::Ready::ERROR);
+    }
+
+    pub(crate) fn queued(&self) -> usize {
+        self.bytes.len() - self.gone
+    }
+
+    pub(crate) fn report(&mut self, error: DatagramError) {
+        if self.errors.len() < ERRORS_KEPT {
+            self.errors.push_back(error);
+        } else {
+            log::debug!("more errors on a UDP socket than its handler takes: {error}");
+        }
+    }
+
+    /// Whether more could be sent at once.
+    pub(crate) fn has_more(&self) -> bool {
+        self.writable && !self.waiting.is_empty()
+    }
+
+    /// Sends what waits, as far as the system takes it, up to `most` datagrams.
+    pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox, most: usize) {
+        let mut left = most;
+        // An error that was pending belongs to an earlier datagram, and the system has not even
+        // looked at this one: each is tried twice.
+        let mut tried = false;
+        while let Some(&Outgoing { to, .. }) = self.waiting.front() {
+            if !self.writable || left == 0 {
+                break;
+            }
+            let bytes = &self.bytes[self.gone..];
+            let finished = match self.socket.send(outbox, &self.waiting, bytes, left) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.writable = false;
+                    self.blocked = true;
+                    break;
+                }
+                Err(error) => {
+                    let pending = is_pending(error.kind(), to.is_none());
+                    self.report(DatagramError { error, to: if pending { None } else { to } });
+                    if pending && !tried {
+                        tried = true;
+                        continue;
+                    }
+                    1
+                }
+                Ok(sent) => sent,
+            };
+            tried = false;
+            left -= finished;
+            for _ in 0..finished {
+                self.gone += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
+            }
+        }
+        // The rest moves up when it is the smaller part, so that no byte is moved twice on average.
+        if 2 * self.gone >= self.bytes.len() {
+            self.bytes.drain(..self.gone);
+            self.gone = 0;
+        }
+        if self.waiting.is_empty() {
+            self.drained |= std::mem::take(&mut self.blocked);
+        }
+    }
+}
+
+/// Whether an error of a send may be an ICMP answer to an earlier one. Most such answers become pending
+/// on connected sockets only.
+fn is_pending(kind: io::ErrorKind, connected: bool) -> bool {
+    use io::ErrorKind as Kind;
+    kind == Kind::ConnectionRefused
+        || connected && matches!(kind, Kind::HostUnreachable | Kind::NetworkUnreachable)
+}
+
+impl Core {
+    /// Queues a datagram; it leaves when the callback returns, or at the end of the turn.
+    pub(crate) fn send_datagram(
+        &mut self,
+        token: Token,
+        to: Option<SocketAddr>,
+        bytes: &[u8],
+    ) -> SendStatus {
+        let current = self.current == Some(token);
+        let Some(socket) = self.datagram_mut(token) else { return SendStatus::Gone };
+        if socket.dead {
+            return SendStatus::Gone;
+        }
+        // Empty datagrams take room too.
+        let queued = socket.queued().max(socket.waiting.len());
+        if queued + bytes.len().max(1) > socket.cap {
+            // Who is refused because of what waits is owed a word when that has gone.
+            socket.blocked |= !socket.waiting.is_empty();
+            return SendStatus::Full;
+        }
+        socket.bytes.extend_from_slice(bytes);
+        socket.waiting.push_back(Outgoing { to, len: bytes.len() });
+        if !current && !std::mem::replace(&mut socket.in_dirty, true) {
+            self.dirty.push(token);
+        }
+        SendStatus::Queued
+    }
+
+    /// A `send` to something that is no stream.
+    pub(crate) fn send_elsewhere(&mut self, token: Token, bytes: &[u8]) -> SendStatus {
+        self.send_datagram(token, None, bytes)
+    }
+
+    /// Sends what waits, up to the budget; the rest goes on in the next turn.
+    pub(crate) fn flush_datagrams(&mut self, token: Token) {
+        let most = self.config.datagrams_per_turn;
+        let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
+        socket.in_dirty = false;
+        if socket.dead {
+            return;
+        }
+        socket.flush(outbox, most);
+        let more = socket.has_more();
+        if socket.drained || !socket.errors.is_empty() {
+            self.make_ready(token);
+        } else if more {
+            self.make_ready_later(token);
+        }
+    }
+
+    /// Joins or leaves a multicast group.
+    pub(crate) fn multicast(
+        &mut self,
+        token: Token,
+        group: IpAddr,
+        interface: Interface,
+        join: bool,
+    ) -> Result<(), Error> {
+        let what = || format!("cannot {} {group}", if join { "join" } else { "leave" });
+        let Some(socket) = self.datagram(token) else {
+            let gone = io::Error::new(io::ErrorKind::NotFound, "the token names no UDP socket");
+            return Err(Error::new(what(), gone));
+        };
+        let options = socket.socket.options();
+        let result = match (group, interface) {
+            (IpAddr::V4(group), Interface::V4(local)) if join => {
+                options.join_multicast_v4(&group, &local)
+            }
+            (IpAddr::V4(group), Interface::V4(local)) => options.leave_multicast_v4(&group, &local),
+            (IpAddr::V4(group), Interface::Default) if join => {
+                options.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)
+            }
+            (IpAddr::V4(group), Interface::Default) => {
+                options.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)
+            }
+            (IpAddr::V6(group), Interface::Index(index)) if join => {
+                options.join_multicast_v6(&group, index)
+            }
+            (IpAddr::V6(group), Interface::Index(index)) => {
+                options.leave_multicast_v6(&group, index)
+            }
+            (IpAddr::V6(group), Interface::Default) if join => options.join_multicast_v6(&group, 0),
+            (IpAddr::V6(group), Interface::Default) => options.leave_multicast_v6(&group, 0),
+            (IpAddr::V4(_), Interface::Index(_)) | (IpAddr::V6(_), Interface::V4(_)) => {
+                Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "the interface must be an address for an IPv4 group, an index for an IPv6 one",
+                ))
+            }
+        };
+        result.map_err(|e| Error::new(what(), e))
+    }
+}

@@ -1,0 +1,48 @@
+//! Messages from one handler to another.
+
+use std::any::Any;
+use std::fmt;
+
+/// A typed message posted to a handler.
+///
+/// ```
+/// # use tidegate::Signal;
+/// struct Kick(&'static str);
+///
+/// let signal = Signal::new(Kick("too loud"));
+/// match signal.take::<Kick>() {
+///     Ok(Kick(why)) => assert_eq!(why, "too loud"),
+///     Err(other) => println!("not a kick: {other:?}"),
+/// }
+/// ```
+pub struct Signal(Box<dyn Any>);
+
+impl Signal {
+    /// Wraps a value of any type.
+    pub fn new<T: 'static>(value: T) -> Self {
+        Signal(Box::new(value))
+    }
+
+    pub(crate) fn from_box(value: Box<dyn Any>) -> Self {
+        Signal(value)
+    }
+
+    /// Whether the value is a `T`.
+    pub fn is<T: 'static>(&self) -> bool {
+        self.0.is::<T>()
+    }
+
+    /// The value, if it is a `T`.
+    ///
+    /// # Errors
+    /// It is of another type; the signal is handed back.
+    pub fn take<T: 'static>(self) -> Result<T, Signal> {
+        self.0.downcast().map(|value| *value).map_err(Signal)
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signal(..)")
+    }
+}
