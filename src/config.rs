@@ -6,8 +6,10 @@ use std::time::Duration;
 /// says what its default is and why.
 ///
 /// The budgets, those `_per_turn`, bound what one turn does, so that a busy source does not keep the
-/// others waiting. A turn that waits a moment for more of a burst to a big group (step 9 of
-/// [`Reactor`](crate::Reactor)'s turn, two milliseconds at most) may use them more than once.
+/// others waiting. Two things use them a second time in one turn: a socket whose waiting output goes
+/// out by an event is served once more for what its handler says to that, and a turn may wait a
+/// moment for more of a burst to a big group (step 9 of [`Reactor`](crate::Reactor)'s turn, two
+/// milliseconds at most).
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Size of the one read buffer that all connections share, in bytes. Default 256 KiB: large

@@ -35,10 +35,11 @@ impl Error {
         Error { what: what.into(), source, advice }
     }
 
-    /// The same about taking an address of this host.
+    /// The same about taking an address of this host. (That an option is refused, the source says
+    /// itself, in words of ours.)
     pub(crate) fn about_binding(self) -> Self {
         match self.kind() {
-            io::ErrorKind::PermissionDenied => {
+            io::ErrorKind::PermissionDenied if self.source.raw_os_error().is_some() => {
                 Error { advice: "; ports below 1024 and some paths need privileges", ..self }
             }
             _ => self,

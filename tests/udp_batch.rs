@@ -314,8 +314,7 @@ mod trains {
         let mut before = told.borrow().len();
         until(&mut receiver.reactor, "all", |_| {
             let now = told.borrow().len();
-            // By an event and off the ready queue.
-            assert!(now <= before + 2 * 20, "{before} and then {now}");
+            assert!(now <= before + 20, "{before} and then {now}");
             before = now;
             now == 101
         });

@@ -591,33 +591,46 @@ fn a_deadline_counts_from_the_call_and_not_from_the_last_turn() {
 #[test]
 fn a_slow_peer_does_not_count_as_stalled() {
     let stall = Duration::from_millis(800);
-    let mut p = stuck(StreamOptions::new().stall_timeout(stall));
-    p.send(vec![1; 60_000]);
-    p.peer.set_nonblocking(true).unwrap();
-    let (mut peer, token) = (p.peer.try_clone().unwrap(), p.token);
-    let start = Instant::now();
-    while start.elapsed() < 2 * stall {
-        // However much the peer has to read before the system lets go on who writes.
-        let before = p.queued();
-        until(&mut p.reactor, "some progress", |reactor| {
+    in_good_time(|| {
+        let mut p = stuck(StreamOptions::new().stall_timeout(stall));
+        p.send(vec![1; 60_000]);
+        p.peer.set_nonblocking(true).unwrap();
+        let (mut peer, token) = (p.peer.try_clone().unwrap(), p.token);
+        let start = Instant::now();
+        let (mut last, mut longest) = (start, Duration::ZERO);
+        while start.elapsed() < 2 * stall && p.log.closes() == 0 {
+            // However much the peer has to read before the system lets go on who writes.
+            let before = p.queued();
+            until(&mut p.reactor, "some progress", |reactor| {
+                while peer.read(&mut [0; 4096]).is_ok_and(|n| n > 0) {}
+                reactor.net().queued(token) < before
+            });
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+            let gone = before - p.queued();
+            p.send(vec![1; gone]);
+            until(&mut p.reactor, "a pause", |_| last.elapsed() > stall / 8);
+        }
+        if longest >= stall / 2 {
+            return false;
+        }
+        assert_eq!(p.log.closes(), 0);
+        until(&mut p.reactor, "the rest", |reactor| {
             let _ = peer.read(&mut [0; 4096]);
-            reactor.net().queued(token) < before
+            reactor.net().queued(token) == 0
         });
-        let gone = before - p.queued();
-        p.send(vec![1; gone]);
+        // An empty queue does not stall either.
         let pause = Instant::now();
-        until(&mut p.reactor, "a pause", |_| pause.elapsed() > stall / 8);
-    }
-    assert_eq!(p.log.closes(), 0);
-    until(&mut p.reactor, "the rest", |reactor| {
-        let _ = peer.read(&mut [0; 4096]);
-        reactor.net().queued(token) == 0
+        until(&mut p.reactor, "a pause", |_| pause.elapsed() > stall + stall / 4);
+        assert_eq!(p.log.told(), [Told::Open]);
+        true
     });
-    // An empty queue does not stall either.
-    let pause = Instant::now();
-    until(&mut p.reactor, "a pause", |_| pause.elapsed() > stall + stall / 4);
-    assert_eq!(p.log.told(), [Told::Open]);
-    assert!(start.elapsed() < PATIENCE);
+}
+
+/// Tries again what a busy machine has kept waiting for so long that it proves nothing.
+#[track_caller]
+fn in_good_time(mut attempt: impl FnMut() -> bool) {
+    assert!((0..20).any(|_| attempt()), "this machine is too slow for this test");
 }
 
 // Its peer would take an end for the end of everything that was sent.
@@ -632,17 +645,26 @@ fn a_connection_that_is_cut_with_output_unsent_ends_with_a_reset() {
 
 #[test]
 fn large_writes_that_leave_at_once_are_no_silence() {
-    // Long beside what a busy machine may keep this thread waiting between two writes.
-    let idle = Duration::from_millis(1500);
-    let mut p = pair(StreamOptions::new().idle_timeout(idle), client, |probe| probe);
-    let start = Instant::now();
-    while start.elapsed() < 2 * idle {
-        p.send(vec![1; 20_000]);
-        assert_eq!(p.peer_reads(20_000).len(), 20_000);
+    let idle = Duration::from_millis(600);
+    in_good_time(|| {
+        let mut p = pair(StreamOptions::new().idle_timeout(idle), client, |probe| probe);
+        let start = Instant::now();
+        let (mut last, mut longest) = (start, Duration::ZERO);
+        while start.elapsed() < 2 * idle && p.log.closes() == 0 {
+            p.send(vec![1; 20_000]);
+            // It takes them all at once, or else they would be told by a queue that moves.
+            assert_eq!(p.peer_reads(20_000).len(), 20_000);
+            longest = longest.max(last.elapsed());
+            last = Instant::now();
+        }
+        if longest >= idle / 2 {
+            return false;
+        }
         assert_eq!(p.log.closes(), 0, "after {:?}", start.elapsed());
-    }
-    p.until_closed();
-    assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
+        p.until_closed();
+        assert_eq!(p.log.reasons(), ["timed out: no byte moved for too long"]);
+        true
+    });
 }
 
 #[test]

@@ -26,10 +26,26 @@ pub struct ListenerStats {
     pub open: usize,
 }
 
+/// One of a listener's sockets.
+#[derive(Debug)]
+pub(crate) struct Listening {
+    pub(crate) socket: sys::Listener,
+    /// Errors of accept(2) since it last brought a connection.
+    pub(crate) failed_in_a_row: u32,
+    /// It only brings errors, and is not asked before the back-off is over.
+    pub(crate) resting: bool,
+}
+
+impl Listening {
+    pub(crate) fn new(socket: sys::Listener) -> Self {
+        Listening { socket, failed_in_a_row: 0, resting: false }
+    }
+}
+
 /// One listener, on one address or several.
 #[derive(Debug)]
 pub(crate) struct ListeningSockets {
-    pub(crate) sockets: Vec<sys::Listener>,
+    pub(crate) sockets: Vec<Listening>,
     /// The paths to remove at the end.
     #[cfg(unix)]
     pub(crate) paths: Vec<OwnPath>,
@@ -40,8 +56,6 @@ pub(crate) struct ListeningSockets {
     pub(crate) stats: ListenerStats,
     /// The sockets listened before they were ours.
     pub(crate) adopted: bool,
-    /// Errors of accept(2) since it last brought a connection.
-    pub(crate) failed_in_a_row: u32,
     pub(crate) timers: Chain,
     /// The timer of a back-off that is running.
     pub(crate) retry: Option<Key>,

@@ -33,9 +33,9 @@ pub(crate) use deadlines::Due;
 pub(crate) use group::GAP;
 use group::Groups;
 pub use listener::ListenerStats;
-pub(crate) use listener::ListeningSockets;
 #[cfg(unix)]
 pub(crate) use listener::OwnPath;
+pub(crate) use listener::{Listening, ListeningSockets};
 pub use send::SendStatus;
 use spares::Spares;
 use table::Table;

@@ -70,8 +70,8 @@ impl Core {
                 }
             }
             Entity::Listener(mut l) => {
-                for socket in &mut l.sockets {
-                    socket.deregister(registry);
+                for listening in &mut l.sockets {
+                    listening.socket.deregister(registry);
                 }
             }
             Entity::Datagram(mut d) => d.socket.deregister(registry),

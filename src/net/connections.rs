@@ -57,8 +57,8 @@ impl<S> Net<S> {
     }
 
     /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset. A Unix
-    /// socket knows none: its peer sees an end, and only a format with an end of its own (TLS, say) can
-    /// tell it from a proper one. An error that was to end it already stays the reason.
+    /// socket cannot be made to send one: its peer sees an end as a rule, and only a format with an
+    /// end of its own (TLS, say) can tell it from a proper one. An error that was to end it already stays the reason.
     pub fn abort(&mut self, token: Token) {
         self.core.abort(token);
     }
@@ -126,8 +126,8 @@ impl<S> Net<S> {
     ///   ([`shutdown_write`](Self::shutdown_write)), and the other direction goes on. When one
     ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
     ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
-    ///   aborted, because its peer must not take that for an end (on a Unix socket it cannot be told
-    ///   apart); the one whose handler or layer returned the error is closed in order, as ever. As on
+    ///   aborted, because its peer must not take that for an end (on a Unix socket it may: see
+    ///   [`abort`](Self::abort)); the one whose handler or layer returned the error is closed in order, as ever. As on
     ///   one connection, a reset may destroy what is on its way; what the system took no more of is in
     ///   [`Closed::unsent`](crate::Closed::unsent).
     ///
@@ -206,7 +206,7 @@ impl<S> Net<S> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket.local_addr().ok(),
             Entity::Datagram(d) => d.socket.local_addr().ok().map(Address::Ip),
-            Entity::Listener(l) => l.sockets.first()?.local_addr().ok(),
+            Entity::Listener(l) => l.sockets.first()?.socket.local_addr().ok(),
             Entity::Source(_) => None,
         }
     }
@@ -215,7 +215,7 @@ impl<S> Net<S> {
     pub fn local_addrs(&self, token: Token) -> Vec<Address> {
         match self.core.entity(token) {
             Some(Entity::Listener(l)) => {
-                l.sockets.iter().filter_map(|s| s.local_addr().ok()).collect()
+                l.sockets.iter().filter_map(|l| l.socket.local_addr().ok()).collect()
             }
             _ => self.local_addr(token).into_iter().collect(),
         }

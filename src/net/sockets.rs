@@ -12,7 +12,7 @@ use crate::connection::{Phase, Route, Settings, Stream, Wire};
 use crate::context::Context;
 #[cfg(unix)]
 use crate::core::OwnPath;
-use crate::core::{Attached, Entity, ListenerStats, ListeningSockets, Stopping};
+use crate::core::{Attached, Entity, ListenerStats, Listening, ListeningSockets, Stopping};
 use crate::datagram::Udp;
 use crate::error::{Error, HandlerResult};
 use crate::handler::{DatagramHandler, Handler};
@@ -49,7 +49,7 @@ impl<S: 'static> Net<S> {
             sockets.push(socket);
         }
         let listener = ListeningSockets {
-            sockets,
+            sockets: sockets.into_iter().map(Listening::new).collect(),
             #[cfg(unix)]
             paths: addresses
                 .into_iter()
@@ -63,7 +63,6 @@ impl<S: 'static> Net<S> {
             max_connections,
             stats: ListenerStats::default(),
             adopted: is_adopted,
-            failed_in_a_row: 0,
             timers: Chain::default(),
             retry: None,
             silent_until: 0,
@@ -79,7 +78,7 @@ impl<S: 'static> Net<S> {
             let registered = listener
                 .sockets
                 .iter_mut()
-                .try_for_each(|socket| socket.register(&registry, token.to_usize()));
+                .try_for_each(|listening| listening.socket.register(&registry, token.to_usize()));
             self.or_remove(token, registered, "cannot register the listener")?;
         }
         self.births.push((token, Role::Listener(Box::new(Factory { hooks, make: factory }))));

@@ -13,8 +13,9 @@ use crate::listener::Peer;
 use crate::sys::{self, Failure};
 use crate::token::Token;
 
-/// How long accepting rests after descriptors ran out. One that is freed here ends the rest at once;
-/// this is for those that the rest of the process, or of the system, frees.
+/// How long accepting rests after descriptors ran out, or while it brings nothing but errors. A
+/// descriptor that is freed here is used at once; this is for those that the rest of the process, or
+/// of the system, frees.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// So many errors, each said to concern one connection, and no connection between them: it is
@@ -48,11 +49,16 @@ impl<S: 'static> Dispatch<S> {
                 listener.turn += 1;
                 return self.net.core.make_ready_later(token);
             }
-            let socket = (listener.turn + seen_empty) % listener.sockets.len();
-            match listener.sockets[socket].accept() {
+            let which = (listener.turn + seen_empty) % listener.sockets.len();
+            let listening = &mut listener.sockets[which];
+            if listening.resting {
+                seen_empty += 1;
+                continue;
+            }
+            match listening.socket.accept() {
                 Ok((stream, address)) => {
                     budget -= 1;
-                    listener.failed_in_a_row = 0;
+                    listening.failed_in_a_row = 0;
                     listener.stats.accepted += 1;
                     self.admit(token, stream, address);
                 }
@@ -61,10 +67,13 @@ impl<S: 'static> Dispatch<S> {
                     Failure::OneConnection => {
                         budget -= 1;
                         listener.stats.transient_errors += 1;
-                        listener.failed_in_a_row += 1;
-                        if listener.failed_in_a_row == ERRORS_IN_A_ROW {
-                            listener.failed_in_a_row = 0;
-                            return self.back_off(token, "accepting fails every time", &e);
+                        listening.failed_in_a_row += 1;
+                        if listening.failed_in_a_row == ERRORS_IN_A_ROW {
+                            listening.failed_in_a_row = 0;
+                            listening.resting = true;
+                            seen_empty += 1;
+                            self.back_off(token, "accepting fails every time", &e);
+                            continue;
                         }
                         log::debug!("{token}: a connection was gone before it was accepted: {e}");
                     }
@@ -74,17 +83,20 @@ impl<S: 'static> Dispatch<S> {
                         if self.net.core.pipes.give_back() {
                             continue;
                         }
-                        return self.back_off(token, "cannot accept", &e);
+                        if !self.net.core.starved.contains(&token) {
+                            self.net.core.starved.push(token);
+                        }
+                        // An error nobody knows may be this socket's alone.
+                        seen_empty += 1;
+                        self.back_off(token, "cannot accept", &e);
                     }
                 },
             }
         }
     }
 
+    /// Asks again after a while.
     fn back_off(&mut self, token: Token, what: &str, error: &io::Error) {
-        if !self.net.core.starved.contains(&token) {
-            self.net.core.starved.push(token);
-        }
         let (now, again) = (self.net.core.tick, self.net.core.tick_after_this_moment(WARN_EVERY));
         let Some(listener) = self.net.core.listener_mut(token) else { return };
         let mut level = log::Level::Debug;

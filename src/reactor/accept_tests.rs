@@ -1,11 +1,11 @@
 //! A listener whose accept(2) answers from a script: the errors that no peer produces at will.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::connection::{Input, Settings};
 use crate::context::Context;
-use crate::core::{Entity, ListenerStats, ListeningSockets};
+use crate::core::{Entity, ListenerStats, Listening, ListeningSockets};
 use crate::handler::Handler;
 use crate::listener::{Factory, Hooks};
 use crate::net::Role;
@@ -17,6 +17,7 @@ use crate::token::Token;
 const EINTR: i32 = 4;
 const ENOMEM: i32 = 12;
 const EACCES: i32 = 13;
+const EINVAL: i32 = 22;
 const ENFILE: i32 = 23;
 const EMFILE: i32 = 24;
 const EPROTO: i32 = 71;
@@ -39,18 +40,24 @@ struct Rig {
 }
 
 fn rig() -> Rig {
-    let script = Listener::default();
+    rig_on(&[Listener::default()])
+}
+
+/// A listener on several addresses; the rig's script is the first one's.
+fn rig_on(scripts: &[Listener]) -> Rig {
     let mut reactor = Reactor::new().unwrap();
     let settings = |listener| Settings { options: crate::StreamOptions::new(), listener };
     let listener = ListeningSockets {
-        sockets: vec![sys::Listener::Script(script.clone())],
+        sockets: scripts
+            .iter()
+            .map(|script| Listening::new(sys::Listener::Script(script.clone())))
+            .collect(),
         paths: Vec::new(),
         turn: 0,
         settings: settings(None).into(),
         max_connections: 1000,
         stats: ListenerStats::default(),
         adopted: false,
-        failed_in_a_row: 0,
         timers: Chain::default(),
         retry: None,
         silent_until: 0,
@@ -63,7 +70,7 @@ fn rig() -> Rig {
     let hooks = Hooks { filter: None, layers: None, failed: None };
     let factory = Factory { hooks, make: |_: &crate::Peer<'_>| Nothing };
     net.births.push((listener, Role::Listener(Box::new(factory))));
-    Rig { reactor, listener, script }
+    Rig { reactor, listener, script: scripts[0].clone() }
 }
 
 impl Rig {
@@ -73,6 +80,15 @@ impl Rig {
         scripted::edge(&mut self.reactor, self.listener, Ready::READABLE);
         self.settle();
         self.stats()
+    }
+
+    /// Turns until so many have been accepted, rests included.
+    fn until_accepted(&mut self, count: u64) {
+        let start = Instant::now();
+        while self.stats().accepted < count {
+            assert!(start.elapsed() < Duration::from_secs(20), "{:?}", self.stats());
+            let _ = self.reactor.turn(Some(Duration::from_secs(5))).unwrap();
+        }
     }
 
     fn settle(&mut self) {
@@ -107,13 +123,36 @@ fn a_storm_of_errors_with_connections_in_it_is_passed_through_at_once() {
 fn a_listener_that_only_meets_errors_tries_again_only_after_a_rest() {
     for errno in [EACCES, ECONNABORTED, EPROTO, ENETDOWN] {
         let mut rig = rig();
-        let stats = rig.knock(std::iter::repeat_n(Err(errno), 100).chain([Ok(())]));
+        rig.knock([Ok(())]);
+        rig.script.0.borrow_mut().extend(std::iter::repeat_n(Err(errno), 100).chain([Ok(())]));
+        scripted::edge(&mut rig.reactor, rig.listener, Ready::READABLE);
+        let stats = rig.stats();
         assert_eq!((stats.transient_errors, stats.exhausted), (64, 0), "{stats:?}");
-        assert!(rig.reactor.next_deadline().expect("a second try") > rig.reactor.net().now());
-        while rig.stats().accepted < 1 {
-            let _ = rig.reactor.turn(Some(Duration::from_secs(5))).unwrap();
-        }
+        // Neither who knocks nor a descriptor that becomes free helps.
+        scripted::edge(&mut rig.reactor, rig.listener, Ready::READABLE);
+        let tokens = rig.reactor.net().core.tokens();
+        let first = tokens.into_iter().find(|&token| token != rig.listener).unwrap();
+        rig.reactor.net().core.release(first);
+        assert!(!rig.reactor.has_work());
+        assert_eq!(rig.stats().transient_errors, 64);
+        assert!(rig.reactor.next_deadline().is_some(), "a second try");
+        rig.until_accepted(2);
         assert_eq!(rig.stats().transient_errors, 100);
+    }
+}
+
+#[test]
+fn an_address_that_only_brings_errors_does_not_starve_the_listeners_others() {
+    // What is told of one connection, of all, and what nobody knows.
+    for errno in [ECONNABORTED, EACCES, EINVAL] {
+        let (bad, good) = (Listener::default(), Listener::default());
+        bad.0.borrow_mut().extend(std::iter::repeat_n(Err(errno), 1_000_000));
+        let mut rig = rig_on(&[bad, good.clone()]);
+        for count in 1..=10 {
+            good.0.borrow_mut().push_back(Ok(()));
+            assert_eq!(rig.knock([]).accepted, count);
+        }
+        assert!(rig.stats().transient_errors < 10 * 64, "{:?}", rig.stats());
     }
 }
 
@@ -134,9 +173,7 @@ fn exhaustion_waits_and_tries_again_without_a_further_event() {
         assert_eq!((stats.accepted, stats.exhausted), (1, 1), "{stats:?}");
         let retry = rig.reactor.next_deadline().expect("a second try");
         assert!(retry > rig.reactor.net().now(), "not at once");
-        while rig.stats().accepted < 2 {
-            let _ = rig.reactor.turn(Some(Duration::from_secs(5))).unwrap();
-        }
+        rig.until_accepted(2);
         assert_eq!(rig.stats().exhausted, 2);
         assert_eq!(rig.reactor.next_deadline(), None, "the back-off is over");
     }

@@ -56,8 +56,8 @@ use scratch::Scratch;
 /// 3. read the clock, once; the whole turn uses that time;
 /// 4. messages from other threads, up to a budget;
 /// 5. readiness events: token, generation, socket, layers, callbacks;
-/// 6. what is left over from earlier turns (each connection is served once a turn, here or in 5), and
-///    signals;
+/// 6. what is left over from earlier turns (a connection is served here or in 5; in both only if its
+///    queue drained in 5), and signals;
 /// 7. due timers;
 /// 8. births: sockets that callbacks made get their handlers;
 /// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more

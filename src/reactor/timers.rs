@@ -31,6 +31,10 @@ impl<S: 'static> Dispatch<S> {
                     if self.net.core.finish_timer(token, key).is_some() {
                         if let Some(listener) = self.net.core.listener_mut(token) {
                             listener.retry = None;
+                            listener
+                                .sockets
+                                .iter_mut()
+                                .for_each(|listening| listening.resting = false);
                         }
                         self.accept(token);
                     }

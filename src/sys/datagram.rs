@@ -142,7 +142,10 @@ pub(crate) fn bind_udp(
     options.apply(&SockRef::from(&socket), domain, Type::DGRAM)?;
     socket.bind(&SockAddr::from(addr))?;
     if let Some(peer) = peer {
-        socket.connect(&SockAddr::from(peer))?;
+        // Named, because it is not the address that is to be bound.
+        socket
+            .connect(&SockAddr::from(peer))
+            .map_err(|e| io::Error::new(e.kind(), format!("connecting: {e}")))?;
     }
     Ok(Datagram::new(mio::net::UdpSocket::from_std(socket.into())))
 }

@@ -23,7 +23,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         Mode::Udp => net.bind_udp(addr, UdpEcho)?,
         Mode::Train => net.bind_udp(Udp::bind(addr).receive_trains(true), UdpEcho)?,
     };
-    let at = net.local_addr(token).and_then(|at| at.socket_addr()).ok_or("an IP socket has an address")?;
+    let at = net
+        .local_addr(token)
+        .and_then(|at| at.socket_addr())
+        .ok_or("an IP socket has an address")?;
     server::ready(at);
     reactor.run()?;
     Ok(())

@@ -22,7 +22,10 @@ pub(super) const QUOTED_BEGINNING: usize = 40;
 pub(super) struct HeadScan {
     /// Bytes of the head that need no second look.
     seen: usize,
-    /// The end of the first line has been told.
+    /// The first line that is not empty has begun. Empty ones may come before it (RFC 9112 section
+    /// 2.2).
+    begun: bool,
+    /// Its end has been told.
     first_line: bool,
 }
 
@@ -31,7 +34,7 @@ pub(super) struct HeadScan {
 pub(super) enum Scanned {
     /// More of it is needed.
     Part,
-    /// Its first line has come whole, and is so long. Told once, before the rest is looked at.
+    /// Its first line has come whole, and ends there. Told once, before the rest is looked at.
     FirstLine(usize),
     /// It is whole, and is so long, its empty line included.
     Whole(usize),
@@ -53,7 +56,7 @@ impl HeadScan {
         let within = &wire[..wire.len().min(limit)];
         while let Some(&byte) = within.get(self.seen) {
             if byte == b'\n' {
-                if !std::mem::replace(&mut self.first_line, true) {
+                if self.begun && !std::mem::replace(&mut self.first_line, true) {
                     return Ok(Scanned::FirstLine(self.seen + 1));
                 }
                 match within[self.seen + 1..] {
@@ -62,8 +65,11 @@ impl HeadScan {
                     [] | [b'\r'] => break,
                     _ => {}
                 }
-            } else if byte != b'\r' && (self.seen == 0 && !is_token(byte.into()) || is_bad(byte)) {
-                return Err(HeadFault::NotHttp(byte));
+            } else if byte != b'\r' {
+                let first = !std::mem::replace(&mut self.begun, true);
+                if is_bad(byte) || first && !is_token(byte.into()) {
+                    return Err(HeadFault::NotHttp(byte));
+                }
             }
             self.seen += 1;
         }
@@ -107,8 +113,8 @@ pub struct HttpRequest {
 
 impl HttpRequest {
     /// Refuses a first line that is no request's: a peer that speaks another protocol may never send
-    /// the empty line that ends a head, and be waited for in vain. An empty line may come before the
-    /// request's (RFC 9112 section 2.2).
+    /// the empty line that ends a head, and be waited for in vain. Empty lines before it are passed
+    /// over.
     pub(super) fn check_first_line(line: &[u8]) -> Result<(), LayerError> {
         match httparse::Request::new(&mut []).parse(line) {
             Ok(_) => Ok(()),

@@ -133,6 +133,8 @@ fn what_is_no_http_is_refused_at_its_first_wrong_byte_or_line() {
         (b"EHLO mail.example\r\n", "EHLO"),
         (b"GET /\r\n", "GET /\\r"), // HTTP/0.9
         (b"PRI * HTTP/2.0\r\n", "HTTP/2.0"),
+        (b"\r\nEHLO mail.example\r\n", "EHLO"),
+        (b"\n\x81\x05hello", "0x81"),
         (b"\r\n\r\n", ""),
         (b"GET / HTTP/1.1\r\nA b: c\r\n\r\n", ""),
         (b"GET / HTTP/1.1\r\n folded: c\r\n\r\n", ""),
