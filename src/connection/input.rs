@@ -90,6 +90,8 @@ impl fmt::Debug for Input<'_> {
 pub(crate) struct Tail {
     bytes: Vec<u8>,
     start: usize,
+    /// The tick at which the first of them began to wait: for the deadline of a message.
+    since: u64,
 }
 
 impl Tail {
@@ -105,7 +107,20 @@ impl Tail {
         self.len() == 0
     }
 
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    /// When the first byte that waits began to.
+    pub(crate) fn since(&self) -> u64 {
+        self.since
+    }
+
+    /// A message was taken: what is left begins another.
+    pub(crate) fn restart(&mut self, tick: u64) {
+        self.since = tick;
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8], tick: u64) {
+        if self.is_empty() {
+            self.since = tick;
+        }
         // Moving what is left to the front is paid for by what was consumed: at least as much.
         if self.start >= self.bytes.len() - self.start {
             self.bytes.drain(..self.start);
@@ -151,12 +166,12 @@ mod tests {
     #[test]
     fn a_tail_moves_its_bytes_only_when_that_is_paid_for() {
         let mut tail = Tail::default();
-        tail.push(b"0123456789");
+        tail.push(b"0123456789", 0);
         tail.consume(4);
-        tail.push(b"ab");
+        tail.push(b"ab", 0);
         assert_eq!((tail.start, tail.unread()), (4, &b"456789ab"[..]));
         tail.consume(5);
-        tail.push(b"c");
+        tail.push(b"c", 0);
         assert_eq!((tail.start, tail.unread()), (0, &b"9abc"[..]));
         tail.consume(4);
         assert!(tail.is_empty());

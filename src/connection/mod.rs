@@ -1,7 +1,26 @@
-//! One stream connection: its state, without the calls into its handler.
+//! One stream connection: its whole life, without the calls into its handler.
+//!
+//! A [`Stream`] keeps its fields to itself. What happens to it goes through the methods of a [`Conn`],
+//! which is a stream together with the [`Work`] of the loop, borrowed for one step:
+//!
+//! | file | is |
+//! |---|---|
+//! | `life.rs` | the table of endings: (state, event) → (state, effects) |
+//! | `open.rs` | from a socket to an open connection |
+//! | `read.rs` | edges, reads, input that is kept, the end of the peer's side |
+//! | `write.rs` | sends, marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
+//! | `close.rs` | carries out what `life.rs` decides |
+//! | `deadline.rs` | the one watchdog timer and what it finds |
+//! | `wire.rs`, `upgrade.rs` | the layers of a connection: decoding, encoding, a layer put on late |
+//! | `pair.rs` | what a connection knows of its partner |
+//! | `work.rs` | the lists, timers and buffers that steps share; what a step notes for others |
+//!
+//! No file here knows another connection, a handler or the table of tokens. What a step demands of
+//! somebody else is a [`Note`], which the core applies when the step is done.
 
 use std::rc::Rc;
 
+use crate::address::Address;
 use crate::error::CloseReason;
 use crate::options::StreamOptions;
 use crate::signal::Signal;
@@ -9,64 +28,44 @@ use crate::sys;
 use crate::timer::{Chain, Key};
 use crate::token::Token;
 
+mod close;
+mod deadline;
 mod input;
-mod link;
+mod life;
 mod membership;
+mod open;
 mod output;
+mod pair;
+mod pool;
+mod read;
+mod reply;
 mod route;
-mod transfer;
+mod status;
+mod upgrade;
 mod wire;
+mod work;
+mod write;
 
 pub use input::Input;
+pub use status::SendStatus;
+
+pub(crate) use deadline::Fired;
 pub(crate) use input::Tail;
-pub(crate) use link::{Carriage, Link};
+pub(crate) use life::{Phase, ReadSide, WriteSide};
 pub(crate) use membership::Membership;
+pub(crate) use open::Opening;
 pub(crate) use output::{KEPT_CAPACITY, Output};
+pub(crate) use pair::{Filled, PartnerEnd, Transfer};
+pub(crate) use read::{Budget, Next};
 pub(crate) use route::Route;
-pub(crate) use transfer::Received;
-pub(crate) use wire::{OwnSide, PeerSide, Wire};
+pub(crate) use wire::{Decoded, NextLayered, Outcome, Unit, Wire};
+pub(crate) use work::{Due, Note, PARKED, Work};
 
-/// Where a connection stands in its life. It only ever moves downwards.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    /// connect(2) goes on.
-    Connecting,
-    /// The socket stands, the layers are not ready.
-    Handshaking,
-    /// The handler has been told `on_open`.
-    Open,
-    /// The socket's output is dead; what the system still hands out is offered, then it ends.
-    Failing,
-    /// `close` was called: output is flushed, input is discarded.
-    Closing,
-    /// Everything is flushed and the write side ended; input is discarded until the peer ends too,
-    /// because closing with unread input would send a reset that destroys what was flushed.
-    Lingering,
-    /// Waits to be reaped. Nothing is possible any more.
-    Dead,
-}
-
-/// The peer's direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ReadSide {
-    Open,
-    /// The end has been read; the handler has not been told yet.
-    Ended,
-    /// The handler has been told.
-    Told,
-}
-
-/// This side's direction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum WriteSide {
-    Open,
-    /// Nothing more is accepted; the end follows what is queued.
-    Ending,
-    Ended,
-}
+use life::Life;
+use pair::Partner;
 
 /// What all connections of one listener, or one outgoing connection, share.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) options: StreamOptions,
     /// The listener that accepted it.
@@ -74,8 +73,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The options, made consistent: a queue at its cap has to be above its high mark, or nobody
-    /// who was refused would ever be told to go on.
+    /// The options, made consistent: a queue at its cap has to be above its high mark, or a sender
+    /// that was refused would never get `on_drain`.
     pub(crate) fn new(mut options: StreamOptions, listener: Option<Token>) -> Rc<Self> {
         options.high_mark = options.high_mark.min(options.output_cap - 1);
         options.low_mark = options.low_mark.min(options.high_mark);
@@ -86,88 +85,89 @@ impl Settings {
 /// A connection. Small on purpose: an idle one holds no buffer, and what most never need is boxed.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) socket: sys::Stream,
-    pub(crate) phase: Phase,
-    pub(crate) read: ReadSide,
-    pub(crate) write: WriteSide,
+    socket: sys::Stream,
+    life: Life,
     /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off;
-    /// `error` is for whoever finds that reading will not meet it.
-    pub(crate) readable: bool,
-    pub(crate) writable: bool,
-    pub(crate) read_closed: bool,
-    pub(crate) urgent: bool,
-    pub(crate) error: bool,
-    /// The socket itself has said end-of-stream: nothing unread can be left in it.
-    pub(crate) exhausted: bool,
+    /// `error` is for the case that reading will not meet it.
+    readable: bool,
+    writable: bool,
+    read_closed: bool,
+    urgent: bool,
+    error: bool,
     /// The handler paused reading.
-    pub(crate) paused: bool,
+    paused: bool,
     /// Queued output has been above the high mark and is not yet down at the low mark.
-    pub(crate) over_high: bool,
+    over_high: bool,
     /// `on_drain` is owed.
-    pub(crate) drained: bool,
-    /// Unread input may be offered: some was taken, or more came.
-    pub(crate) fresh: bool,
-    /// It stands in the list of connections to flush.
-    pub(crate) in_dirty: bool,
-    /// The stall deadline is being watched.
-    pub(crate) stall_watched: bool,
-    /// Somebody else may hold a descriptor of this socket: it was adopted.
-    pub(crate) adopted: bool,
+    drained: bool,
+    /// Kept input may be offered: some of it was taken, or more has come.
+    unread_changed: bool,
+    /// It is on the list of those with work left.
+    in_ready: bool,
+    /// It is on the list of connections to flush.
+    in_dirty: bool,
+    /// A second descriptor of this socket may exist: it was adopted.
+    adopted: bool,
     /// While open: the tick when a byte last moved. In every other phase: the tick of its deadline.
-    pub(crate) clock: u64,
-    pub(crate) settings: Rc<Settings>,
-    pub(crate) output: Option<Box<Output>>,
-    pub(crate) input: Option<Box<Tail>>,
-    pub(crate) extra: Option<Box<Extra>>,
-    pub(crate) timers: Chain,
-    pub(crate) watchdog: Option<Key>,
+    clock: u64,
+    settings: Rc<Settings>,
+    output: Option<Box<Output>>,
+    input: Option<Box<Tail>>,
+    extra: Option<Box<Extra>>,
+    timers: Chain,
+    watchdog: Option<Key>,
 }
 
 /// What only some connections need.
 #[derive(Debug, Default)]
 pub(crate) struct Extra {
     /// The wire format, if there is one.
-    pub(crate) wire: Option<Wire>,
+    wire: Option<Wire>,
     /// The other connection of a pair.
-    pub(crate) link: Option<Link>,
+    partner: Option<Partner>,
     /// The groups it belongs to.
-    pub(crate) memberships: Vec<Membership>,
-    /// What was signalled before it was open.
-    pub(crate) signals: Vec<Signal>,
+    memberships: Vec<Membership>,
+    /// What was posted before it was open.
+    signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
-    pub(crate) reason: Option<CloseReason>,
-    /// It failed while it was held back: how many bytes may still be offered. The system may have
-    /// kept megabytes, and whoever held it back had a reason.
-    pub(crate) last_words: Option<usize>,
+    reason: Option<CloseReason>,
+    /// It failed while it was held back: how many bytes may still be offered. The kernel may have
+    /// kept megabytes, and the handler that held it back had a reason.
+    failure_allowance: Option<usize>,
     /// While it connects: where it may still go.
-    pub(crate) route: Option<Box<Route>>,
+    route: Option<Box<Route>>,
     /// Where an accepted connection comes from, until it is open: a socket whose both directions
     /// have ended, or that was reset, does not know any more.
-    pub(crate) peer: Option<crate::address::Address>,
+    peer: Option<Address>,
+    /// Answers that the handler owes: the default `on_eof` does not close before they are released.
+    holds: u32,
+    /// It closes as soon as nothing is owed: no answer, no `on_drain`.
+    closes_when_done: bool,
+    /// While it lingers: the tick at which a peer that goes on sending is cut off.
+    linger_end: Option<u64>,
+    /// While it lingers: the peer has sent something since the last deadline.
+    heard: bool,
 }
 
 impl Stream {
     pub(crate) fn new(socket: sys::Stream, phase: Phase, settings: Rc<Settings>) -> Self {
         Stream {
             socket,
-            phase,
-            read: ReadSide::Open,
-            write: WriteSide::Open,
+            life: Life::new(phase),
             readable: false,
             // A fresh socket's buffer is empty; if that is wrong, the first write says so.
             writable: phase != Phase::Connecting,
             read_closed: false,
             urgent: false,
             error: false,
-            exhausted: false,
             paused: false,
             over_high: false,
             drained: false,
-            fresh: false,
+            unread_changed: false,
+            in_ready: false,
             in_dirty: false,
-            stall_watched: false,
             adopted: false,
-            clock: 0,
+            clock: u64::MAX,
             settings,
             output: None,
             input: None,
@@ -177,116 +177,176 @@ impl Stream {
         }
     }
 
+    // ---- questions ----
+
+    pub(crate) fn phase(&self) -> Phase {
+        self.life.phase
+    }
+
+    pub(crate) fn socket(&self) -> &sys::Stream {
+        &self.socket
+    }
+
+    pub(crate) fn socket_mut(&mut self) -> &mut sys::Stream {
+        &mut self.socket
+    }
+
     pub(crate) fn options(&self) -> &StreamOptions {
         &self.settings.options
     }
 
-    pub(crate) fn extra_mut(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_with(Box::default)
+    /// The listener that accepted it.
+    pub(crate) fn listener(&self) -> Option<Token> {
+        self.settings.listener
     }
 
     pub(crate) fn wire(&self) -> Option<&Wire> {
         self.extra.as_ref()?.wire.as_ref()
     }
 
-    pub(crate) fn wire_mut(&mut self) -> Option<&mut Wire> {
+    fn wire_mut(&mut self) -> Option<&mut Wire> {
         self.extra.as_mut()?.wire.as_mut()
     }
 
-    /// What counts against the marks and the cap: bytes queued for the wire, and what those take
-    /// that wait for a handshake to be encoded.
-    pub(crate) fn queued(&self) -> usize {
-        self.output.as_ref().map_or(0, |output| output.len())
-            + self.wire().map_or(0, |wire| wire.waiting.cost())
+    fn extra_mut(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_with(Box::default)
     }
 
-    /// The same without the bookkeeping: what a peer would still have got.
+    pub(crate) fn memberships(&self) -> &[Membership] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.memberships)
+    }
+
+    pub(crate) fn memberships_mut(&mut self) -> Option<&mut Vec<Membership>> {
+        Some(&mut self.extra.as_mut()?.memberships)
+    }
+
+    /// Makes room for memberships where there are none yet.
+    pub(crate) fn memberships_or_default(&mut self) -> &mut Vec<Membership> {
+        &mut self.extra_mut().memberships
+    }
+
+    /// Where the peer is: as accept(2) said it, or as the socket says it now.
+    pub(crate) fn peer_addr(&self) -> Option<Address> {
+        let noted = self.extra.as_ref().and_then(|extra| extra.peer.clone());
+        noted.or_else(|| self.socket.peer_addr().ok())
+    }
+
+    /// Whether the handler may be called: it has had `on_open`, or has it as its next call.
+    pub(crate) fn has_callbacks(&self) -> bool {
+        matches!(self.life.phase, Phase::Open | Phase::Failing)
+    }
+
+    /// Whether `close` was called and its input is being discarded.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.life.phase, Phase::Closing | Phase::Lingering)
+    }
+
+    /// Neither closed, nor closing, nor failed: what users call open.
+    pub(crate) fn is_live(&self) -> bool {
+        matches!(self.life.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
+    }
+
+    pub(crate) fn is_dead(&self) -> bool {
+        self.life.phase == Phase::Dead
+    }
+
+    pub(crate) fn is_over_high(&self) -> bool {
+        self.over_high
+    }
+
+    /// Whether the event or the list that brings it up next has its turn later on anyway.
+    pub(crate) fn is_in_ready(&self) -> bool {
+        self.in_ready
+    }
+
+    pub(crate) fn set_in_ready(&mut self, in_ready: bool) -> bool {
+        std::mem::replace(&mut self.in_ready, in_ready) != in_ready
+    }
+
+    pub(crate) fn timers_mut(&mut self) -> Option<&mut Chain> {
+        (!self.is_dead()).then_some(&mut self.timers)
+    }
+
+    /// Whether its timers and notifications wait for `on_open`.
+    pub(crate) fn is_opening(&self) -> bool {
+        matches!(self.life.phase, Phase::Connecting | Phase::Handshaking)
+    }
+
+    /// A notification for a connection that is not open yet.
+    pub(crate) fn park_signal(&mut self, signal: Signal) {
+        self.extra_mut().signals.push(signal);
+    }
+
+    pub(crate) fn take_signals(&mut self) -> Vec<Signal> {
+        self.extra.as_mut().map_or_else(Vec::new, |extra| std::mem::take(&mut extra.signals))
+    }
+
+    /// Marks a socket that was made elsewhere.
+    pub(crate) fn set_adopted(&mut self) {
+        self.adopted = true;
+    }
+
+    /// Puts a wire format on a connection that has none; `peer` is where an accepted one comes from.
+    pub(crate) fn set_wire(&mut self, wire: Wire, peer: Option<Address>) {
+        let extra = self.extra_mut();
+        extra.wire = Some(wire);
+        extra.peer = peer;
+    }
+
+    /// Whether anything that was sent would be lost if it ended now.
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.len())
     }
 
-    /// After something was queued, `queued` bytes in all: whether that is above the high mark.
-    #[inline]
-    pub(crate) fn passes_high_mark(&mut self, queued: usize) -> bool {
-        let above = queued > self.options().high_mark;
-        self.over_high |= above;
-        above
+    /// Takes the connection apart: the socket, its buffers, and what may own something of the user's.
+    pub(crate) fn into_parts(self) -> Parts {
+        let lingers = self.adopted || self.options().socket.lingers();
+        let Stream { socket, adopted, output, input, extra, .. } = self;
+        Parts { socket, adopted, lingers, output, input, extra }
     }
+}
 
-    pub(crate) fn unread(&self) -> usize {
-        self.input.as_ref().map_or(0, |tail| tail.len())
+/// What is left of a connection at its end.
+pub(crate) struct Parts {
+    pub(crate) socket: sys::Stream,
+    pub(crate) adopted: bool,
+    /// close(2) might wait.
+    pub(crate) lingers: bool,
+    pub(crate) output: Option<Box<Output>>,
+    pub(crate) input: Option<Box<Tail>>,
+    pub(crate) extra: Option<Box<Extra>>,
+}
+
+impl Extra {
+    /// What may own something of the user's, to be dropped one by one.
+    pub(crate) fn into_user_parts(self) -> (Vec<Signal>, Option<CloseReason>, Option<Wire>) {
+        (self.signals, self.reason, self.wire)
     }
+}
 
-    /// Whether `send` may still queue something.
-    pub(crate) fn accepts_output(&self) -> bool {
-        self.write == WriteSide::Open
-            && matches!(self.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
-    }
+/// A connection during one step: the stream, and the loop's lists, timers and buffers.
+///
+/// The core makes one by a single look-up ([`Core::with`](crate::core::Core::with)) and applies the
+/// notes that the step leaves. It never lives across a call into a handler.
+pub(crate) struct Conn<'a> {
+    pub(crate) token: Token,
+    pub(crate) stream: &'a mut Stream,
+    pub(crate) work: &'a mut Work,
+}
 
-    /// Whether the end of the write side may be written: not before what waits for a layer to be
-    /// ready, unless the connection is being closed and waits for nothing more.
-    pub(crate) fn may_end_write(&self) -> bool {
-        self.is_closing() || self.phase == Phase::Open && self.wire().is_none_or(Wire::is_ready)
-    }
-
-    /// Whether the handler is, or is about to be, alive to be told things.
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Open | Phase::Failing)
-    }
-
-    /// The ordinary case: open, without anything that only some connections have, nothing held back,
-    /// nothing kept and nothing owed in either direction. What an edge brings can be read and
-    /// offered without a further question. An edge that only says "writable" brings nothing: a read
-    /// would be one for nothing, and with poll(2), which it arms anew, the next edge for ever.
-    #[inline]
-    pub(crate) fn is_calm(&self) -> bool {
-        self.readable
-            && self.phase == Phase::Open
-            && self.read == ReadSide::Open
-            && self.write == WriteSide::Open
-            && self.extra.is_none()
-            && self.input.is_none()
-            && self.output.is_none()
-            && !(self.paused | self.over_high | self.drained | self.error)
-    }
-
-    /// Whether `close` was called and its input is being discarded.
-    pub(crate) fn is_closing(&self) -> bool {
-        matches!(self.phase, Phase::Closing | Phase::Lingering)
-    }
-
-    /// Whether it is on its way out.
-    pub(crate) fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Failing | Phase::Closing | Phase::Lingering | Phase::Dead)
-    }
-
-    /// Makes the coming close a reset; the socket may be too far gone for that.
-    pub(crate) fn reset_on_close(&self) {
-        if let Err(e) = self.socket.reset_on_close() {
-            log::debug!("cannot make the close of {:?} a reset: {e}", self.socket);
+impl Conn<'_> {
+    /// Notes that the connection has work to do that no event will announce.
+    pub(crate) fn make_ready(&mut self) {
+        if self.stream.set_in_ready(true) {
+            self.work.ready.push_back(self.token);
         }
     }
 
-    /// The tick at which a deadline may have passed; `None` if none is running.
-    pub(crate) fn deadline(&self) -> Option<u64> {
-        // The tick a byte moved in may have been almost over: one more, so that nothing is early.
-        let after =
-            |tick: u64, time| tick.saturating_add(crate::timer::ticks_ceil(time)).saturating_add(1);
-        match self.phase {
-            Phase::Open => {
-                let options = self.options();
-                let idle = options.idle_timeout.map(|idle| after(self.clock, idle));
-                let stall = self
-                    .output
-                    .as_ref()
-                    .filter(|output| !output.is_empty())
-                    .map(|output| after(output.progress, options.stall_timeout));
-                let upgrade = self.wire().and_then(|wire| wire.deadline);
-                [idle, stall, upgrade].into_iter().flatten().min()
-            }
-            Phase::Dead => None,
-            _ => Some(self.clock),
+    /// The same for one that has had its share of this turn.
+    pub(crate) fn make_ready_later(&mut self) {
+        if self.stream.set_in_ready(true) {
+            self.work.later.push(self.token);
         }
     }
 }

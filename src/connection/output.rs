@@ -85,6 +85,8 @@ pub(crate) struct Output {
     queued: usize,
     /// The tick at which a byte last left or the queue began to wait: for the stall timeout.
     pub(crate) progress: u64,
+    /// The watchdog has been set for the stall deadline since the queue began to wait.
+    pub(super) stall_watched: bool,
 }
 
 impl Output {
@@ -275,6 +277,7 @@ impl Output {
     pub(crate) fn clear(&mut self) {
         self.head = 0;
         self.queued = 0;
+        self.stall_watched = false;
         self.last.clear();
         if !self.segments.is_empty() || self.last.capacity() > KEPT_CAPACITY {
             self.give_back();

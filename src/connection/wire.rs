@@ -1,16 +1,18 @@
-//! A wire format at work on one connection.
+//! A wire format at work on one connection: decoding one unit at a time, encoding, its end.
 
+use std::ops::Range;
+
+use super::read::{Budget, Received};
+use super::{Conn, Phase, ReadSide, Tail};
+use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
-use crate::layer::{Kind, Layer, LayerError};
-
-use super::Tail;
+use crate::layer::{Delivery, Item, Kind, Layer, LayerError, Step};
 
 /// How far the peer's side has come, as far as the layer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PeerSide {
+pub(super) enum PeerSide {
     Open,
-    /// The layer has been told that the stream below has ended, and gives out what only that
-    /// completes.
+    /// The layer knows that the stream below has ended, and gives out what only that completes.
     Cut,
     /// The peer has ended in the format's own terms.
     Ended,
@@ -18,7 +20,7 @@ pub(crate) enum PeerSide {
 
 /// How far this side has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OwnSide {
+pub(super) enum OwnSide {
     /// The layer's handshake goes on: nothing is encoded, what is sent waits.
     Handshaking,
     Ready,
@@ -28,18 +30,24 @@ pub(crate) enum OwnSide {
 
 /// See the module.
 pub(crate) struct Wire {
-    pub(crate) layer: Box<dyn Layer>,
+    pub(super) layer: Box<dyn Layer>,
     /// Bytes that arrived and are not decoded.
-    pub(crate) undecoded: Tail,
+    pub(super) undecoded: Tail,
     /// The layer may yield something without a new read.
-    pub(crate) pull: bool,
-    pub(crate) peer: PeerSide,
-    pub(crate) own: OwnSide,
+    pub(super) pull: bool,
+    pub(super) peer: PeerSide,
+    pub(super) own: OwnSide,
     /// How many bytes the layer consumed before it was ready.
-    pub(crate) before_ready: usize,
+    before_ready: usize,
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
-    pub(crate) deadline: Option<u64>,
-    pub(crate) waiting: Waiting,
+    pub(super) deadline: Option<u64>,
+    /// The tick at which the layer wants to be called.
+    pub(super) call_at: Option<u64>,
+    pub(super) waiting: Waiting,
+    /// It was put on in mid-stream and has not decoded anything yet.
+    fresh: bool,
+    /// There was a layer already when it was put on: what that one had decoded came in clear.
+    over_decoded: bool,
 }
 
 impl std::fmt::Debug for Wire {
@@ -58,13 +66,42 @@ impl Wire {
             own: OwnSide::Handshaking,
             before_ready: 0,
             deadline: None,
+            call_at: None,
             waiting: Waiting::default(),
+            fresh: false,
+            over_decoded: false,
         }
+    }
+
+    /// The layer that takes the place of `running`, in mid-stream.
+    pub(super) fn in_mid_stream(layer: Box<dyn Layer>, over: Option<Waiting>, until: u64) -> Self {
+        Wire {
+            over_decoded: over.is_some(),
+            waiting: over.unwrap_or_default(),
+            pull: true,
+            fresh: true,
+            deadline: Some(until),
+            ..Wire::new(layer)
+        }
+    }
+
+    pub(crate) fn layer(&self) -> &dyn Layer {
+        &*self.layer
     }
 
     /// Whether the layer's handshake is done, as far as was noted.
     pub(crate) fn is_ready(&self) -> bool {
         self.own != OwnSide::Handshaking
+    }
+
+    /// Whether it was put on in mid-stream and has not decoded anything yet.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// Whether the format has an end to say that was not said yet.
+    pub(super) fn owes_end(&self) -> bool {
+        self.own == OwnSide::Ready
     }
 
     /// Asks the layer whether its handshake is done, and notes it.
@@ -78,6 +115,336 @@ impl Wire {
         }
         Ok(self.is_ready())
     }
+}
+
+/// A unit that was decoded.
+pub(crate) struct Unit {
+    /// Where it lies in the given bytes; `None`, if it is in the unit buffer.
+    pub(crate) range: Option<Range<usize>>,
+    pub(crate) kind: Kind,
+    pub(crate) delivery: Delivery,
+}
+
+/// What one step of decoding came to.
+pub(crate) struct Decoded {
+    /// How many of the given bytes are done with.
+    pub(crate) consumed: usize,
+    /// The handshake of an unopened connection is done: the handler is next, before the unit.
+    pub(crate) opens: bool,
+    pub(crate) outcome: Outcome,
+}
+
+pub(crate) enum Outcome {
+    /// Nothing more for now: the layer needs bytes, or the connection is held back.
+    Nothing,
+    /// The connection is on its way out, or the peer has ended: the rest of the bytes is dropped.
+    Drop,
+    Progress,
+    Unit(Unit),
+}
+
+impl Outcome {
+    fn of(self, consumed: usize) -> Decoded {
+        Decoded { consumed, opens: false, outcome: self }
+    }
+}
+
+impl Conn<'_> {
+    /// What is next for the input of a connection with layers. `buffer` is the reactor's; what it
+    /// reads lies there, undecoded.
+    pub(crate) fn next_layered(&mut self, budget: &mut Budget, buffer: &mut [u8]) -> NextLayered {
+        loop {
+            let stream = &mut *self.stream;
+            match stream.life.phase {
+                Phase::Handshaking | Phase::Open | Phase::Failing => {}
+                _ => return NextLayered::Rest,
+            }
+            if !stream.may_read() {
+                return NextLayered::Rest;
+            }
+            let changed = stream.unread_changed && stream.unread() > 0;
+            let Some(wire) = stream.wire_mut() else { return NextLayered::Rest };
+            let pull = wire.pull;
+            let exhausted = budget.calls == 0 || self.work.units == 0;
+            if exhausted && (changed || pull || self.stream.readable) {
+                self.make_ready_later();
+                return NextLayered::Rest;
+            }
+            if changed {
+                match self.stream.relayed_to() {
+                    Some(to) => return NextLayered::RelayKept(to),
+                    None => return self.stream.input.take().map_or(NextLayered::Rest, NextLayered::Kept),
+                }
+            }
+            if pull {
+                let wire = self.stream.wire_mut();
+                let kept = wire.map(|wire| std::mem::take(&mut wire.undecoded));
+                return NextLayered::Decode(kept.unwrap_or_default());
+            }
+            if self.stream.life.read == ReadSide::Ended {
+                if self.end_format() {
+                    return NextLayered::End;
+                }
+                continue;
+            }
+            if !self.stream.readable || self.stream.life.read == ReadSide::Told {
+                self.nothing_more();
+                return NextLayered::Rest;
+            }
+            if budget.reads == 0 {
+                self.make_ready_later();
+                return NextLayered::Rest;
+            }
+            budget.reads -= 1;
+            let tick = self.work.tick;
+            let Some(Received { len, .. }) = self.read(buffer) else { continue };
+            let Some(wire) = self.stream.wire_mut() else { continue };
+            if wire.undecoded.is_empty() {
+                return NextLayered::Read(len);
+            }
+            wire.undecoded.push(&buffer[..len], tick);
+            wire.pull = true;
+        }
+    }
+
+    /// Pulls one unit out of `bytes`.
+    pub(crate) fn decode(
+        &mut self,
+        bytes: &[u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+        budget: &mut Budget,
+    ) -> Decoded {
+        let held_back = budget.calls == 0 || self.work.units == 0 || !self.stream.may_read();
+        match self.stream.life.phase {
+            Phase::Handshaking | Phase::Open | Phase::Failing => {}
+            _ => return Outcome::Drop.of(0),
+        }
+        let Some(wire) = self.stream.wire_mut() else { return Outcome::Nothing.of(0) };
+        wire.pull = held_back;
+        if held_back {
+            return Outcome::Nothing.of(0);
+        }
+        wire.fresh = false;
+        unit.clear();
+        reply.clear();
+        let decoded = guarded(|| {
+            let step = wire.layer.decode(bytes, unit, reply)?;
+            step.assert_within(bytes);
+            Ok((step, wire.layer.delivery()))
+        })
+        .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+        self.push_raw(reply);
+        let (Step { consumed, item, kind }, delivery) = match decoded {
+            Ok(decoded) => decoded,
+            Err(error) => {
+                self.close_for_layer(error);
+                return Outcome::Drop.of(0);
+            }
+        };
+        let left = bytes.len() - consumed;
+        let Some(opens) = self.handshake_step(consumed, left, budget) else {
+            return Outcome::Drop.of(consumed);
+        };
+        let range = match item {
+            Item::Slice(range) => Some(range),
+            Item::Unit => None,
+            Item::Nothing => return Decoded { consumed, opens, outcome: Outcome::Nothing },
+            Item::Progress => return Decoded { consumed, opens, outcome: Outcome::Progress },
+            Item::End => {
+                if let Some(wire) = self.stream.wire_mut() {
+                    wire.peer = PeerSide::Ended;
+                }
+                self.format_ended();
+                return Decoded { consumed, opens, outcome: Outcome::Drop };
+            }
+        };
+        let len = range.as_ref().map_or(unit.len(), ExactSizeIterator::len);
+        let units = Budget::units_decoded(len);
+        budget.charge(units);
+        self.work.charge(units);
+        Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery }) }
+    }
+
+    /// After a step of a layer whose handshake was not done. `Some(true)`: an unopened connection is
+    /// ready now. `None`: it went over its limit, or failed.
+    fn handshake_step(
+        &mut self,
+        consumed: usize,
+        left: usize,
+        budget: &mut Budget,
+    ) -> Option<bool> {
+        /// What a step of a handshake counts for: with TLS one takes as long as so many messages.
+        const STEP: usize = 32;
+        let (phase, limit) = (self.stream.phase(), self.stream.options().handshake_limit);
+        let wire = self.stream.wire_mut()?;
+        if wire.is_ready() {
+            return Some(false);
+        }
+        budget.calls = budget.calls.saturating_sub(STEP);
+        self.work.charge(STEP);
+        let wire = self.stream.wire_mut()?;
+        match wire.look_whether_ready() {
+            Ok(false) => {}
+            Ok(true) if phase == Phase::Handshaking => return Some(true),
+            // A layer that came in mid-stream has no opening, only what waits for it.
+            Ok(true) => {
+                self.encode_waiting();
+                if self.stream.life.write == super::WriteSide::Ending {
+                    self.half_close();
+                }
+                return Some(false);
+            }
+            Err(error) => {
+                self.close_for_layer(error);
+                return None;
+            }
+        }
+        wire.before_ready += consumed;
+        if wire.before_ready + left > limit {
+            self.finish(CloseReason::LimitExceeded(Limit::Handshake, limit));
+            return None;
+        }
+        Some(false)
+    }
+
+    /// Decoding rests: bytes that were not consumed stay with the connection.
+    pub(crate) fn keep_undecoded(&mut self, rest: &[u8]) {
+        let tick = self.work.tick;
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if wire.in_clear(!rest.is_empty()) {
+            return self.refuse_bytes_in_clear();
+        }
+        if !rest.is_empty() {
+            wire.undecoded.push(rest, tick);
+            if self.stream.options().message_timeout.is_some() {
+                self.watch();
+            }
+        }
+    }
+
+    /// The same for those that the connection had kept before.
+    pub(crate) fn give_back_undecoded(&mut self, mut kept: Tail, consumed: usize) {
+        kept.consume(consumed);
+        if consumed > 0 {
+            kept.restart(self.work.tick);
+        }
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if wire.in_clear(!kept.is_empty()) {
+            return self.refuse_bytes_in_clear();
+        }
+        if !kept.is_empty() {
+            wire.undecoded = kept;
+            if self.stream.options().message_timeout.is_some() {
+                self.watch();
+            }
+        }
+    }
+
+    /// After a callback with a unit that left `rest` of it: whether a layer was put on meanwhile, and
+    /// bytes of the old format are left that came before it. They came in clear, and must not be read
+    /// as if they had come through the new layer (CVE-2011-0411).
+    pub(crate) fn left_in_clear(&mut self, rest: usize) -> bool {
+        let in_clear = self.stream.wire().is_some_and(|wire| wire.in_clear(rest > 0));
+        if in_clear {
+            self.refuse_bytes_in_clear();
+        }
+        in_clear
+    }
+
+    fn refuse_bytes_in_clear(&mut self) {
+        let name = self.stream.wire().map_or("", |wire| wire.layer.name());
+        self.close_for_layer(LayerError::malformed(name, super::upgrade::BYTES_IN_CLEAR));
+    }
+
+    /// The stream below has ended. Returns whether the handler may be called for it: the layer has
+    /// agreed that this is a proper end, and has given out what only the end completed.
+    fn end_format(&mut self) -> bool {
+        let handshaking = self.stream.phase() == Phase::Handshaking;
+        let Some(wire) = self.stream.wire_mut() else { return true };
+        let peer = wire.peer;
+        if peer == PeerSide::Open {
+            wire.peer = PeerSide::Cut;
+            let left = wire.undecoded.len();
+            let ended = guarded(|| wire.layer.wire_ended(left));
+            match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
+                Ok(()) => wire.pull = true,
+                Err(error) => self.close_for_layer(error),
+            }
+            return false;
+        }
+        if handshaking {
+            // The peer left before there was a connection; or the layer did all there was to do
+            // without one (a web page for a browser) and said so.
+            let gone = std::io::ErrorKind::UnexpectedEof.into();
+            let reason = (peer != PeerSide::Ended).then_some(CloseReason::Io(gone));
+            self.close_unopened(reason);
+            return false;
+        }
+        true
+    }
+
+    // ---- what the layer writes ----
+
+    /// The layer's opening words.
+    pub(super) fn start_format(&mut self) -> Result<(), LayerError> {
+        self.write_with_layer(|layer, buffer| layer.start(buffer))
+    }
+
+    /// Appends the wire form of one message to the queue.
+    pub(super) fn encode(&mut self, bytes: &[u8], kind: Kind) -> Result<(), LayerError> {
+        self.write_with_layer(|layer, buffer| layer.encode(bytes, kind, buffer))
+    }
+
+    /// What the format says at its end, once.
+    pub(super) fn encode_end(&mut self) -> Result<(), LayerError> {
+        let Some(wire) = self.stream.wire_mut() else { return Ok(()) };
+        if std::mem::replace(&mut wire.own, OwnSide::Ended) == OwnSide::Ended {
+            return Ok(());
+        }
+        self.write_with_layer(|layer, buffer| {
+            layer.end(buffer);
+            Ok(())
+        })
+    }
+
+    /// Lets the connection's layer append to its output queue.
+    fn write_with_layer(
+        &mut self,
+        write: impl FnOnce(&mut dyn Layer, &mut Vec<u8>) -> Result<(), LayerError>,
+    ) -> Result<(), LayerError> {
+        let tick = self.work.tick;
+        let stream = &mut *self.stream;
+        let Some(wire) = stream.extra.as_mut().and_then(|extra| extra.wire.as_mut()) else {
+            return Ok(());
+        };
+        let output = stream.output.get_or_insert_with(|| self.work.pool.output(tick));
+        output.push_with(|buffer| {
+            guarded(|| write(&mut *wire.layer, buffer))
+                .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
+        })
+    }
+}
+
+impl Wire {
+    /// Whether bytes of the old format are left that came before this layer was put on.
+    fn in_clear(&self, any_left: bool) -> bool {
+        self.fresh && self.over_decoded && any_left
+    }
+}
+
+/// What is next for the input of a connection with layers.
+pub(crate) enum NextLayered {
+    Rest,
+    /// So many bytes have been read into the buffer, and nothing waits before them.
+    Read(usize),
+    /// Undecoded bytes that the connection had kept. They are out of it meanwhile.
+    Decode(Tail),
+    /// What the handler left, to be offered again. It is out of the connection meanwhile.
+    Kept(Box<Tail>),
+    /// What the handler left, for the other connection of a relay.
+    RelayKept(crate::token::Token),
+    End,
 }
 
 /// What was sent before the layer was ready, in its order and not encoded yet.

@@ -1,245 +1,51 @@
-//! Endings: graceful, half, at once; a connection's and everything else's.
+//! Endings by token: a connection's (`connection/close.rs` does it), and everything else's.
 
-use super::relay::End;
-use super::{Core, Entity};
-use crate::connection::{OwnSide, Phase, ReadSide, WriteSide};
+use std::time::Duration;
+
+use super::{Core, Entity, Stopping};
 use crate::error::CloseReason;
-use crate::guard::drop_guarded;
+use crate::guard::{drop_each, drop_guarded};
 use crate::token::Token;
 
 impl Core {
-    /// Graceful: flushes what was sent, ends the write side, discards input until the peer ends
-    /// too or the deadline passes. `reason` is `None` for an ordinary close.
+    /// Closes a connection gracefully; anything else at once. `reason` is `None` for an ordinary
+    /// close.
     pub(crate) fn close(&mut self, token: Token, reason: Option<CloseReason>) {
-        match self.entity_mut(token) {
-            Some(Entity::Stream(_)) => self.close_stream(token, reason),
-            Some(_) => self.kill_other(token, reason.unwrap_or(CloseReason::Closed)),
-            None => {}
-        }
-    }
-
-    fn close_stream(&mut self, token: Token, reason: Option<CloseReason>) {
-        if self.groups.has_pending() {
-            self.settle_groups_before_direct(token);
-        }
-        self.leave_all(token);
-        let Some(stream) = self.stream_mut(token) else { return };
-        match stream.phase {
-            Phase::Connecting | Phase::Handshaking => {
-                return self.fail(token, reason.unwrap_or(CloseReason::Cancelled));
-            }
-            Phase::Open => {}
-            // Nothing can be flushed any more, and the handler wants no more input.
-            Phase::Failing => {
-                self.kill_in_order(token, CloseReason::Closed);
-                return drop_guarded(reason);
-            }
-            // It closes already: an error that comes now is the reason, if there is none yet.
-            Phase::Closing | Phase::Lingering => {
-                if let Some(reason) = reason {
-                    match &mut stream.extra_mut().reason {
-                        none @ None => *none = Some(reason),
-                        Some(_) => drop_guarded(reason),
-                    }
-                }
-                return;
-            }
-            Phase::Dead => return drop_guarded(reason),
-        }
-        // What waits for a layer that will not be ready any more is lost: that is no orderly close.
-        let lost = stream.wire().is_some_and(|wire| wire.waiting.cost() > 0);
-        let reason = reason.or(lost.then_some(CloseReason::Cancelled));
-        stream.phase = Phase::Closing;
-        let end = reason.as_ref().map_or(End::Orderly, End::of);
-        let input = stream.input.take();
-        let after = stream.options().close_timeout;
-        if let Some(reason) = reason {
-            stream.extra_mut().reason = Some(reason);
-        }
-        if let Some(tail) = input {
-            self.recycle_tail(tail);
-        }
-        self.cancel_timers(token);
-        let relayed = self.relayed_to(token);
-        // Its partner must not wait for a queue that nothing will be added to.
-        self.unlink(token);
-        let deadline = self.tick_after_this_moment(after);
-        if let Some(stream) = self.stream_mut(token) {
-            stream.clock = deadline;
-            stream.paused = false;
-        }
-        self.watch(token);
-        self.start_write_end(token);
-        // A peer that is still sending must not be left waiting for somebody to read.
-        self.make_ready(token);
-        if let Some(other) = relayed {
-            self.end_with(other, end);
-        }
-    }
-
-    /// Ends the write side once everything queued has been written. Reading goes on.
-    pub(crate) fn shutdown_write(&mut self, token: Token) {
-        if self.groups.has_pending() {
-            self.settle_groups_before_direct(token);
-        }
-        let Some(stream) = self.stream_mut(token) else { return };
-        if stream.phase == Phase::Open {
-            self.start_write_end(token);
-        } else if stream.accepts_output() {
-            stream.write = WriteSide::Ending; // goes on when it is open
-        }
-    }
-
-    /// What the format says at its end goes into the queue, then the end itself.
-    pub(crate) fn start_write_end(&mut self, token: Token) {
-        let Some(stream) = self.stream_mut(token) else { return };
-        if stream.write == WriteSide::Ended {
-            return self.after_write_end(token);
-        }
-        stream.write = WriteSide::Ending;
-        if !stream.may_end_write() {
-            return; // goes on when the layer is ready
-        }
-        if let Some(wire) = stream.wire_mut()
-            && std::mem::replace(&mut wire.own, OwnSide::Ended) != OwnSide::Ended
-        {
-            let ended = self.encode(token, |layer, buffer| {
-                layer.end(buffer);
-                Ok(())
-            });
-            if let Err(reason) = ended {
-                return self.fail(token, CloseReason::Layer(reason));
-            }
-        }
-        self.mark_dirty(token);
-    }
-
-    /// The queue is empty and the end is due.
-    pub(crate) fn end_write(&mut self, token: Token) {
-        let Some(stream) = self.stream_mut(token) else { return };
-        if stream.phase == Phase::Closing && stream.exhausted {
-            // close(2) sends the end by itself, and nothing unread is left that could make it a
-            // reset.
-            return self.kill_in_order(token, CloseReason::Finished);
-        }
-        stream.write = WriteSide::Ended;
-        // The socket may be reset already; the read side will tell.
-        if let Err(e) = stream.socket.shutdown_write() {
-            log::trace!("{token}: shutdown: {e}");
-        }
-        self.after_write_end(token);
-    }
-
-    fn after_write_end(&mut self, token: Token) {
-        let Some(stream) = self.stream_mut(token) else { return };
-        match stream.phase {
-            Phase::Closing if !stream.exhausted => {
-                stream.phase = Phase::Lingering;
-                self.make_ready(token);
-            }
-            Phase::Closing => self.kill_in_order(token, CloseReason::Finished),
-            Phase::Open if stream.read == ReadSide::Told => self.both_ended(token),
-            _ => {}
-        }
-    }
-
-    /// Both directions have ended while the connection was open: it closes by itself. An end that a
-    /// layer announced is not yet the socket's, which is waited for.
-    pub(crate) fn both_ended(&mut self, token: Token) {
-        let Some(stream) = self.stream(token) else { return };
-        if stream.exhausted {
-            self.kill_in_order(token, CloseReason::Finished);
+        if self.stream(token).is_some() {
+            self.with_settled(token, |conn| conn.close(reason));
         } else {
-            self.close(token, None);
+            self.finish_other(token, reason.unwrap_or(CloseReason::Closed));
         }
-    }
-
-    /// The socket's end came while lingering.
-    pub(crate) fn lingered(&mut self, token: Token) {
-        let Some(stream) = self.stream(token) else { return };
-        let both = stream.read != ReadSide::Open;
-        self.kill_in_order(token, if both { CloseReason::Finished } else { CloseReason::Closed });
-    }
-
-    /// The connection has run its course: dead, for the reason noted earlier, if any.
-    pub(crate) fn kill_in_order(&mut self, token: Token, ordinary: CloseReason) {
-        let noted = self.stream_mut(token).and_then(|s| s.extra.as_mut()?.reason.take());
-        self.fail(token, noted.unwrap_or(ordinary));
     }
 
     /// At once, with a reset; what is unsent is destroyed.
     pub(crate) fn abort(&mut self, token: Token) {
-        match self.entity_mut(token) {
-            Some(Entity::Stream(stream)) => {
-                if stream.phase == Phase::Connecting || stream.phase == Phase::Handshaking {
-                    return self.fail(token, CloseReason::Cancelled);
-                }
-                if stream.phase != Phase::Dead {
-                    stream.reset_on_close();
-                    self.kill_in_order(token, CloseReason::Aborted);
-                }
-            }
-            Some(_) => self.kill_other(token, CloseReason::Aborted),
-            None => {}
+        if self.with(token, |conn| conn.abort()).is_none() {
+            self.finish_other(token, CloseReason::Aborted);
         }
     }
 
-    /// Dead now, to be reaped in this turn. The first reason stands.
-    pub(crate) fn fail(&mut self, token: Token, reason: CloseReason) {
-        if let Some(stream) = self.stream_mut(token) {
-            if stream.phase != Phase::Dead {
-                stream.phase = Phase::Dead;
-                let relayed = stream.relayed_to();
-                let end = End::of(&reason);
-                let truncated = stream.unsent() > 0 && !reason.is_orderly();
-                if truncated || relayed.is_some() && end == End::Cut {
-                    // Its peer must not take that for a proper end; in a relay, nor for the other
-                    // one's.
-                    stream.reset_on_close();
-                }
-                self.dead.push((token, reason));
-                // A partner that waited for this one's queue waits no longer.
-                self.unlink(token);
-                if let Some(other) = relayed {
-                    self.end_with(other, end);
-                }
-            }
+    /// At once, to be reaped in this turn. The first reason stands.
+    pub(crate) fn finish(&mut self, token: Token, reason: CloseReason) {
+        if self.stream(token).is_some() {
+            self.with(token, |conn| conn.finish(reason));
         } else {
-            self.kill_other(token, reason);
+            self.finish_other(token, reason);
         }
     }
 
-    /// Output is dead, but what the system still hands out is offered before the end.
-    pub(crate) fn fail_after_input(&mut self, token: Token, reason: CloseReason) {
-        let Some(stream) = self.stream(token) else { return };
-        let deadline = self.tick_after_this_moment(stream.options().close_timeout);
-        let limit = stream.options().unread_limit;
-        let last_words = (!self.may_read(token)).then_some(limit);
-        let Some(stream) = self.stream_mut(token) else { return };
-        match stream.phase {
-            Phase::Open if stream.read != ReadSide::Told => {
-                stream.phase = Phase::Failing;
-                // A peer that never stops sending must not keep it alive.
-                stream.clock = deadline;
-                stream.readable = true;
-                stream.read_closed = true; // to the very end: no short read is the last one
-                stream.fresh = true;
-                stream.write = WriteSide::Ended;
-                stream.extra_mut().reason = Some(reason);
-                stream.extra_mut().last_words = last_words;
-                if self.relayed_to(token).is_none() {
-                    self.unlink(token);
-                }
-                self.watch(token);
-                self.make_ready(token);
-            }
-            Phase::Failing => {}
-            _ => self.kill_in_order(token, reason),
+    /// The reactor is being dropped, and everything with it.
+    pub(crate) fn finish_with_reactor(&mut self, token: Token) {
+        let reason = CloseReason::ReactorGone;
+        if self.stream(token).is_some() {
+            self.with(token, |conn| conn.finish_with_reactor(reason));
+        } else {
+            self.finish_other(token, reason);
         }
     }
 
     /// Listeners, datagram sockets and custom sources have nothing to flush.
-    fn kill_other(&mut self, token: Token, reason: CloseReason) {
+    fn finish_other(&mut self, token: Token, reason: CloseReason) {
         let dead = match self.entity_mut(token) {
             Some(Entity::Listener(listener)) => &mut listener.dead,
             Some(Entity::Datagram(socket)) => &mut socket.dead,
@@ -249,7 +55,61 @@ impl Core {
         if std::mem::replace(dead, true) {
             drop_guarded(reason);
         } else {
-            self.dead.push((token, reason));
+            self.work.dead.push((token, reason));
+        }
+    }
+
+    /// Closes the listeners; the connections run to their ends, or to the deadline.
+    pub(crate) fn start_shutdown(&mut self, grace: Duration) {
+        // A stop that was called in the same turn is not taken back.
+        if self.stopping != Stopping::Now {
+            self.stopping = Stopping::Draining(self.work.tick_after_this_moment(grace));
+        }
+        for token in self.tokens() {
+            if matches!(self.entity(token), Some(Entity::Listener(_))) {
+                self.close(token, None);
+            }
+        }
+    }
+
+    /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
+    pub(crate) fn release(&mut self, token: Token) {
+        let Some(entity) = self.remove(token) else { return };
+        let registry = self.sys.registry();
+        match entity {
+            Entity::Stream(stream) => {
+                let mut parts = stream.into_parts();
+                if parts.lingers {
+                    parts.socket.close_without_waiting();
+                }
+                parts.socket.deregister(registry, !parts.adopted);
+                if let Some(output) = parts.output {
+                    self.work.pool.keep_output(output);
+                }
+                if let Some(tail) = parts.input {
+                    self.work.pool.keep_tail(tail);
+                }
+                // Its layer may be the user's, its reason hold an error of the user's.
+                if let Some(extra) = parts.extra {
+                    let (signals, reason, wire) = extra.into_user_parts();
+                    self.parked -= signals.len();
+                    drop_each(signals);
+                    drop_guarded(reason);
+                    drop_guarded(wire);
+                }
+            }
+            Entity::Listener(mut l) => {
+                for listening in &mut l.sockets {
+                    listening.socket.deregister(registry);
+                }
+            }
+            Entity::Datagram(mut d) => d.socket.deregister(registry),
+            // The source lives with its callback, which has taken it out already.
+            Entity::Source(_) => {}
+        }
+        // A descriptor is free: listeners that waited for one try again.
+        for listener in std::mem::take(&mut self.starved) {
+            self.make_ready(listener);
         }
     }
 }

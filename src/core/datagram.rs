@@ -4,7 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use super::{Core, SendStatus};
+use super::Core;
+use crate::connection::SendStatus;
 use crate::error::{DatagramError, Error};
 use crate::socket_options::Interface;
 use crate::sys::{self, Outgoing};
@@ -36,7 +37,9 @@ pub(crate) struct DatagramSocket {
     pub(crate) timers: Chain,
     /// `on_open` has been called.
     pub(crate) opened: bool,
-    /// It stands in the list of what has work left, of what to flush.
+    /// It is on the list of those with work left.
+    pub(crate) in_ready: bool,
+    /// It is on the list of what to flush.
     in_dirty: bool,
     pub(crate) dead: bool,
 }
@@ -57,6 +60,7 @@ impl DatagramSocket {
             errors: VecDeque::new(),
             timers: Chain::default(),
             opened: false,
+            in_ready: false,
             in_dirty: false,
             dead: false,
         }
@@ -146,7 +150,7 @@ impl Core {
         to: Option<SocketAddr>,
         bytes: &[u8],
     ) -> SendStatus {
-        let current = self.current == Some(token);
+        let current = self.work.current == Some(token);
         let Some(socket) = self.datagram_mut(token) else { return SendStatus::Gone };
         if socket.dead {
             return SendStatus::Gone;
@@ -161,7 +165,7 @@ impl Core {
         socket.bytes.extend_from_slice(bytes);
         socket.waiting.push_back(Outgoing { to, len: bytes.len() });
         if !current && !std::mem::replace(&mut socket.in_dirty, true) {
-            self.dirty.push(token);
+            self.work.dirty.push(token);
         }
         SendStatus::Queued
     }

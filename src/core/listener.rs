@@ -63,6 +63,8 @@ pub(crate) struct ListeningSockets {
     pub(crate) silent_until: u64,
     /// Nobody is accepted: the backlog fills.
     pub(crate) paused: bool,
+    /// It is on the list of those with work left.
+    pub(crate) in_ready: bool,
     /// It waits to be reaped.
     pub(crate) dead: bool,
 }

@@ -32,8 +32,6 @@ const FREE: u32 = 0;
 #[derive(Debug)]
 struct Slot {
     generation: u32,
-    /// It stands in the list of those with work left.
-    in_ready: bool,
     /// `None` in a free slot.
     entity: Option<Entity>,
 }
@@ -55,7 +53,7 @@ impl Table {
         let index = self.free.last().copied().unwrap_or(self.slots.len());
         let generation = self.generations.next();
         let token = Token::new(index, generation)?;
-        let new = Slot { generation, in_ready: false, entity: Some(entity) };
+        let new = Slot { generation, entity: Some(entity) };
         if self.free.pop().is_some() {
             self.slots[index] = new;
         } else {
@@ -81,12 +79,6 @@ impl Table {
         self.slot_mut(token)?.entity.as_mut()
     }
 
-    /// An entity, and whether it stands in the list of those with work left.
-    pub(crate) fn of_event(&mut self, token: Token) -> Option<(&mut Entity, bool)> {
-        let slot = self.slot_mut(token)?;
-        Some((slot.entity.as_mut()?, slot.in_ready))
-    }
-
     pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
         match self.entity(token)? {
             Entity::Stream(stream) => Some(stream),
@@ -107,11 +99,16 @@ impl Table {
         used.filter_map(|(index, slot)| Token::new(index, slot.generation)).collect()
     }
 
-    /// Notes whether the entity stands in the list of those with work left; answers whether that is
+    /// Notes whether the entity is on the list of those with work left; returns whether that is
     /// news.
     pub(crate) fn set_in_ready(&mut self, token: Token, in_ready: bool) -> bool {
-        self.slot_mut(token)
-            .is_some_and(|slot| std::mem::replace(&mut slot.in_ready, in_ready) != in_ready)
+        let place = match self.entity_mut(token) {
+            Some(Entity::Stream(stream)) => return stream.set_in_ready(in_ready),
+            Some(Entity::Listener(listener)) => &mut listener.in_ready,
+            Some(Entity::Datagram(socket)) => &mut socket.in_ready,
+            Some(Entity::Source(_)) | None => return false,
+        };
+        std::mem::replace(place, in_ready) != in_ready
     }
 
     fn slot_mut(&mut self, token: Token) -> Option<&mut Slot> {

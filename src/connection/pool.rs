@@ -1,6 +1,6 @@
 //! Emptied buffers, kept for the next connection that needs one.
 
-use crate::connection::{KEPT_CAPACITY, Output, Tail};
+use super::{KEPT_CAPACITY, Output, Tail};
 
 /// How many are kept of each kind. A turn that serves more connections than this at once allocates
 /// for the rest; at 64 KiB each it is 4 MiB at most.
@@ -9,12 +9,12 @@ const KEPT: usize = 64;
 // Boxed as they are in the connections: they move between the two whole.
 #[allow(clippy::vec_box)]
 #[derive(Debug, Default)]
-pub(crate) struct Spares {
+pub(crate) struct Pool {
     outputs: Vec<Box<Output>>,
     tails: Vec<Box<Tail>>,
 }
 
-impl Spares {
+impl Pool {
     /// An empty queue, which begins to wait at `tick`.
     #[inline]
     pub(crate) fn output(&mut self, tick: u64) -> Box<Output> {

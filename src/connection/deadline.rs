@@ -1,0 +1,200 @@
+//! Deadlines: one watchdog timer for each connection, and what it finds.
+//!
+//! Moving bytes notes the turn's tick in the connection, a plain store. When the watchdog fires it
+//! works out which deadline would be next; if that lies ahead it is set again. So a deadline costs
+//! nothing per byte.
+//!
+//! A deadline judges the peer and never this side. While reading is held back, silence is not the
+//! peer's. And whether output makes progress is asked of the socket by a write, not of its readiness:
+//! Linux reports a socket as writable only when a third of its buffer is free (`sk_stream_write_space`),
+//! which a peer that reads slowly and steadily may not reach for minutes.
+
+use std::time::Duration;
+
+use super::life::Event;
+use super::{Conn, Due, Phase, Stream};
+use crate::error::{CloseReason, Deadline};
+use crate::guard::guarded;
+use crate::layer::LayerError;
+
+/// How long a peer that goes on sending after everything was flushed to it is read from, beyond
+/// `close_timeout`: its unread bytes would turn the close into a reset that destroys what it has not
+/// read yet.
+const LINGER_LONGER: Duration = Duration::from_secs(60);
+
+/// What has to be done about a watchdog that fired.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fired {
+    Nothing,
+    /// The attempt to connect took too long; another address may be left.
+    AttemptTimedOut,
+}
+
+impl Stream {
+    /// The tick at which a deadline may have passed; `None` if none is running.
+    fn deadline(&self) -> Option<u64> {
+        let options = self.options();
+        let stall = self
+            .output
+            .as_ref()
+            .filter(|output| !output.is_empty())
+            .map(|output| after(output.progress, options.stall_timeout));
+        match self.life.phase {
+            Phase::Open => {
+                let idle = options.idle_timeout.filter(|_| self.may_read());
+                let idle = idle.map(|idle| after(self.clock, idle));
+                let wire = self.wire();
+                let upgrade = wire.and_then(|wire| wire.deadline);
+                let layer = wire.and_then(|wire| wire.call_at);
+                let message = options.message_timeout.and_then(|limit| self.message_due(limit));
+                [idle, stall, upgrade, layer, message].into_iter().flatten().min()
+            }
+            // While output is being taken, only a standstill ends it.
+            Phase::Closing => Some(stall.unwrap_or(self.clock)),
+            Phase::Handshaking => {
+                let layer = self.wire().and_then(|wire| wire.call_at);
+                Some(layer.map_or(self.clock, |at| at.min(self.clock)))
+            }
+            Phase::Dead => None,
+            Phase::Connecting | Phase::Failing | Phase::Lingering => Some(self.clock),
+        }
+    }
+
+    /// When a message that has begun to arrive has to be whole.
+    fn message_due(&self, limit: Duration) -> Option<u64> {
+        let kept = self.input.as_ref().filter(|tail| !tail.is_empty()).map(|tail| tail.since());
+        let undecoded = self.wire().map(|wire| &wire.undecoded).filter(|tail| !tail.is_empty());
+        let since = kept.into_iter().chain(undecoded.map(super::Tail::since)).min()?;
+        self.may_read().then(|| after(since, limit))
+    }
+}
+
+/// The tick in which a byte moved may have been almost over: one more, so that nothing is early.
+fn after(tick: u64, time: Duration) -> u64 {
+    tick.saturating_add(crate::timer::ticks_ceil(time)).saturating_add(1)
+}
+
+impl Conn<'_> {
+    /// Makes sure that the connection is looked at by its next deadline. Called when a deadline
+    /// begins, never per byte: one that moves later is found out when the watchdog fires.
+    pub(super) fn watch(&mut self) {
+        let Some(at) = self.stream.deadline() else { return };
+        match self.stream.watchdog {
+            Some(key) => {
+                self.work.timers.rearm(key, at);
+            }
+            None => {
+                let due = Due::Watchdog(self.token);
+                let key = self.work.timers.insert(&mut self.stream.timers, at, due);
+                self.stream.watchdog = Some(key);
+            }
+        }
+    }
+
+    /// The watchdog fired: a deadline has passed, or it moved and is watched on.
+    pub(crate) fn watchdog_fired(&mut self) -> Fired {
+        self.stream.watchdog = None;
+        if let Some(output) = &mut self.stream.output {
+            output.stall_watched = true;
+        }
+        let passed = |stream: &Stream, tick| stream.deadline().is_some_and(|at| at <= tick);
+        if passed(self.stream, self.work.tick) {
+            if self.stream.phase() == Phase::Connecting {
+                return Fired::AttemptTimedOut;
+            }
+            self.call_layer_on_time();
+            // The kernel takes bytes well before it reports that it would.
+            self.try_to_write();
+        }
+        if passed(self.stream, self.work.tick) {
+            self.deadline_passed();
+        }
+        if self.stream.watchdog.is_none() {
+            self.watch();
+        }
+        Fired::Nothing
+    }
+
+    /// What the kernel takes now is progress, though it has not reported the socket as writable.
+    fn try_to_write(&mut self) {
+        if self.stream.output.is_some() && !self.stream.is_dead() {
+            self.stream.writable = true;
+            self.flush();
+        } else if self.stream.phase() == Phase::Closing {
+            // What would have left at the end of this turn may leave, also with no time at all.
+            self.flush();
+        }
+    }
+
+    fn deadline_passed(&mut self) {
+        let tick = self.work.tick;
+        let stream = &*self.stream;
+        let options = stream.options();
+        let which = match stream.phase() {
+            Phase::Connecting => Deadline::Connect,
+            Phase::Handshaking => Deadline::Handshake,
+            Phase::Lingering => return self.lingered_long_enough(),
+            Phase::Closing | Phase::Failing | Phase::Dead => Deadline::Close,
+            Phase::Open => {
+                let stalled = stream
+                    .output
+                    .as_ref()
+                    .is_some_and(|o| !o.is_empty() && after(o.progress, options.stall_timeout) <= tick);
+                let upgrade = stream.wire().and_then(|w| w.deadline).is_some_and(|at| at <= tick);
+                let message = options.message_timeout.and_then(|limit| stream.message_due(limit));
+                match (stalled, upgrade, message.is_some_and(|at| at <= tick)) {
+                    (true, ..) => Deadline::Stall,
+                    (_, true, _) => Deadline::Handshake,
+                    (.., true) => Deadline::Message,
+                    _ => Deadline::Idle,
+                }
+            }
+        };
+        self.time_up(which);
+    }
+
+    /// Its time is up. An error that was to end it stays the reason, also where its last words do
+    /// not leave.
+    pub(crate) fn time_up(&mut self, which: Deadline) {
+        // Of one that lingers everything was flushed, only the peer's end did not come.
+        let quiet = self.stream.phase() == Phase::Lingering && which == Deadline::Shutdown;
+        let event = if quiet { Event::Quiet } else { Event::TimeUp };
+        self.happens(event, Some(CloseReason::TimedOut(which)));
+    }
+
+    /// Everything is with the kernel, and the peer has not ended its side. Closing now destroys
+    /// nothing, unless the peer goes on sending: close(2) with unread input sends a reset. Then it is
+    /// read and dropped for a while longer.
+    fn lingered_long_enough(&mut self) {
+        let tick = self.work.tick;
+        let close = self.stream.options().close_timeout;
+        let longer = crate::timer::ticks_ceil(LINGER_LONGER);
+        let extra = self.stream.extra_mut();
+        if !std::mem::take(&mut extra.heard) {
+            return self.happens(Event::Quiet, None);
+        }
+        let end = *extra.linger_end.get_or_insert(tick.saturating_add(longer));
+        if tick >= end {
+            return self.time_up(Deadline::Close);
+        }
+        self.stream.clock = after(tick, close).min(end);
+    }
+
+    /// Calls a layer that asked to be called by now.
+    fn call_layer_on_time(&mut self) {
+        let tick = self.work.tick;
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if wire.call_at.is_none_or(|at| at > tick) {
+            return;
+        }
+        wire.call_at = None;
+        let mut reply = Vec::new();
+        let called = guarded(|| wire.layer.on_time(&mut reply))
+            .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+        self.push_raw(&reply);
+        match called {
+            Ok(()) => self.flush(),
+            Err(error) => self.close_for_layer(error),
+        }
+    }
+}

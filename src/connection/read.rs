@@ -1,0 +1,421 @@
+//! Input: edges, reads, what is kept, the end of the peer's side.
+
+use std::io;
+
+use super::life::Event;
+use super::pair::waits_for_handshake;
+use super::{Conn, Phase, ReadSide, Stream, Tail};
+use crate::config::Config;
+use crate::error::{CloseReason, Limit};
+use crate::sys::Ready;
+use crate::token::Token;
+
+/// What a read brought.
+pub(super) struct Received {
+    pub(super) len: usize,
+    /// There may be more.
+    pub(super) more: bool,
+}
+
+/// How much one connection may still do in this turn.
+pub(crate) struct Budget {
+    pub(crate) reads: usize,
+    pub(crate) calls: usize,
+}
+
+impl Budget {
+    pub(crate) fn new(config: &Config) -> Self {
+        Budget { reads: config.reads_per_turn, calls: config.messages_per_turn }
+    }
+
+    /// The work that a call with so many decoded bytes stands for: one unit, and one for each KiB,
+    /// because decoding (decompressing, decrypting) costs by the byte.
+    pub(crate) fn units_decoded(bytes: usize) -> usize {
+        1 + bytes / 1024
+    }
+
+    /// The same for bytes that were only read: a copy by the kernel.
+    #[inline]
+    pub(crate) fn units_read(bytes: usize) -> usize {
+        1 + bytes / (16 * 1024)
+    }
+
+    #[inline]
+    pub(crate) fn charge(&mut self, units: usize) {
+        self.calls = self.calls.saturating_sub(units);
+    }
+}
+
+/// What is next for a connection's input.
+pub(crate) enum Next {
+    /// Nothing, or nothing for the handler.
+    Rest,
+    /// So many bytes have been read into the buffer, and nothing waits before them.
+    Read { len: usize, more: bool },
+    /// What the handler left, to be offered again. It is out of the connection meanwhile.
+    Kept(Box<Tail>),
+    /// The peer has ended, and everything has been offered.
+    End,
+    /// There is a wire layer.
+    Layered,
+    /// It is for the other connection of a relay.
+    Relayed(Token),
+}
+
+impl Stream {
+    /// Notes what an edge said. Sticky, all of it: an edge is reported once.
+    #[inline]
+    pub(crate) fn note(&mut self, ready: Ready) {
+        self.readable |= ready.has(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR);
+        self.writable |= ready.has(Ready::WRITABLE | Ready::ERROR);
+        self.read_closed |= ready.has(Ready::READ_CLOSED | Ready::ERROR);
+        self.urgent |= ready.has(Ready::URGENT);
+        self.error |= ready.has(Ready::ERROR);
+    }
+
+    /// The ordinary case: open, without anything that only some connections have, nothing held back,
+    /// nothing kept and nothing owed in either direction. What an edge brings can be read and
+    /// offered without a further question. An edge that only says "writable" brings nothing: a read
+    /// would be one for nothing, and with poll(2), which it arms anew, the next edge for ever.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.readable
+            && self.life == super::life::Life::new(Phase::Open)
+            && self.extra.is_none()
+            && self.input.is_none()
+            && self.output.is_none()
+            && !(self.paused | self.over_high | self.drained | self.error)
+    }
+
+    /// Whether input may be read and offered now: not paused by the handler, and the queue that paces
+    /// it is not full. With a partner that is the partner's queue *instead of* its own (with both,
+    /// two full directions would wait for each other for ever).
+    pub(crate) fn may_read(&self) -> bool {
+        if self.life.phase != Phase::Open {
+            // What a dying or handshaking connection brings is always looked at.
+            return true;
+        }
+        let held_back = match self.held_by_partner() {
+            Some(held) => held,
+            None => self.over_high && self.options().auto_pause,
+        };
+        // What waits for a late layer's handshake would wait for ever if that were not read.
+        !self.paused && !(held_back && !waits_for_handshake(self.wire()))
+    }
+
+    pub(crate) fn unread(&self) -> usize {
+        self.input.as_ref().map_or(0, |tail| tail.len())
+    }
+
+    /// Whether something is to be served beside input: replies that wait, a drain, an error.
+    pub(crate) fn waits_to_flush(&self) -> bool {
+        self.output.is_some() && self.writable
+    }
+
+    /// A byte moved: the idle timeout begins anew.
+    pub(super) fn moved(&mut self, tick: u64) {
+        if self.life.phase == Phase::Open {
+            self.clock = tick;
+        }
+    }
+
+    /// How much may be read: without limit, but for a connection that failed while it was held back.
+    #[inline]
+    fn may_still_offer(&self) -> usize {
+        if self.life.phase != Phase::Failing {
+            return usize::MAX;
+        }
+        self.extra.as_ref().and_then(|extra| extra.failure_allowance).unwrap_or(usize::MAX)
+    }
+
+    #[inline]
+    fn offered_while_failing(&mut self, bytes: usize) {
+        if self.life.phase == Phase::Failing
+            && let Some(left) = self.extra.as_mut().and_then(|e| e.failure_allowance.as_mut())
+        {
+            *left = left.saturating_sub(bytes);
+        }
+    }
+
+    #[cold]
+    fn not_read(&mut self, error: io::Error) -> io::Result<Option<Received>> {
+        if error.kind() != io::ErrorKind::WouldBlock {
+            return Err(error);
+        }
+        self.readable = false;
+        self.urgent = false;
+        Ok(None)
+    }
+
+    /// One read. `None` if there is nothing, or the end: that is noted.
+    #[inline(always)] // in the ordinary case, and in the general one
+    fn receive(&mut self, buffer: &mut [u8], tick: u64) -> io::Result<Option<Received>> {
+        let most = self.may_still_offer().min(buffer.len());
+        if most == 0 {
+            self.readable = false;
+            return Ok(None);
+        }
+        let buffer = &mut buffer[..most];
+        match self.socket.read(buffer) {
+            Ok(0) => {
+                self.readable = false;
+                self.life = self.life.after(Event::SocketEnd).0;
+                // What the handler left is offered once more, now that nothing will follow.
+                self.unread_changed = true;
+                Ok(None)
+            }
+            Ok(n) => {
+                // A short read has emptied the system's buffer, unless urgent data cut it short or
+                // the end came with the data in one edge: then the end is still to be read.
+                let drained = n < buffer.len() && self.socket.short_read_drains();
+                if drained && !self.read_closed && !self.urgent {
+                    self.readable = false;
+                }
+                self.moved(tick);
+                self.offered_while_failing(n);
+                Ok(Some(Received { len: n, more: self.readable }))
+            }
+            Err(e) => self.not_read(e),
+        }
+    }
+}
+
+impl Conn<'_> {
+    /// One read into the reactor's buffer; an error ends the connection.
+    #[inline]
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<Received> {
+        match self.stream.receive(buffer, self.work.tick) {
+            Ok(received) => received,
+            Err(e) => {
+                self.finish(CloseReason::Io(e));
+                None
+            }
+        }
+    }
+
+    /// The ordinary case, on the look-up that the event needs anyway: nothing is kept, held back or
+    /// owed, so what has come is read without another question, and the handler's own small replies
+    /// need no queue. The same steps as in the general case, which goes on from where this one finds
+    /// something out of the ordinary. `None`: the general case, from its beginning.
+    #[inline]
+    pub(crate) fn read_plain(&mut self, buffer: &mut [u8]) -> Option<Next> {
+        if !self.stream.is_plain() {
+            return None;
+        }
+        let Some(Received { len, more }) = self.read(buffer) else { return Some(Next::Rest) };
+        self.work.reply.begin(self.token, self.stream.reply_room());
+        Some(Next::Read { len, more })
+    }
+
+    /// The callback for what [`read_plain`](Self::read_plain) brought has returned and left `rest`.
+    /// Returns whether nothing is left to do.
+    #[inline]
+    pub(crate) fn after_plain(&mut self, rest: &[u8], taken: bool, more: bool) -> bool {
+        self.write_reply();
+        if rest.is_empty() && !more {
+            return true;
+        }
+        self.keep(rest, taken);
+        false
+    }
+
+    /// Reads and discards, or says what the handler is called with next. `buffer` is the reactor's.
+    pub(crate) fn next_input(&mut self, budget: &mut Budget, buffer: &mut [u8]) -> Next {
+        loop {
+            let stream = &mut *self.stream;
+            match stream.life.phase {
+                Phase::Connecting | Phase::Dead => return Next::Rest,
+                Phase::Closing | Phase::Lingering => {
+                    self.discard_input(budget, buffer);
+                    return Next::Rest;
+                }
+                Phase::Handshaking | Phase::Open | Phase::Failing => {}
+            }
+            if stream.wire().is_some() {
+                return Next::Layered;
+            }
+            if let Some(to) = stream.relayed_to() {
+                return Next::Relayed(to);
+            }
+            if !stream.may_read() {
+                return Next::Rest;
+            }
+            let exhausted = budget.calls == 0 || self.work.units == 0;
+            if stream.unread_changed && stream.unread() > 0 {
+                if exhausted {
+                    self.make_ready_later();
+                    return Next::Rest;
+                }
+                return stream.input.take().map_or(Next::Rest, Next::Kept);
+            }
+            if stream.life.read == ReadSide::Ended {
+                return Next::End;
+            }
+            if !stream.readable || stream.life.read == ReadSide::Told {
+                self.nothing_more();
+                return Next::Rest;
+            }
+            if budget.reads == 0 || exhausted {
+                self.make_ready_later();
+                return Next::Rest;
+            }
+            budget.reads -= 1;
+            let Some(Received { len, more }) = self.read(buffer) else { continue };
+            if self.append_to_kept(&buffer[..len]) {
+                continue;
+            }
+            return Next::Read { len, more };
+        }
+    }
+
+    /// One read towards the other connection of a relay: so many bytes have been read into the buffer.
+    pub(crate) fn read_to_relay(&mut self, buffer: &mut [u8]) -> usize {
+        self.read(buffer).map_or(0, |received| received.len)
+    }
+
+    /// Puts what has just come behind what waits. `false` if nothing waits: nothing is done then.
+    #[inline]
+    pub(crate) fn append_to_kept(&mut self, bytes: &[u8]) -> bool {
+        let tick = self.work.tick;
+        match &mut self.stream.input {
+            Some(tail) if !tail.is_empty() => {
+                tail.push(bytes, tick);
+                self.stream.unread_changed = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the handler may be called again with what it has left.
+    pub(crate) fn may_offer_again(&self, budget: &Budget) -> bool {
+        budget.calls > 0
+            && self.work.units > 0
+            && self.stream.has_callbacks()
+            && self.stream.may_read()
+            // What it left before it put a layer on belongs to that, or to the relay's other one.
+            && self.stream.relayed_to().is_none()
+            && !self.stream.wire().is_some_and(super::Wire::is_fresh)
+    }
+
+    /// What waited has been offered; it comes back with what is left of it.
+    pub(crate) fn give_back(&mut self, tail: Box<Tail>, taken: bool) {
+        if !self.stream.has_callbacks() || tail.is_empty() {
+            return self.work.pool.keep_tail(tail);
+        }
+        // A callback may have left nothing here: input arrives only between callbacks.
+        self.stream.input = Some(tail);
+        self.keep(&[], taken);
+    }
+
+    /// Keeps what the handler left. If it took nothing although it could have, the limit counts.
+    pub(crate) fn keep(&mut self, rest: &[u8], taken: bool) {
+        if !self.stream.has_callbacks() {
+            return;
+        }
+        if !rest.is_empty() {
+            let tick = self.work.tick;
+            let tail = self.stream.input.get_or_insert_with(|| self.work.pool.tail());
+            tail.push(rest, tick);
+        }
+        if self.stream.unread() == 0 {
+            return;
+        }
+        if self.stream.wire().is_some_and(super::Wire::is_fresh) {
+            return self.unread_to_new_layer();
+        }
+        if taken && let Some(tail) = &mut self.stream.input {
+            tail.restart(self.work.tick);
+        }
+        let progress = taken || self.stream.relayed_to().is_some();
+        self.stream.unread_changed = progress;
+        let limit = self.stream.options().unread_limit;
+        if !progress && self.stream.may_read() && self.stream.unread() > limit {
+            return self.finish_over_limit(Limit::UnreadInput, limit);
+        }
+        if self.stream.options().message_timeout.is_some() {
+            self.watch();
+        }
+    }
+
+    /// The handler is about to hear of the peer's end: what it left was offered for the last time.
+    /// `resume` must not bring it back behind the end.
+    pub(crate) fn drop_kept(&mut self) {
+        if let Some(tail) = self.stream.input.take() {
+            self.work.pool.keep_tail(tail);
+        }
+    }
+
+    /// The handler has been called for the peer's end, or nobody is there to be called.
+    pub(crate) fn end_told(&mut self) {
+        self.happens(Event::EndTold, None);
+        if self.stream.phase() == Phase::Failing {
+            self.happens(Event::InputUsedUp, None);
+        }
+    }
+
+    /// The layer has announced the end in the format's own terms.
+    pub(super) fn format_ended(&mut self) {
+        self.happens(Event::FormatEnd, None);
+        self.stream.unread_changed = true;
+    }
+
+    /// The socket has nothing now. For one whose output has failed that is the end.
+    pub(crate) fn nothing_more(&mut self) {
+        if self.stream.phase() == Phase::Failing {
+            self.happens(Event::InputUsedUp, None);
+        }
+    }
+
+    /// A closing connection's input: read, so that the peer is not left waiting and no reset
+    /// destroys what was flushed; and dropped.
+    fn discard_input(&mut self, budget: &mut Budget, buffer: &mut [u8]) {
+        while self.stream.is_closing() {
+            if self.stream.life.exhausted {
+                if self.stream.phase() == Phase::Lingering {
+                    self.happens(Event::InputUsedUp, None);
+                }
+                return;
+            }
+            if !self.stream.readable {
+                return;
+            }
+            if budget.reads == 0 {
+                return self.make_ready_later();
+            }
+            budget.reads -= 1;
+            if self.read(buffer).is_some() && self.stream.phase() == Phase::Lingering {
+                self.stream.extra_mut().heard = true;
+            }
+        }
+    }
+
+    pub(crate) fn set_paused(&mut self, paused: bool) {
+        self.stream.unread_changed |= self.stream.paused && !paused;
+        if std::mem::replace(&mut self.stream.paused, paused) && !paused {
+            self.reads_again();
+        }
+    }
+
+    /// Whether `on_drain` is due; it is owed no longer.
+    pub(crate) fn take_drained(&mut self) -> bool {
+        self.stream.phase() == Phase::Open && std::mem::take(&mut self.stream.drained)
+    }
+
+    /// An error while reading is held back would go unnoticed until a resume, which may never come;
+    /// one behind the peer's end, until the next write. What arrived before it is offered now, and
+    /// then the connection ends.
+    pub(crate) fn look_at_error(&mut self) {
+        let stream = &mut *self.stream;
+        if !stream.error || stream.life.phase != Phase::Open {
+            return;
+        }
+        if stream.may_read() && stream.life.read == ReadSide::Open {
+            return; // reading will meet it, after the data
+        }
+        stream.error = false;
+        if let Ok(Some(error)) = stream.socket.take_error() {
+            self.output_failed(error);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The shortcut for what a callback sends on its own connection.
+//!
+//! A small reply needs neither a look-up nor a queue: the loop keeps its bytes in one buffer while the
+//! callback runs, and writes them straight from there when it returns. Any other access to the same
+//! connection moves them into its queue first (`Conn::spill`), so that order and counts hold.
+
+use crate::token::Token;
+
+/// What the running callback has sent on its own connection, as far as it fits.
+#[derive(Debug, Default)]
+pub(crate) struct Reply {
+    /// The connection; `None` if no callback runs, or it has to take the ordinary way.
+    owner: Option<Token>,
+    /// How many bytes may still be added: up to its high mark, and to less than what is written at
+    /// once by itself.
+    room: usize,
+    bytes: Vec<u8>,
+}
+
+impl Reply {
+    /// A callback of `owner` begins, whose queue is empty. `room` is zero where every send has to
+    /// take the ordinary way.
+    #[inline]
+    pub(crate) fn begin(&mut self, owner: Token, room: usize) {
+        debug_assert!(self.bytes.is_empty(), "the last callback's reply has been written");
+        self.owner = Some(owner);
+        self.room = room;
+    }
+
+    /// Takes a small message; `false` if it has to take the ordinary way.
+    #[inline]
+    pub(crate) fn take(&mut self, to: Token, bytes: &[u8]) -> bool {
+        if self.owner != Some(to) || bytes.len() > self.room {
+            return false;
+        }
+        self.room -= bytes.len();
+        self.bytes.extend_from_slice(bytes);
+        true
+    }
+
+    /// Whether anything has to be moved before `token` is touched in another way.
+    #[inline]
+    pub(crate) fn concerns(&self, token: Token) -> bool {
+        self.owner == Some(token)
+    }
+
+    /// Ends the shortcut for the rest of the callback; the bytes are the caller's to queue and
+    /// [`give_back`](Self::give_back).
+    #[inline]
+    pub(super) fn end(&mut self) -> Vec<u8> {
+        self.owner = None;
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Keeps the buffer for the next callback.
+    #[inline]
+    pub(super) fn give_back(&mut self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        self.bytes = bytes;
+    }
+
+    /// How many bytes of `token` wait here.
+    pub(crate) fn queued(&self, token: Token) -> usize {
+        if self.owner == Some(token) { self.bytes.len() } else { 0 }
+    }
+}

@@ -1,0 +1,71 @@
+//! A layer put on an open connection, beneath those it has (STARTTLS).
+
+use super::wire::Wire;
+use super::{Conn, Phase, ReadSide, WriteSide};
+use crate::error::CloseReason;
+use crate::guard::drop_guarded;
+use crate::layer::{Layer, LayerError, Then};
+
+/// Why bytes behind the switch end the connection.
+pub(super) const BYTES_IN_CLEAR: &str =
+    "expected nothing behind the switch to this layer, got bytes in the old format";
+
+impl Conn<'_> {
+    /// Puts a layer beneath those the connection has. `false` if it is refused.
+    pub(crate) fn start_layer(&mut self, layer: Box<dyn Layer>) -> bool {
+        let life = self.stream.life;
+        let ended = life.write != WriteSide::Open || life.read != ReadSide::Open;
+        if life.phase != Phase::Open || ended {
+            drop_guarded(layer);
+            return false;
+        }
+        // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
+        // running layer may hold some, or have looked at it.
+        let in_clear = self.stream.wire().is_some_and(|wire| {
+            wire.layer.holds_input() || !wire.undecoded.is_empty() || self.stream.unread() > 0
+        });
+        if in_clear {
+            self.close_for_layer(LayerError::malformed(layer.name(), BYTES_IN_CLEAR));
+            drop_guarded(layer);
+            return false;
+        }
+        let after = self.stream.options().handshake_timeout;
+        let until = self.work.tick_after_this_moment(after);
+        let extra = self.stream.extra_mut();
+        extra.wire = Some(match extra.wire.take() {
+            Some(Wire { layer: running, waiting, .. }) => {
+                let stack = Box::new(Then::beneath(layer, running));
+                Wire::in_mid_stream(stack, Some(waiting), until)
+            }
+            None => Wire::in_mid_stream(layer, None, until),
+        });
+        // What a handler without a layer did not take has to pass the new one.
+        self.unread_to_new_layer();
+        if let Err(error) = self.start_format() {
+            self.finish(CloseReason::Layer(error));
+            return false;
+        }
+        match self.stream.wire_mut().map(Wire::look_whether_ready) {
+            Some(Ok(true)) => self.encode_waiting(),
+            Some(Ok(false)) | None => {}
+            Some(Err(error)) => {
+                self.finish(CloseReason::Layer(error));
+                return false;
+            }
+        }
+        self.queued_more();
+        self.watch();
+        self.make_ready();
+        true
+    }
+
+    /// Bytes a handler left of a plain stream and then put a layer on it: they belong to the layer.
+    pub(super) fn unread_to_new_layer(&mut self) {
+        let tick = self.work.tick;
+        let Some(tail) = self.stream.input.take() else { return };
+        if let Some(wire) = self.stream.wire_mut() {
+            wire.undecoded.push(tail.unread(), tick);
+        }
+        self.work.pool.keep_tail(tail);
+    }
+}

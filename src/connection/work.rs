@@ -1,0 +1,165 @@
+//! What one step of a connection works with, and what it leaves for others.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::life::Death;
+use super::pool::Pool;
+use super::reply::Reply;
+use super::{Membership, pair::PartnerEnd};
+use crate::error::CloseReason;
+use crate::guard::drop_guarded;
+use crate::sys::Clock;
+use crate::timer::{Chain, Owned, Wheel};
+use crate::token::Token;
+
+/// The tick of timers that are parked until their connection opens. No delay comes to it: real
+/// deadlines saturate one tick later.
+pub(crate) const PARKED: u64 = u64::MAX - 1;
+
+/// What a timer is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Due {
+    /// A handler's own, with its tag.
+    Handler(Token, u64),
+    /// A connection's deadline may have passed.
+    Watchdog(Token),
+    /// A closure of the reactor's, by its index.
+    Call(usize),
+    /// A listener that backed off tries again.
+    Accept(Token),
+}
+
+impl Owned for Due {
+    /// `None` is the reactor itself.
+    type Owner = Option<Token>;
+
+    fn owner(&self) -> Option<Token> {
+        match *self {
+            Due::Handler(token, _) | Due::Watchdog(token) | Due::Accept(token) => Some(token),
+            Due::Call(_) => None,
+        }
+    }
+}
+
+/// What a step of one connection demands of another, or of what is between connections. The core
+/// applies the notes when the step is done (`core/notes.rs`), in the order in which they were made.
+#[derive(Debug)]
+pub(crate) enum Note {
+    /// Of a pair: whether the partner's reads have to wait for this one's queue.
+    Hold { partner: Token, held: bool },
+    /// The pair came apart at this end; the partner still names it.
+    Unpaired { partner: Token },
+    /// One of a relay has ended, which decides about the other one.
+    Ended { partner: Token, end: PartnerEnd },
+    /// Places in groups became free.
+    Left(Vec<Membership>),
+}
+
+/// The turn's time, the lists of work, the timers, the buffers: everything that a step of a
+/// connection uses beside the connection itself. It holds no connection and no handler.
+#[derive(Debug)]
+pub(crate) struct Work {
+    clock: Clock,
+    start: Instant,
+    /// The turn's one reading of the clock.
+    pub(crate) now: Instant,
+    pub(crate) tick: u64,
+    pub(crate) timers: Wheel<Due>,
+    /// The timers that belong to the reactor itself.
+    pub(crate) own_timers: Chain,
+    /// What has work that no event will announce: unread input, an unused edge, an owed callback.
+    pub(crate) ready: VecDeque<Token>,
+    /// What has used up its budget and goes on in the next turn: it joins `ready` then.
+    pub(crate) later: Vec<Token>,
+    /// Connections and UDP sockets with output to flush at the end of the turn.
+    pub(crate) dirty: Vec<Token>,
+    /// What waits to be reaped, and why it ended.
+    pub(crate) dead: Vec<(Token, CloseReason)>,
+    pub(crate) pool: Pool,
+    /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
+    pub(crate) current: Option<Token>,
+    pub(crate) reply: Reply,
+    pub(crate) notes: Vec<Note>,
+    /// Units of work that this turn may still spend on input: a callback with data, a decoded KiB.
+    pub(crate) units: usize,
+}
+
+impl Work {
+    pub(crate) fn new(clock: Clock) -> Self {
+        let now = clock.now();
+        Work {
+            clock,
+            start: now,
+            now,
+            tick: 0,
+            timers: Wheel::with_capacity(0),
+            own_timers: Chain::default(),
+            ready: VecDeque::new(),
+            later: Vec::new(),
+            dirty: Vec::new(),
+            dead: Vec::new(),
+            pool: Pool::default(),
+            current: None,
+            reply: Reply::default(),
+            notes: Vec::new(),
+            units: 0,
+        }
+    }
+
+    /// Reads the clock for this turn.
+    pub(crate) fn read_clock(&mut self) {
+        self.now = self.clock.now();
+        self.tick = crate::timer::ticks_floor(self.now.saturating_duration_since(self.start));
+    }
+
+    /// The time at this very moment, which may be a long callback after the turn's.
+    pub(crate) fn this_moment(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// The tick at which `after` from this very moment is due, rounded up so that nothing is early.
+    /// Not from the turn's time, which may be a long callback ago.
+    pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
+        let since_start = self.clock.now().saturating_duration_since(self.start);
+        crate::timer::deadline_after(since_start, after)
+    }
+
+    /// The first tick that begins at `at` or later.
+    pub(crate) fn tick_of(&self, at: Instant) -> u64 {
+        crate::timer::ticks_ceil(at.saturating_duration_since(self.start))
+    }
+
+    /// When tick `tick` begins.
+    pub(crate) fn instant_of(&self, tick: u64) -> Option<Instant> {
+        self.start.checked_add(Duration::from_millis(tick))
+    }
+
+    /// Charges input that took `units` of work to this turn.
+    pub(crate) fn charge(&mut self, units: usize) {
+        self.units = self.units.saturating_sub(units);
+    }
+
+    /// Whether anything is left that must not wait for an event.
+    pub(crate) fn is_pending(&self) -> bool {
+        !(self.ready.is_empty()
+            && self.later.is_empty()
+            && self.dirty.is_empty()
+            && self.dead.is_empty())
+    }
+}
+
+/// The reason of a death, if none was noted earlier: the one that came with the event, else the
+/// ordinary one.
+pub(super) fn ordinary(death: Option<Death>, given: Option<CloseReason>) -> CloseReason {
+    match (death, given) {
+        (Some(Death::BothEnded | Death::Given | Death::Cancelled), Some(reason)) => reason,
+        (Some(Death::BothEnded), None) => CloseReason::Finished,
+        (Some(Death::Cancelled), None) => CloseReason::Cancelled,
+        (Some(Death::Aborted), _) => CloseReason::Aborted,
+        (Some(Death::Closed | Death::Given) | None, given) => {
+            drop_guarded(given);
+            CloseReason::Closed
+        }
+    }
+}

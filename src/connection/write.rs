@@ -1,0 +1,392 @@
+//! Output: queued, written, counted against its marks.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::life::Event;
+use super::{Conn, Output, Phase, SendStatus, Stream, WriteSide};
+use crate::error::{CloseReason, Limit};
+use crate::layer::{Kind, LayerError, LayerErrorKind};
+use crate::options::Overflow;
+
+/// From this size on a message is written at once from the sender's own bytes, in one call with what
+/// waits before it: the copy would cost more than the system calls that coalescing could save.
+const DIRECT: usize = 16 * 1024;
+
+impl Stream {
+    /// What counts against the marks and the cap: bytes queued for the wire, and what those take
+    /// that wait for a handshake to be encoded.
+    pub(crate) fn queued(&self) -> usize {
+        self.output.as_ref().map_or(0, |output| output.len())
+            + self.wire().map_or(0, |wire| wire.waiting.cost())
+    }
+
+    /// Whether `send` may still queue something.
+    pub(crate) fn accepts_output(&self) -> bool {
+        self.life.write == WriteSide::Open && self.is_live()
+    }
+
+    /// Whether the end of the write side may be written: not before what waits for a layer to be
+    /// ready, unless the connection is being closed and waits for nothing more.
+    fn may_end_write(&self) -> bool {
+        self.is_closing()
+            || self.life.phase == Phase::Open && self.wire().is_none_or(super::Wire::is_ready)
+    }
+
+    /// How much of a callback's own output may take the shortcut of [`Reply`](super::reply::Reply).
+    #[inline]
+    pub(super) fn reply_room(&self) -> usize {
+        self.options().high_mark.min(DIRECT - 1)
+    }
+
+    /// Writes what is queued, until the system takes no more.
+    #[inline]
+    pub(super) fn write_queued(&mut self, tick: u64) -> io::Result<()> {
+        while self.writable
+            && let Some(output) = &mut self.output
+            && !output.is_empty()
+        {
+            match output.write_to(&mut self.socket) {
+                Ok((n, all)) if n > 0 => {
+                    output.progress = tick;
+                    self.moved_out(all, tick);
+                }
+                result => self.not_written(result)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes `bytes` behind what is queued, without a copy, until the system takes no more. Returns
+    /// how many of them have left.
+    fn write_through(&mut self, bytes: &[u8], tick: u64) -> io::Result<usize> {
+        let mut taken = 0;
+        while self.writable && taken < bytes.len() {
+            let queued = self.output.as_ref().map_or(0, |output| output.len());
+            let result = match &mut self.output {
+                Some(output) => output.write_pieces(&mut self.socket, &bytes[taken..]),
+                None => {
+                    let asked = bytes.len() - taken;
+                    self.socket.write(&bytes[taken..]).map(|n| (n, n == asked))
+                }
+            };
+            match result {
+                Ok((n, all)) if n > 0 => {
+                    taken += n.saturating_sub(queued);
+                    if let Some(output) = &mut self.output {
+                        output.progress = tick;
+                    }
+                    self.moved_out(all, tick);
+                }
+                result => self.not_written(result)?,
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Bytes were written; `all` of those that were asked for, or the socket is full.
+    #[inline]
+    fn moved_out(&mut self, all: bool, tick: u64) {
+        self.writable = all || !self.socket.short_write_fills();
+        self.moved(tick);
+    }
+
+    /// A write moved nothing. A socket that is full is no error, one that takes nothing for ever is.
+    #[cold]
+    fn not_written(&mut self, result: io::Result<(usize, bool)>) -> io::Result<()> {
+        match result {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.writable = false;
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::Unsupported => self.refuses_pipes(e),
+            Err(e) => Err(e),
+            Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+
+    /// The output queue, if it has run empty: it goes back to where it came from.
+    pub(super) fn take_empty_output(&mut self) -> Option<Box<Output>> {
+        self.output.take_if(|output| output.is_empty())
+    }
+}
+
+impl Conn<'_> {
+    pub(crate) fn send(&mut self, bytes: &[u8], kind: Kind) -> SendStatus {
+        if !self.stream.accepts_output() {
+            return SendStatus::Gone;
+        }
+        let queued = self.stream.queued() + bytes.len();
+        if queued > self.stream.options().output_cap {
+            return self.overflow();
+        }
+        if self.stream.wire().is_some() {
+            return self.send_encoded(bytes, kind);
+        }
+        if bytes.len() >= DIRECT && self.stream.has_callbacks() {
+            return self.send_large(bytes);
+        }
+        if bytes.is_empty() {
+            return SendStatus::Queued;
+        }
+        self.output().push(bytes);
+        self.queued_more()
+    }
+
+    /// Writes at once, as much as the system takes; the rest is queued.
+    fn send_large(&mut self, bytes: &[u8]) -> SendStatus {
+        match self.stream.write_through(bytes, self.work.tick) {
+            Ok(written) if written == bytes.len() => SendStatus::Queued,
+            Ok(written) => {
+                self.output().push(&bytes[written..]);
+                self.queued_more()
+            }
+            Err(e) => {
+                self.output_failed(e);
+                SendStatus::Gone
+            }
+        }
+    }
+
+    /// Like [`send`](Self::send), for bytes that are shared: large ones are queued by reference.
+    pub(crate) fn send_shared(&mut self, bytes: &Arc<[u8]>) -> SendStatus {
+        if self.stream.wire().is_some() || bytes.len() < DIRECT {
+            return self.send(bytes, Kind::Default);
+        }
+        if !self.stream.accepts_output() {
+            return SendStatus::Gone;
+        }
+        if self.stream.queued() + bytes.len() > self.stream.options().output_cap {
+            return self.overflow();
+        }
+        self.output().push_shared(Arc::clone(bytes), 0);
+        self.queued_more()
+    }
+
+    /// Queues a message in the connection's own format, or keeps it until that is ready.
+    fn send_encoded(&mut self, bytes: &[u8], kind: Kind) -> SendStatus {
+        let open = self.stream.phase() == Phase::Open;
+        let Some(wire) = self.stream.wire_mut() else { return SendStatus::Gone };
+        if !open || !wire.is_ready() {
+            wire.waiting.push(kind, bytes);
+            return self.status_of_queue();
+        }
+        match self.encode(bytes, kind) {
+            Ok(()) => self.queued_more(),
+            Err(e) => self.encode_failed(e),
+        }
+    }
+
+    /// A message that the format cannot say is lost alone: what one member of a room says must not
+    /// end the others. Any other error is the connection's.
+    pub(super) fn encode_failed(&mut self, error: LayerError) -> SendStatus {
+        if error.kind() == LayerErrorKind::Unencodable {
+            log::debug!("{}: a message is not sent: {error}", self.token);
+            return SendStatus::Unencodable;
+        }
+        self.finish(CloseReason::Layer(error));
+        SendStatus::Gone
+    }
+
+    /// Appends bytes that are in wire form already: what a layer answers. They count like any other
+    /// output: a peer that asks and does not read (pings, say) is not read from either; and no
+    /// policy can drop them, so that the cap ends the connection. What a layer says before the
+    /// connection is open (a page for a browser) is bounded by the layer's own limits and leaves whole.
+    pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() || self.stream.is_dead() {
+            return;
+        }
+        self.output().push(bytes);
+        self.queued_more();
+        let cap = self.stream.options().output_cap;
+        if self.stream.queued() > cap && self.stream.phase() != Phase::Handshaking {
+            self.finish_over_limit(Limit::QueuedOutput, cap);
+        }
+    }
+
+    /// Queues what is in a pipe, and writes it if its turn has come.
+    pub(crate) fn queue_piped(&mut self, pipe: crate::sys::Pipe) {
+        self.output().push_pipe(pipe);
+        match self.stream.write_queued(self.work.tick) {
+            Ok(()) => {
+                self.queued_more();
+            }
+            Err(e) => self.output_failed(e),
+        }
+    }
+
+    /// Writes a group's log; what the socket does not take is queued by reference. Most members take
+    /// all, and for those there is neither a queue nor a reference.
+    pub(crate) fn write_log(&mut self, log: &Rc<Vec<u8>>) {
+        let mut written = 0;
+        if self.stream.has_callbacks() {
+            match self.stream.write_through(log, self.work.tick) {
+                Ok(n) => written = n,
+                Err(e) => return self.output_failed(e),
+            }
+        }
+        if written < log.len() {
+            self.queue_log(log, written, log.len());
+        }
+        self.flush();
+    }
+
+    /// Queues a part of a group's log: by reference, if that is worth what it keeps alive. A small
+    /// part, also one of a log whose memory once was large, is copied: what waits may not take many
+    /// times the memory that its cap counts.
+    pub(crate) fn queue_log(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+        /// Each reference takes about a hundred bytes of bookkeeping beside what it names.
+        const LEAST_REFERENCE: usize = 1024;
+        let part = end - start;
+        if part >= LEAST_REFERENCE && part >= log.capacity() / 4 {
+            self.output().push_log(log, start, end);
+        } else {
+            self.output().push(&log[start..end]);
+        }
+        self.queued_more();
+    }
+
+    /// The connection's queue; one from the pool if it has none.
+    #[inline]
+    pub(super) fn output(&mut self) -> &mut Output {
+        let tick = self.work.tick;
+        self.stream.output.get_or_insert_with(|| self.work.pool.output(tick))
+    }
+
+    /// After something was queued: the marks, and the flush that is owed.
+    pub(super) fn queued_more(&mut self) -> SendStatus {
+        self.owe_flush();
+        self.status_of_queue()
+    }
+
+    fn status_of_queue(&mut self) -> SendStatus {
+        if self.stream.queued() > self.stream.options().high_mark {
+            self.set_over_high();
+            SendStatus::AboveHigh
+        } else {
+            SendStatus::Queued
+        }
+    }
+
+    /// A connection's own replies are flushed when its callback returns (latency); what others send
+    /// to it, at the end of the turn (many small messages leave in one system call).
+    #[inline]
+    pub(crate) fn owe_flush(&mut self) {
+        if self.work.current != Some(self.token)
+            && !std::mem::replace(&mut self.stream.in_dirty, true)
+        {
+            self.work.dirty.push(self.token);
+        }
+    }
+
+    /// The end of the turn has come: the flush that was owed.
+    pub(crate) fn flush_owed(&mut self) {
+        self.stream.in_dirty = false;
+        self.flush();
+    }
+
+    fn set_over_high(&mut self) {
+        if !std::mem::replace(&mut self.stream.over_high, true) {
+            self.push_hold();
+        }
+    }
+
+    /// The hard cap would be exceeded.
+    pub(crate) fn overflow(&mut self) -> SendStatus {
+        let options = self.stream.options();
+        let (cap, low) = (options.output_cap, options.low_mark);
+        match options.overflow {
+            // A sender that was refused gets `on_drain` when there is room. A queue at its low mark
+            // or below has room: then the message alone is larger than the cap, and waiting would
+            // not help.
+            Overflow::Drop if self.stream.queued() > low => self.set_over_high(),
+            Overflow::Drop => {}
+            Overflow::Close => self.finish_over_limit(Limit::QueuedOutput, cap),
+        }
+        SendStatus::Full
+    }
+
+    /// Writes what is queued, as far as the system takes it, and does what was waiting for that:
+    /// the end of the write side, reads that were paused, `on_drain`.
+    pub(crate) fn flush(&mut self) {
+        let stream = &mut *self.stream;
+        if stream.output.is_none() && stream.life.write != WriteSide::Ending {
+            return;
+        }
+        if matches!(stream.life.phase, Phase::Connecting | Phase::Failing | Phase::Dead) {
+            return;
+        }
+        if let Err(e) = stream.write_queued(self.work.tick) {
+            return self.output_failed(e);
+        }
+        if let Some(output) = stream.take_empty_output() {
+            self.work.pool.keep_output(output);
+            if !self.stream.over_high && self.stream.life.write == WriteSide::Open {
+                return;
+            }
+        }
+        self.after_flush();
+    }
+
+    /// The queue is not empty, or something waited for it.
+    fn after_flush(&mut self) {
+        let stream = &mut *self.stream;
+        if stream.over_high && stream.queued() <= stream.options().low_mark {
+            stream.over_high = false;
+            stream.drained = true;
+            self.push_hold();
+            self.reads_again();
+        }
+        let stream = &mut *self.stream;
+        if let Some(output) = &mut stream.output {
+            if !std::mem::replace(&mut output.stall_watched, true) {
+                self.watch();
+            }
+        } else if stream.life.write == WriteSide::Ending && stream.may_end_write() {
+            self.happens(Event::Flushed, None);
+        }
+    }
+
+    /// Something else than the callback's own small sends concerns the connection: those go into its
+    /// queue first, and whatever follows takes the ordinary way.
+    #[inline]
+    pub(crate) fn spill(&mut self) {
+        if self.work.reply.concerns(self.token) {
+            self.spill_reply();
+        }
+    }
+
+    #[cold]
+    fn spill_reply(&mut self) {
+        let bytes = self.work.reply.end();
+        if !bytes.is_empty() {
+            self.output().push(&bytes);
+        }
+        self.work.reply.give_back(bytes);
+    }
+
+    /// The callback has returned: writes what it sent on its own connection, without a queue.
+    #[inline]
+    pub(super) fn write_reply(&mut self) {
+        if !self.work.reply.concerns(self.token) {
+            return self.flush();
+        }
+        let bytes = self.work.reply.end();
+        if !bytes.is_empty() {
+            match self.stream.write_through(&bytes, self.work.tick) {
+                Ok(written) if written == bytes.len() => {}
+                Ok(written) => {
+                    self.output().push(&bytes[written..]);
+                    self.after_flush();
+                }
+                Err(e) => {
+                    // It counts as unsent.
+                    self.output().push(&bytes);
+                    self.output_failed(e);
+                }
+            }
+        }
+        self.work.reply.give_back(bytes);
+    }
+}

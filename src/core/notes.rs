@@ -1,0 +1,62 @@
+//! What a step of one connection demands of others, applied in one place.
+
+use super::Core;
+use crate::connection::{Conn, Note};
+use crate::token::Token;
+
+impl Core {
+    /// Runs one step of a connection: the look-up, the step, the notes that it left. `None` if the
+    /// token names no connection.
+    #[inline]
+    pub(crate) fn with<R>(
+        &mut self,
+        token: Token,
+        step: impl FnOnce(&mut Conn<'_>) -> R,
+    ) -> Option<R> {
+        let stream = self.table.stream_mut(token)?;
+        let mut conn = Conn { token, stream, work: &mut self.work };
+        conn.spill();
+        let result = step(&mut conn);
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
+        }
+        Some(result)
+    }
+
+    /// The same for a step that queues something: what was published to the connection before goes
+    /// first.
+    pub(crate) fn with_settled<R>(
+        &mut self,
+        token: Token,
+        step: impl FnOnce(&mut Conn<'_>) -> R,
+    ) -> Option<R> {
+        if self.groups.has_pending() {
+            self.settle_groups_before_direct(token);
+        }
+        self.with(token, step)
+    }
+
+    /// Applying a note is a step of another connection, which may leave notes of its own: they are
+    /// applied before the rest of this list.
+    #[cold]
+    pub(crate) fn apply_notes(&mut self) {
+        for note in std::mem::take(&mut self.work.notes) {
+            match note {
+                Note::Hold { partner, held } => {
+                    self.with(partner, |conn| conn.hold(held));
+                }
+                Note::Unpaired { partner } => {
+                    self.with(partner, |conn| conn.partner_left());
+                }
+                Note::Ended { partner, end } => {
+                    self.with_settled(partner, |conn| conn.partner_ended(end));
+                }
+                Note::Left(memberships) => {
+                    for membership in memberships {
+                        self.vacate(membership);
+                    }
+                }
+            }
+        }
+    }
+}
