@@ -4,7 +4,7 @@
 use std::io;
 
 use super::{Output, Phase, ReadSide, Stream};
-use crate::sys::{self, Ready};
+use crate::sys::Ready;
 
 /// What a read brought.
 pub(crate) struct Received {
@@ -135,7 +135,7 @@ impl Stream {
     /// Bytes were written; `all` of those that were asked for, or the socket is full.
     #[inline]
     fn moved_out(&mut self, all: bool, tick: u64) {
-        self.writable = all || !sys::SHORT_IO_DRAINS;
+        self.writable = all || !self.socket.short_write_fills();
         self.moved(tick);
     }
 

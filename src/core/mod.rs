@@ -33,8 +33,6 @@ pub(crate) use deadlines::Due;
 pub(crate) use group::GAP;
 use group::Groups;
 pub use listener::ListenerStats;
-#[cfg(unix)]
-pub(crate) use listener::OwnPath;
 pub(crate) use listener::{Listening, ListeningSockets};
 pub use send::SendStatus;
 use spares::Spares;

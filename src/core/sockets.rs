@@ -15,7 +15,18 @@ impl Core {
     pub(crate) fn register_stream(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
-            Some(Entity::Stream(s)) => s.socket.register(sys.registry(), token.to_usize()),
+            Some(Entity::Stream(s)) => sys.register(&mut s.socket, token.to_usize()),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn register_listener(&mut self, token: Token) -> io::Result<()> {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
+            Some(Entity::Listener(l)) => l
+                .sockets
+                .iter_mut()
+                .try_for_each(|one| sys.register(&mut one.socket, token.to_usize())),
             _ => Ok(()),
         }
     }
@@ -23,7 +34,7 @@ impl Core {
     pub(crate) fn register_datagram(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
-            Some(Entity::Datagram(d)) => d.socket.register(sys.registry(), token.to_usize()),
+            Some(Entity::Datagram(d)) => sys.register(&mut d.socket, token.to_usize()),
             _ => Ok(()),
         }
     }
@@ -32,7 +43,7 @@ impl Core {
     pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
-            Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
+            Some(Entity::Datagram(d)) => sys.survive_error(&mut d.socket, token.to_usize()),
             _ => Ok(()),
         }
     }
@@ -47,14 +58,13 @@ impl Core {
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
     pub(crate) fn release(&mut self, token: Token) {
         let Some(entity) = self.remove(token) else { return };
-        let registry = self.sys.registry();
         match entity {
             Entity::Stream(mut s) => {
                 let own = !s.adopted;
                 if s.adopted || s.options().socket.lingers() {
                     s.socket.close_without_waiting();
                 }
-                s.socket.deregister(registry, own);
+                self.sys.deregister(&mut s.socket, own);
                 if let Some(output) = s.output.take() {
                     self.spares.keep_output(output);
                 }
@@ -71,10 +81,10 @@ impl Core {
             }
             Entity::Listener(mut l) => {
                 for listening in &mut l.sockets {
-                    listening.socket.deregister(registry);
+                    self.sys.deregister(&mut listening.socket, false);
                 }
             }
-            Entity::Datagram(mut d) => d.socket.deregister(registry),
+            Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
             // The source lives with its callback, which has taken it out already.
             Entity::Source(_) => {}
         }
