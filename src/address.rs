@@ -7,6 +7,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
 use crate::error::Error;
+use crate::sys;
 
 /// Where a peer is, or where this side is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -62,9 +63,9 @@ pub(crate) struct Resolved(Result<Vec<Address>, Error>);
 impl Resolved {
     /// Resolves `addrs`. A name may ask the system's resolver, which blocks.
     pub(crate) fn ip<A: ToSocketAddrs + fmt::Debug>(addrs: &A) -> Self {
-        Resolved(match addrs.to_socket_addrs() {
+        Resolved(match sys::resolve(addrs) {
             Ok(found) => {
-                let found: Vec<Address> = found.map(Address::Ip).collect();
+                let found: Vec<Address> = found.into_iter().map(Address::Ip).collect();
                 if found.is_empty() {
                     Err(Error::new(
                         format!("cannot resolve {addrs:?}"),

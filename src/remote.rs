@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::net::Net;
+use crate::sys;
 use crate::token::Token;
 
 /// A handle to a reactor for other threads: `Clone`, `Send` and `Sync`.
@@ -65,7 +66,7 @@ pub(crate) struct Shared<S> {
     limit: usize,
     /// Held by the reactor too: dropping the last one would close the descriptor and lose a wake
     /// that nobody has seen yet.
-    waker: mio::Waker,
+    waker: sys::Waker,
 }
 
 /// A message was not accepted. The value comes back.
@@ -192,7 +193,7 @@ impl<S> fmt::Debug for Remote<S> {
 }
 
 impl<S> Shared<S> {
-    pub(crate) fn new(waker: mio::Waker, limit: usize) -> Arc<Self> {
+    pub(crate) fn new(waker: sys::Waker, limit: usize) -> Arc<Self> {
         let inbox = Inbox { messages: Vec::new(), closed: false };
         Arc::new(Shared { inbox: Mutex::new(inbox), taken: AtomicUsize::new(0), limit, waker })
     }

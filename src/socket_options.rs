@@ -1,10 +1,7 @@
-//! Options of the sockets themselves, as plain builder methods over `socket2`.
+//! Options of the sockets themselves. What sets them on a socket is `sys/options.rs`.
 
-use std::io;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-
-use socket2::{Domain, SockRef, TcpKeepalive, Type};
 
 /// Socket options. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
 /// by default: small messages leave at once instead of waiting for an acknowledgement (RFC 896).
@@ -14,37 +11,37 @@ use socket2::{Domain, SockRef, TcpKeepalive, Type};
 /// one that the system refuses is an error of the call that made the socket, with the option's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketOptions {
-    delay: bool,
-    keepalive: Option<Keepalive>,
-    send_buffer: Option<usize>,
-    receive_buffer: Option<usize>,
-    traffic_class: Option<u8>,
-    user_timeout: Option<Duration>,
-    linger: Option<Duration>,
-    reuse_port: bool,
-    only_v6: Option<bool>,
-    ttl: Option<u32>,
+    pub(crate) delay: bool,
+    pub(crate) keepalive: Option<Keepalive>,
+    pub(crate) send_buffer: Option<usize>,
+    pub(crate) receive_buffer: Option<usize>,
+    pub(crate) traffic_class: Option<u8>,
+    pub(crate) user_timeout: Option<Duration>,
+    pub(crate) linger: Option<Duration>,
+    pub(crate) reuse_port: bool,
+    pub(crate) only_v6: Option<bool>,
+    pub(crate) ttl: Option<u32>,
     pub(crate) broadcast: bool,
     pub(crate) multicast: Multicast,
-    not_sent_low_water: Option<u32>,
-    busy_poll: Option<u32>,
+    pub(crate) not_sent_low_water: Option<u32>,
+    pub(crate) busy_poll: Option<u32>,
 }
 
 /// `SO_KEEPALIVE` with its three settings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Keepalive {
-    idle: Duration,
-    interval: Option<Duration>,
-    retries: Option<u32>,
+pub(crate) struct Keepalive {
+    pub(crate) idle: Duration,
+    pub(crate) interval: Option<Duration>,
+    pub(crate) retries: Option<u32>,
 }
 
 /// What a multicast sender may choose.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Multicast {
-    hops: Option<u32>,
-    looped: Option<bool>,
-    interface_v4: Option<Ipv4Addr>,
-    interface_v6: Option<u32>,
+    pub(crate) hops: Option<u32>,
+    pub(crate) looped: Option<bool>,
+    pub(crate) interface_v4: Option<Ipv4Addr>,
+    pub(crate) interface_v6: Option<u32>,
 }
 
 impl SocketOptions {
@@ -205,122 +202,6 @@ impl SocketOptions {
     pub(crate) fn lingers(&self) -> bool {
         self.linger.is_some_and(|after| !after.is_zero())
     }
-
-    /// Sets all on a socket of this domain and type, before it is bound or connected.
-    pub(crate) fn apply(&self, socket: &SockRef<'_>, domain: Domain, ty: Type) -> io::Result<()> {
-        if domain == Domain::IPV4 || domain == Domain::IPV6 {
-            self.apply_before_bind(socket, domain)?;
-        }
-        self.apply_bound(socket, domain, ty)
-    }
-
-    /// Sets what may be set at any time: the rest means nothing to an accepted socket.
-    pub(crate) fn apply_bound(
-        &self,
-        socket: &SockRef<'_>,
-        domain: Domain,
-        ty: Type,
-    ) -> io::Result<()> {
-        if let Some(bytes) = self.send_buffer {
-            named("SO_SNDBUF", socket.set_send_buffer_size(bytes))?;
-        }
-        if let Some(bytes) = self.receive_buffer {
-            named("SO_RCVBUF", socket.set_recv_buffer_size(bytes))?;
-        }
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        if let Some(microseconds) = self.busy_poll {
-            named("SO_BUSY_POLL", socket.set_busy_poll(microseconds))?;
-        }
-        if domain != Domain::IPV4 && domain != Domain::IPV6 {
-            return Ok(());
-        }
-        self.apply_ip(socket, domain)?;
-        if ty == Type::STREAM { self.apply_tcp(socket) } else { self.apply_udp(socket, domain) }
-    }
-
-    fn apply_before_bind(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
-        if self.reuse_port {
-            named("SO_REUSEPORT", set_reuse_port(socket))?;
-        }
-        if let (Some(on), Domain::IPV6) = (self.only_v6, domain) {
-            named("IPV6_V6ONLY", socket.set_only_v6(on))?;
-        }
-        Ok(())
-    }
-
-    fn apply_ip(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
-        if let Some(bits) = self.traffic_class {
-            named("IP_TOS/IPV6_TCLASS", set_traffic_class(socket, domain, u32::from(bits)))?;
-        }
-        if let Some(hops) = self.ttl {
-            let set = if domain == Domain::IPV4 {
-                socket.set_ttl_v4(hops)
-            } else {
-                socket.set_unicast_hops_v6(hops)
-            };
-            named("IP_TTL/IPV6_UNICAST_HOPS", set)?;
-        }
-        Ok(())
-    }
-
-    fn apply_tcp(&self, socket: &SockRef<'_>) -> io::Result<()> {
-        if !self.delay {
-            named("TCP_NODELAY", socket.set_tcp_nodelay(true))?;
-        }
-        if let Some(keepalive) = &self.keepalive {
-            let mut parameters = TcpKeepalive::new().with_time(whole_seconds(keepalive.idle));
-            if let Some(interval) = keepalive.interval {
-                parameters = parameters.with_interval(whole_seconds(interval));
-            }
-            if let Some(retries) = keepalive.retries {
-                parameters = parameters.with_retries(retries);
-            }
-            named("SO_KEEPALIVE", socket.set_tcp_keepalive(&parameters))?;
-        }
-        if let Some(after) = self.linger {
-            named("SO_LINGER", socket.set_linger(Some(whole_seconds(after))))?;
-        }
-        #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            if let Some(after) = self.user_timeout {
-                named("TCP_USER_TIMEOUT", socket.set_tcp_user_timeout(Some(after)))?;
-            }
-            if let Some(bytes) = self.not_sent_low_water {
-                named("TCP_NOTSENT_LOWAT", socket.set_tcp_notsent_lowat(bytes))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn apply_udp(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
-        if self.broadcast {
-            named("SO_BROADCAST", socket.set_broadcast(true))?;
-        }
-        let v4 = domain == Domain::IPV4;
-        if let Some(hops) = self.multicast.hops {
-            let set = if v4 {
-                socket.set_multicast_ttl_v4(hops)
-            } else {
-                socket.set_multicast_hops_v6(hops)
-            };
-            named("IP_MULTICAST_TTL/IPV6_MULTICAST_HOPS", set)?;
-        }
-        if let Some(on) = self.multicast.looped {
-            let set = if v4 {
-                socket.set_multicast_loop_v4(on)
-            } else {
-                socket.set_multicast_loop_v6(on)
-            };
-            named("IP_MULTICAST_LOOP/IPV6_MULTICAST_LOOP", set)?;
-        }
-        if let (Some(interface), true) = (self.multicast.interface_v4, v4) {
-            named("IP_MULTICAST_IF", socket.set_multicast_if_v4(&interface))?;
-        }
-        if let (Some(index), false) = (self.multicast.interface_v6, v4) {
-            named("IPV6_MULTICAST_IF", socket.set_multicast_if_v6(index))?;
-        }
-        Ok(())
-    }
 }
 
 /// Which interface a multicast group is joined on.
@@ -334,47 +215,3 @@ pub enum Interface {
     /// The one with this index (if_nametoindex(3)), for IPv6 groups.
     Index(u32),
 }
-
-/// Rounded up: the system cuts fractions off, and zero means something else than "soon".
-fn whole_seconds(time: Duration) -> Duration {
-    let up = u64::from(time.subsec_nanos() > 0);
-    Duration::from_secs(time.as_secs().saturating_add(up))
-}
-
-/// Puts the option's name before the system's answer.
-fn named<T>(option: &str, result: io::Result<T>) -> io::Result<T> {
-    result.map_err(|e| io::Error::new(e.kind(), format!("setting {option}: {e}")))
-}
-
-#[cfg(all(unix, not(any(target_os = "solaris", target_os = "illumos"))))]
-fn set_reuse_port(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_reuse_port(true)
-}
-
-#[cfg(not(all(unix, not(any(target_os = "solaris", target_os = "illumos")))))]
-fn set_reuse_port(_: &SockRef<'_>) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
-}
-
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd"))]
-fn set_traffic_class(socket: &SockRef<'_>, domain: Domain, bits: u32) -> io::Result<()> {
-    if domain == Domain::IPV4 { socket.set_tos_v4(bits) } else { socket.set_tclass_v6(bits) }
-}
-
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "macos",
-    target_os = "freebsd"
-)))]
-fn set_traffic_class(socket: &SockRef<'_>, domain: Domain, bits: u32) -> io::Result<()> {
-    if domain == Domain::IPV4 {
-        socket.set_tos_v4(bits)
-    } else {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-}
-
-#[cfg(test)]
-#[path = "socket_options_tests.rs"]
-mod tests;

@@ -1,10 +1,15 @@
-//! Custom sources: anything that mio can wait for.
+//! Custom sources: anything that mio can wait for. The only code above `sys/` that names mio, because
+//! a source implements mio's trait.
 
+use mio::Interest;
 use mio::event::Source;
-use mio::{Interest, Registry};
 
 use crate::context::Context;
-use crate::error::HandlerResult;
+use crate::core::{Attached, Entity};
+use crate::error::{Error, HandlerResult};
+use crate::net::{Net, Role};
+use crate::sys::Poller;
+use crate::token::Token;
 
 /// What a custom source has become ready for.
 ///
@@ -20,16 +25,40 @@ pub struct Readiness {
     pub closed: bool,
 }
 
+/// Custom sources.
+impl<S: 'static> Net<S> {
+    /// Registers anything that mio can wait for; `callback` is told when it becomes ready. Readiness
+    /// is edge-triggered: use the source until it says `WouldBlock`. An error of the callback closes
+    /// the source; so does [`close`](Self::close) with its token.
+    ///
+    /// # Errors
+    /// The system refuses it: it is registered already, say.
+    pub fn register<T, F>(
+        &mut self,
+        source: T,
+        interest: Interest,
+        callback: F,
+    ) -> Result<Token, Error>
+    where
+        T: Source + 'static,
+        F: FnMut(&mut T, &mut Context<'_, S>, Readiness) -> HandlerResult + 'static,
+    {
+        let attached = Box::<Attached>::default();
+        let token = self.insert(Entity::Source(attached), "cannot register the source")?;
+        let mut source = Box::new(WithCallback { source, callback });
+        let registered =
+            AnySource::<S>::register(&mut *source, &self.core.sys, token.to_usize(), interest);
+        self.or_remove(token, registered, "cannot register the source")?;
+        self.births.push((token, Role::Source(source)));
+        Ok(token)
+    }
+}
+
 /// The handlers' side of a custom source: the source and its callback as one.
 pub(crate) trait AnySource<S> {
     fn fire(&mut self, cx: &mut Context<'_, S>, ready: Readiness) -> HandlerResult;
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: mio::Token,
-        interest: Interest,
-    ) -> std::io::Result<()>;
-    fn deregister(&mut self, registry: &Registry);
+    fn register(&mut self, sys: &Poller, token: usize, interest: Interest) -> std::io::Result<()>;
+    fn deregister(&mut self, sys: &Poller);
 }
 
 pub(crate) struct WithCallback<T, F> {
@@ -46,17 +75,12 @@ where
         (self.callback)(&mut self.source, cx, ready)
     }
 
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: mio::Token,
-        interest: Interest,
-    ) -> std::io::Result<()> {
-        self.source.register(registry, token, interest)
+    fn register(&mut self, sys: &Poller, token: usize, interest: Interest) -> std::io::Result<()> {
+        self.source.register(sys.registry_for_sources(), mio::Token(token), interest)
     }
 
-    fn deregister(&mut self, registry: &Registry) {
-        if let Err(e) = self.source.deregister(registry) {
+    fn deregister(&mut self, sys: &Poller) {
+        if let Err(e) = self.source.deregister(sys.registry_for_sources()) {
             log::trace!("deregistering a source: {e}");
         }
     }

@@ -75,14 +75,13 @@ impl Core {
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
     pub(crate) fn release(&mut self, token: Token) {
         let Some(entity) = self.remove(token) else { return };
-        let registry = self.sys.registry();
         match entity {
             Entity::Stream(stream) => {
                 let mut parts = stream.into_parts();
                 if parts.lingers {
                     parts.socket.close_without_waiting();
                 }
-                parts.socket.deregister(registry, !parts.adopted);
+                self.sys.deregister(&mut parts.socket, !parts.adopted);
                 if let Some(output) = parts.output {
                     self.work.pool.keep_output(output);
                 }
@@ -100,10 +99,10 @@ impl Core {
             }
             Entity::Listener(mut l) => {
                 for listening in &mut l.sockets {
-                    listening.socket.deregister(registry);
+                    self.sys.deregister(&mut listening.socket, false);
                 }
             }
-            Entity::Datagram(mut d) => d.socket.deregister(registry),
+            Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
             // The source lives with its callback, which has taken it out already.
             Entity::Source(_) => {}
         }

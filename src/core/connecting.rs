@@ -37,9 +37,8 @@ impl Core {
                 Some(sys::connect(&address, from, options))
             };
             let Some(mut socket) = connect(self) else { return };
-            // Where descriptors ran out (ENFILE, EMFILE), some may only lie ready for relays.
-            let short = |e: &io::Error| matches!(e.raw_os_error(), Some(23 | 24));
-            if socket.as_ref().is_err_and(short) && self.pipes.give_back() {
+            // Some descriptors may be pipes that relays keep for the next one.
+            if socket.as_ref().is_err_and(sys::is_out_of_descriptors) && self.pipes.give_back() {
                 let Some(again) = connect(self) else { return };
                 socket = again;
             }
@@ -74,7 +73,7 @@ impl Core {
     fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         if let Some(s) = table.stream_mut(token) {
-            s.socket.deregister(sys.registry(), true);
+            sys.deregister(&mut s.socket, true);
             s.socket = socket;
             // Whatever was seen was seen of the one before.
             (s.readable, s.writable, s.read_closed, s.error) = (false, false, false, false);

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use super::Core;
 use crate::connection::SendStatus;
@@ -205,33 +205,6 @@ impl Core {
             let gone = io::Error::new(io::ErrorKind::NotFound, "the token names no UDP socket");
             return Err(Error::new(what(), gone));
         };
-        let options = socket.socket.options();
-        let result = match (group, interface) {
-            (IpAddr::V4(group), Interface::V4(local)) if join => {
-                options.join_multicast_v4(&group, &local)
-            }
-            (IpAddr::V4(group), Interface::V4(local)) => options.leave_multicast_v4(&group, &local),
-            (IpAddr::V4(group), Interface::Default) if join => {
-                options.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)
-            }
-            (IpAddr::V4(group), Interface::Default) => {
-                options.leave_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED)
-            }
-            (IpAddr::V6(group), Interface::Index(index)) if join => {
-                options.join_multicast_v6(&group, index)
-            }
-            (IpAddr::V6(group), Interface::Index(index)) => {
-                options.leave_multicast_v6(&group, index)
-            }
-            (IpAddr::V6(group), Interface::Default) if join => options.join_multicast_v6(&group, 0),
-            (IpAddr::V6(group), Interface::Default) => options.leave_multicast_v6(&group, 0),
-            (IpAddr::V4(_), Interface::Index(_)) | (IpAddr::V6(_), Interface::V4(_)) => {
-                Err(io::Error::new(
-                    io::ErrorKind::InvalidInput,
-                    "the interface must be an address for an IPv4 group, an index for an IPv6 one",
-                ))
-            }
-        };
-        result.map_err(|e| Error::new(what(), e))
+        socket.socket.multicast(group, interface, join).map_err(|e| Error::new(what(), e))
     }
 }

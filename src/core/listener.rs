@@ -1,7 +1,5 @@
 //! Listening sockets: whose turn it is, what they have seen, the paths they leave behind.
 
-#[cfg(unix)]
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::connection::Settings;
@@ -48,7 +46,7 @@ pub(crate) struct ListeningSockets {
     pub(crate) sockets: Vec<Listening>,
     /// The paths to remove at the end.
     #[cfg(unix)]
-    pub(crate) paths: Vec<OwnPath>,
+    pub(crate) paths: Vec<sys::OwnPath>,
     /// Whose turn it is of the sockets.
     pub(crate) turn: usize,
     pub(crate) settings: Rc<Settings>,
@@ -80,38 +78,6 @@ impl Drop for ListeningSockets {
         #[cfg(unix)]
         for path in &self.paths {
             path.remove();
-        }
-    }
-}
-
-/// A path that a listener made. It is removed at the end if it still names the same file: a server
-/// that starts anew may have taken the path over before the old one was gone.
-#[cfg(unix)]
-#[derive(Debug)]
-pub(crate) struct OwnPath {
-    path: PathBuf,
-    file: Option<(u64, u64)>,
-}
-
-#[cfg(unix)]
-impl OwnPath {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        OwnPath { file: Self::file(&path), path }
-    }
-
-    /// Device and inode. The number is not used again while the listening socket is open.
-    fn file(path: &Path) -> Option<(u64, u64)> {
-        use std::os::unix::fs::MetadataExt;
-        let found = std::fs::symlink_metadata(path).ok()?;
-        Some((found.dev(), found.ino()))
-    }
-
-    fn remove(&self) {
-        if self.file.is_none() || Self::file(&self.path) != self.file {
-            return log::debug!("the socket {} is not ours any more", self.path.display());
-        }
-        if let Err(e) = std::fs::remove_file(&self.path) {
-            log::debug!("removing the socket {}: {e}", self.path.display());
         }
     }
 }

@@ -29,8 +29,6 @@ pub(crate) use datagram::DatagramSocket;
 pub(crate) use group::GAP;
 use group::Groups;
 pub use listener::ListenerStats;
-#[cfg(unix)]
-pub(crate) use listener::OwnPath;
 pub(crate) use listener::{Listening, ListeningSockets};
 use table::Table;
 pub(crate) use table::{Attached, Entity};

@@ -9,15 +9,26 @@ impl Core {
     pub(crate) fn register_stream(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.stream_mut(token) {
-            Some(s) => s.socket_mut().register(sys.registry(), token.to_usize()),
+            Some(s) => sys.register(s.socket_mut(), token.to_usize()),
             None => Ok(()),
+        }
+    }
+
+    pub(crate) fn register_listener(&mut self, token: Token) -> io::Result<()> {
+        let Core { sys, table, .. } = self;
+        match table.entity_mut(token) {
+            Some(Entity::Listener(l)) => l
+                .sockets
+                .iter_mut()
+                .try_for_each(|one| sys.register(&mut one.socket, token.to_usize())),
+            _ => Ok(()),
         }
     }
 
     pub(crate) fn register_datagram(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
-            Some(Entity::Datagram(d)) => d.socket.register(sys.registry(), token.to_usize()),
+            Some(Entity::Datagram(d)) => sys.register(&mut d.socket, token.to_usize()),
             _ => Ok(()),
         }
     }
@@ -26,7 +37,7 @@ impl Core {
     pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
-            Some(Entity::Datagram(d)) => d.socket.survive_error(sys.registry()),
+            Some(Entity::Datagram(d)) => sys.survive_error(&mut d.socket, token.to_usize()),
             _ => Ok(()),
         }
     }

@@ -2,22 +2,16 @@
 
 use std::io;
 
-use mio::Interest;
-use mio::event::Source;
-
 use super::{Net, Role};
 use crate::address::Address;
 use crate::connect::{Adopt, Connect};
 use crate::connection::{Phase, Route, Settings, Stream, Wire};
-use crate::context::Context;
-#[cfg(unix)]
-use crate::core::OwnPath;
-use crate::core::{Attached, Entity, ListenerStats, Listening, ListeningSockets, Stopping};
+use crate::core::{Entity, ListenerStats, Listening, ListeningSockets, Stopping};
 use crate::datagram::Udp;
-use crate::error::{Error, HandlerResult};
+use crate::error::Error;
 use crate::handler::{DatagramHandler, Handler};
 use crate::listener::{Factory, Listen, Peer, open_sockets};
-use crate::source::{AnySource, Readiness, WithCallback};
+use crate::sys;
 use crate::timer::Chain;
 use crate::token::Token;
 
@@ -54,7 +48,7 @@ impl<S: 'static> Net<S> {
             paths: addresses
                 .into_iter()
                 .filter_map(|address| match address {
-                    Address::Unix(path) => path.map(OwnPath::new),
+                    Address::Unix(path) => path.map(sys::OwnPath::new),
                     Address::Ip(_) => None,
                 })
                 .collect(),
@@ -70,17 +64,12 @@ impl<S: 'static> Net<S> {
             dead: false,
         };
         let token = self.insert(Entity::Listener(Box::new(listener)), "cannot listen")?;
-        let registry = self.core.sys.registry().try_clone();
-        let registry = self.or_remove(token, registry, "cannot listen")?;
         if let Some(listener) = self.core.listener_mut(token) {
             let options = listener.settings.options.clone();
             listener.settings = Settings::new(options, Some(token));
-            let registered = listener
-                .sockets
-                .iter_mut()
-                .try_for_each(|listening| listening.socket.register(&registry, token.to_usize()));
-            self.or_remove(token, registered, "cannot register the listener")?;
         }
+        let registered = self.core.register_listener(token);
+        self.or_remove(token, registered, "cannot register the listener")?;
         self.births.push((token, Role::Listener(Box::new(Factory { hooks, make: factory }))));
         Ok(token)
     }
@@ -100,7 +89,7 @@ impl<S: 'static> Net<S> {
         left.reverse();
         let deadline = self.core.tick_after_this_moment(options.connect_timeout);
         let settings = Settings::new(options, None);
-        let mut stream = Stream::new(crate::sys::Stream::None, Phase::Connecting, settings);
+        let mut stream = Stream::new(sys::Stream::None, Phase::Connecting, settings);
         let extra = stream.extra_mut();
         extra.route = Some(Box::new(Route { left, current: None, from, deadline }));
         extra.wire = layer.map(Wire::new);
@@ -150,41 +139,11 @@ impl<S: 'static> Net<S> {
         Ok(token)
     }
 
-    /// Registers anything that mio can wait for; `callback` is told when it becomes ready. Readiness
-    /// is edge-triggered: use the source until it says `WouldBlock`. An error of the callback closes
-    /// the source; so does [`close`](Self::close) with its token.
-    ///
-    /// # Errors
-    /// The system refuses it: it is registered already, say.
-    pub fn register<T, F>(
-        &mut self,
-        source: T,
-        interest: Interest,
-        callback: F,
-    ) -> Result<Token, Error>
-    where
-        T: Source + 'static,
-        F: FnMut(&mut T, &mut Context<'_, S>, Readiness) -> HandlerResult + 'static,
-    {
-        let attached = Box::<Attached>::default();
-        let token = self.insert(Entity::Source(attached), "cannot register the source")?;
-        let mut source = Box::new(WithCallback { source, callback });
-        let registered = AnySource::<S>::register(
-            &mut *source,
-            self.core.sys.registry(),
-            mio::Token(token.to_usize()),
-            interest,
-        );
-        self.or_remove(token, registered, "cannot register the source")?;
-        self.births.push((token, Role::Source(source)));
-        Ok(token)
-    }
-
-    fn insert(&mut self, entity: Entity, what: &str) -> Result<Token, Error> {
+    pub(crate) fn insert(&mut self, entity: Entity, what: &str) -> Result<Token, Error> {
         self.core.insert(entity).map_err(|e| Error::new(what, e))
     }
 
-    fn or_remove<T>(
+    pub(crate) fn or_remove<T>(
         &mut self,
         token: Token,
         result: io::Result<T>,

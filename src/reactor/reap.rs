@@ -107,7 +107,7 @@ impl<S: 'static> Dispatch<S> {
             log::error!("{token}: the handler panicked in on_close: {text}");
         }
         if let Role::Source(source) = &mut role
-            && let Err(text) = guarded(|| source.deregister(self.net.core.sys.registry()))
+            && let Err(text) = guarded(|| source.deregister(&self.net.core.sys))
         {
             log::error!("{token}: the source panicked when it was deregistered: {text}");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
@@ -10,14 +10,13 @@ use socket2::{Protocol, SockAddr, SockRef, Type};
 
 use super::datagram_io::{DatagramIo, Inbox, Outbox};
 use super::os::{domain_of, socket};
-use super::uninterrupted;
-use crate::socket_options::SocketOptions;
+use super::{Pollable, uninterrupted};
+use crate::socket_options::{Interface, SocketOptions};
 
 /// A UDP socket.
 #[derive(Debug)]
 pub(crate) struct Datagram {
     socket: mio::net::UdpSocket,
-    token: usize,
     io: DatagramIo,
 }
 
@@ -52,7 +51,7 @@ pub(super) fn send_one(
 
 impl Datagram {
     fn new(socket: mio::net::UdpSocket) -> Self {
-        Datagram { socket, token: 0, io: DatagramIo::default() }
+        Datagram { socket, io: DatagramIo::default() }
     }
 
     /// Receives up to `most` datagrams, which is not zero; more only where the system hands over
@@ -100,30 +99,61 @@ impl Datagram {
         self.socket.peer_addr()
     }
 
-    pub(crate) fn options(&self) -> SockRef<'_> {
+    /// Joins or leaves a multicast group. An interface of the other family is `InvalidInput`.
+    pub(crate) fn multicast(
+        &self,
+        group: IpAddr,
+        interface: Interface,
+        join: bool,
+    ) -> io::Result<()> {
+        let socket = self.options();
+        match group {
+            IpAddr::V4(group) => {
+                let local = match interface {
+                    Interface::Default => Ipv4Addr::UNSPECIFIED,
+                    Interface::V4(local) => local,
+                    Interface::Index(_) => return Err(wrong_interface()),
+                };
+                if join {
+                    socket.join_multicast_v4(&group, &local)
+                } else {
+                    socket.leave_multicast_v4(&group, &local)
+                }
+            }
+            IpAddr::V6(group) => {
+                let index = match interface {
+                    Interface::Default => 0,
+                    Interface::Index(index) => index,
+                    Interface::V4(_) => return Err(wrong_interface()),
+                };
+                if join {
+                    socket.join_multicast_v6(&group, index)
+                } else {
+                    socket.leave_multicast_v6(&group, index)
+                }
+            }
+        }
+    }
+
+    fn options(&self) -> SockRef<'_> {
         SockRef::from(&self.socket)
     }
+}
 
-    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
-        self.token = token;
-        self.socket.register(registry, Token(token), Interest::READABLE | Interest::WRITABLE)
+fn wrong_interface() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the interface must be an address for an IPv4 group, an index for an IPv6 one",
+    )
+}
+
+impl Pollable for Datagram {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
-    pub(crate) fn deregister(&mut self, registry: &Registry) {
-        if let Err(e) = self.socket.deregister(registry) {
-            log::trace!("deregistering a datagram socket: {e}");
-        }
-    }
-
-    /// mio's emulation over `poll(2)` drops a descriptor that reported an error (an ICMP answer
-    /// is one); the socket lives on, so that it has to be registered anew there.
-    pub(crate) fn survive_error(&mut self, registry: &Registry) -> io::Result<()> {
-        if cfg!(mio_unsupported_force_poll_poll) {
-            self.deregister(registry);
-            let token = self.token;
-            return self.register(registry, token);
-        }
-        Ok(())
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.socket.deregister(registry)
     }
 }
 

@@ -1,23 +1,36 @@
 //! The seam between the reactor and the operating system.
 //!
-//! Everything above this folder sees sockets, the poll and the clock through the types below and
-//! nothing else. What a backend promises:
+//! Code above this folder sees sockets, readiness, the clock, the resolver and the file system
+//! through the items below and through nothing else: no mio type, no `socket2` type, no errno
+//! number, no `Instant::now()`. The one exception is a custom source, which is a mio source by
+//! definition: `source.rs` registers it through [`Poller::registry_for_sources`].
 //!
-//! - Sockets never block. A call that has nothing to do says `WouldBlock`. `EINTR` never shows.
-//! - Readiness is *edge-triggered*: [`Poller::poll`] reports a change once. Whoever was told and did
-//!   not work until `WouldBlock` remembers it (see [`SHORT_IO_DRAINS`] for the one exception).
+//! A backend keeps these promises:
+//!
+//! - **Sockets never block.** A call that can do nothing returns `WouldBlock`. `EINTR` is retried
+//!   inside the seam and never returned.
+//! - **Readiness is edge-triggered.** [`Poller::poll`] reports a change once, so the caller keeps it
+//!   until a call returns `WouldBlock`. A short read or write may prove the same; whether it does
+//!   depends on the socket, so the caller asks it ([`Stream::short_read_drains`],
+//!   [`Stream::short_write_fills`]).
+//! - **Registering gives an edge** for everything that the socket is already ready for.
 //! - [`Ready::READ_CLOSED`] may come in one edge with data and is not repeated.
-//! - After `deregister` and close no event of that socket is reported by later polls; events taken
-//!   by the same poll may still name it. The generation in the token tells them apart.
-//! - The clock is monotonic, and read by [`Poller::now`] alone.
+//! - **After `deregister` and close** no later poll reports an event of that socket; events of the
+//!   same poll may still name it. The generation in the token tells them apart.
+//! - **The clock** is monotonic. [`Poller::now`] is the only way to read it.
+//! - **A wake is never lost**: [`Waker::wake`] ends the current poll, or the next one.
+//! - [`Pipes`] may have no [`Pipe`] at any time; without splice(2) they never have one.
+//! - [`resolve`] is the only call that may block.
 //!
-//! - [`Pipes`] may have no [`Pipe`], at any time; where there is no splice(2) they never have one.
+//! Entries: [`connect`], [`listen`], [`bind_udp`] and the `adopt_` functions make sockets; [`resolve`]
+//! turns a name into addresses; [`accept_failure`] and [`is_out_of_descriptors`] classify errors;
+//! [`OwnPath`] removes the file of a Unix socket.
 //!
-//! `os.rs` is the system (mio and socket2), `datagram.rs` its UDP sockets, `splice.rs` its pipes. What
-//! moves datagrams is `single.rs`, a call for each, or `batch/` (nix), a call for many: the same types
-//! and calls, so that nothing above knows which. `script.rs`, in tests, is a stream that answers from a
-//! script: faults at the exact call where they hurt. The enums are closed on purpose: no type
-//! parameter for the backend shows in the public API.
+//! `os.rs` is the system (mio and socket2), `options.rs` its socket options, `path.rs` its files,
+//! `datagram.rs` its UDP sockets, `splice.rs` its pipes. Datagrams are moved by `single.rs`, one per
+//! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
+//! tests, is a stream that returns what a script says, for faults at an exact call. The enums are
+//! closed on purpose: a type parameter for the backend would show in every public signature.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -32,9 +45,14 @@ mod datagram;
     path = "single.rs"
 )]
 mod datagram_io;
+mod options;
 mod os;
+#[cfg(unix)]
+mod path;
 #[cfg(test)]
 pub(crate) mod script;
+#[cfg(test)]
+mod seam_tests;
 #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
 mod splice;
 #[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
@@ -44,19 +62,22 @@ mod splice;
 pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
 pub(crate) use os::{
-    Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect, listen,
+    Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect,
+    is_out_of_descriptors, listen, resolve,
 };
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};
+#[cfg(unix)]
+pub(crate) use path::OwnPath;
 pub(crate) use splice::{Pipe, Pipes};
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved
 /// until the next edge.
 ///
-/// True where the kernel itself tracks edges (epoll, kqueue): it saves the system call that would
-/// only say `WouldBlock`, 7 to 9 % of an echo. False where mio emulates edges over `poll(2)`: there
-/// the interest is armed again by a `WouldBlock` only.
-pub(crate) const SHORT_IO_DRAINS: bool = cfg!(all(
+/// True where the kernel tracks edges (epoll, kqueue): it saves the system call that would only
+/// return `WouldBlock`, 7 to 9 % of an echo. False where mio emulates edges over `poll(2)`, which
+/// arms an interest again after a `WouldBlock` only.
+const SHORT_IO_DRAINS: bool = cfg!(all(
     any(
         target_os = "linux",
         target_os = "android",
@@ -70,10 +91,10 @@ pub(crate) const SHORT_IO_DRAINS: bool = cfg!(all(
     not(mio_unsupported_force_poll_poll)
 ));
 
-/// The token of the waker; no socket's token takes this value.
-pub(crate) const WAKE: mio::Token = mio::Token(usize::MAX);
+/// The token of the waker. No socket's token has this value.
+const WAKE: mio::Token = mio::Token(usize::MAX);
 
-/// One readiness event: whose, and which of the bits below.
+/// One readiness event: the token of the socket, and the bits below.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ready {
     pub(crate) token: usize,
@@ -115,15 +136,21 @@ impl Stream {
 
     /// Whether a read that brings less than was asked for has emptied the system's buffer.
     ///
-    /// Not on a Unix socket: a read stops at a message that carries descriptors or other credentials
-    /// (unix(7), "ancillary messages"), and what is behind that gets no edge of its own. So each burst
-    /// costs one read more there.
+    /// Not on a Unix socket: a read stops at a message that carries descriptors or credentials
+    /// (unix(7), "ancillary messages"), and the bytes behind that message cause no edge. So each burst
+    /// costs one more read there.
     #[inline]
     pub(crate) fn short_read_drains(&self) -> bool {
         #[cfg(unix)]
         if let Stream::Unix(_) = self {
             return false;
         }
+        SHORT_IO_DRAINS
+    }
+
+    /// Whether a write that takes less than it was given has filled the system's buffer.
+    #[inline]
+    pub(crate) fn short_write_fills(&self) -> bool {
         SHORT_IO_DRAINS
     }
 
@@ -147,11 +174,22 @@ fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     }
 }
 
-/// Apart, as an error is out of the ordinary: what it takes to look at one and to drop it would
-/// otherwise stand in the middle of every read and write.
+/// Out of line: errors are rare, and the code that inspects and drops one would otherwise be inlined
+/// into every read and write.
 #[cold]
 fn other_than_interrupted(error: io::Error) -> io::Result<()> {
     if error.kind() == io::ErrorKind::Interrupted { Ok(()) } else { Err(error) }
+}
+
+/// A socket that can be registered with the [`Poller`].
+pub(crate) trait Pollable {
+    fn register(&mut self, registry: &mio::Registry, token: mio::Token) -> io::Result<()>;
+    fn deregister(&mut self, registry: &mio::Registry) -> io::Result<()>;
+
+    /// Whether closing the socket takes it out of the poll, so that no call is needed for it.
+    fn leaves_by_closing(&self) -> bool {
+        false
+    }
 }
 
 /// The system's readiness, and its clock.
@@ -166,8 +204,8 @@ impl Poller {
         Ok(Poller { poll: mio::Poll::new()?, events: mio::Events::with_capacity(events) })
     }
 
-    /// Waits for readiness and appends it to `ready`; answers whether the waker was used. A signal
-    /// ends the wait early, with nothing.
+    /// Waits for readiness and appends it to `ready`. Returns whether the waker was used. A signal
+    /// ends the wait early, with no event.
     pub(crate) fn poll(
         &mut self,
         ready: &mut Vec<Ready>,
@@ -194,12 +232,42 @@ impl Poller {
         Instant::now()
     }
 
-    /// What wakes a sleeping poll from another thread.
-    pub(crate) fn waker(&self) -> io::Result<mio::Waker> {
-        mio::Waker::new(self.poll.registry(), WAKE)
+    /// Wakes a sleeping poll from another thread. One per poller.
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        mio::Waker::new(self.poll.registry(), WAKE).map(Waker)
     }
 
-    pub(crate) fn registry(&self) -> &mio::Registry {
+    /// Registers a socket for all its events, for its whole life: nothing is changed later.
+    pub(crate) fn register(&mut self, socket: &mut impl Pollable, token: usize) -> io::Result<()> {
+        socket.register(self.poll.registry(), mio::Token(token))
+    }
+
+    /// Takes a socket out of the poll. `own`: this crate made the socket and nobody else holds a
+    /// descriptor of it, so that closing it does the same where the system works like that
+    /// (epoll(7), question 6). That saves one system call for each connection.
+    pub(crate) fn deregister(&mut self, socket: &mut impl Pollable, own: bool) {
+        if own && socket.leaves_by_closing() {
+            return;
+        }
+        // The poll may have dropped it by itself after a hang-up.
+        if let Err(e) = socket.deregister(self.poll.registry()) {
+            log::trace!("deregistering a socket: {e}");
+        }
+    }
+
+    /// A UDP socket reported an error. mio's emulation over `poll(2)` drops a descriptor that did
+    /// (an ICMP error is enough), so the socket is registered again there; elsewhere nothing is done.
+    pub(crate) fn survive_error(&mut self, socket: &mut Datagram, token: usize) -> io::Result<()> {
+        if cfg!(mio_unsupported_force_poll_poll) {
+            self.deregister(socket, false);
+            return self.register(socket, token);
+        }
+        Ok(())
+    }
+
+    /// mio's registry, for custom sources, which are mio's by definition. A backend without one
+    /// refuses them.
+    pub(crate) fn registry_for_sources(&self) -> &mio::Registry {
         self.poll.registry()
     }
 
@@ -207,5 +275,15 @@ impl Poller {
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd;
         self.poll.registry().as_fd()
+    }
+}
+
+/// Ends the poll's current wait, or its next one, from any thread.
+#[derive(Debug)]
+pub(crate) struct Waker(mio::Waker);
+
+impl Waker {
+    pub(crate) fn wake(&self) -> io::Result<()> {
+        self.0.wake()
     }
 }

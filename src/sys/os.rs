@@ -1,14 +1,14 @@
 //! The system's side of the seam: mio for readiness, socket2 for options.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::{Ready, Stream, uninterrupted};
+use super::{Pollable, Ready, Stream, uninterrupted};
 use crate::address::Address;
 use crate::socket_options::SocketOptions;
 
@@ -182,37 +182,33 @@ impl Stream {
             Stream::Script(_) => Ok(()),
         }
     }
+}
 
-    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
+impl Pollable for Stream {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Stream::Tcp(s) => s.register(registry, Token(token), interest()),
+            Stream::Tcp(s) => s.register(registry, token, interest()),
             #[cfg(unix)]
-            Stream::Unix(s) => s.register(registry, Token(token), interest()),
+            Stream::Unix(s) => s.register(registry, token, interest()),
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
         }
     }
 
-    /// `own`: this crate made the socket and nobody else holds a descriptor of it, so that closing
-    /// it takes it out of the poll by itself where the system works like that (epoll(7), question 6):
-    /// one system call less for each connection.
-    pub(crate) fn deregister(&mut self, registry: &Registry, own: bool) {
-        if own && CLOSE_DEREGISTERS {
-            return;
-        }
-        let result = match self {
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
             Stream::Tcp(s) => s.deregister(registry),
             #[cfg(unix)]
             Stream::Unix(s) => s.deregister(registry),
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
-        };
-        // The poll may have dropped it by itself after a hang-up.
-        if let Err(e) = result {
-            log::trace!("deregistering a stream: {e}");
         }
+    }
+
+    fn leaves_by_closing(&self) -> bool {
+        CLOSE_DEREGISTERS
     }
 }
 
@@ -333,27 +329,26 @@ impl Listener {
             Listener::Script(_) => Ok(()),
         }
     }
+}
 
-    pub(crate) fn register(&mut self, registry: &Registry, token: usize) -> io::Result<()> {
+impl Pollable for Listener {
+    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         match self {
-            Listener::Tcp(l) => l.register(registry, Token(token), Interest::READABLE),
+            Listener::Tcp(l) => l.register(registry, token, Interest::READABLE),
             #[cfg(unix)]
-            Listener::Unix(l) => l.register(registry, Token(token), Interest::READABLE),
+            Listener::Unix(l) => l.register(registry, token, Interest::READABLE),
             #[cfg(test)]
             Listener::Script(_) => Ok(()),
         }
     }
 
-    pub(crate) fn deregister(&mut self, registry: &Registry) {
-        let result = match self {
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
             Listener::Tcp(l) => l.deregister(registry),
             #[cfg(unix)]
             Listener::Unix(l) => l.deregister(registry),
             #[cfg(test)]
             Listener::Script(_) => Ok(()),
-        };
-        if let Err(e) = result {
-            log::trace!("deregistering a listener: {e}");
         }
     }
 }
@@ -408,6 +403,17 @@ pub(crate) fn adopt_unix_listener(
     Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
 }
 
+/// The addresses of a name, or the addresses themselves. A name asks the system's resolver, which
+/// blocks (getaddrinfo(3)).
+pub(crate) fn resolve(addrs: &impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+    addrs.to_socket_addrs().map(Iterator::collect)
+}
+
+/// Whether the process or the system has no descriptor left (`EMFILE`, `ENFILE`).
+pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code))
+}
+
 /// What an error of accept(2) says about the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
@@ -449,6 +455,13 @@ const TRANSIENT: &[i32] = &[100, 42, 64];
     target_os = "ios"
 )))]
 const TRANSIENT: &[i32] = &[];
+
+/// ENFILE, EMFILE: the same numbers on every Unix.
+#[cfg(unix)]
+const OUT_OF_DESCRIPTORS: &[i32] = &[23, 24];
+/// WSAEMFILE.
+#[cfg(windows)]
+const OUT_OF_DESCRIPTORS: &[i32] = &[10024];
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const EINPROGRESS: i32 = 115;
