@@ -11,7 +11,6 @@ use crate::token::Token;
 
 mod input;
 mod link;
-mod membership;
 mod output;
 mod route;
 mod transfer;
@@ -20,7 +19,6 @@ mod wire;
 pub use input::Input;
 pub(crate) use input::Tail;
 pub(crate) use link::{Carriage, Link};
-pub(crate) use membership::Membership;
 pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use route::Route;
 pub(crate) use transfer::Received;
@@ -130,8 +128,6 @@ pub(crate) struct Extra {
     pub(crate) wire: Option<Wire>,
     /// The other connection of a pair.
     pub(crate) link: Option<Link>,
-    /// The groups it belongs to.
-    pub(crate) memberships: Vec<Membership>,
     /// What was signalled before it was open.
     pub(crate) signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.

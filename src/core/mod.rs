@@ -30,8 +30,9 @@ mod table;
 
 pub(crate) use datagram::DatagramSocket;
 pub(crate) use deadlines::Due;
-pub(crate) use group::GAP;
+pub use group::GroupStats;
 use group::Groups;
+pub(crate) use group::QUIET_GAP;
 pub use listener::ListenerStats;
 #[cfg(unix)]
 pub(crate) use listener::OwnPath;

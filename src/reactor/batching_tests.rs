@@ -139,7 +139,7 @@ fn one_message_for_many_waits_only_right_behind_several() {
         reactor.net().join(room, member);
     }
     let all = Duration::from_micros(200);
-    let groups = |reactor: &mut Reactor, now| reactor.net().core.groups.patience(now);
+    let groups = |reactor: &mut Reactor, now| reactor.net().core.groups.gather.budget(now);
     let now = Instant::now();
     reactor.net().publish(room, b"a");
     assert_eq!(groups(&mut reactor, now), Duration::ZERO);
@@ -167,5 +167,5 @@ fn a_flush_for_few_does_not_wait() {
     }
     reactor.net().publish(room, b"a");
     reactor.net().publish(room, b"b");
-    assert_eq!(reactor.net().core.groups.patience(Instant::now()), Duration::ZERO);
+    assert_eq!(reactor.net().core.groups.gather.budget(Instant::now()), Duration::ZERO);
 }

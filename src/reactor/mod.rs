@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::connection::Phase;
-use crate::core::{Core, GAP, Stopping};
+use crate::core::{Core, QUIET_GAP, Stopping};
 use crate::error::{Deadline, Error};
 use crate::guard::drop_each;
 use crate::net::Net;
@@ -346,19 +346,20 @@ impl<S: 'static> Reactor<S> {
     /// sign that the loop is behind: at light load there is one, and nothing waits.
     fn gather(&mut self) -> Result<(), Error> {
         let core = &self.dispatch.net.core;
-        let patience = core.groups.patience(core.now);
-        if patience.is_zero() {
+        let budget = core.groups.gather.budget(core.now);
+        if budget.is_zero() {
             return Ok(());
         }
-        let (mut said, mut last) = (core.groups.said(), core.sys.now());
-        let (mut now, until) = (last, last + patience);
-        while self.dispatch.net.core.groups.has_pending() && now < until && now < last + GAP {
+        let (mut published, mut last) = (core.groups.published_count(), core.sys.now());
+        let (mut now, until) = (last, last + budget);
+        while self.dispatch.net.core.groups.has_pending() && now < until && now < last + QUIET_GAP {
             let woken = self.poll(Some(Duration::ZERO))?;
             self.messages(woken);
             self.events();
             let core = &self.dispatch.net.core;
             now = core.sys.now();
-            if std::mem::replace(&mut said, core.groups.said()) != said {
+            let count = core.groups.published_count();
+            if std::mem::replace(&mut published, count) != count {
                 last = now;
             }
         }
