@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
-use crate::core::SendStatus;
+use crate::connection::SendStatus;
 use crate::layer::Kind;
 use crate::net::Net;
 use crate::timers::Timer;

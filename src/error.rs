@@ -109,6 +109,10 @@ pub enum Deadline {
     ///
     /// [`StreamOptions::idle_timeout`]: crate::StreamOptions::idle_timeout
     Idle,
+    /// A message that had begun to arrive was not whole in time ([`StreamOptions::message_timeout`]).
+    ///
+    /// [`StreamOptions::message_timeout`]: crate::StreamOptions::message_timeout
+    Message,
     /// Output was queued and the peer took none of it for too long
     /// ([`StreamOptions::stall_timeout`]).
     ///
@@ -177,6 +181,7 @@ impl fmt::Display for Deadline {
         f.write_str(match self {
             Deadline::Connect => "the connection did not stand in time",
             Deadline::Handshake => "the handshake was not done in time",
+            Deadline::Message => "a message was not whole in time",
             Deadline::Idle => "no byte moved for too long",
             Deadline::Stall => "the peer took no output for too long",
             Deadline::Close => "what was queued could not be flushed in time",

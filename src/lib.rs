@@ -55,6 +55,7 @@ mod guard;
 mod handler;
 pub mod layer;
 mod listener;
+mod message;
 mod net;
 mod options;
 mod reactor;
@@ -70,9 +71,9 @@ mod token;
 pub use address::Address;
 pub use config::Config;
 pub use connect::{Adopt, Connect};
-pub use connection::Input;
+pub use connection::{Input, SendStatus};
 pub use context::Context;
-pub use core::{ListenerStats, SendStatus};
+pub use core::{GroupStats, ListenerStats};
 pub use datagram::Udp;
 pub use error::{
     BoxError, CloseReason, Closed, DatagramError, Deadline, Error, HandlerResult, Limit,
@@ -80,6 +81,7 @@ pub use error::{
 pub use handler::{Datagram, DatagramHandler, Handler};
 pub use layer::{Kind, Layer};
 pub use listener::{Listen, Peer};
+pub use message::{AsMessage, Message};
 pub use net::Net;
 pub use options::{Overflow, StreamOptions};
 pub use reactor::{Reactor, Report, Turn};

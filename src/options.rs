@@ -46,6 +46,7 @@ pub struct StreamOptions {
     pub(crate) close_timeout: Duration,
     pub(crate) stall_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) message_timeout: Option<Duration>,
     pub(crate) socket: SocketOptions,
 }
 
@@ -64,6 +65,7 @@ impl Default for StreamOptions {
             close_timeout: Duration::from_secs(5),
             stall_timeout: Duration::from_secs(60),
             idle_timeout: None,
+            message_timeout: None,
             socket: SocketOptions::default(),
         }
     }
@@ -172,6 +174,17 @@ impl StreamOptions {
     #[must_use]
     pub fn idle_timeout(mut self, after: Duration) -> Self {
         self.idle_timeout = Some(after);
+        self
+    }
+
+    /// How long one message may take from its first byte to its last: bytes that the handler leaves
+    /// unread, or that a layer cannot decode yet, begin to count when they arrive, and begin anew when
+    /// some are taken. Off by default, because only the protocol knows how long a message may take;
+    /// set it where a peer that sends one byte a second must not hold a connection
+    /// ([`Deadline::Message`](crate::Deadline::Message)). It does not run while reading is held back.
+    #[must_use]
+    pub fn message_timeout(mut self, after: Duration) -> Self {
+        self.message_timeout = Some(after);
         self
     }
 

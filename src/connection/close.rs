@@ -60,8 +60,7 @@ impl Conn<'_> {
 
     /// The reactor ends, and the connection with it. One that has been flushed ends in order.
     pub(crate) fn finish_with_reactor(&mut self, reason: CloseReason) {
-        let event =
-            if self.stream.phase() == Phase::Lingering { Event::Quiet } else { Event::Die };
+        let event = if self.stream.phase() == Phase::Lingering { Event::Quiet } else { Event::Die };
         self.happens(event, Some(reason));
     }
 
@@ -81,6 +80,11 @@ impl Conn<'_> {
                 extra.failure_allowance = Some(limit);
             }
         }
+    }
+
+    /// The reason that was noted, for the listener's hook when nobody else is left to hear of it.
+    pub(crate) fn take_reason(&mut self) -> Option<CloseReason> {
+        self.stream.extra.as_mut()?.reason.take()
     }
 
     /// Whether the layers' handshakes are done, so that the format's own end can be written.
@@ -197,16 +201,8 @@ impl Conn<'_> {
             self.work.pool.keep_tail(tail);
         }
         self.stream.paused = false;
-        self.leave_groups();
+        self.work.notes.push(Note::LeavesGroups(self.token));
         self.cancel_timers();
-    }
-
-    pub(crate) fn leave_groups(&mut self) {
-        if let Some(extra) = self.stream.extra.as_mut()
-            && !extra.memberships.is_empty()
-        {
-            self.work.notes.push(Note::Left(std::mem::take(&mut extra.memberships)));
-        }
     }
 
     /// All its timers die, the watchdog among them.

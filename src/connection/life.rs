@@ -68,7 +68,9 @@ pub(crate) enum Event {
     /// The same of one that may still be in its handshake: what its layer has said is flushed.
     CloseHandshake,
     /// A half-close. `ready`: the layers are, so that the format's own end can be written.
-    EndWrite { ready: bool },
+    EndWrite {
+        ready: bool,
+    },
     /// Everything that was queued before the end of the write side has been written.
     Flushed,
     /// A read returned zero.
@@ -171,12 +173,12 @@ impl Life {
             (Handshaking, Event::CloseHandshake) => to(Open).close(),
             (Connecting, Event::CloseHandshake) => (to(Dead), Effects::dies(Death::Cancelled)),
             // Nothing can be flushed any more, and the handler wants no more input.
-            (Failing, Event::Close | Event::CloseHandshake) => (to(Dead), Effects::dies(Death::Closed)),
+            (Failing, Event::Close | Event::CloseHandshake) => {
+                (to(Dead), Effects::dies(Death::Closed))
+            }
 
             (Open | Closing, Event::EndWrite { ready }) => self.end_write(ready),
-            (Connecting | Handshaking, Event::EndWrite { .. })
-                if self.write == WriteSide::Open =>
-            {
+            (Connecting | Handshaking, Event::EndWrite { .. }) if self.write == WriteSide::Open => {
                 (Life { write: WriteSide::Ending, ..self }, Effects::default())
             }
 

@@ -32,7 +32,6 @@ mod close;
 mod deadline;
 mod input;
 mod life;
-mod membership;
 mod open;
 mod output;
 mod pair;
@@ -52,10 +51,9 @@ pub use status::SendStatus;
 pub(crate) use deadline::Fired;
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
-pub(crate) use membership::Membership;
 pub(crate) use open::Opening;
 pub(crate) use output::{KEPT_CAPACITY, Output};
-pub(crate) use pair::{Filled, PartnerEnd, Transfer};
+pub(crate) use pair::{Filled, NextRelayed, Transfer};
 pub(crate) use read::{Budget, Next};
 pub(crate) use route::Route;
 pub(crate) use wire::{Decoded, NextLayered, Outcome, Unit, Wire};
@@ -125,8 +123,6 @@ pub(crate) struct Extra {
     wire: Option<Wire>,
     /// The other connection of a pair.
     partner: Option<Partner>,
-    /// The groups it belongs to.
-    memberships: Vec<Membership>,
     /// What was posted before it was open.
     signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
@@ -212,19 +208,6 @@ impl Stream {
         self.extra.get_or_insert_with(Box::default)
     }
 
-    pub(crate) fn memberships(&self) -> &[Membership] {
-        self.extra.as_ref().map_or(&[], |extra| &extra.memberships)
-    }
-
-    pub(crate) fn memberships_mut(&mut self) -> Option<&mut Vec<Membership>> {
-        Some(&mut self.extra.as_mut()?.memberships)
-    }
-
-    /// Makes room for memberships where there are none yet.
-    pub(crate) fn memberships_or_default(&mut self) -> &mut Vec<Membership> {
-        &mut self.extra_mut().memberships
-    }
-
     /// Where the peer is: as accept(2) said it, or as the socket says it now.
     pub(crate) fn peer_addr(&self) -> Option<Address> {
         let noted = self.extra.as_ref().and_then(|extra| extra.peer.clone());
@@ -297,6 +280,16 @@ impl Stream {
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.len())
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_no_queue(&self) -> bool {
+        self.output.is_none()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn last_moved(&self) -> u64 {
+        self.clock
     }
 
     /// Takes the connection apart: the socket, its buffers, and what may own something of the user's.

@@ -3,7 +3,7 @@
 use std::io;
 
 use super::life::Event;
-use super::{Conn, Note, Phase, Stream, Tail, Wire};
+use super::{Budget, Conn, Note, Phase, ReadSide, Stream, Tail, Wire};
 use crate::error::{CloseReason, Deadline};
 use crate::sys::Pipe;
 use crate::token::Token;
@@ -150,11 +150,11 @@ impl Conn<'_> {
     /// Of a relay that has just been made: whether the end has been read, so that it has to be passed
     /// on although the handler was called for it.
     pub(crate) fn end_was_told(&self) -> bool {
-        self.stream.life.read == super::ReadSide::Told
+        self.stream.life.read == ReadSide::Told
     }
 
     /// Tells the partner whether it has to wait for this one's queue.
-    pub(super) fn push_hold(&mut self) {
+    pub(crate) fn push_hold(&mut self) {
         if let Some(partner) = self.stream.partner_token() {
             let held = self.stream.holds_partner();
             self.work.notes.push(Note::Hold { partner, held });
@@ -294,5 +294,41 @@ impl Conn<'_> {
     /// What its handler has left, for the other connection of its relay.
     pub(crate) fn take_kept(&mut self) -> Option<Box<Tail>> {
         self.stream.input.take()
+    }
+}
+
+/// What is next for the input of a relayed connection without a layer.
+pub(crate) enum NextRelayed {
+    Rest,
+    /// What its handler had left goes first.
+    Kept,
+    /// The socket may have something.
+    Carry,
+    End,
+}
+
+impl Conn<'_> {
+    /// What is next to be passed on.
+    pub(crate) fn next_relayed(&mut self, budget: &mut Budget) -> NextRelayed {
+        let stream = &*self.stream;
+        if !stream.has_callbacks() || !stream.may_read() {
+            return NextRelayed::Rest;
+        }
+        if stream.unread() > 0 {
+            return NextRelayed::Kept;
+        }
+        if stream.life.read == ReadSide::Ended {
+            return NextRelayed::End;
+        }
+        if !stream.readable || stream.life.read == ReadSide::Told {
+            self.nothing_more();
+            return NextRelayed::Rest;
+        }
+        if budget.reads == 0 || self.work.units == 0 {
+            self.make_ready_later();
+            return NextRelayed::Rest;
+        }
+        budget.reads -= 1;
+        NextRelayed::Carry
     }
 }

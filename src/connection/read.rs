@@ -298,6 +298,12 @@ impl Conn<'_> {
             && !self.stream.wire().is_some_and(super::Wire::is_fresh)
     }
 
+    /// What waits, if it may be offered now.
+    pub(crate) fn take_kept_if_offered(&mut self, budget: &Budget) -> Option<Box<Tail>> {
+        let offered = self.stream.unread_changed && self.may_offer_again(budget);
+        if offered { self.stream.input.take() } else { None }
+    }
+
     /// What waited has been offered; it comes back with what is left of it.
     pub(crate) fn give_back(&mut self, tail: Box<Tail>, taken: bool) {
         if !self.stream.has_callbacks() || tail.is_empty() {

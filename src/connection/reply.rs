@@ -27,6 +27,16 @@ impl Reply {
         self.room = room;
     }
 
+    /// Every send takes the ordinary way.
+    pub(crate) fn cancel(&mut self) {
+        self.owner = None;
+    }
+
+    /// Whose callback may use the shortcut, if one's may.
+    pub(crate) fn owner(&self) -> Option<Token> {
+        self.owner
+    }
+
     /// Takes a small message; `false` if it has to take the ordinary way.
     #[inline]
     pub(crate) fn take(&mut self, to: Token, bytes: &[u8]) -> bool {

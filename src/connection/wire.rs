@@ -173,7 +173,13 @@ impl Conn<'_> {
             if changed {
                 match self.stream.relayed_to() {
                     Some(to) => return NextLayered::RelayKept(to),
-                    None => return self.stream.input.take().map_or(NextLayered::Rest, NextLayered::Kept),
+                    None => {
+                        return self
+                            .stream
+                            .input
+                            .take()
+                            .map_or(NextLayered::Rest, NextLayered::Kept);
+                    }
                 }
             }
             if pull {

@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::life::Death;
+use super::pair::PartnerEnd;
 use super::pool::Pool;
 use super::reply::Reply;
-use super::{Membership, pair::PartnerEnd};
 use crate::error::CloseReason;
 use crate::guard::drop_guarded;
 use crate::sys::Clock;
@@ -52,13 +52,12 @@ pub(crate) enum Note {
     Unpaired { partner: Token },
     /// One of a relay has ended, which decides about the other one.
     Ended { partner: Token, end: PartnerEnd },
-    /// Places in groups became free.
-    Left(Vec<Membership>),
+    /// It leaves its groups.
+    LeavesGroups(Token),
 }
 
 /// The turn's time, the lists of work, the timers, the buffers: everything that a step of a
 /// connection uses beside the connection itself. It holds no connection and no handler.
-#[derive(Debug)]
 pub(crate) struct Work {
     clock: Clock,
     start: Instant,

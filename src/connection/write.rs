@@ -216,20 +216,26 @@ impl Conn<'_> {
         }
     }
 
-    /// Writes a group's log; what the socket does not take is queued by reference. Most members take
-    /// all, and for those there is neither a queue nor a reference.
-    pub(crate) fn write_log(&mut self, log: &Rc<Vec<u8>>) {
-        let mut written = 0;
+    /// Writes a part of a group's log; what the socket does not take is queued by reference.
+    pub(crate) fn write_shared_part(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+        let mut written = start;
         if self.stream.has_callbacks() {
-            match self.stream.write_through(log, self.work.tick) {
-                Ok(n) => written = n,
+            match self.stream.write_through(&log[start..end], self.work.tick) {
+                Ok(n) => written += n,
                 Err(e) => return self.output_failed(e),
             }
         }
-        if written < log.len() {
-            self.queue_log(log, written, log.len());
+        if written < end {
+            self.queue_log(log, written, end);
         }
-        self.flush();
+    }
+
+    /// Queues copies of bytes that are in wire form.
+    pub(crate) fn queue_copies<'b>(&mut self, pieces: impl IntoIterator<Item = &'b [u8]>) {
+        for bytes in pieces {
+            self.output().push(bytes);
+        }
+        self.queued_more();
     }
 
     /// Queues a part of a group's log: by reference, if that is worth what it keeps alive. A small

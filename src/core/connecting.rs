@@ -1,10 +1,9 @@
-//! Outgoing connections: one address after the other, until one stands or none is left.
+//! Outgoing connections: one address after the other, until one is established or none is left.
 
 use std::io;
 
 use super::Core;
 use crate::address::Address;
-use crate::connection::{Phase, Stream};
 use crate::error::{CloseReason, Error};
 use crate::sys;
 use crate::token::Token;
@@ -17,14 +16,13 @@ impl Core {
     /// does not use up the others'.
     pub(crate) fn connect_next(&mut self, token: Token, mut failure: io::Error) {
         loop {
-            let Some(stream) = self.stream_mut(token) else { return };
-            let Some(route) = stream.extra.as_mut().and_then(|extra| extra.route.as_mut()) else {
-                return self.fail(token, CloseReason::ConnectFailed(unreachable(None, failure)));
+            let Some(stream) = self.table.stream_mut(token) else { return };
+            let Some(route) = stream.route_mut() else {
+                return self.connect_failed(token, None, failure);
             };
             let tried = route.current.take();
             let Some(address) = route.left.pop() else {
-                let error = unreachable(tried.as_ref(), failure);
-                return self.fail(token, CloseReason::ConnectFailed(error));
+                return self.connect_failed(token, tried, failure);
             };
             if let Some(tried) = tried {
                 log::debug!("{token}: {tried}: {failure}; trying {address}");
@@ -44,24 +42,26 @@ impl Core {
             }
             let started = socket.and_then(|socket| self.replace_socket(token, socket));
             match started {
-                Ok(()) => return self.watch_attempt(token, deadline, attempts),
+                Ok(()) => {
+                    let now = self.work.tick_after_this_moment(std::time::Duration::ZERO);
+                    let until = now.saturating_add(deadline.saturating_sub(now) / attempts);
+                    self.with(token, |conn| conn.attempt_until(until));
+                    return;
+                }
                 Err(e) => failure = e,
             }
         }
     }
 
-    fn watch_attempt(&mut self, token: Token, deadline: u64, attempts: u64) {
-        let now = self.tick_after_this_moment(std::time::Duration::ZERO);
-        if let Some(stream) = self.stream_mut(token) {
-            stream.clock = now.saturating_add(deadline.saturating_sub(now) / attempts);
-        }
-        self.watch(token);
+    fn connect_failed(&mut self, token: Token, tried: Option<Address>, failure: io::Error) {
+        let error = unreachable(tried.as_ref(), failure);
+        self.with(token, |conn| conn.finish(CloseReason::ConnectFailed(error)));
     }
 
-    /// A deadline has passed: if it was that of an attempt to connect, the next address gets its
-    /// share. `false` if there is none, or the connection stands.
+    /// The deadline of an attempt to connect has passed: the next address gets its share. `false` if
+    /// there is none.
     pub(crate) fn next_attempt(&mut self, token: Token) -> bool {
-        let route = self.stream(token).and_then(|s| s.extra.as_ref()?.route.as_ref());
+        let route = self.stream(token).and_then(crate::connection::Stream::route);
         let more = route.is_some_and(|route| !route.left.is_empty());
         if more {
             self.connect_next(token, io::ErrorKind::TimedOut.into());
@@ -72,22 +72,11 @@ impl Core {
     /// Gives a connecting stream its socket.
     fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
         let Core { sys, table, .. } = self;
-        if let Some(s) = table.stream_mut(token) {
-            sys.deregister(&mut s.socket, true);
-            s.socket = socket;
-            // Whatever was seen was seen of the one before.
-            (s.readable, s.writable, s.read_closed, s.error) = (false, false, false, false);
+        if let Some(stream) = table.stream_mut(token) {
+            let mut last = stream.replace_socket(socket);
+            sys.deregister(&mut last, true);
         }
         self.register_stream(token)
-    }
-
-    /// It stands: what was only needed to get there goes.
-    pub(crate) fn forget_route(&mut self, token: Token) {
-        if let Some(Stream { phase: Phase::Handshaking, extra: Some(extra), .. }) =
-            self.stream_mut(token)
-        {
-            extra.route = None;
-        }
     }
 }
 

@@ -26,8 +26,9 @@ mod sockets;
 mod table;
 
 pub(crate) use datagram::DatagramSocket;
-pub(crate) use group::GAP;
+pub use group::GroupStats;
 use group::Groups;
+pub(crate) use group::QUIET_GAP;
 pub use listener::ListenerStats;
 pub(crate) use listener::{Listening, ListeningSockets};
 use table::Table;
@@ -124,10 +125,6 @@ impl Core {
 
     pub(crate) fn stream(&self, token: Token) -> Option<&Stream> {
         self.table.stream(token)
-    }
-
-    pub(crate) fn stream_mut(&mut self, token: Token) -> Option<&mut Stream> {
-        self.table.stream_mut(token)
     }
 
     pub(crate) fn listener_mut(&mut self, token: Token) -> Option<&mut ListeningSockets> {

@@ -23,6 +23,22 @@ impl Core {
         Some(result)
     }
 
+    /// The step that follows a callback of the ordinary case: it writes the callback's own small
+    /// sends, which any other step would queue first.
+    #[inline]
+    pub(crate) fn with_own_reply<R>(
+        &mut self,
+        token: Token,
+        step: impl FnOnce(&mut Conn<'_>) -> R,
+    ) -> Option<R> {
+        let stream = self.table.stream_mut(token)?;
+        let result = step(&mut Conn { token, stream, work: &mut self.work });
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
+        }
+        Some(result)
+    }
+
     /// The same for a step that queues something: what was published to the connection before goes
     /// first.
     pub(crate) fn with_settled<R>(
@@ -51,11 +67,7 @@ impl Core {
                 Note::Ended { partner, end } => {
                     self.with_settled(partner, |conn| conn.partner_ended(end));
                 }
-                Note::Left(memberships) => {
-                    for membership in memberships {
-                        self.vacate(membership);
-                    }
-                }
+                Note::LeavesGroups(token) => self.groups.leave_all(token),
             }
         }
     }

@@ -110,6 +110,12 @@ impl Core {
         self.with(from, |conn| conn.give_back(tail, true));
     }
 
+    /// The end of one becomes the other's, behind what was passed on.
+    pub(crate) fn pass_end(&mut self, from: Token, to: Token) {
+        self.with_settled(to, |conn| conn.half_close());
+        self.with(from, |conn| conn.end_passed());
+    }
+
     /// How much fits below the cap of `to`. All, if it is dropped anyway.
     fn room(&mut self, to: Token) -> usize {
         self.with(to, |conn| conn.room()).unwrap_or(usize::MAX)

@@ -16,6 +16,15 @@ impl Core {
         self.send_queued(token, bytes, kind)
     }
 
+    /// A callback of a connection without a queue begins: its own small sends may take the shortcut,
+    /// unless something was published to it before, which goes first.
+    #[inline]
+    pub(crate) fn begin_reply(&mut self, token: Token) {
+        if self.groups.has_pending() && self.groups.is_pending(token) {
+            self.work.reply.cancel();
+        }
+    }
+
     fn send_queued(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
         match self.with_settled(token, |conn| conn.send(bytes, kind)) {
             Some(status) => status,
@@ -29,6 +38,11 @@ impl Core {
             Some(status) => status,
             None => self.send_elsewhere(token, bytes),
         }
+    }
+
+    /// Writes what a connection has queued, as far as the system takes it.
+    pub(crate) fn flush(&mut self, token: Token) {
+        self.with(token, |conn| conn.flush());
     }
 
     /// How many bytes wait to be written, those included that the running callback has sent.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::Net;
 use crate::address::Address;
-use crate::connection::Phase;
-use crate::core::{Entity, ListenerStats, SendStatus};
+use crate::connection::SendStatus;
+use crate::core::{Entity, ListenerStats};
 use crate::error::Error;
 use crate::layer::{Kind, Layer};
 use crate::signal::Signal;
@@ -67,7 +67,7 @@ impl<S> Net<S> {
     /// peer's data is received as before. Calling it twice is harmless. A connection whose both
     /// directions have ended closes by itself.
     pub fn shutdown_write(&mut self, token: Token) {
-        self.core.shutdown_write(token);
+        self.core.with_settled(token, |conn| conn.half_close());
     }
 
     /// Closes all connections gracefully, as [`close`](Self::close) does one; those that do not stand
@@ -151,7 +151,7 @@ impl<S> Net<S> {
     /// the next. `false` if there is nobody to get it.
     pub fn signal<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
-            Some(Entity::Stream(s)) => s.is_open() || !s.is_over(),
+            Some(Entity::Stream(s)) => s.has_callbacks() || s.is_opening(),
             Some(Entity::Datagram(d)) => !d.dead,
             _ => false,
         };
@@ -164,9 +164,7 @@ impl<S> Net<S> {
     /// Whether the token names something that is not closed or closing.
     pub fn is_open(&self, token: Token) -> bool {
         match self.core.entity(token) {
-            Some(Entity::Stream(s)) => {
-                matches!(s.phase, Phase::Connecting | Phase::Handshaking | Phase::Open)
-            }
+            Some(Entity::Stream(s)) => s.is_live(),
             Some(Entity::Datagram(d)) => !d.dead,
             Some(Entity::Listener(l)) => !l.dead,
             Some(Entity::Source(s)) => !s.dead,
@@ -177,25 +175,21 @@ impl<S> Net<S> {
     /// How many bytes wait to be written, as encoded for the wire; those that wait for a layer to be
     /// ready, as they were sent.
     pub fn queued(&self, token: Token) -> usize {
-        match self.core.entity(token) {
-            Some(Entity::Stream(s)) => s.unsent(),
-            Some(Entity::Datagram(d)) => d.queued(),
-            _ => 0,
-        }
+        self.core.unsent(token)
     }
 
     /// Whether a connection's queued output has been above its high mark and is not yet down at the
     /// low one: a sender that can wait should, until `on_drain`. `false` for anything else. The marks
     /// are [`StreamOptions::marks`](crate::StreamOptions::marks).
     pub fn is_above_high(&self, token: Token) -> bool {
-        self.core.stream(token).is_some_and(|stream| stream.over_high)
+        self.core.is_above_high(token)
     }
 
     /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
     /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
-            Entity::Stream(s) => s.socket.peer_addr().ok(),
+            Entity::Stream(s) => s.socket().peer_addr().ok(),
             Entity::Datagram(d) => d.socket.peer_addr().ok().map(Address::Ip),
             _ => None,
         }
@@ -204,7 +198,7 @@ impl<S> Net<S> {
     /// The local address of anything that has one; the first, of a listener on several.
     pub fn local_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
-            Entity::Stream(s) => s.socket.local_addr().ok(),
+            Entity::Stream(s) => s.socket().local_addr().ok(),
             Entity::Datagram(d) => d.socket.local_addr().ok().map(Address::Ip),
             Entity::Listener(l) => l.sockets.first()?.socket.local_addr().ok(),
             Entity::Source(_) => None,
@@ -224,7 +218,7 @@ impl<S> Net<S> {
     /// What a connection's layers have learned of the peer; each layer documents the types it
     /// answers to.
     pub fn fact<T: Any>(&self, token: Token) -> Option<&T> {
-        self.core.stream(token)?.wire()?.layer.fact(TypeId::of::<T>())?.downcast_ref()
+        self.core.stream(token)?.wire()?.layer().fact(TypeId::of::<T>())?.downcast_ref()
     }
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
@@ -240,7 +234,8 @@ impl<S> Net<S> {
     /// (CVE-2011-0411). The connection is closed for it, with a
     /// [`LayerError`](crate::layer::LayerError) of the kind `Malformed` as the reason.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
-        self.core.start_layer(token, Box::new(layer))
+        let layer = Box::new(layer);
+        self.core.with_settled(token, |conn| conn.start_layer(layer)) == Some(true)
     }
 
     /// What a listener has seen.

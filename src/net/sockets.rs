@@ -61,6 +61,7 @@ impl<S: 'static> Net<S> {
             retry: None,
             silent_until: 0,
             paused: false,
+            in_ready: false,
             dead: false,
         };
         let token = self.insert(Entity::Listener(Box::new(listener)), "cannot listen")?;
@@ -87,12 +88,13 @@ impl<S: 'static> Net<S> {
         let Connect { to, from, options, layer } = to.into();
         let mut left = to.into_addresses()?;
         left.reverse();
-        let deadline = self.core.tick_after_this_moment(options.connect_timeout);
+        let deadline = self.core.work.tick_after_this_moment(options.connect_timeout);
         let settings = Settings::new(options, None);
         let mut stream = Stream::new(sys::Stream::None, Phase::Connecting, settings);
-        let extra = stream.extra_mut();
-        extra.route = Some(Box::new(Route { left, current: None, from, deadline }));
-        extra.wire = layer.map(Wire::new);
+        stream.set_route(Route { left, current: None, from, deadline });
+        if let Some(layer) = layer {
+            stream.set_wire(Wire::new(layer), None);
+        }
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
         self.births.push((token, Role::Stream(Box::new(handler))));
         self.core.connect_next(token, io::ErrorKind::AddrNotAvailable.into());
@@ -111,8 +113,7 @@ impl<S: 'static> Net<S> {
         let (socket, options) = socket.into().open()?;
         let settings = Settings::new(options, None);
         let mut stream = Stream::new(socket, Phase::Handshaking, settings);
-        stream.adopted = true;
-        stream.clock = u64::MAX;
+        stream.set_adopted();
         let token = self.insert(Entity::Stream(stream), "cannot adopt the socket")?;
         let registered = self.core.register_stream(token);
         self.or_remove(token, registered, "cannot adopt the socket")?;

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Net;
-use crate::core::{Core, Due, Entity};
+use crate::connection::Due;
+use crate::core::Entity;
 use crate::timers::Timer;
 use crate::token::Token;
 
@@ -12,7 +13,7 @@ impl<S> Net<S> {
     /// When this turn began. The clock is read once a turn; outside turns, by
     /// [`Reactor::net`](crate::Reactor::net).
     pub fn now(&self) -> Instant {
-        self.core.now
+        self.core.work.now
     }
 
     /// Sets a timer that belongs to a connection or socket and dies with it. `tag` comes back in
@@ -32,8 +33,8 @@ impl<S> Net<S> {
     /// Moves a timer that has not fired to a new time. `false` if it has fired, was cancelled, or
     /// died: then set a new one.
     pub fn rearm_timer(&mut self, timer: Timer, after: Duration) -> bool {
-        let at = self.core.tick_after_this_moment(after);
-        timer.key.is_some_and(|key| self.core.timers.rearm(key, at))
+        let at = self.core.work.tick_after_this_moment(after);
+        timer.key.is_some_and(|key| self.core.work.timers.rearm(key, at))
     }
 
     /// Cancels a timer. `false` if it has fired, was cancelled, or died.
@@ -42,8 +43,8 @@ impl<S> Net<S> {
         if let Some(owner) = timer.owner {
             return self.core.cancel_timer(owner, key);
         }
-        let Core { timers, own_timers, .. } = &mut self.core;
-        match timers.cancel(own_timers, key) {
+        let work = &mut self.core.work;
+        match work.timers.cancel(&mut work.own_timers, key) {
             Some(Due::Call(index)) => {
                 self.calls.try_remove(index);
                 true
@@ -62,9 +63,9 @@ impl<S: 'static> Net<S> {
         call: impl FnOnce(&mut S, &mut Net<S>) + 'static,
     ) -> Timer {
         let index = self.calls.insert(Box::new(call));
-        let at = self.core.tick_after_this_moment(after);
-        let Core { timers, own_timers, .. } = &mut self.core;
-        let key = timers.insert(own_timers, at, Due::Call(index));
+        let at = self.core.work.tick_after_this_moment(after);
+        let work = &mut self.core.work;
+        let key = work.timers.insert(&mut work.own_timers, at, Due::Call(index));
         Timer { owner: None, key: Some(key), tag: 0 }
     }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
-use crate::connection::{Phase, Stream, Wire};
-use crate::core::{Due, Entity};
+use crate::connection::{Due, Phase, Stream, Wire};
+use crate::core::Entity;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::listener::Peer;
 use crate::sys::{self, Failure};
@@ -97,7 +97,8 @@ impl<S: 'static> Dispatch<S> {
 
     /// Asks again after a while.
     fn back_off(&mut self, token: Token, what: &str, error: &io::Error) {
-        let (now, again) = (self.net.core.tick, self.net.core.tick_after_this_moment(WARN_EVERY));
+        let (now, again) =
+            (self.net.core.work.tick, self.net.core.work.tick_after_this_moment(WARN_EVERY));
         let Some(listener) = self.net.core.listener_mut(token) else { return };
         let mut level = log::Level::Debug;
         if now >= listener.silent_until {
@@ -131,12 +132,9 @@ impl<S: 'static> Dispatch<S> {
             // Nobody has been told of it; it goes as it came.
             return self.net.core.release(token);
         };
-        if let Some(wire) = wire
-            && let Some(stream) = self.net.core.stream_mut(token)
-        {
-            let extra = stream.extra_mut();
-            extra.wire = Some(wire);
-            extra.peer = Some(address.clone());
+        if let Some(wire) = wire {
+            let peer = Some(address.clone());
+            self.net.core.with(token, |conn| conn.stream.set_wire(wire, peer));
         }
         if let Err(e) = self.net.core.register_stream(token) {
             log::error!("{listener}: {address} cannot be registered: {e}");
@@ -145,7 +143,7 @@ impl<S: 'static> Dispatch<S> {
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
         }
-        self.stands(token, Some(address));
+        self.established(token, address);
         self.net.core.flush(token);
     }
 
@@ -186,13 +184,13 @@ impl<S: 'static> Dispatch<S> {
 
     /// A connection ended before it had a handler: the listener's hook is told.
     pub(super) fn tell_failed(&mut self, token: Token, reason: crate::error::CloseReason) {
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        let Some(listener) = stream.settings.listener else { return };
+        let Some(stream) = self.net.core.stream(token) else { return };
+        let Some(listener) = stream.listener() else { return };
         if reason.is_orderly() {
             // A layer did all there was to do without a connection: a page for a browser.
             return log::trace!("{token}: served before it was open");
         }
-        let address = self.net.core.whence(token);
+        let address = stream.peer_addr();
         log_guarded(|| match &address {
             Some(address) => log::debug!("{token}: {address}: ended before it was open: {reason}"),
             None => log::debug!("{token}: ended before it was open: {reason}"),
@@ -205,7 +203,7 @@ impl<S: 'static> Dispatch<S> {
             return drop_guarded(reason);
         };
         if let (Some(hook), Some(address)) = (&mut acceptor.hooks().failed, address) {
-            let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| &*wire.layer);
+            let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| wire.layer());
             let peer = Peer { token, listener, address, layer };
             if let Err(text) = guarded(|| hook(&peer, &reason, state)) {
                 log::error!("{listener}: a hook panicked: {text}");

@@ -62,6 +62,7 @@ fn rig_on(scripts: &[Listener]) -> Rig {
         retry: None,
         silent_until: 0,
         paused: false,
+        in_ready: false,
         dead: false,
     };
     let net = reactor.net();

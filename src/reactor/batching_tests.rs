@@ -40,8 +40,8 @@ fn open(reactor: &mut Reactor, handler: Bytewise) -> (Token, Rc<RefCell<Script>>
 }
 
 fn arrives(reactor: &mut Reactor, token: Token, bytes: &[u8]) {
-    let stream = reactor.net().core.stream_mut(token).unwrap();
-    let sys::Stream::Script(socket) = &stream.socket else { panic!("no script") };
+    let stream = reactor.net().core.stream(token).unwrap();
+    let sys::Stream::Script(socket) = stream.socket() else { panic!("no script") };
     socket.0.borrow_mut().reads.push_back(Answer::Bytes(bytes.to_vec()));
     event(reactor, token, Ready::READABLE);
 }
@@ -53,7 +53,7 @@ fn sixteen_messages_of_one_callback_are_one_write() {
     script.borrow_mut().writes.push_back(Answer::Take(16));
     arrives(&mut reactor, token, b"0123456789abcdef");
     assert_eq!(script.borrow().written, b"0123456789abcdef");
-    assert!(reactor.net().core.stream(token).unwrap().output.is_none(), "its queue is given back");
+    assert!(reactor.net().core.stream(token).unwrap().has_no_queue(), "its queue is given back");
 }
 
 #[test]
@@ -125,7 +125,7 @@ fn a_header_and_a_large_body_are_one_write() {
     assert_eq!(script.borrow().written.len(), 4 + body.len(), "at once, from the sender's bytes");
     assert_eq!(reactor.net().queued(token), 0);
     settle(&mut reactor);
-    assert!(reactor.net().core.stream(token).unwrap().output.is_none(), "its queue is given back");
+    assert!(reactor.net().core.stream(token).unwrap().has_no_queue(), "its queue is given back");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn one_message_for_many_waits_only_right_behind_several() {
         reactor.net().join(room, member);
     }
     let all = Duration::from_micros(200);
-    let groups = |reactor: &mut Reactor, now| reactor.net().core.groups.patience(now);
+    let groups = |reactor: &mut Reactor, now| reactor.net().core.groups.gather.budget(now);
     let now = Instant::now();
     reactor.net().publish(room, b"a");
     assert_eq!(groups(&mut reactor, now), Duration::ZERO);
@@ -167,5 +167,5 @@ fn a_flush_for_few_does_not_wait() {
     }
     reactor.net().publish(room, b"a");
     reactor.net().publish(room, b"b");
-    assert_eq!(reactor.net().core.groups.patience(Instant::now()), Duration::ZERO);
+    assert_eq!(reactor.net().core.groups.gather.budget(Instant::now()), Duration::ZERO);
 }

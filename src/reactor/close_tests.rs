@@ -150,7 +150,7 @@ fn a_large_direct_write_counts_against_the_idle_timeout() {
     let (token, script) = scripted::connection_in(&mut rig.reactor, Phase::Open, Quiet);
     script.borrow_mut().writes.push_back(Take(1 << 20));
     let net = rig.reactor.net();
-    net.core.tick = 12_345;
+    net.core.work.tick = 12_345;
     assert!(net.send(token, vec![0; 1 << 20]).is_accepted());
-    assert_eq!(net.core.stream(token).unwrap().clock, 12_345);
+    assert_eq!(net.core.stream(token).unwrap().last_moved(), 12_345);
 }

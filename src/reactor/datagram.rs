@@ -84,7 +84,7 @@ impl<S: 'static> Dispatch<S> {
                     // socket's own and would never end.
                     errors += 1;
                     if errors > ERRORS_IN_A_ROW {
-                        return self.net.core.fail(token, CloseReason::Io(error));
+                        return self.net.core.finish(token, CloseReason::Io(error));
                     }
                     budget -= 1;
                     let error = DatagramError { error, to: None };

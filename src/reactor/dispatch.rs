@@ -1,6 +1,7 @@
 //! Calls into handlers, guarded; and which step works on what.
 
 use super::scratch::Scratch;
+use crate::connection::{Conn, Input, Next};
 use crate::context::Context;
 use crate::core::{Core, Entity};
 use crate::error::{CloseReason, HandlerResult};
@@ -85,6 +86,14 @@ impl<S: 'static> Dispatch<S> {
         });
     }
 
+    /// Offers bytes to a stream's handler; returns how many it left.
+    #[inline]
+    pub(super) fn offer(&mut self, token: Token, bytes: &[u8]) -> usize {
+        let mut input = Input::new(bytes);
+        self.call(token, |handler, cx| handler.on_data(cx, &mut input));
+        input.len()
+    }
+
     /// Calls a UDP socket's handler.
     pub(super) fn call_datagram(
         &mut self,
@@ -107,9 +116,9 @@ impl<S: 'static> Dispatch<S> {
         }
         let Dispatch { net, state, roles } = self;
         let Some(Some(role)) = roles.get_mut(token.index()) else { return };
-        net.core.current = Some(token);
+        net.core.work.current = Some(token);
         let result = guarded(|| callback(role, &mut Context::new(state, net, token)));
-        net.core.current = None;
+        net.core.work.current = None;
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -118,7 +127,7 @@ impl<S: 'static> Dispatch<S> {
             }
             Err(text) => {
                 log::error!("{token}: the handler panicked: {text}");
-                net.core.fail(token, CloseReason::Panicked(text));
+                net.core.finish(token, CloseReason::Panicked(text));
             }
         }
     }
@@ -152,26 +161,42 @@ impl<S: 'static> Dispatch<S> {
     /// What stands on the ready queue is served from there and not twice in one turn.
     pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
         let Some(token) = Token::from_usize(ready.token) else { return };
-        match self.net.core.of_event(token) {
-            Some((Entity::Stream(stream), served_later)) => {
+        let Some((entity, work)) = self.net.core.of_event(token) else {
+            return log::trace!("an event for {token}, which is gone");
+        };
+        match entity {
+            Entity::Stream(stream) => {
                 stream.note(ready);
-                if !served_later {
-                    self.serve_stream(token, scratch);
+                if stream.is_in_ready() {
+                    return;
+                }
+                let mut conn = Conn { token, stream, work };
+                if conn.work.units == 0 {
+                    return conn.make_ready_later();
+                }
+                match conn.read_plain(&mut scratch.read) {
+                    Some(Next::Read { len, more }) => {
+                        self.net.core.begin_reply(token);
+                        self.offer_plain(token, (len, more), scratch);
+                    }
+                    // The end, or an error: the general case goes on from there.
+                    _ => self.serve_stream(token, scratch),
                 }
             }
-            Some((Entity::Listener(_), served_later)) => {
-                if !served_later {
+            Entity::Listener(listener) => {
+                if !listener.in_ready {
                     self.accept(token);
                 }
             }
-            Some((Entity::Datagram(socket), served_later)) => {
+            Entity::Datagram(socket) => {
                 socket.note(ready);
+                let served_later = socket.in_ready;
                 self.look_at_datagram_error(token, ready);
                 if !served_later {
                     self.serve_datagrams(token, scratch);
                 }
             }
-            Some((Entity::Source(source), _)) => {
+            Entity::Source(source) => {
                 if source.dead {
                     return;
                 }
@@ -185,14 +210,16 @@ impl<S: 'static> Dispatch<S> {
                     _ => Ok(()),
                 });
             }
-            None => log::trace!("an event for {token}, which is gone"),
         }
     }
 
     /// What earlier turns, or callbacks of this one, left to do; and signals. What is added
     /// meanwhile waits for the next turn.
     pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
-        for _ in 0..self.net.core.ready.len() {
+        for _ in 0..self.net.core.work.ready.len() {
+            if self.net.core.work.units == 0 {
+                break; // the rest keeps its place, and the next turn begins at once
+            }
             let Some(token) = self.net.core.next_ready() else { break };
             match self.net.core.entity(token) {
                 Some(Entity::Stream(_)) => self.serve_stream(token, scratch),
@@ -210,12 +237,12 @@ impl<S: 'static> Dispatch<S> {
 
     fn signal(&mut self, token: Token, signal: Signal) {
         match self.net.core.entity(token) {
-            Some(Entity::Stream(stream)) if stream.is_open() => {
+            Some(Entity::Stream(stream)) if stream.has_callbacks() => {
                 self.call(token, |handler, cx| handler.on_signal(cx, signal));
                 self.net.core.flush(token);
             }
-            // Told once the connection is open.
-            Some(Entity::Stream(stream)) if !stream.is_over() => {
+            // Delivered once the connection is open.
+            Some(Entity::Stream(stream)) if stream.is_opening() => {
                 self.net.core.park_signal(token, signal);
             }
             Some(Entity::Datagram(_)) => {
@@ -232,19 +259,14 @@ impl<S: 'static> Dispatch<S> {
     /// The end of the turn: what was sent to others leaves.
     pub(super) fn flush(&mut self) {
         self.net.core.flush_groups_of_turn();
-        let mut dirty = std::mem::take(&mut self.net.core.dirty);
+        let mut dirty = std::mem::take(&mut self.net.core.work.dirty);
         for token in dirty.drain(..) {
-            match self.net.core.entity_mut(token) {
-                Some(Entity::Stream(stream)) => {
-                    stream.in_dirty = false;
-                    self.net.core.flush(token);
-                }
-                Some(Entity::Datagram(_)) => self.net.core.flush_datagrams(token),
-                _ => {}
+            if self.net.core.with(token, |conn| conn.flush_owed()).is_none() {
+                self.net.core.flush_datagrams(token);
             }
         }
         // Flushing may have closed something and so queued for others; those wait for the next turn.
-        dirty.append(&mut self.net.core.dirty);
-        self.net.core.dirty = dirty;
+        dirty.append(&mut self.net.core.work.dirty);
+        self.net.core.work.dirty = dirty;
     }
 }

@@ -6,9 +6,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::connection::Input;
+use crate::connection::{Input, SendStatus};
 use crate::context::Context;
-use crate::core::SendStatus;
 use crate::datagram::Udp;
 use crate::error::{Closed, HandlerResult};
 use crate::handler::{Datagram, DatagramHandler, Handler};

@@ -7,7 +7,7 @@ use slab::Slab;
 
 use crate::config::Config;
 use crate::connection::Phase;
-use crate::core::{Core, GAP, Stopping};
+use crate::core::{Core, QUIET_GAP, Stopping};
 use crate::error::{Deadline, Error};
 use crate::guard::drop_each;
 use crate::net::Net;
@@ -17,7 +17,6 @@ use crate::sys::Ready;
 mod accept;
 mod datagram;
 mod dispatch;
-mod input;
 mod layered;
 mod open;
 mod reap;
@@ -176,7 +175,7 @@ impl<S: 'static> Reactor<S> {
     /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
     /// not be reckoned from the last turn, which may be long ago.
     pub fn net(&mut self) -> &mut Net<S> {
-        self.dispatch.net.core.read_clock();
+        self.dispatch.net.core.work.read_clock();
         &mut self.dispatch.net
     }
 
@@ -236,17 +235,17 @@ impl<S: 'static> Reactor<S> {
     /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
     /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.has_work() { Some(self.dispatch.net.core.now) } else { self.next_timer() }
+        if self.has_work() { Some(self.dispatch.net.core.work.now) } else { self.next_timer() }
     }
 
     fn next_timer(&self) -> Option<Instant> {
         let core = &self.dispatch.net.core;
-        let timers = core.timers.next_wake();
+        let timers = core.work.timers.next_wake();
         let stop = match core.stopping {
             Stopping::Draining(tick) => Some(tick),
             Stopping::No | Stopping::Now => None,
         };
-        core.instant_of(timers.into_iter().chain(stop).min()?)
+        core.work.instant_of(timers.into_iter().chain(stop).min()?)
     }
 
     fn has_work(&self) -> bool {
@@ -268,7 +267,7 @@ impl<S: 'static> Reactor<S> {
             return Some(Duration::ZERO);
         }
         let Some(deadline) = self.next_timer() else { return limit };
-        let until = deadline.saturating_duration_since(self.dispatch.net.core.sys.now());
+        let until = deadline.saturating_duration_since(self.dispatch.net.core.work.this_moment());
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
 
@@ -285,7 +284,7 @@ impl<S: 'static> Reactor<S> {
         let core = &mut self.dispatch.net.core;
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
             let spin = timeout.map_or(core.config.spin, |t| t.min(core.config.spin));
-            let start = core.sys.now();
+            let start = core.work.this_moment();
             let mut spent = Duration::ZERO;
             while spent < spin {
                 let woken = core.sys.poll(&mut self.events, Some(Duration::ZERO))?;
@@ -293,7 +292,7 @@ impl<S: 'static> Reactor<S> {
                     return Ok(woken);
                 }
                 std::hint::spin_loop();
-                spent = core.sys.now().saturating_duration_since(start);
+                spent = core.work.this_moment().saturating_duration_since(start);
             }
             timeout = timeout.map(|timeout| timeout.saturating_sub(spent));
         }
@@ -346,19 +345,20 @@ impl<S: 'static> Reactor<S> {
     /// sign that the loop is behind: at light load there is one, and nothing waits.
     fn gather(&mut self) -> Result<(), Error> {
         let core = &self.dispatch.net.core;
-        let patience = core.groups.patience(core.now);
-        if patience.is_zero() {
+        let budget = core.groups.gather.budget(core.work.now);
+        if budget.is_zero() {
             return Ok(());
         }
-        let (mut said, mut last) = (core.groups.said(), core.sys.now());
-        let (mut now, until) = (last, last + patience);
-        while self.dispatch.net.core.groups.has_pending() && now < until && now < last + GAP {
+        let (mut published, mut last) = (core.groups.published_count(), core.work.this_moment());
+        let (mut now, until) = (last, last + budget);
+        while self.dispatch.net.core.groups.has_pending() && now < until && now < last + QUIET_GAP {
             let woken = self.poll(Some(Duration::ZERO))?;
             self.messages(woken);
             self.events();
             let core = &self.dispatch.net.core;
-            now = core.sys.now();
-            if std::mem::replace(&mut said, core.groups.said()) != said {
+            now = core.work.this_moment();
+            let count = core.groups.published_count();
+            if std::mem::replace(&mut published, count) != count {
                 last = now;
             }
         }
@@ -375,18 +375,18 @@ impl<S: 'static> Reactor<S> {
                 Turn::Stopped
             }
             Stopping::Draining(deadline) => {
-                if core.streams > 0 && core.tick < deadline {
+                if core.streams > 0 && core.work.tick < deadline {
                     return Turn::Running;
                 }
                 self.report = Report::default();
                 for token in core.tokens() {
                     let Some(stream) = core.stream(token) else { continue };
                     // Of one that lingers everything was flushed: nothing of it is cut.
-                    if !matches!(stream.phase, Phase::Lingering | Phase::Dead) {
+                    if !matches!(stream.phase(), Phase::Lingering | Phase::Dead) {
                         self.report.connections_cut += 1;
                         self.report.bytes_unsent += stream.unsent();
                     }
-                    core.cut(token, Deadline::Shutdown);
+                    core.with_settled(token, |conn| conn.time_up(Deadline::Shutdown));
                 }
                 core.stopping = Stopping::No;
                 self.dispatch.reap();

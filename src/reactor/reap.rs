@@ -13,26 +13,27 @@ impl<S: 'static> Dispatch<S> {
     /// which begins at once.
     pub(super) fn reap(&mut self) {
         self.install_births();
-        if self.net.core.dead.is_empty() {
+        if self.net.core.work.dead.is_empty() {
             return;
         }
-        let mut dead = std::mem::take(&mut self.net.core.dead);
+        let mut dead = std::mem::take(&mut self.net.core.work.dead);
         for (token, reason) in dead.drain(..) {
             self.bury(token, reason);
         }
-        if self.net.core.dead.is_empty() {
-            self.net.core.dead = dead; // for its memory
+        if self.net.core.work.dead.is_empty() {
+            self.net.core.work.dead = dead; // for its memory
         }
     }
 
     fn bury(&mut self, token: Token, reason: CloseReason) {
         let is_listener = matches!(self.net.core.entity(token), Some(Entity::Listener(_)));
         if is_listener && !self.settle_handshakes(token) {
-            return self.net.core.dead.push((token, reason));
+            return self.net.core.work.dead.push((token, reason));
         }
-        self.net.core.leave_all(token);
-        self.net.core.unlink(token);
-        self.net.core.cancel_timers(token);
+        self.net.core.groups.leave_all(token);
+        if self.net.core.with(token, |conn| conn.cancel_timers()).is_none() {
+            self.net.core.cancel_timers(token);
+        }
         if !matches!(reason, CloseReason::Aborted)
             && let Some((socket, outbox)) = self.net.core.datagram_and_outbox(token)
         {
@@ -44,7 +45,7 @@ impl<S: 'static> Dispatch<S> {
             Some(Entity::Datagram(socket)) => socket.queued(),
             Some(_) => 0,
         };
-        let listener = self.net.core.stream(token).and_then(|stream| stream.settings.listener);
+        let listener = self.net.core.stream(token).and_then(|stream| stream.listener());
         let closed = Closed { reason, unsent };
         match self.take_role(token) {
             Some(role) => self.say_goodbye(token, role, closed),
@@ -67,21 +68,21 @@ impl<S: 'static> Dispatch<S> {
         let mut unopened = self.net.core.tokens();
         unopened.retain(|&token| {
             let stream = self.net.core.stream(token);
-            stream.is_some_and(|s| s.settings.listener == Some(listener)) && !self.has_role(token)
+            stream.is_some_and(|s| s.listener() == Some(listener)) && !self.has_role(token)
         });
         let mut all_told = true;
         for &token in &unopened {
             // One that is closing has come to its end already: the rest of a page, or of an alert,
             // still leaves.
             if self.net.core.stream(token).is_some_and(|s| !s.is_closing()) {
-                self.net.core.fail(token, CloseReason::Cancelled);
+                self.net.core.finish(token, CloseReason::Cancelled);
                 all_told = false;
             }
         }
         if all_told {
             for token in unopened {
-                let extra = self.net.core.stream_mut(token).and_then(|s| s.extra.as_mut());
-                if let Some(reason) = extra.and_then(|extra| extra.reason.take()) {
+                let reason = self.net.core.with(token, |conn| conn.take_reason());
+                if let Some(reason) = reason.flatten() {
                     self.tell_failed(token, reason);
                 }
             }
@@ -119,10 +120,10 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn close_everything(&mut self) {
         self.net.core.ended = true;
         for token in self.net.core.tokens() {
-            self.net.core.fail(token, CloseReason::ReactorGone);
+            self.net.core.finish_with_reactor(token);
         }
         // More than once if a listener has to wait for its handshakes.
-        while !self.net.core.dead.is_empty() {
+        while !self.net.core.work.dead.is_empty() {
             self.reap();
         }
     }

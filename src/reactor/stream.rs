@@ -1,101 +1,137 @@
-//! A stream with something to do: an event, or work left over.
+//! A connection with something to do: an event, or work left over.
 
 use super::dispatch::Dispatch;
-use super::input::Budget;
 use super::scratch::Scratch;
-use crate::connection::{Phase, ReadSide, Received};
-use crate::error::CloseReason;
+use crate::connection::{Budget, Next, Opening};
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// An error while reading is held back would go unnoticed until somebody resumes, which may be
-    /// never; one behind the peer's end, until somebody writes. What arrived before it is offered
-    /// now, and then the connection ends.
-    fn look_at_error(&mut self, token: Token) {
-        let may_read = self.net.core.may_read(token);
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        if !stream.error || stream.phase != Phase::Open {
-            return;
-        }
-        if may_read && stream.read == ReadSide::Open {
-            return; // reading will meet it, after the data
-        }
-        stream.error = false;
-        if let Ok(Some(error)) = stream.socket.take_error() {
-            self.net.core.fail_after_input(token, CloseReason::Io(error));
+    /// The ordinary event: what it brings has been read on the look-up that found the connection
+    /// (`Conn::read_plain`). It is offered and answered here; a second look-up puts away what is left.
+    #[inline]
+    pub(super) fn offer_plain(
+        &mut self,
+        token: Token,
+        (len, more): (usize, bool),
+        scratch: &mut Scratch,
+    ) {
+        let core = &mut self.net.core;
+        let mut budget = Budget::new(&core.config);
+        budget.reads -= 1;
+        let units = Budget::units_read(len);
+        budget.charge(units);
+        core.work.charge(units);
+        let left = self.offer(token, &scratch.read[..len]);
+        let done = self.net.core.with_own_reply(token, |conn| {
+            conn.after_plain(&scratch.read[len - left..len], left < len, more)
+        });
+        if done == Some(false) {
+            self.serve_in_order(token, &mut budget, scratch);
         }
     }
 
     /// Does what there is to do for a connection.
     pub(super) fn serve_stream(&mut self, token: Token, scratch: &mut Scratch) {
         let mut budget = Budget::new(&self.net.core.config);
-        if !self.serve_calm(token, &mut budget, scratch) {
-            self.serve_in_order(token, &mut budget, scratch);
-        }
-    }
-
-    /// The ordinary case: nothing is kept, held back or owed, so that what has come is read, offered
-    /// and answered without another question. The same steps as in the general case below, which
-    /// goes on from where this one finds something out of the ordinary; it costs half of that one.
-    /// Answers whether nothing is left to do.
-    #[inline]
-    fn serve_calm(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) -> bool {
-        let core = &mut self.net.core;
-        let tick = core.tick;
-        let Some(stream) = core.stream_mut(token).filter(|stream| stream.is_calm()) else {
-            return false;
-        };
-        let more = match stream.receive(&mut scratch.read, tick) {
-            Ok(Some(Received { len, more })) => {
-                let all = self.offer_alone(token, &scratch.read[..len], budget);
-                if !all {
-                    self.net.core.unread_to_new_layer(token);
-                }
-                more || !all
-            }
-            Ok(None) => true,
-            Err(e) => {
-                core.kill_in_order(token, CloseReason::Io(e));
-                true
-            }
-        };
-        budget.reads -= 1;
-        if !more {
-            self.net.core.flush(token);
-        }
-        !more
+        self.serve_in_order(token, &mut budget, scratch);
     }
 
     /// In the order that keeps the grammar: it opens, its input is offered, its queue drains, its
     /// replies are flushed.
     fn serve_in_order(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
         let Some(stream) = self.net.core.stream(token) else { return };
-        let waits = stream.output.is_some() && stream.writable;
-        match stream.phase {
-            Phase::Dead => return,
-            Phase::Connecting if !stream.writable => return,
-            Phase::Connecting => self.connected(token),
-            Phase::Handshaking if stream.wire().is_none() => self.opened(token, None),
-            _ => {}
+        let waits_to_flush = stream.waits_to_flush();
+        if stream.may_open() {
+            self.step_open(token);
         }
-        if waits {
+        if waits_to_flush {
             self.net.core.flush(token);
         }
         // Input before `on_drain`: a handler that fills its queue anew each time it drains would
         // never let its own connection be read otherwise.
         self.take_input(token, budget, scratch);
-        let Some(stream) = self.net.core.stream(token) else { return };
-        if stream.drained || stream.error {
-            self.tell_drained(token);
-            self.look_at_error(token);
+        if self.net.core.with(token, |conn| conn.take_drained()) == Some(true) {
+            self.call(token, |handler, cx| handler.on_drain(cx));
         }
-        self.net.core.flush(token);
+        self.net.core.with(token, |conn| {
+            conn.look_at_error();
+            conn.flush();
+            conn.close_if_done();
+        });
     }
 
-    fn tell_drained(&mut self, token: Token) {
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        if stream.phase == Phase::Open && std::mem::take(&mut stream.drained) {
-            self.call(token, |handler, cx| handler.on_drain(cx));
+    /// Reads and offers until nothing is left, reading is held back, or the budget is used up;
+    /// what is left then goes on the ready queue, because its edge will not come again.
+    fn take_input(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
+        loop {
+            let next = self.net.core.with(token, |conn| conn.next_input(budget, &mut scratch.read));
+            match next {
+                Some(Next::Rest) | None => return,
+                Some(Next::Read { len, more }) => {
+                    let bytes = &scratch.read[..len];
+                    let (left, taken) = self.offer_while_taken(token, bytes, budget);
+                    self.net.core.with(token, |conn| conn.keep(&bytes[len - left..], taken));
+                    if !more && left == 0 {
+                        return;
+                    }
+                }
+                Some(Next::Kept(mut tail)) => {
+                    let (left, taken) = self.offer_while_taken(token, tail.unread(), budget);
+                    tail.consume(tail.len() - left);
+                    self.net.core.with(token, |conn| conn.give_back(tail, taken));
+                }
+                Some(Next::End) => return self.end(token),
+                Some(Next::Layered) => return self.take_layered_input(token, budget, scratch),
+                Some(Next::Relayed(to)) => return self.relay_input(token, to, budget, scratch),
+            }
+        }
+    }
+
+    /// Calls `on_data` again and again while it takes some and some is left. Returns how much is left
+    /// and whether the last call took anything.
+    pub(super) fn offer_while_taken(
+        &mut self,
+        token: Token,
+        bytes: &[u8],
+        budget: &mut Budget,
+    ) -> (usize, bool) {
+        let mut before = bytes.len();
+        loop {
+            let units = Budget::units_read(before);
+            budget.charge(units);
+            self.net.core.work.charge(units);
+            let left = self.offer(token, &bytes[bytes.len() - before..]);
+            let taken = left < before;
+            let again = taken && left > 0;
+            if !again
+                || self.net.core.with(token, |conn| conn.may_offer_again(budget)) != Some(true)
+            {
+                return (left, taken);
+            }
+            before = left;
+        }
+    }
+
+    /// The peer has ended, and everything has been offered.
+    pub(super) fn end(&mut self, token: Token) {
+        self.net.core.with(token, |conn| conn.drop_kept());
+        let has_callbacks = self
+            .net
+            .core
+            .stream(token)
+            .is_some_and(|s| s.phase() == crate::connection::Phase::Open);
+        if has_callbacks {
+            self.call(token, |handler, cx| handler.on_eof(cx));
+        }
+        self.net.core.with(token, |conn| conn.end_told());
+    }
+
+    /// The next step towards `on_open`.
+    fn step_open(&mut self, token: Token) {
+        match self.net.core.with(token, |conn| conn.step_open()) {
+            Some(Opening::Ready) => self.opened(token, None),
+            Some(Opening::Failed(error)) => self.net.core.connect_next(token, error),
+            Some(Opening::Waiting) | None => {}
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Due timers.
 
 use super::dispatch::Dispatch;
-use crate::core::{Core, Due, Entity};
+use crate::connection::Due;
+use crate::core::Entity;
 use crate::timers::Timer;
 use crate::token::Token;
 
@@ -9,13 +10,13 @@ impl<S: 'static> Dispatch<S> {
     /// Fires what is due, within the budget. What is left over stays due, so that the next turn
     /// begins at once.
     pub(super) fn due_timers(&mut self) {
-        let tick = self.net.core.tick;
-        self.net.core.timers.advance(tick);
+        let tick = self.net.core.work.tick;
+        self.net.core.work.timers.advance(tick);
         for _ in 0..self.net.core.config.timers_per_turn {
-            let Some((key, &due)) = self.net.core.timers.pop_due() else { return };
+            let Some((key, &due)) = self.net.core.work.timers.pop_due() else { return };
             match due {
                 Due::Handler(token, tag) => {
-                    if self.net.core.put_off_timer(token, key) {
+                    if self.net.core.park_timer(token, key) {
                         continue;
                     }
                     if self.net.core.finish_timer(token, key).is_some() {
@@ -40,8 +41,8 @@ impl<S: 'static> Dispatch<S> {
                     }
                 }
                 Due::Call(index) => {
-                    let Core { timers, own_timers, .. } = &mut self.net.core;
-                    timers.finish(own_timers, key);
+                    let work = &mut self.net.core.work;
+                    work.timers.finish(&mut work.own_timers, key);
                     if let Some(call) = self.net.calls.try_remove(index) {
                         self.run_call(call);
                     }
@@ -52,7 +53,7 @@ impl<S: 'static> Dispatch<S> {
 
     fn fire(&mut self, token: Token, timer: Timer) {
         match self.net.core.entity(token) {
-            Some(Entity::Stream(stream)) if stream.is_open() => {
+            Some(Entity::Stream(stream)) if stream.has_callbacks() => {
                 self.call(token, |handler, cx| handler.on_timer(cx, timer));
                 self.net.core.flush(token);
             }

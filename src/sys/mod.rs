@@ -17,7 +17,7 @@
 //! - [`Ready::READ_CLOSED`] may come in one edge with data and is not repeated.
 //! - **After `deregister` and close** no later poll reports an event of that socket; events of the
 //!   same poll may still name it. The generation in the token tells them apart.
-//! - **The clock** is monotonic. [`Poller::now`] is the only way to read it.
+//! - **The clock** is monotonic. [`Clock::now`] is the only way to read it.
 //! - **A wake is never lost**: [`Waker::wake`] ends the current poll, or the next one.
 //! - [`Pipes`] may have no [`Pipe`] at any time; without splice(2) they never have one.
 //! - [`resolve`] is the only call that may block.
@@ -192,6 +192,16 @@ pub(crate) trait Pollable {
     }
 }
 
+/// The monotonic clock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clock(());
+
+impl Clock {
+    pub(crate) fn now(self) -> Instant {
+        Instant::now()
+    }
+}
+
 /// The system's readiness, and its clock.
 #[derive(Debug)]
 pub(crate) struct Poller {
@@ -227,9 +237,9 @@ impl Poller {
         Ok(woken)
     }
 
-    /// The monotonic clock.
-    pub(crate) fn now(&self) -> Instant {
-        Instant::now()
+    /// The clock that goes with this readiness.
+    pub(crate) fn clock(&self) -> Clock {
+        Clock(())
     }
 
     /// Wakes a sleeping poll from another thread. One per poller.

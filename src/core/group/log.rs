@@ -1,0 +1,146 @@
+//! The messages of one group that some member has not been given yet.
+
+use std::rc::Rc;
+
+use super::NONE;
+use crate::layer::Kind;
+
+/// One message: where it ends in the bytes, and what is known of it.
+#[derive(Debug)]
+struct Entry {
+    /// Counts the messages of all groups: the order in which they were published.
+    number: u64,
+    end: usize,
+    /// The member that does not get it, or [`NONE`].
+    except: u32,
+    /// The entry before this one that excludes the same member, or [`NONE`].
+    previous: u32,
+    kind: Kind,
+}
+
+/// What one message takes beside its bytes. It counts towards `Config::group_log`, so that empty
+/// messages fill a log too.
+pub(super) const ENTRY: usize = size_of::<Entry>();
+
+/// Messages one behind the other, named by their index.
+///
+/// Indices hold until [`finish`](Self::finish), which comes when no member waits for any of it.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// The queues of slow members may share it. Then the next message goes into a copy.
+    bytes: Rc<Vec<u8>>,
+    entries: Vec<Entry>,
+}
+
+impl Log {
+    /// How many messages.
+    pub(super) fn len(&self) -> u32 {
+        // Cannot truncate: `is_full` keeps one entry's index free.
+        self.entries.len() as u32
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether `more` bytes as one message would take the log over `limit`. An empty log takes one
+    /// message of any size.
+    pub(super) fn is_full(&self, more: usize, limit: usize) -> bool {
+        let cost = self.bytes.len() + (self.entries.len() + 1) * ENTRY;
+        !self.is_empty()
+            && (cost.saturating_add(more) > limit || self.entries.len() >= NONE as usize - 1)
+    }
+
+    /// Appends a message. Returns how many bytes had to be copied, because a queue shares the log.
+    pub(super) fn push(
+        &mut self,
+        number: u64,
+        bytes: &[u8],
+        kind: Kind,
+        except: u32,
+        previous: u32,
+    ) -> usize {
+        if self.is_empty() {
+            self.recycle(usize::MAX);
+        }
+        let mut copied = 0;
+        if Rc::get_mut(&mut self.bytes).is_none() {
+            // Once a turn at most: only a hand-over to a slow member shares the log.
+            copied = self.bytes.len();
+            let mut copy = Vec::with_capacity(copied * 2 + bytes.len());
+            copy.extend_from_slice(&self.bytes);
+            self.bytes = Rc::new(copy);
+        }
+        if let Some(own) = Rc::get_mut(&mut self.bytes) {
+            own.extend_from_slice(bytes);
+        }
+        self.entries.push(Entry { number, end: self.bytes.len(), except, previous, kind });
+        copied
+    }
+
+    pub(super) fn bytes(&self) -> &Rc<Vec<u8>> {
+        &self.bytes
+    }
+
+    /// Where a message begins; for the index after the last one, where the log ends.
+    pub(super) fn start(&self, index: u32) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.entries[before as usize].end)
+    }
+
+    pub(super) fn end(&self, index: u32) -> usize {
+        self.entries[index as usize].end
+    }
+
+    pub(super) fn number(&self, index: u32) -> Option<u64> {
+        self.entries.get(index as usize).map(|entry| entry.number)
+    }
+
+    pub(super) fn kind(&self, index: u32) -> Kind {
+        self.entries[index as usize].kind
+    }
+
+    pub(super) fn excludes(&self, index: u32, member: u32) -> bool {
+        self.entries[index as usize].except == member
+    }
+
+    /// Calls `run` with the bytes from message `from` on without those that exclude a member, whose
+    /// latest such message is `last_excluding`: the last run first. Costs as much as there are runs,
+    /// however many messages.
+    pub(super) fn runs(&self, from: u32, last_excluding: u32, mut run: impl FnMut(usize, usize)) {
+        let mut end = self.bytes.len();
+        let mut excluding = last_excluding;
+        while excluding != NONE && excluding >= from {
+            if self.end(excluding) < end {
+                run(self.end(excluding), end);
+            }
+            end = self.start(excluding);
+            excluding = self.entries[excluding as usize].previous;
+        }
+        if self.start(from) < end {
+            run(self.start(from), end);
+        }
+    }
+
+    /// No member waits for any of it: forgets the messages.
+    pub(super) fn finish(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Empties a log without messages. Memory for `kept` bytes at most stays for the next ones; what
+    /// a queue shares is left to it.
+    pub(super) fn recycle(&mut self, kept: usize) {
+        if self.entries.capacity().saturating_mul(ENTRY) > kept {
+            self.entries = Vec::new();
+        }
+        match Rc::get_mut(&mut self.bytes) {
+            Some(bytes) if bytes.capacity() <= kept => bytes.clear(),
+            _ => self.bytes = Rc::default(),
+        }
+    }
+
+    #[cfg(test)]
+    /// The memory that is reserved, in bytes.
+    pub(super) fn reserved(&self) -> usize {
+        self.bytes.capacity() + self.entries.capacity() * ENTRY
+    }
+}

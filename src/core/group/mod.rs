@@ -1,0 +1,85 @@
+//! Groups: one message to many members.
+//!
+//! What is published goes into the group's *log*, once, for any number of members. At the end of
+//! the turn each member's socket gets its part of the log in one write. Only a member that does not
+//! take it at once gets something queued, and where that is worth it, that is a reference to the
+//! log, which all slow members share, and not a copy. So publishing costs the same for ten members
+//! as for ten thousand, the end of the turn costs one write for each member, however many messages
+//! there were, and a slow member delays no other.
+//!
+//! Order: a member receives what is sent to it directly, and what is published to any of its groups,
+//! in the order of the calls. A direct send first moves what is pending for its member into the
+//! member's own queue.
+//!
+//! Work: the end of the turn stops when its budget is used up (`Config::work_per_turn`), and the next
+//! turn, which begins at once, goes on with the members that were not served. Those that were served
+//! queue up behind them with what is published meanwhile. So no number of members or messages makes
+//! a turn long, and all are served in rounds.
+//!
+//! `registry`, `log`, `member`, `take` and `gather` are pure: they know no connection. `deliver` is
+//! where a connection is touched.
+
+use super::Core;
+use crate::connection::Stream;
+use crate::layer::Kind;
+use crate::token::{Group, Token};
+
+mod deliver;
+mod gather;
+mod log;
+mod member;
+mod registry;
+mod take;
+mod work;
+
+pub(crate) use gather::QUIET_GAP;
+pub use registry::GroupStats;
+pub(crate) use registry::Groups;
+
+/// The index of nothing.
+const NONE: u32 = u32::MAX;
+
+impl Core {
+    /// `false` if the group or the connection is gone. Joining twice is joining once.
+    pub(crate) fn join(&mut self, group: Group, member: Token) -> bool {
+        let open = self.stream(member).is_some_and(Stream::accepts_output);
+        open && self.groups.join(group, member)
+    }
+
+    /// `false` if it was no member. What was published before is still delivered.
+    pub(crate) fn leave(&mut self, group: Group, member: Token) -> bool {
+        self.settle_groups_before_direct(member);
+        self.groups.leave(group, member)
+    }
+
+    /// What was published before is still delivered.
+    pub(crate) fn remove_group(&mut self, group: Group) {
+        for member in self.groups.members(group).to_vec() {
+            if self.groups.is_pending(member) {
+                self.deliver(member, usize::MAX);
+            }
+        }
+        self.groups.remove(group);
+    }
+
+    /// Appends a message to the group's log. Returns how many members it is for.
+    pub(crate) fn publish(
+        &mut self,
+        group: Group,
+        bytes: &[u8],
+        kind: Kind,
+        except: Option<Token>,
+    ) -> usize {
+        // What the running callback has sent on its own connection goes before this.
+        if let Some(owner) = self.work.reply.owner() {
+            self.with(owner, |_| ());
+        }
+        if self.groups.is_full(group, bytes.len(), self.config.group_log) {
+            // Memory first: what is there goes to the members' own queues, with their own limits.
+            while let Some(member) = self.groups.marked_member(group) {
+                self.deliver(member, usize::MAX);
+            }
+        }
+        self.groups.publish(group, bytes, kind, except)
+    }
+}

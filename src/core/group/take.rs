@@ -1,0 +1,238 @@
+//! What is pending for one member, taken out of the logs in the order of publishing.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::rc::Rc;
+
+use super::NONE;
+use super::member::Membership;
+use super::registry::{Groups, State};
+use super::work;
+use crate::connection::KEPT_CAPACITY;
+use crate::layer::Kind;
+use crate::token::{Group, Token};
+
+/// How to take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Take {
+    /// As few parts as there can be: the kinds of the messages do not matter.
+    Joined,
+    /// One part for each message, until they have cost `limit`, where each message costs `each`
+    /// beside its bytes. At least one message.
+    ByMessage { limit: usize, each: usize },
+}
+
+/// Some bytes of a batch: one message, or several of which the kinds do not matter.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) kind: Kind,
+    /// The group of the message; of several, one of theirs.
+    pub(crate) group: Group,
+}
+
+/// What one member is given at a time.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) bytes: Bytes,
+    pub(crate) parts: Vec<Part>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    /// The parts are parts of this group's log.
+    Log(Group, Rc<Vec<u8>>),
+    /// The messages of several groups, one behind the other.
+    Copied(Vec<u8>),
+}
+
+impl Bytes {
+    pub(crate) fn all(&self) -> &[u8] {
+        match self {
+            Bytes::Log(_, log) => log,
+            Bytes::Copied(bytes) => bytes,
+        }
+    }
+}
+
+impl Batch {
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.all()
+    }
+
+    /// What handling it costs beside writing, where each part costs `each`.
+    pub(crate) fn work(&self, each: usize) -> usize {
+        let bytes = self.parts.iter().map(|part| part.end - part.start).sum();
+        work::bytes(bytes) + self.parts.len() * each
+    }
+}
+
+impl Groups {
+    /// How many bytes are pending for a member at most: messages that exclude it count too.
+    pub(crate) fn pending_bytes(&self, token: Token) -> usize {
+        let Some(id) = self.id_of(token) else { return 0 };
+        let member = &self.members[id as usize];
+        let (mut bytes, mut at) = (0, member.first_pending);
+        while at != NONE {
+            let Membership { group, place, next_pending } = member.memberships[at as usize];
+            let State { log, seats, .. } = &self.slots[group as usize];
+            bytes += log.bytes().len() - log.start(seats[place as usize].from);
+            at = next_pending;
+        }
+        bytes
+    }
+
+    /// Takes what is pending for a member. Hand the batch back by [`give_back`](Self::give_back).
+    pub(crate) fn take(&mut self, token: Token, how: Take) -> Option<Batch> {
+        let id = self.id_of(token)?;
+        let member = &self.members[id as usize];
+        let first = *member.memberships.get(member.first_pending as usize)?;
+        let mut parts = std::mem::take(&mut self.parts);
+        let bytes = if first.next_pending == NONE {
+            self.take_of_one(id, first, how, &mut parts)
+        } else {
+            self.take_of_several(id, how, &mut parts)
+        };
+        if self.members[id as usize].is_pending() {
+            self.serve_again(id);
+        }
+        Some(Batch { bytes, parts })
+    }
+
+    fn take_of_one(
+        &mut self,
+        id: u32,
+        membership: Membership,
+        how: Take,
+        parts: &mut Vec<Part>,
+    ) -> Bytes {
+        let index = membership.group as usize;
+        let State { handle, log, seats, .. } = &mut self.slots[index];
+        let (group, seat) = (*handle, &mut seats[membership.place as usize]);
+        let bytes = Bytes::Log(group, Rc::clone(log.bytes()));
+        let mut next = seat.from;
+        match how {
+            Take::Joined => {
+                log.runs(seat.from, seat.last_excluding, |start, end| {
+                    parts.push(Part { start, end, kind: Kind::Default, group });
+                });
+                parts.reverse();
+                next = log.len();
+                self.visits.add(1 + parts.len());
+            }
+            Take::ByMessage { limit, each } => {
+                let mut cost = 0;
+                while next < log.len() && (cost < limit || parts.is_empty()) {
+                    if !log.excludes(next, id) {
+                        let (start, end) = (log.start(next), log.end(next));
+                        parts.push(Part { start, end, kind: log.kind(next), group });
+                        cost += each + work::bytes(end - start);
+                    }
+                    next += 1;
+                }
+                self.visits.add((next - seat.from) as usize);
+            }
+        }
+        if next == log.len() {
+            self.members[id as usize].first_pending = NONE;
+            self.unmark(index, membership.place);
+        } else {
+            seat.from = next;
+        }
+        bytes
+    }
+
+    /// Merges the logs of several groups by the numbers of their messages.
+    fn take_of_several(&mut self, id: u32, how: Take, parts: &mut Vec<Part>) -> Bytes {
+        let (joined, limit, each) = match how {
+            Take::Joined => (true, usize::MAX, 0),
+            Take::ByMessage { limit, each } => (false, limit, each),
+        };
+        let mut bytes = std::mem::take(&mut self.copied);
+        let mut merge = std::mem::take(&mut self.merge);
+        let member = &self.members[id as usize];
+        let mut at = member.first_pending;
+        while at != NONE {
+            let Membership { group, place, next_pending } = member.memberships[at as usize];
+            let State { log, seats, .. } = &self.slots[group as usize];
+            let number = log.number(seats[place as usize].from);
+            merge.extend(number.map(|number| Reverse((number, at))));
+            at = next_pending;
+            self.visits.add(1);
+        }
+        let mut cost = 0;
+        while let Some(Reverse((_, at))) = merge.pop() {
+            self.visits.add(1);
+            let membership = member.memberships[at as usize];
+            let State { handle, log, seats, .. } = &mut self.slots[membership.group as usize];
+            let seat = &mut seats[membership.place as usize];
+            let message = seat.from;
+            seat.from += 1;
+            if !log.excludes(message, id) {
+                let start = bytes.len();
+                bytes.extend_from_slice(&log.bytes()[log.start(message)..log.end(message)]);
+                let (end, kind, group) = (bytes.len(), log.kind(message), *handle);
+                match parts.last_mut() {
+                    Some(last) if joined => last.end = end,
+                    _ => parts.push(Part { start, end, kind, group }),
+                }
+                cost += each + work::bytes(end - start);
+            }
+            merge.extend(log.number(seat.from).map(|number| Reverse((number, at))));
+            if cost >= limit {
+                break;
+            }
+        }
+        merge.clear();
+        self.keep_merge(merge);
+        self.unlist_taken(id);
+        Bytes::Copied(bytes)
+    }
+
+    fn keep_merge(&mut self, merge: BinaryHeap<Reverse<(u64, u32)>>) {
+        if merge.capacity() * size_of::<(u64, u32)>() <= KEPT_CAPACITY {
+            self.merge = merge;
+        }
+    }
+
+    /// Keeps in a member's list those groups of which something is left.
+    fn unlist_taken(&mut self, id: u32) {
+        let mut at = std::mem::replace(&mut self.members[id as usize].first_pending, NONE);
+        while at != NONE {
+            let member = &mut self.members[id as usize];
+            let membership = &mut member.memberships[at as usize];
+            let Membership { group, place, next_pending } = *membership;
+            let state = &self.slots[group as usize];
+            if state.seats[place as usize].from < state.log.len() {
+                membership.next_pending = std::mem::replace(&mut member.first_pending, at);
+            } else {
+                self.unmark(group as usize, place);
+                self.slots[group as usize].recycle();
+            }
+            at = next_pending;
+        }
+    }
+
+    /// The batch has been handed over: its memory serves the next one.
+    pub(crate) fn give_back(&mut self, batch: Batch) {
+        let Batch { bytes, mut parts } = batch;
+        match bytes {
+            Bytes::Log(group, log) => {
+                drop(log);
+                if let Some(index) = self.index_of(group) {
+                    self.slots[index].recycle();
+                }
+            }
+            Bytes::Copied(mut bytes) if bytes.capacity() <= KEPT_CAPACITY => {
+                bytes.clear();
+                self.copied = bytes;
+            }
+            Bytes::Copied(_) => {}
+        }
+        if parts.capacity() * size_of::<Part>() <= KEPT_CAPACITY {
+            parts.clear();
+            self.parts = parts;
+        }
+    }
+}
