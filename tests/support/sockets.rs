@@ -66,29 +66,3 @@ pub fn assert_sleeps<S>(reactor: &mut Reactor<S>) {
 pub fn stream_bytes(at: usize, n: usize) -> Vec<u8> {
     (at..at + n).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }
-
-/// A small generator of pseudo-random numbers (xorshift64*): the same sequence for the same seed.
-#[derive(Debug, Clone)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A number in `0..n`.
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 32) as usize % n
-    }
-
-    pub fn one_in(&mut self, n: usize) -> bool {
-        self.below(n) == 0
-    }
-}
