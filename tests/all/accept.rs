@@ -18,7 +18,7 @@ use crate::support::endpoints::{assert_asleep, assert_falls_asleep};
 use crate::support::sockets::hoard_descriptors;
 use crate::support::sockets::small_client;
 use crate::support::{
-    Log, Probe, Told, address_of, client, listening, read_all, read_n, reset, settle, until,
+    Log, Probe, address_of, client, is_data, listening, read_all, read_n, reset, settle, until,
     with_client,
 };
 
@@ -604,8 +604,4 @@ fn ends(stream: &mut TcpStream) -> bool {
         Ok(n) => n == 0,
         Err(e) => e.kind() == ErrorKind::ConnectionReset,
     }
-}
-
-fn is_data(told: &Told) -> bool {
-    matches!(told, Told::Data(_))
 }

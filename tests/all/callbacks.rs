@@ -16,7 +16,9 @@ use crate::support::endpoints::deaf;
 use crate::support::grammar::{Callback, Grammar};
 use crate::support::panics::{panic_on_purpose, panic_with_a_bomb};
 use crate::support::xorshift::{Xorshift, for_each_seed};
-use crate::support::{Log, Probe, Told, address_of, client, listening, reset, until, with_client};
+use crate::support::{
+    Log, Probe, Told, address_of, client, is_data, listening, reset, until, with_client,
+};
 
 /// What a callback may do, to itself or to others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -657,7 +659,7 @@ fn a_close_is_final_also_while_a_failed_connection_is_emptied() {
     stream.write_all(b"several bytes").unwrap();
     reset(stream); // the reactor finds out although reading is paused
     until(&mut reactor, "the close", |_| log.closes() == 1);
-    assert_eq!(log.count(|told| matches!(told, Told::Data(_))), 1, "{:?}", log.told());
+    assert_eq!(log.count(is_data), 1, "{:?}", log.told());
 }
 
 #[test]

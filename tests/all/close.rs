@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use tidegate::{Listen, Reactor, SendStatus, SocketOptions, StreamOptions};
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, deaf};
+use crate::support::sockets::small_client;
 use crate::support::{
-    Log, PATIENCE, Probe, Told, address_of, client, listening, read_all, read_n, reset, settle,
-    until, with_client,
+    Log, PATIENCE, Probe, Told, address_of, client, closed, is_data, listening, read_all, read_n,
+    reset, settle, until, with_client,
 };
 
 const SHORT: Duration = Duration::from_millis(50);
@@ -731,28 +732,10 @@ fn small_buffers() -> StreamOptions {
     StreamOptions::new().socket(SocketOptions::new().send_buffer(8 * 1024))
 }
 
-/// A client whose system takes little: one that does not read leaves the rest with the sender.
-fn small_client(address: SocketAddr) -> TcpStream {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
-    socket.set_recv_buffer_size(8 * 1024).unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket.connect(&address.into()).unwrap();
-    socket.into()
-}
-
 fn read_to_reset(stream: &mut TcpStream) -> ErrorKind {
     stream.read_to_end(&mut Vec::new()).unwrap_err().kind()
 }
 
 fn pattern(n: u32) -> Vec<u8> {
     (0..n).map(|i| (i % 251) as u8).collect()
-}
-
-fn closed(reason: &str) -> Told {
-    Told::Close(reason.to_owned(), 0)
-}
-
-fn is_data(told: &Told) -> bool {
-    matches!(told, Told::Data(_))
 }

@@ -15,7 +15,7 @@ use tidegate::{
 };
 
 use crate::support::xorshift::Xorshift;
-use crate::support::{Log, Probe, Told, address_of, client, until};
+use crate::support::{Log, Probe, Told, address_of, client, is_data, until};
 
 /// Every budget at its least.
 fn ones() -> Config {
@@ -167,7 +167,7 @@ fn a_turn_reads_from_one_connection_as_often_as_its_budget_says_and_serves_the_o
     until(&mut reactor, "both to open", |_| log.opens() == 2);
     let [busy_token, quiet_token] = log.opened()[..] else { panic!() };
     busy.write_all(&[b'b'; 100_000]).unwrap();
-    let calls = |token| log.of(token).iter().filter(|t| matches!(t, Told::Data(_))).count();
+    let calls = |token| log.of(token).iter().filter(|t| is_data(t)).count();
     let (mut before, mut turns_with_both) = (0, 0);
     for round in 1..=50 {
         quiet.write_all(b"q").unwrap();
@@ -199,7 +199,7 @@ fn who_sends_a_byte_at_a_time_holds_nobody_up_and_is_heard_in_the_end() {
     let mut brisk = client(address);
     until(&mut reactor, "the other", |_| log.opens() == 2);
     let [slow_token, brisk_token] = log.opened()[..] else { panic!() };
-    let lines = |token| log.of(token).iter().filter(|t| matches!(t, Told::Data(_))).count();
+    let lines = |token| log.of(token).iter().filter(|t| is_data(t)).count();
     for byte in 1..=100 {
         slow.write_all(b"s").unwrap();
         brisk.write_all(b"brisk\n").unwrap();
@@ -363,7 +363,7 @@ fn a_slow_taker_of_a_large_read_shares_the_turn() {
     let mut stream = client(address_of(&mut reactor, listener));
     stream.write_all(&b"line\n".repeat(2_000)).unwrap();
     stream.shutdown(Shutdown::Write).unwrap();
-    let calls = || log.count(|told| matches!(told, Told::Data(_)));
+    let calls = || log.count(is_data);
     let mut before = 0;
     until(&mut reactor, "the end", |_| {
         assert!(calls() <= before + 10);

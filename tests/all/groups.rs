@@ -13,7 +13,7 @@ use crate::support::child::in_a_process_of_its_own;
 use crate::support::sockets::small_client;
 use crate::support::xorshift::{Xorshift, for_each_seed};
 use crate::support::{
-    Log, Probe, Told, address_of, client, read_all, read_n, settle, until, with_client,
+    Log, Probe, address_of, client, is_data, read_all, read_n, settle, until, with_client,
 };
 
 /// A reactor whose connections only listen, and their clients, in the order of the tokens.
@@ -442,7 +442,7 @@ fn a_message_published_before_the_publishers_error_is_still_delivered() {
         .unwrap();
     let mut speaker = client(address_of(&mut room.reactor, listener));
     speaker.write_all(b"x").unwrap();
-    until(&mut room.reactor, "the speaker", |_| log.count(|t| matches!(t, Told::Data(_))) == 1);
+    until(&mut room.reactor, "the speaker", |_| log.count(is_data) == 1);
     assert_eq!(room.heard(), [b"he said"]);
 }
 

@@ -16,8 +16,8 @@ use crate::support::sockets::{
 };
 use crate::support::xorshift::Xorshift;
 use crate::support::{
-    Log, Probe, Told, address_of, client, listening, read_all, read_n, reset, settle, until,
-    with_client,
+    Log, Probe, Told, address_of, client, closed, listening, read_all, read_n, reset, settle,
+    until, with_client,
 };
 
 const RESET: &str = "Connection reset by peer (os error 104)";
@@ -44,10 +44,6 @@ fn opened(reactor: &mut Reactor, log: &Log) -> Token {
 
 fn data(bytes: &[u8]) -> Told {
     Told::Data(bytes.to_vec())
-}
-
-fn closed(reason: &str) -> Told {
-    Told::Close(reason.to_owned(), 0)
 }
 
 // ---- resets ----

@@ -13,7 +13,8 @@ use tidegate::{
 };
 
 use crate::support::{
-    Log, PATIENCE, Probe, Told, address_of, client, listening, read_all, read_n, settle, until,
+    Log, PATIENCE, Probe, Told, address_of, client, is_data, listening, read_all, read_n, settle,
+    until,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -222,9 +223,9 @@ fn a_shutdown_cuts_neither_what_is_flushed_nor_the_reason_noted_before() {
     let address = address_of(&mut reactor, listener);
     let (mut closed, mut failed) = (client(address), client(address));
     closed.write_all(b"c").unwrap();
-    until(&mut reactor, "the close", |_| log.count(|t| matches!(t, Told::Data(_))) == 1);
+    until(&mut reactor, "the close", |_| log.count(is_data) == 1);
     failed.write_all(b"f").unwrap();
-    until(&mut reactor, "the failure", |_| log.count(|t| matches!(t, Told::Data(_))) == 2);
+    until(&mut reactor, "the failure", |_| log.count(is_data) == 2);
     settle(&mut reactor);
     assert_eq!(log.closes(), 0, "one waits for its peer's end, the other for its queue");
     reactor.net().shutdown(Duration::ZERO);

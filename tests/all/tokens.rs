@@ -15,7 +15,8 @@ use tidegate::{
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, refusing};
 use crate::support::{
-    Log, Probe, Told, address_of, client, listening, read_n, reset, settle, until, with_client,
+    Log, Probe, Told, address_of, client, is_data, listening, read_n, reset, settle, until,
+    with_client,
 };
 
 // ---- events of the past ----
@@ -567,10 +568,6 @@ fn open_clients(
         client.write_all(b"!").unwrap();
     }
     (reactor, clients, tokens)
-}
-
-fn is_data(told: &Told) -> bool {
-    matches!(told, Told::Data(_))
 }
 
 fn closed_order(log: &Log) -> Vec<Token> {

@@ -9,7 +9,7 @@ use tidegate::{Config, Listen, Reactor, StreamOptions, Token};
 
 use crate::support::child::Helper;
 use crate::support::{
-    Log, Probe, Told, address_of, client, listening, read_all, read_n, until, with_client,
+    Log, Probe, Told, address_of, client, is_data, listening, read_all, read_n, until, with_client,
 };
 
 // row 61
@@ -85,7 +85,7 @@ fn a_client_that_is_still_sending_receives_everything_that_was_sent_before_a_gra
     until(&mut reactor, "the close", |_| log.closes() == 1);
     let Some(Told::Close(_, unsent)) = log.told().last().cloned() else { panic!() };
     assert_eq!(unsent, 0);
-    assert_eq!(log.count(|told| matches!(told, Told::Data(_))), 1, "called after its close");
+    assert_eq!(log.count(is_data), 1, "called after its close");
 }
 
 // row 64
@@ -125,7 +125,7 @@ fn more_frames_in_one_read_than_a_turn_may_hand_out_all_arrive() {
     });
     let mut stream = client(address);
     stream.write_all(&vec![b'f'; FRAMES * 4]).unwrap();
-    let calls = |log: &Log| log.count(|told| matches!(told, Told::Data(_)));
+    let calls = |log: &Log| log.count(is_data);
     until(&mut reactor, "all frames", |_| calls(&log) >= FRAMES);
     assert_eq!(calls(&log), FRAMES);
 }

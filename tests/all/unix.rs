@@ -12,7 +12,7 @@ use tidegate::{
 };
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep};
-use crate::support::{Log, PATIENCE, Probe, Told, settle, until};
+use crate::support::{Log, PATIENCE, Probe, Told, is_data, settle, until};
 
 // ---- listen, connect ----
 
@@ -384,8 +384,4 @@ fn connect(path: &TestPath) -> UnixStream {
     let stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
-}
-
-fn is_data(told: &Told) -> bool {
-    matches!(told, Told::Data(_))
 }
