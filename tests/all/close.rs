@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use tidegate::{Listen, Reactor, SendStatus, SocketOptions, StreamOptions};
+use tidegate::{Listen, Reactor, SendStatus, SocketOptions, StreamOptions, Token};
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, deaf};
 use crate::support::sockets::small_client;
@@ -627,7 +627,7 @@ fn half_close_then_close_discards_what_still_comes() {
 #[test]
 fn close_while_connecting_is_one_callback_cancelled() {
     for (name, end) in [
-        ("close", (|net, token| net.close(token)) as fn(&mut tidegate::Net, tidegate::Token)),
+        ("close", (|net, token| net.close(token)) as fn(&mut tidegate::Net, Token)),
         ("abort", |net, token| net.abort(token)),
         ("both", |net, token| {
             net.close(token);
@@ -712,6 +712,158 @@ fn dropping_the_reactor_ends_also_when_on_close_connects_again() {
     until(&mut reactor, "the opening", |_| log.opens() == 1);
     drop(reactor);
     assert_eq!(log.closes(), 1);
+}
+
+// ---- while the peer still sends, by itself, from `on_close` ----
+
+// row 63
+#[test]
+fn a_client_that_is_still_sending_receives_everything_that_was_sent_before_a_graceful_close() {
+    const ANSWER: usize = 3 << 20;
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, _listener, address) = listening(move || {
+        Probe::new(&of_handler).data(|cx, input| {
+            input.take_all();
+            cx.send(vec![b'a'; ANSWER]);
+            cx.close();
+            Ok(())
+        })
+    });
+    let heard = with_client(&mut reactor, move || {
+        let mut stream = client(address);
+        let mut writer = stream.try_clone().unwrap();
+        let writer = std::thread::spawn(move || {
+            // Far more than the system's buffers take unless somebody reads them.
+            writer.write_all(&vec![b'?'; 32 << 20]).unwrap();
+            writer.shutdown(Shutdown::Write).unwrap();
+        });
+        let heard = read_all(&mut stream);
+        writer.join().unwrap();
+        heard
+    });
+    assert_eq!(heard.len(), ANSWER);
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    let Some(Told::Close(_, unsent)) = log.told().last().cloned() else { panic!() };
+    assert_eq!(unsent, 0);
+    assert_eq!(log.count(is_data), 1, "called after its close");
+}
+
+// row 65
+#[test]
+fn a_connection_whose_directions_have_both_ended_closes_by_itself_whoever_was_first() {
+    for server_first in [true, false] {
+        let log = Log::new();
+        let of_handler = log.clone();
+        let (mut reactor, _listener, address) = listening(move || {
+            Probe::new(&of_handler)
+                .open(move |cx| {
+                    if server_first {
+                        cx.shutdown_write();
+                    }
+                    Ok(())
+                })
+                .eof(|cx| {
+                    // Harmless where it has been done already.
+                    cx.send("?");
+                    cx.shutdown_write();
+                    Ok(())
+                })
+        });
+        let mut stream = client(address);
+        if server_first {
+            let (back, heard) = with_client(&mut reactor, move || {
+                let heard = read_all(&mut stream);
+                (stream, heard)
+            });
+            assert_eq!((log.closes(), heard.len()), (0, 0));
+            stream = back;
+        }
+        stream.write_all(b"and I?").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        until(&mut reactor, "the close", |_| log.closes() == 1);
+        assert_eq!(log.data(), b"and I?");
+        assert_eq!(log.reasons(), ["both sides ended"]);
+        assert_eq!(reactor.net().connections(), 0);
+        if !server_first {
+            assert_eq!(with_client(&mut reactor, move || read_all(&mut stream)), b"?");
+        }
+    }
+}
+
+// row 68
+#[test]
+fn on_close_may_send_publish_close_others_connect_and_listen() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::with_state(None).unwrap();
+    let group = reactor.net().create_group();
+    let born = Log::new();
+    let of_born = born.clone();
+    let listener = reactor
+        .net()
+        .listen(Listen::tcp("127.0.0.1:0"), move |_| {
+            let born = of_born.clone();
+            Probe::<Option<(Token, Token, SocketAddr)>>::new(&of_handler)
+                .open(move |cx| {
+                    let token = cx.token();
+                    cx.net.join(group, token);
+                    Ok(())
+                })
+                .close(move |cx, _| {
+                    // Only the first of them does all this.
+                    let Some((friend, foe, address)) = cx.state.take() else { return };
+                    let token = cx.token();
+                    cx.net.send(friend, "direct, ");
+                    assert_eq!(cx.net.publish(group, "published"), 2);
+                    assert!(!cx.net.members(group).contains(&token));
+                    cx.net.close(foe);
+                    cx.net.connect(address, Probe::new(&born)).unwrap();
+                    cx.net.listen("127.0.0.1:0", |_| Probe::new(&Log::new())).unwrap();
+                })
+        })
+        .unwrap();
+    let address = address_of(&mut reactor, listener);
+    let streams = [client(address), client(address), client(address)];
+    until(&mut reactor, "all to open", |_| log.opens() == 3);
+    let tokens = log.opened();
+    *reactor.state_mut() = Some((tokens[1], tokens[2], address));
+    streams[0].shutdown(Shutdown::Both).unwrap();
+    let [_, mut friend, mut foe] = streams;
+    let heard =
+        with_client(&mut reactor, move || (read_n(&mut friend, 17), read_all(&mut foe), friend));
+    assert_eq!(heard.0, b"direct, published");
+    assert_eq!(heard.1, b"published");
+    until(&mut reactor, "the connection", |_| born.opens() == 1);
+    until(&mut reactor, "the foe's close", |_| log.closes() == 2);
+    assert!(reactor.net().is_open(tokens[1]));
+}
+
+// row 68
+#[test]
+fn a_chain_of_closes_each_from_the_on_close_of_the_one_before_runs_to_its_end() {
+    const CHAIN: usize = 100;
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::with_state(Vec::new()).unwrap();
+    let listener = reactor
+        .net()
+        .listen(Listen::tcp("127.0.0.1:0"), move |_| {
+            Probe::<Vec<Token>>::new(&of_handler).close(|cx, _| {
+                if let Some(next) = cx.state.pop() {
+                    cx.net.abort(next);
+                }
+            })
+        })
+        .unwrap();
+    let address = address_of(&mut reactor, listener);
+    let _streams: Vec<_> = (0..CHAIN).map(|_| client(address)).collect();
+    until(&mut reactor, "all to open", |_| log.opens() == CHAIN);
+    *reactor.state_mut() = log.opened();
+    let first = reactor.state_mut().pop().unwrap();
+    reactor.net().abort(first);
+    until(&mut reactor, "the last close", |_| log.closes() == CHAIN);
+    assert_eq!(reactor.net().connections(), 0);
 }
 
 // ---- what these tests share ----

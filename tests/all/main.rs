@@ -33,7 +33,6 @@ mod starttls;
 mod stop;
 mod timers;
 mod tokens;
-mod traps;
 mod udp;
 mod udp_batch;
 mod unix;

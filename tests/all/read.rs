@@ -6,6 +6,7 @@ use std::net::Shutdown;
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidegate::layer::Lines;
 use tidegate::{
     Closed, Config, Connect, Context, Handler, HandlerResult, Input, Listen, Reactor, SendStatus,
     SocketOptions, StreamOptions, Timer, Token,
@@ -16,8 +17,8 @@ use crate::support::sockets::{
 };
 use crate::support::xorshift::Xorshift;
 use crate::support::{
-    Log, Probe, Told, address_of, client, closed, listening, read_all, read_n, reset, settle,
-    until, with_client,
+    Log, Probe, Told, address_of, client, closed, is_data, listening, read_all, read_n, reset,
+    settle, until, with_client,
 };
 
 const RESET: &str = "Connection reset by peer (os error 104)";
@@ -654,4 +655,91 @@ fn a_reset_offers_a_paused_reader_no_more_than_its_limit() {
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(log.data().len(), LIMIT);
     assert_eq!(log.reasons(), [RESET]);
+}
+
+// ---- the end in one edge with data, several frames in one read ----
+
+// row 61
+#[test]
+fn data_and_the_end_in_one_edge_are_both_told() {
+    // One byte; the read buffer's size, just below and above it; several reads; more than a turn's.
+    let buffer = 4096;
+    let a_turn = buffer * Config::default().reads_per_turn;
+    for size in [1, buffer - 1, buffer, buffer + 1, 2 * buffer, a_turn, a_turn + 1, 3 * a_turn] {
+        let log = Log::new();
+        let of_handler = log.clone();
+        let config = Config { read_buffer: buffer, ..Config::default() };
+        let mut reactor = Reactor::with_config((), config).unwrap();
+        let listener =
+            reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
+        let mut stream = client(address_of(&mut reactor, listener));
+        stream.write_all(&vec![b'd'; size]).unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        until(&mut reactor, "the end", |_| log.closes() == 1);
+        assert_eq!(log.data().len(), size);
+        assert_eq!((log.eofs(), log.reasons()), (1, vec!["both sides ended".to_owned()]));
+    }
+}
+
+// row 61
+#[test]
+fn data_and_the_end_in_one_edge_while_the_connection_is_open_and_through_a_layer() {
+    for layered in [false, true] {
+        let log = Log::new();
+        let of_handler = log.clone();
+        let mut reactor = Reactor::new().unwrap();
+        let listen = Listen::tcp("127.0.0.1:0");
+        let listen = if layered { listen.layer(|_| Lines::new()) } else { listen };
+        let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
+        let address = address_of(&mut reactor, listener);
+        let mut stream = client(address);
+        until(&mut reactor, "the open", |_| log.opens() == 1);
+        stream.write_all(b"last words\n").unwrap();
+        stream.shutdown(Shutdown::Write).unwrap();
+        until(&mut reactor, "the end", |_| log.closes() == 1);
+        assert!(log.data().starts_with(b"last words"));
+        assert_eq!(log.eofs(), 1);
+    }
+}
+
+// row 64
+#[test]
+fn a_handler_that_takes_one_frame_a_time_gets_the_next_without_new_input() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, _listener, address) = listening(move || {
+        Probe::new(&of_handler).data(|cx, input| {
+            if let Some(frame) = input.take(4) {
+                cx.send(frame);
+            }
+            Ok(())
+        })
+    });
+    let heard = with_client(&mut reactor, move || {
+        let mut stream = client(address);
+        stream.write_all(b"onetwo33four55").unwrap();
+        let heard = read_n(&mut stream, 12);
+        stream.write_all(b"66").unwrap();
+        (heard, read_n(&mut stream, 4))
+    });
+    assert_eq!(heard, (b"onetwo33four".to_vec(), b"5566".to_vec()));
+}
+
+// row 64
+#[test]
+fn more_frames_in_one_read_than_a_turn_may_hand_out_all_arrive() {
+    const FRAMES: usize = 10_000;
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, _listener, address) = listening(move || {
+        Probe::new(&of_handler).data(|_, input| {
+            input.take(4);
+            Ok(())
+        })
+    });
+    let mut stream = client(address);
+    stream.write_all(&vec![b'f'; FRAMES * 4]).unwrap();
+    let calls = |log: &Log| log.count(is_data);
+    until(&mut reactor, "all frames", |_| calls(&log) >= FRAMES);
+    assert_eq!(calls(&log), FRAMES);
 }

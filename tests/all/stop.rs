@@ -1,4 +1,5 @@
-//! The loop's end, its going on afterwards, and the loop as a guest in another.
+//! The loop's end, its going on afterwards, the loop as a guest in another, and a process that is
+//! stopped and continued.
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
@@ -12,6 +13,8 @@ use tidegate::{
     Layer, Listen, Net, Peer, Reactor, Report, SocketOptions, StreamOptions, Turn,
 };
 
+#[cfg(target_os = "linux")]
+use crate::support::child;
 use crate::support::{
     Log, PATIENCE, Probe, Told, address_of, client, is_data, listening, read_all, read_n, settle,
     until,
@@ -552,4 +555,54 @@ fn a_deadline_in_the_past_announces_work_that_no_descriptor_will() {
     assert_eq!(reactor.turn(Some(PATIENCE)).unwrap(), Turn::Stopped);
     settle(&mut reactor);
     assert_eq!(reactor.next_deadline(), None);
+}
+
+// ---- a process that is stopped ----
+
+// row 70
+#[test]
+#[cfg(target_os = "linux")]
+fn a_process_that_is_stopped_and_continued_goes_on_serving() {
+    if child::part().is_some() {
+        return echo_in_a_child();
+    }
+    let mut helper =
+        child::Helper::start(a_process_that_is_stopped_and_continued_goes_on_serving, "echo");
+    let mut stream = client(helper.hear().parse().unwrap());
+    for round in 0..5_u8 {
+        helper.wait_for_state(|state| state == 'S'); // it sleeps in its poll
+        helper.signal("-STOP");
+        helper.wait_for_state(|state| state == 'T');
+        if round % 2 == 0 {
+            stream.write_all(&[round]).unwrap(); // arrives while it is stopped
+        }
+        helper.signal("-CONT");
+        helper.wait_for_state(|state| state != 'T');
+        if round % 2 == 1 {
+            stream.write_all(&[round]).unwrap();
+        }
+        assert_eq!(read_n(&mut stream, 1), [round]);
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut stream), b"");
+    assert_eq!(helper.hear(), "both sides ended");
+}
+
+#[cfg(target_os = "linux")]
+fn echo_in_a_child() {
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let options = StreamOptions::new().idle_timeout(Duration::from_secs(10));
+    let listen = Listen::tcp("127.0.0.1:0").options(options);
+    let listener = reactor
+        .net()
+        .listen(listen, move |_| {
+            Probe::echo(&log).close(|cx, closed| {
+                child::say(&closed.reason.to_string());
+                cx.net.stop();
+            })
+        })
+        .unwrap();
+    child::say(&address_of(&mut reactor, listener).to_string());
+    reactor.run().unwrap();
 }

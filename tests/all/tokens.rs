@@ -1,5 +1,5 @@
-//! Whom an event, a token and a callback belong to: never to somebody else, never to the past, and
-//! never inside another callback.
+//! Tokens and descriptors that are used again, closes in the middle of a batch of events, the order
+//! of callbacks, registration, and pauses: an event belongs to one socket and to no later one.
 
 use std::cell::Cell;
 use std::collections::HashSet;
