@@ -551,7 +551,7 @@ fn a_long_exhaustion_costs_a_few_tries_and_no_more() {
     assert_eq!(read_n(&mut clients[0], 1), [0]);
 }
 
-// row 13 on the other side: a connect that finds no descriptor is told to its handler
+// row 13: on the other side, a connect that finds no descriptor is reported to its handler
 #[cfg(unix)]
 #[test]
 fn a_connect_without_a_descriptor_is_told_to_its_handler() {

@@ -376,7 +376,7 @@ fn enter(reactor: &mut Reactor<World>) -> (TcpStream, Token) {
 
 const WHOM: [&str; 5] = ["itself", "another", "the listener", "the dead", "a newborn"];
 
-// row 5, row 68
+// rows 5, 68
 #[test]
 fn every_callback_may_do_everything_to_itself_to_others_and_to_the_dead() {
     for when in CALLBACKS {

@@ -213,7 +213,7 @@ fn the_connect_timeout_ends_with_the_opening() {
     assert!(reactor.net().is_open(token));
 }
 
-// row 7, from a callback of another connection
+// row 7: from a callback of another connection
 #[test]
 fn a_connect_cancelled_by_another_connections_callback_is_told_once() {
     let deaf = deaf();

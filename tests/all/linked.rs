@@ -94,7 +94,7 @@ fn tight_client(address: SocketAddr, buffer: usize) -> TcpStream {
     stream
 }
 
-// row 62, row 65
+// rows 62, 65
 #[test]
 fn a_proxy_before_an_echo_with_both_directions_full_goes_on_when_the_client_reads() {
     const BYTES: usize = 4 << 20;

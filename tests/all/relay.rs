@@ -861,7 +861,7 @@ fn tls_on_one_side_while_the_target_still_shakes_hands() {
 
 // ---- descriptors ----
 
-// row 13 for a relay: what it splices through is no more than a help
+// row 13: a relay works without the pipes that it splices through
 #[cfg(unix)]
 #[test]
 fn a_relay_works_without_a_descriptor_to_spare() {

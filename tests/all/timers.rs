@@ -270,7 +270,7 @@ fn a_connection_that_closes_in_a_timer_hears_of_no_other() {
     assert_eq!(fired(&log), [0]);
 }
 
-// row 56, row 57
+// rows 56, 57
 #[test]
 fn the_reactors_own_timers_run_once_may_be_cancelled_and_set_others() {
     let mut reactor = Reactor::with_state(Vec::new()).unwrap();

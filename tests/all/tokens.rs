@@ -488,7 +488,7 @@ fn paused_with_input_left_over_gives_the_rest_and_one_end_when_resumed() {
     assert_eq!((log.count(is_data), log.eofs()), (3, 1), "{:?}", log.told());
 }
 
-// row 12 with a reset in place of the end; contract 3
+// row 12: with a reset in place of the end
 #[cfg(target_os = "linux")] // elsewhere a reset empties the receiver's buffer
 #[test]
 fn paused_then_reset_by_the_peer_offers_what_had_arrived_and_closes_without_resume() {

@@ -16,6 +16,7 @@ use crate::support::{Log, PATIENCE, Probe, Told, is_data, settle, until};
 
 // ---- listen, connect ----
 
+// row 18
 #[test]
 fn a_client_and_a_server_meet_at_a_path() {
     let path = TestPath::new();
@@ -26,7 +27,7 @@ fn a_client_and_a_server_meet_at_a_path() {
 
     let client = Log::new();
     let token = reactor.net().connect(Connect::unix(&path), Probe::new(&client)).unwrap();
-    reactor.net().send(token, b"early "); // row 18
+    reactor.net().send(token, b"early ");
     assert_eq!(client.told(), [], "not before connect has returned");
     until(&mut reactor, "the opening", |_| client.opens() == 1);
     reactor.net().send(token, vec![b'x'; 300_000]);
@@ -81,7 +82,7 @@ fn what_is_behind_a_message_with_a_descriptor_arrives_as_well() {
     assert_falls_asleep(&mut reactor);
 }
 
-// row 15
+// rows 15, 17
 #[test]
 fn a_connect_that_fails_is_told_once_with_the_path() {
     let (missing, stale) = (TestPath::new(), TestPath::new());
@@ -90,7 +91,7 @@ fn a_connect_that_fails_is_told_once_with_the_path() {
         let log = Log::new();
         let mut reactor = Reactor::new().unwrap();
         let token = reactor.net().connect(Connect::unix(path), Probe::new(&log)).unwrap();
-        reactor.net().send(token, b"unheard"); // row 17
+        reactor.net().send(token, b"unheard");
         assert_eq!(log.told(), [], "it failed at once, and is told later all the same");
         until(&mut reactor, "the result", |_| log.closes() == 1);
         assert_falls_asleep(&mut reactor);
