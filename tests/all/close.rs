@@ -5,7 +5,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use tidegate::{Listen, Reactor, SendStatus, SocketOptions, StreamOptions, Token};
+use tidegate::{
+    Context, HandlerResult, Listen, Reactor, SendStatus, SocketOptions, StreamOptions, Token,
+};
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, deaf};
 use crate::support::sockets::small_client;
@@ -427,45 +429,37 @@ fn abort_with_nothing_queued_is_a_reset_too() {
 
 #[test]
 fn abort_cuts_a_graceful_close_short() {
-    let log = Log::new();
-    let of_handler = log.clone();
-    let (mut reactor, address) = serving(small_buffers(), move || {
-        Probe::new(&of_handler).open(|cx| {
-            cx.send(pattern(3 << 20));
-            cx.close();
-            Ok(())
-        })
+    abort_while_it_flushes("aborted", |cx| {
+        cx.close();
+        Ok(())
     });
-    let mut stream = small_client(address);
-    until(&mut reactor, "the opening", |_| log.opens() == 1);
-    settle(&mut reactor);
-    assert_eq!(log.closes(), 0, "it still flushes");
-    let token = log.opened()[0];
-    reactor.net().abort(token);
-    until(&mut reactor, "the close", |_| log.closes() == 1);
-    assert_eq!(log.reasons(), ["aborted"]);
-    assert_eq!(read_to_reset(&mut stream), ErrorKind::ConnectionReset);
 }
 
 #[test]
 fn abort_keeps_the_error_that_was_to_end_the_connection() {
+    abort_while_it_flushes("no more of this", |_| Err("no more of this".into()));
+}
+
+/// `end` begins a graceful close behind more than the system takes; the abort leaves this reason.
+#[track_caller]
+fn abort_while_it_flushes(reason: &str, end: fn(&mut Context<'_>) -> HandlerResult) {
     let log = Log::new();
     let of_handler = log.clone();
     let (mut reactor, address) = serving(small_buffers(), move || {
-        Probe::new(&of_handler).data(|cx, _| {
+        Probe::new(&of_handler).data(move |cx, _| {
             cx.send(pattern(3 << 20));
-            Err("no more of this".into())
+            end(cx)
         })
     });
     let mut stream = small_client(address);
     stream.write_all(b"!").unwrap();
-    until(&mut reactor, "the error", |_| log.count(is_data) == 1);
+    until(&mut reactor, "the request", |_| log.count(is_data) == 1);
     settle(&mut reactor);
     assert_eq!(log.closes(), 0, "it still flushes");
     let token = log.opened()[0];
     reactor.net().abort(token);
     until(&mut reactor, "the close", |_| log.closes() == 1);
-    assert_eq!(log.reasons(), ["no more of this"]);
+    assert_eq!(log.reasons(), [reason]);
     assert_eq!(read_to_reset(&mut stream), ErrorKind::ConnectionReset);
 }
 
