@@ -101,7 +101,7 @@ impl Rig {
     }
 }
 
-// the line below row 24
+// row 76
 #[test]
 fn an_error_of_one_connection_costs_that_one_and_no_other() {
     let mut rig = rig();

@@ -268,7 +268,7 @@ fn an_error_of_a_write_is_told_once_after_what_was_still_to_be_read() {
     }
 }
 
-// rows 11, 56
+// row 56
 #[test]
 fn a_timer_that_is_due_while_the_last_words_are_read_fires_all_the_same() {
     let mut rig = rig(take_all);

@@ -35,7 +35,7 @@ const EXHAUSTED: &[(i32, &str)] = &[
     (105, "ENOBUFS"),
 ];
 
-// the line below row 24
+// row 76
 #[test]
 fn errors_of_the_network_concern_one_connection() {
     for &(code, name) in ONE_CONNECTION {

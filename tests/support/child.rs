@@ -1,12 +1,11 @@
 //! The test binary run again as a child process: for what concerns a whole process (its signals,
 //! its descriptors).
-#![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 
-use crate::support::PATIENCE;
+use super::PATIENCE;
 
 /// Set in the child, to the part it plays.
 const PART: &str = "TIDEGATE_TEST_CHILD";
@@ -15,6 +14,30 @@ const PART: &str = "TIDEGATE_TEST_CHILD";
 /// first and does the child's part instead of its own.
 pub fn part() -> Option<String> {
     std::env::var(PART).ok()
+}
+
+/// The path of a test function, as the test harness names it: without the crate's name.
+fn path<T: Fn() + Copy>(_: T) -> &'static str {
+    std::any::type_name::<T>().split_once("::").unwrap().1
+}
+
+/// Runs the test once more in a process of its own, and returns whether this *is* that process:
+/// `if !in_a_process_of_its_own(this_test) { return }`.
+#[track_caller]
+pub fn in_a_process_of_its_own<T: Fn() + Copy>(test: T) -> bool {
+    if part().is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([path(test), "--exact", "--nocapture", "--test-threads=1"])
+        .env(PART, "the test itself")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains("1 passed"), "no test of the name {}: {said}", path(test));
+    false
 }
 
 /// The words a child says to its parent are marked, because the test harness says things too.
@@ -40,10 +63,10 @@ pub struct Helper {
 }
 
 impl Helper {
-    /// Runs the test `name` of this binary again, in the part `part`.
-    pub fn start(name: &str, part: &str) -> Self {
+    /// Runs the test again in a child, in the part `part`.
+    pub fn start<T: Fn() + Copy>(test: T, part: &str) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args([name, "--exact", "--nocapture", "--test-threads=1"])
+            .args([path(test), "--exact", "--nocapture", "--test-threads=1"])
             .env(PART, part)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,8 +1,7 @@
-//! Endpoints that are hard to come by (one that refuses, one that never answers), a process of its
-//! own for a test that spoils its process, and the proof that a reactor sleeps.
+//! Endpoints that are hard to come by (one that refuses, one that never answers), and the proof that
+//! a reactor sleeps.
 
 use std::net::{SocketAddr, TcpStream};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
@@ -41,26 +40,6 @@ fn bound() -> (Socket, SocketAddr) {
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
     let address = socket.local_addr().unwrap().as_socket().unwrap();
     (socket, address)
-}
-
-/// Runs the named test once more in a process of its own, and answers whether this *is* that
-/// process: `if !in_a_process_of_its_own("name") { return }`.
-#[track_caller]
-pub fn in_a_process_of_its_own(test: &str) -> bool {
-    const MARK: &str = "TIDEGATE_TEST_CHILD";
-    if std::env::var_os(MARK).is_some() {
-        return true;
-    }
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .env(MARK, "1")
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}\n{complained}");
-    assert!(said.contains("1 passed"), "no test of the name {test}: {said}");
-    false
 }
 
 /// Nothing wakes the reactor: it sleeps through the whole of a turn. What was under way is let come

@@ -1,6 +1,5 @@
 //! The callback grammar as a state machine: it is told every callback and every ending that was
 //! asked for, and collects what breaks the rules.
-#![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::cell::RefCell;
 use std::collections::HashMap;

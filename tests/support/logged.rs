@@ -6,19 +6,21 @@ use std::sync::Once;
 use log::{Level, LevelFilter, Log, Metadata, Record};
 
 thread_local! {
-    static LINES: RefCell<Vec<(Level, String)>> = const { RefCell::new(Vec::new()) };
+    /// `None` on the threads of tests that do not ask for the log.
+    static LINES: RefCell<Option<Vec<(Level, String)>>> = const { RefCell::new(None) };
 }
 
 struct Collector;
 
 impl Log for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.target().starts_with("tidegate")
+        metadata.target().starts_with("tidegate") && LINES.with_borrow(Option::is_some)
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            LINES.with_borrow_mut(|lines| lines.push((record.level(), record.args().to_string())));
+            let line = (record.level(), record.args().to_string());
+            LINES.with_borrow_mut(|lines| lines.as_mut().map(|lines| lines.push(line)));
         }
     }
 
@@ -32,7 +34,7 @@ pub fn take() -> Vec<(Level, String)> {
         log::set_logger(&Collector).unwrap();
         log::set_max_level(LevelFilter::Trace);
     });
-    LINES.take()
+    LINES.replace(Some(Vec::new())).unwrap_or_default()
 }
 
 /// The same, of this level and graver.

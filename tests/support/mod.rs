@@ -1,11 +1,17 @@
 //! The harness all test files share: a handler that records what it is told, a reactor driven on
 //! the test's own thread until something has happened, and a reactor on a thread of its own.
-#![allow(dead_code, missing_docs, unreachable_pub)] // each test file uses a part of it
+#![allow(dead_code, unreachable_pub)] // each binary, and each set of features, uses a part of it
 
+pub mod child;
 pub mod datagrams;
+pub mod endpoints;
+pub mod grammar;
+pub mod logged;
+pub mod panics;
 #[cfg(feature = "tls")]
 pub mod secure;
 pub mod sockets;
+pub mod xorshift;
 
 use std::cell::RefCell;
 use std::io::Read;
@@ -34,6 +40,15 @@ pub enum Told {
     Signal,
     /// The reason's text, and the unsent bytes.
     Close(String, usize),
+}
+
+pub fn is_data(told: &Told) -> bool {
+    matches!(told, Told::Data(_))
+}
+
+/// An end with this reason that left nothing unsent.
+pub fn closed(reason: &str) -> Told {
+    Told::Close(reason.to_owned(), 0)
 }
 
 /// A shared list of what handlers were told, in order, with the connection it was about.
@@ -257,10 +272,20 @@ pub fn until<S>(
     }
 }
 
-/// Turns the reactor until it has nothing left to do at once.
+/// Turns the reactor until nothing is left to do and nothing more arrives: until some turns in a
+/// row have slept through their limit. One such turn proves little, because on a busy machine the
+/// kernel delivers what goes over loopback a moment later. For what another thread is to cause,
+/// wait with [`until`].
+#[track_caller]
 pub fn settle<S>(reactor: &mut Reactor<S>) {
-    for _ in 0..50 {
-        let _ = reactor.turn(Some(Duration::from_millis(1))).unwrap();
+    const LIMIT: Duration = Duration::from_millis(1);
+    let start = Instant::now();
+    let mut quiet = 0;
+    while quiet < 5 {
+        assert!(start.elapsed() < PATIENCE, "the loop does not come to rest");
+        let turn = Instant::now();
+        let _ = reactor.turn(Some(LIMIT)).unwrap();
+        quiet = if turn.elapsed() >= LIMIT { quiet + 1 } else { 0 };
     }
 }
 
@@ -354,6 +379,3 @@ impl<S: 'static> Drop for Server<S> {
         }
     }
 }
-
-pub mod endpoints;
-pub mod logged;

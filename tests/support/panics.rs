@@ -1,5 +1,4 @@
 //! Panics on purpose, without their messages in the test's output.
-#![allow(dead_code, missing_docs, unreachable_pub)]
 
 use std::sync::Once;
 

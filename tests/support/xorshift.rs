@@ -1,6 +1,5 @@
 //! A generator for random tests: small, and the same on every machine, so that a printed seed
 //! repeats a failure.
-#![allow(dead_code, missing_docs, unreachable_pub)]
 
 /// xorshift64* (Marsaglia 2003, Vigna 2016).
 #[derive(Debug, Clone)]
@@ -21,7 +20,7 @@ impl Xorshift {
 
     /// A number below `n`.
     pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
+        (self.next() >> 32) as usize % n
     }
 
     pub fn chance(&mut self, one_in: usize) -> bool {

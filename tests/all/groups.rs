@@ -1,0 +1,495 @@
+//! Groups: one message to many members, in order, and a slow member is its own problem.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use tidegate::layer::LengthPrefixed;
+use tidegate::{
+    Config, Group, Listen, Net, Overflow, Reactor, SendStatus, SocketOptions, StreamOptions, Token,
+};
+
+use crate::support::child::in_a_process_of_its_own;
+use crate::support::sockets::small_client;
+use crate::support::xorshift::{Xorshift, for_each_seed};
+use crate::support::{
+    Log, Probe, address_of, client, is_data, read_all, read_n, settle, until, with_client,
+};
+
+/// A reactor whose connections only listen, and their clients, in the order of the tokens.
+struct Room {
+    reactor: Reactor,
+    log: Log,
+    tokens: Vec<Token>,
+    streams: Vec<TcpStream>,
+}
+
+impl Room {
+    fn new(members: usize) -> Self {
+        Self::with(members, Config::default(), |listen| listen)
+    }
+
+    fn with(members: usize, config: Config, adapt: impl FnOnce(Listen) -> Listen) -> Self {
+        let log = Log::new();
+        let of_handler = log.clone();
+        let mut reactor = Reactor::with_config((), config).unwrap();
+        let listen = adapt(Listen::tcp("127.0.0.1:0"));
+        let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
+        let address = address_of(&mut reactor, listener);
+        let mut streams = Vec::new();
+        for n in 1..=members {
+            streams.push(client(address));
+            until(&mut reactor, "a member to open", |_| log.opens() == n);
+        }
+        let tokens = log.opened();
+        Room { reactor, log, tokens, streams }
+    }
+
+    fn net(&mut self) -> &mut Net {
+        self.reactor.net()
+    }
+
+    /// A group of the first `n`.
+    fn group(&mut self, n: usize) -> Group {
+        let tokens = self.tokens[..n].to_vec();
+        let group = self.net().create_group();
+        for token in tokens {
+            assert!(self.net().join(group, token));
+        }
+        group
+    }
+
+    /// Closes everybody gracefully and answers what each client had received in all.
+    fn heard(mut self) -> Vec<Vec<u8>> {
+        for &token in &self.tokens {
+            self.reactor.net().close(token);
+        }
+        let streams = self.streams;
+        with_client(&mut self.reactor, move || {
+            // All at once: one that is not read must not hold up the others.
+            let readers =
+                streams.into_iter().map(|mut s| std::thread::spawn(move || read_all(&mut s)));
+            let readers: Vec<_> = readers.collect();
+            readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+        })
+    }
+}
+
+#[test]
+fn a_message_reaches_all_members_or_all_but_one_and_nobody_else() {
+    let mut room = Room::new(4);
+    let group = room.group(3);
+    let [first, .., outsider] = room.tokens[..] else { panic!() };
+    assert_eq!(room.net().publish(group, "to all. "), 3);
+    assert_eq!(room.net().publish_except(group, first, "not to the first. "), 2);
+    assert_eq!(room.net().publish_except(group, outsider, "to all again. "), 3);
+    assert!(room.net().leave(group, first));
+    assert!(!room.net().leave(group, first));
+    assert_eq!(room.net().publish(group, "without the first."), 2);
+    let heard = room.heard();
+    assert_eq!(heard[0], b"to all. to all again. ");
+    assert_eq!(heard[1], b"to all. not to the first. to all again. without the first.");
+    assert_eq!(heard[2], heard[1]);
+    assert_eq!(heard[3], b"");
+}
+
+#[test]
+fn who_joins_in_mid_turn_receives_what_is_published_from_then_on() {
+    let mut room = Room::new(2);
+    let group = room.group(1);
+    let late = room.tokens[1];
+    room.net().publish(group, "before ");
+    assert!(room.net().join(group, late));
+    assert!(room.net().join(group, late)); // twice is once
+    assert_eq!(room.net().members(group).len(), 2);
+    assert_eq!(room.net().publish(group, "after"), 2);
+    let heard = room.heard();
+    assert_eq!((heard[0].as_slice(), heard[1].as_slice()), (&b"before after"[..], &b"after"[..]));
+}
+
+// row 69
+#[test]
+fn direct_sends_and_messages_of_several_groups_keep_the_order_of_the_calls() {
+    let mut room = Room::new(2);
+    let (a, b) = (room.group(2), room.group(2));
+    let member = room.tokens[0];
+    let net = room.net();
+    net.send(member, "0");
+    net.publish(a, "1");
+    net.publish(b, "2");
+    net.send(member, "3");
+    net.publish(b, "4");
+    net.publish(a, "5");
+    net.publish_except(a, member, "-");
+    net.send_shared(member, &vec![b'6'; 20_000].into());
+    net.publish(a, "7");
+    net.send(member, vec![b'8'; 20_000]); // large enough to be written directly
+    net.publish(b, "9");
+    let heard = room.heard();
+    let expected = [&b"012345"[..], &[b'6'; 20_000], b"7", &[b'8'; 20_000], b"9"].concat();
+    assert!(heard[0] == expected, "{}", String::from_utf8_lossy(&heard[0][..10]));
+    assert_eq!(heard[1], b"1245-79");
+}
+
+#[test]
+fn members_leave_when_they_close_however_they_close() {
+    let mut room = Room::new(4);
+    let (a, b) = (room.group(4), room.group(4));
+    let [closing, aborted, left, stays] = room.tokens[..] else { panic!() };
+    room.net().close(closing);
+    assert!(!room.net().members(a).contains(&closing));
+    room.net().abort(aborted);
+    drop(room.streams.remove(2));
+    let log = room.log.clone();
+    until(&mut room.reactor, "two to close", |_| log.closes() == 2);
+    for group in [a, b] {
+        assert_eq!(room.net().members(group), [stays]);
+        assert_eq!(room.net().publish(group, "x"), 1);
+        for gone in [closing, aborted, left] {
+            assert!(!room.net().join(group, gone));
+            assert!(!room.net().leave(group, gone));
+        }
+    }
+    drop(room.streams.drain(..2));
+    let mut last = room.streams.pop().unwrap();
+    assert_eq!(with_client(&mut room.reactor, move || read_n(&mut last, 2)), b"xx");
+}
+
+#[test]
+fn a_removed_group_delivers_what_was_published_and_is_refused_from_then_on() {
+    let mut room = Room::new(2);
+    let (old, other) = (room.group(2), room.group(1));
+    let member = room.tokens[0];
+    let net = room.net();
+    net.publish(other, "1");
+    net.publish(old, "2");
+    net.publish(other, "3");
+    net.remove_group(old);
+    assert_eq!(net.publish(old, "lost"), 0);
+    assert!(!net.join(old, member) && !net.leave(old, member));
+    assert!(net.members(old).is_empty());
+    let new = net.create_group();
+    assert_ne!(new, old);
+    assert_eq!(net.publish(new, "nobody"), 0);
+    assert_eq!(net.publish(old, "lost"), 0);
+    net.remove_group(old);
+    assert!(net.join(new, member));
+    assert_eq!(net.publish(new, "4"), 1);
+    let heard = room.heard();
+    assert_eq!((heard[0].as_slice(), heard[1].as_slice()), (&b"1234"[..], &b"2"[..]));
+}
+
+#[test]
+fn more_than_a_groups_log_in_one_turn_loses_nothing_and_keeps_the_order() {
+    for group_log in [1, 10, 1000] {
+        let mut room = Room::with(3, Config { group_log, ..Config::default() }, |l| l);
+        let (a, b) = (room.group(3), room.group(2));
+        let first = room.tokens[0];
+        let mut expected = Vec::new();
+        for n in 0..2_000_u32 {
+            let message = format!("{n},");
+            expected.extend_from_slice(message.as_bytes());
+            match n % 3 {
+                0 => drop(room.net().publish(a, &message)),
+                1 => drop(room.net().publish(b, &message)),
+                _ => drop(room.net().send(first, &message)),
+            }
+        }
+        let heard = room.heard();
+        assert!(heard[0] == expected);
+    }
+}
+
+#[test]
+fn an_empty_message_is_a_message_where_a_layer_frames() {
+    let framed = |listen: Listen| listen.layer(|_| LengthPrefixed::new(1));
+    let mut room = Room::with(1, Config::default(), framed);
+    let group = room.group(1);
+    for message in ["", "a", ""] {
+        assert_eq!(room.net().publish(group, message), 1);
+    }
+    assert_eq!(room.heard(), [b"\x00\x01a\x00"]);
+}
+
+/// Small buffers, so that a member that does not read is slow soon.
+fn tight(overflow: Overflow) -> impl FnOnce(Listen) -> Listen {
+    move |listen| {
+        let socket = SocketOptions::new().send_buffer(4096).receive_buffer(4096);
+        listen.options(StreamOptions::new().output_cap(64 * 1024).overflow(overflow).socket(socket))
+    }
+}
+
+#[test]
+fn a_slow_member_is_cut_at_its_own_cap_and_delays_nobody() {
+    let mut room = Room::with(3, Config::default(), tight(Overflow::Close));
+    let group = room.group(3);
+    let message = [b'm'; 1000];
+    let mut fast = room.streams.split_off(1);
+    for n in 1..=10_000 {
+        room.net().publish(group, message);
+        // The two that read have each message before the next one is published.
+        fast = with_readers(&mut room.reactor, fast, message.len());
+        if room.log.closes() == 1 {
+            assert!(n > 64, "cut after {n} messages, below its cap");
+            break;
+        }
+    }
+    assert_eq!(room.log.reasons(), ["more queued output than the limit of 65536 bytes"]);
+    assert_eq!(room.net().members(group).len(), 2);
+}
+
+/// Turns until each of the clients has read `n` bytes.
+fn with_readers(reactor: &mut Reactor, mut streams: Vec<TcpStream>, n: usize) -> Vec<TcpStream> {
+    for stream in &mut streams {
+        stream.set_nonblocking(true).unwrap();
+        let mut left = n;
+        until(reactor, "a member to read", |_| {
+            match stream.read(&mut vec![0; left]) {
+                Ok(n) => left -= n,
+                Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::WouldBlock),
+            }
+            left == 0
+        });
+    }
+    streams
+}
+
+#[test]
+fn a_slow_member_that_may_drop_misses_whole_messages_and_stays() {
+    let mut room = Room::with(1, Config::default(), tight(Overflow::Drop));
+    let group = room.group(1);
+    let mut sent = 0_u32;
+    // Far beyond what the buffers of the system and the queue take together.
+    for _ in 0..1_000 {
+        for _ in 0..10 {
+            let mut message = [0; 100];
+            message[..4].copy_from_slice(&sent.to_be_bytes());
+            room.net().publish(group, message);
+            sent += 1;
+        }
+        let _ = room.reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(room.log.closes(), 0);
+    assert!(room.reactor.net().queued(room.tokens[0]) <= 64 * 1024);
+    let heard = room.heard().remove(0);
+    assert_eq!(heard.len() % 100, 0, "a message was cut");
+    let numbers: Vec<u32> =
+        heard.chunks(100).map(|m| u32::from_be_bytes(m[..4].try_into().unwrap())).collect();
+    assert!(numbers.is_sorted() && numbers[0] == 0);
+    assert!(numbers.len() > 600 && numbers.len() < sent as usize, "{} of {sent}", numbers.len());
+}
+
+#[test]
+fn a_burst_above_the_cap_is_dropped_message_by_message_as_direct_sends_are() {
+    let mut heard = Vec::new();
+    for direct in [true, false] {
+        let mut room = Room::with(1, Config::default(), tight(Overflow::Drop));
+        let (group, member) = (room.group(1), room.tokens[0]);
+        for _ in 0..1_000 {
+            if direct {
+                room.net().send(member, [b'm'; 100]);
+            } else {
+                room.net().publish(group, [b'm'; 100]);
+            }
+        }
+        let _ = room.reactor.turn(Some(Duration::ZERO)).unwrap();
+        heard.push(room.heard().remove(0).len());
+    }
+    assert_eq!(heard, [65_500; 2]);
+}
+
+#[test]
+fn a_member_that_is_half_closed_gets_no_more_and_harms_nobody() {
+    let mut room = Room::new(2);
+    let group = room.group(2);
+    let half = room.tokens[0];
+    room.net().publish(group, "before");
+    room.net().shutdown_write(half);
+    room.net().publish(group, " after");
+    assert_eq!(room.net().send(half, "x"), SendStatus::Gone);
+    let heard = room.heard();
+    assert_eq!(heard[0], b"before");
+    assert_eq!(heard[1], b"before after");
+}
+
+#[test]
+fn one_message_to_many_members_of_which_some_close_in_the_same_turn() {
+    let mut room = Room::new(300);
+    let group = room.group(300);
+    room.net().publish(group, "first ");
+    for n in (0..300).step_by(3) {
+        let token = room.tokens[n];
+        room.net().close(token);
+    }
+    assert_eq!(room.net().publish(group, "second"), 200);
+    let heard = room.heard();
+    for (n, heard) in heard.iter().enumerate() {
+        let expected: &[u8] = if n % 3 == 0 { b"first " } else { b"first second" };
+        assert_eq!(heard, expected, "member {n}");
+    }
+}
+
+/// The model: what each member must receive, and who is in which group.
+struct Model {
+    groups: Vec<(Group, Vec<usize>)>,
+    inboxes: Vec<Vec<u8>>,
+    closed: Vec<bool>,
+}
+
+// row 69
+#[test]
+fn random_joins_leaves_sends_and_messages_agree_with_a_model() {
+    for_each_seed(0..12, |seed| {
+        const MEMBERS: usize = 6;
+        let mut random = Xorshift::new(seed);
+        let group_log = [1, 100, 1 << 20][random.below(3)];
+        let framed = random.chance(3);
+        let config = Config { group_log, ..Config::default() };
+        let mut room = Room::with(MEMBERS, config, |listen| {
+            if framed { listen.layer(|_| LengthPrefixed::new(1)) } else { listen }
+        });
+        let mut model = Model {
+            groups: (0..3).map(|_| (room.net().create_group(), Vec::new())).collect(),
+            inboxes: vec![Vec::new(); MEMBERS],
+            closed: vec![false; MEMBERS],
+        };
+        for step in 0..1_500_u32 {
+            random_step(&mut random, &mut room, &mut model, framed, step);
+        }
+        settle(&mut room.reactor);
+        let heard = room.heard();
+        for (n, (heard, expected)) in heard.iter().zip(&model.inboxes).enumerate() {
+            assert!(heard == expected, "seed {seed}: member {n} heard something else");
+        }
+    });
+}
+
+fn random_step(random: &mut Xorshift, room: &mut Room, model: &mut Model, framed: bool, step: u32) {
+    let Room { reactor, tokens, .. } = room;
+    let net = reactor.net();
+    let which = random.below(model.groups.len());
+    let who = random.below(tokens.len());
+    let token = tokens[who];
+    let (group, members) = &mut model.groups[which];
+    let message = format!("{step};");
+    let mut deliver = |to: usize| {
+        if framed {
+            model.inboxes[to].push(message.len() as u8);
+        }
+        model.inboxes[to].extend_from_slice(message.as_bytes());
+    };
+    match random.below(14) {
+        0 | 1 => {
+            assert_eq!(net.join(*group, token), !model.closed[who]);
+            if !model.closed[who] && !members.contains(&who) {
+                members.push(who);
+            }
+        }
+        2 => {
+            assert_eq!(net.leave(*group, token), members.contains(&who));
+            members.retain(|&m| m != who);
+        }
+        3..=6 => {
+            assert_eq!(net.publish(*group, &message), members.len());
+            members.iter().copied().for_each(&mut deliver);
+        }
+        7 | 8 => {
+            let reached: Vec<_> = members.iter().copied().filter(|&m| m != who).collect();
+            assert_eq!(net.publish_except(*group, token, &message), reached.len());
+            reached.into_iter().for_each(&mut deliver);
+        }
+        9 | 10 => {
+            let status = net.send(token, &message);
+            assert_eq!(status.is_accepted(), !model.closed[who]);
+            if !model.closed[who] {
+                deliver(who);
+            }
+        }
+        11 if random.chance(20) => {
+            net.remove_group(*group);
+            model.groups[which] = (net.create_group(), Vec::new());
+        }
+        12 if random.chance(60) => {
+            net.close(token);
+            model.closed[who] = true;
+            for (_, members) in &mut model.groups {
+                members.retain(|&m| m != who);
+            }
+        }
+        13 => {
+            for _ in 0..random.below(3) {
+                let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+            }
+        }
+        _ => {}
+    }
+}
+
+#[test]
+fn a_message_published_before_the_publishers_error_is_still_delivered() {
+    let mut room = Room::new(1);
+    let group = room.group(1);
+    let log = Log::new();
+    let of_handler = log.clone();
+    let listener = room
+        .net()
+        .listen("127.0.0.1:0", move |_| {
+            Probe::new(&of_handler).data(move |cx, _| {
+                cx.net.publish(group, "he said");
+                Err("and left".into())
+            })
+        })
+        .unwrap();
+    let mut speaker = client(address_of(&mut room.reactor, listener));
+    speaker.write_all(b"x").unwrap();
+    until(&mut room.reactor, "the speaker", |_| log.count(is_data) == 1);
+    assert_eq!(room.heard(), [b"he said"]);
+}
+
+/// The process's own memory, in bytes (proc(5), `statm`).
+#[cfg(target_os = "linux")]
+fn resident() -> usize {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+// A member that does not read keeps as much as its queue says, not all that was said meanwhile.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_slow_member_keeps_no_more_of_a_groups_log_than_its_own_part() {
+    if !in_a_process_of_its_own(a_slow_member_keeps_no_more_of_a_groups_log_than_its_own_part) {
+        return;
+    }
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0");
+    let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
+    let _peer = small_client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the open", |_| log.opens() == 1);
+    let slow = log.opened()[0];
+    let group = reactor.net().create_group();
+    reactor.net().join(group, slow);
+    // Another member, who reads.
+    let mut reader = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the open", |_| log.opens() == 2);
+    let fast = log.opened()[1];
+    reactor.net().join(group, fast);
+    let _reading = std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while reader.read(&mut buffer).is_ok_and(|n| n > 0) {}
+    });
+    while reactor.net().queued(slow) == 0 {
+        reactor.net().send(slow, [0; 4096]);
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    let before = resident();
+    for _ in 0..200 {
+        reactor.net().publish_except(group, slow, vec![1; 1_000_000]);
+        reactor.net().publish(group, "x");
+        until(&mut reactor, "the reader", |r| r.net().queued(fast) == 0);
+    }
+    assert_eq!(log.closes(), 0);
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 50 << 20, "{grown} bytes for {} queued", reactor.net().queued(slow));
+}

@@ -1,0 +1,40 @@
+//! The integration tests, one module for each subject, in one binary: they run as threads of one
+//! process. A test that spoils its process (its descriptors, its signals, its panics) runs itself
+//! again as a child: `support::child`. What is counted by the allocator of the whole process is in
+//! `tests/allocations`.
+//!
+//! A comment `// row N` above a test names the row of `docs/promises.md` that the test holds;
+//! `promises.rs` checks both directions.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accept;
+mod callbacks;
+mod close;
+mod connect;
+mod echo;
+mod fairness;
+mod groups;
+mod hostile;
+mod layer_info;
+mod layers;
+mod linked;
+mod log_levels;
+mod options;
+mod panics;
+mod promises;
+mod read;
+mod relay;
+mod remote;
+mod signals;
+mod sources;
+mod starttls;
+mod stop;
+mod timers;
+mod tokens;
+mod udp;
+mod udp_batch;
+mod unix;
+mod wire_formats;
+mod write;

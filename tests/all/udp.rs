@@ -1,0 +1,494 @@
+//! UDP: what is data, what is an error, and that the socket lives through both.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::rc::Rc;
+use std::time::Duration;
+
+use socket2::SockRef;
+use tidegate::{Config, Interface, Reactor, SendStatus, SocketOptions, Udp};
+
+use crate::support::datagrams::{
+    Ear, Heard, address, datagram, nobody, received, refused, rig, rig_that, socket,
+};
+use crate::support::sockets::assert_sleeps;
+use crate::support::{PATIENCE, address_of, settle, until};
+
+// row 48
+#[test]
+fn a_datagram_of_length_zero_is_data_both_ways() {
+    let mut rig = rig("127.0.0.1:0");
+    let peer = socket();
+    let to = rig.address();
+    for bytes in [&b""[..], b"a", b"", b"", b"b"] {
+        peer.send_to(bytes, to).unwrap();
+    }
+    rig.expect(&[
+        Heard::Open,
+        datagram(b""),
+        datagram(b"a"),
+        datagram(b""),
+        datagram(b""),
+        datagram(b"b"),
+    ]);
+    let back = address(&peer);
+    assert_eq!(rig.send_to(back, b""), SendStatus::Queued);
+    assert_eq!(rig.send_to(back, b"c"), SendStatus::Queued);
+    settle(&mut rig.reactor);
+    assert_eq!([received(&peer), received(&peer)], [b"".to_vec(), b"c".to_vec()]);
+    assert!(rig.reactor.net().is_open(rig.token));
+}
+
+/// A connected socket with a datagram to read and an ICMP error pending.
+fn with_datagram_and_error_pending() -> UdpSocket {
+    let ours = socket();
+    let peer = socket();
+    ours.connect(address(&peer)).unwrap();
+    peer.send_to(b"data", address(&ours)).unwrap();
+    drop(peer);
+    ours.send(b"to nobody").unwrap();
+    ours
+}
+
+// row 49
+#[test]
+fn closing_inside_the_first_callback_leaves_a_pending_error_unheard() {
+    for close_at in [Heard::Open, refused(), datagram(b"data")] {
+        let at = close_at.clone();
+        let udp = Udp::adopt(with_datagram_and_error_pending());
+        let mut rig = rig_that(udp, Config::default(), move |cx, heard| {
+            if *heard == at {
+                cx.close();
+            }
+        });
+        let closed = Heard::Close("closed".to_owned());
+        rig.until_heard(&closed);
+        assert_sleeps(&mut rig.reactor);
+        let heard = rig.heard();
+        let tail = &heard[heard.len() - 2..];
+        assert_eq!(tail, [close_at, closed], "nothing between, nothing after: {heard:?}");
+        assert_eq!(rig.reactor.net().send(rig.token, b"x"), SendStatus::Gone);
+    }
+}
+
+// row 49
+#[test]
+fn an_error_pending_before_a_datagram_hides_nothing() {
+    let mut rig = rig(Udp::adopt(with_datagram_and_error_pending()));
+    rig.until_heard(&datagram(b"data"));
+    assert_sleeps(&mut rig.reactor);
+    assert_eq!(rig.heard(), [Heard::Open, refused(), datagram(b"data")]);
+}
+
+// row 50
+#[test]
+fn an_error_pending_on_an_idle_socket_is_told_once_and_does_not_spin() {
+    let ours = socket();
+    let gone = nobody();
+    ours.connect(gone).unwrap();
+    ours.send(b"to nobody").unwrap();
+    let to = address(&ours);
+    let mut rig = rig(Udp::adopt(ours));
+    rig.expect(&[Heard::Open, refused()]);
+    assert_sleeps(&mut rig.reactor);
+    let peer = UdpSocket::bind(gone).unwrap();
+    peer.send_to(b"here now", to).unwrap();
+    rig.expect(&[Heard::Open, refused(), datagram(b"here now")]);
+}
+
+// row 51
+#[test]
+fn an_unreachable_port_is_reported_and_the_socket_works_on() {
+    let gone = nobody();
+    let mut rig = rig(Udp::bind("127.0.0.1:0").connect(gone));
+    for round in 1..4 {
+        assert_eq!(rig.reactor.net().send(rig.token, b"anybody?"), SendStatus::Queued);
+        let heard = Rc::clone(&rig.heard);
+        until(&mut rig.reactor, "the error", |_| heard.borrow().len() == 1 + round);
+        assert_eq!(rig.heard()[round], refused());
+    }
+    assert_sleeps(&mut rig.reactor);
+    let peer = UdpSocket::bind(gone).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    rig.reactor.net().send(rig.token, b"anybody?");
+    settle(&mut rig.reactor);
+    assert_eq!(received(&peer), b"anybody?");
+    peer.send_to(b"me", rig.address()).unwrap();
+    rig.until_heard(&datagram(b"me"));
+}
+
+// row 51
+#[test]
+fn a_datagram_behind_a_pending_error_is_sent_all_the_same() {
+    let gone = nobody();
+    let ours = socket();
+    ours.connect(gone).unwrap();
+    ours.send(b"to nobody").unwrap();
+    let peer = UdpSocket::bind(gone).unwrap(); // too late for that one
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut rig = rig_that(Udp::adopt(ours), Config::default(), |cx, heard| {
+        if *heard == Heard::Open {
+            cx.send(b"first"); // meets the error that is pending
+            cx.send(b"second");
+        }
+    });
+    rig.until_heard(&refused());
+    settle(&mut rig.reactor);
+    assert_eq!([received(&peer), received(&peer)], [b"first".to_vec(), b"second".to_vec()]);
+}
+
+// row 52
+#[test]
+fn a_datagram_that_is_too_large_is_reported_with_its_address_and_the_next_is_sent() {
+    let mut rig = rig("127.0.0.1:0");
+    let peer = socket();
+    let to = address(&peer);
+    rig.send_to(to, vec![1; 65_507]); // the most that UDP carries over IPv4
+    rig.send_to(to, vec![2; 65_508]);
+    rig.send_to(to, b"next");
+    let heard = Rc::clone(&rig.heard);
+    until(&mut rig.reactor, "the error", |_| heard.borrow().len() == 2);
+    assert!(matches!(rig.heard()[1], Heard::Error(_, Some(at)) if at == to), "{:?}", rig.heard());
+    assert_eq!(received(&peer).len(), 65_507);
+    assert_eq!(received(&peer), b"next");
+    assert_sleeps(&mut rig.reactor);
+    assert_eq!(rig.heard().len(), 2);
+}
+
+// row 53
+#[test]
+fn a_thousand_sends_to_an_unreachable_peer_never_stall() {
+    for connected in [true, false] {
+        for turns in [1, 1000] {
+            let gone = nobody();
+            let udp = Udp::bind("127.0.0.1:0");
+            let mut rig = rig(if connected { udp.connect(gone) } else { udp });
+            for _ in 0..turns {
+                for _ in 0..1000 / turns {
+                    assert_eq!(rig.send_to(gone, b"anybody?"), SendStatus::Queued);
+                }
+                let _ = rig.reactor.turn(Some(Duration::ZERO)).unwrap();
+            }
+            assert_sleeps(&mut rig.reactor);
+            assert_eq!(rig.reactor.net().queued(rig.token), 0);
+            let heard = rig.heard();
+            let errors = heard.iter().filter(|heard| **heard == refused()).count();
+            assert_eq!(errors, heard.len() - 1, "nothing else is told");
+            assert_eq!(errors > 0, connected, "an unconnected socket is not told (ip(7))");
+            let peer = UdpSocket::bind(gone).unwrap();
+            peer.set_read_timeout(Some(PATIENCE)).unwrap();
+            rig.send_to(gone, b"at last");
+            settle(&mut rig.reactor);
+            assert_eq!(received(&peer), b"at last");
+        }
+    }
+}
+
+// row 54
+#[test]
+fn what_does_not_fit_is_cut_and_flagged() {
+    let mut rig =
+        rig_that("127.0.0.1:0", Config { datagram_size: 10, ..Config::default() }, |_, _| {});
+    let peer = socket();
+    let to = rig.address();
+    for n in [9, 10, 11, 5000, 10, 0] {
+        peer.send_to(&vec![b'x'; n], to).unwrap();
+    }
+    let whole = |n| Heard::Datagram(vec![b'x'; n]);
+    let cut = Heard::Truncated(vec![b'x'; 10]);
+    rig.expect(&[Heard::Open, whole(9), whole(10), cut.clone(), cut, whole(10), whole(0)]);
+}
+
+// row 54
+#[test]
+fn more_datagrams_than_one_turn_takes_all_arrive_in_order() {
+    let config = Config { datagrams_per_turn: 4, datagram_size: 10, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
+    let peer = socket();
+    let to = rig.address();
+    let mut expected = vec![Heard::Open];
+    for number in 0..100_u32 {
+        peer.send_to(&number.to_be_bytes(), to).unwrap();
+        expected.push(datagram(&number.to_be_bytes()));
+    }
+    rig.expect(&expected);
+    assert_sleeps(&mut rig.reactor);
+}
+
+// row 55
+#[test]
+fn a_connected_socket_hears_its_peer_alone() {
+    let peer = socket();
+    let stranger = socket();
+    let mut rig = rig(Udp::bind("127.0.0.1:0").connect(address(&peer)));
+    let to = rig.address();
+    stranger.send_to(b"stranger", to).unwrap();
+    peer.send_to(b"peer", to).unwrap();
+    rig.expect(&[Heard::Open, datagram(b"peer")]);
+    let at = rig.reactor.net().peer_addr(rig.token).and_then(|at| at.socket_addr());
+    assert_eq!(at, Some(address(&peer)));
+    rig.reactor.net().send(rig.token, b"to the peer");
+    settle(&mut rig.reactor);
+    assert_eq!(received(&peer), b"to the peer");
+}
+
+// row 55
+#[test]
+fn an_unconnected_socket_hears_everybody_and_must_name_whom_it_sends_to() {
+    let mut rig = rig("127.0.0.1:0");
+    let to = rig.address();
+    let peers = [socket(), socket()];
+    for peer in &peers {
+        peer.send_to(b"hello", to).unwrap();
+        assert_eq!(rig.send_to(address(peer), b"hello you"), SendStatus::Queued);
+    }
+    assert_eq!(rig.reactor.net().peer_addr(rig.token), None);
+    // Whom to? The system says that it needs to know (EDESTADDRREQ).
+    assert_eq!(rig.reactor.net().send(rig.token, b"whom to?"), SendStatus::Queued);
+    let heard = Rc::clone(&rig.heard);
+    until(&mut rig.reactor, "all", |_| heard.borrow().len() == 4);
+    settle(&mut rig.reactor);
+    let heard = rig.heard();
+    assert_eq!(heard.iter().filter(|heard| **heard == datagram(b"hello")).count(), 2);
+    assert_eq!(heard.iter().filter(|h| matches!(h, Heard::Error(_, None))).count(), 1);
+    for peer in &peers {
+        assert_eq!(received(peer), b"hello you");
+    }
+}
+
+// row 55
+#[test]
+fn an_adopted_socket_can_be_given_a_peer_and_options() {
+    let ours = socket();
+    let seen = ours.try_clone().unwrap();
+    let peer = socket();
+    let options = SocketOptions::new().broadcast(true);
+    let mut rig = rig(Udp::adopt(ours).connect(address(&peer)).options(options));
+    rig.reactor.net().send(rig.token, b"hello");
+    settle(&mut rig.reactor);
+    assert_eq!(received(&peer), b"hello");
+    assert!(seen.broadcast().unwrap());
+}
+
+/// Joins, hears, leaves, hears nothing.
+fn joins_and_leaves(bind: &str, group: IpAddr, interface: Interface, options: SocketOptions) {
+    let mut reactor = Reactor::new().unwrap();
+    let heard: Rc<RefCell<Vec<Heard>>> = Rc::default();
+    let ear =
+        |heard: &Rc<RefCell<Vec<Heard>>>| Ear { heard: Rc::clone(heard), act: Box::new(|_, _| {}) };
+    let member = reactor.net().bind_udp(bind, ear(&heard)).unwrap();
+    let sender = Udp::bind(bind).options(options);
+    let sender = reactor.net().bind_udp(sender, ear(&Rc::default())).unwrap();
+    reactor.net().join_multicast(member, group, interface).unwrap();
+    let port = address_of(&mut reactor, member).port();
+    let to_group = SocketAddr::new(group, port);
+    let local = if group.is_ipv4() { "127.0.0.1" } else { "::1" };
+    let to_member = SocketAddr::new(local.parse().unwrap(), port);
+    reactor.net().send_to(sender, to_group, b"to the group");
+    reactor.net().send_to(sender, to_member, b"one");
+    until(&mut reactor, "the first", |_| heard.borrow().contains(&datagram(b"one")));
+    reactor.net().leave_multicast(member, group, interface).unwrap();
+    reactor.net().send_to(sender, to_group, b"to the group");
+    reactor.net().send_to(sender, to_member, b"two");
+    until(&mut reactor, "the second", |_| heard.borrow().contains(&datagram(b"two")));
+    assert_eq!(
+        *heard.borrow(),
+        [Heard::Open, datagram(b"to the group"), datagram(b"one"), datagram(b"two")]
+    );
+    let error = reactor.net().leave_multicast(member, group, interface).unwrap_err();
+    assert!(error.to_string().starts_with(&format!("cannot leave {group}: ")), "{error}");
+}
+
+// row 55
+#[test]
+fn multicast_is_joined_and_left_on_ipv4() {
+    let loopback = Ipv4Addr::LOCALHOST;
+    let options = SocketOptions::new().multicast_interface_v4(loopback).multicast_loop(true);
+    let group = Ipv4Addr::new(239, 255, 77, 88).into();
+    joins_and_leaves("0.0.0.0:0", group, Interface::V4(loopback), options);
+}
+
+// row 55
+#[test]
+fn multicast_is_joined_and_left_on_ipv6() {
+    let group = "ff01::7788".parse().unwrap();
+    let Some(index) = (1..16).find(|&index| has_multicast_v6(group, index)) else {
+        return eprintln!("no interface here has IPv6 multicast: not tested");
+    };
+    let options = SocketOptions::new().multicast_interface_v6(index).multicast_loop(true);
+    joins_and_leaves("[::]:0", group.into(), Interface::Index(index), options);
+}
+
+/// Whether a plain socket can send to the group through this interface. The loopback interface of
+/// many systems cannot: it has no route for it.
+fn has_multicast_v6(group: Ipv6Addr, index: u32) -> bool {
+    let Ok(socket) = UdpSocket::bind("[::]:0") else { return false };
+    SockRef::from(&socket).set_multicast_if_v6(index).is_ok()
+        && socket.send_to(b"", (group, 9)).is_ok()
+}
+
+// row 55
+#[test]
+fn joining_what_cannot_be_joined_is_a_clear_error() {
+    let mut rig = rig("127.0.0.1:0");
+    let group = Ipv4Addr::new(239, 255, 77, 88).into();
+    let listener = rig
+        .reactor
+        .net()
+        .listen("127.0.0.1:0", |_| crate::support::Probe::new(&crate::support::Log::new()));
+    let net = rig.reactor.net();
+    let error = net.join_multicast(listener.unwrap(), group, Interface::Default).unwrap_err();
+    assert_eq!(error.to_string(), "cannot join 239.255.77.88: the token names no UDP socket");
+    let error = net.join_multicast(rig.token, group, Interface::Index(1)).unwrap_err();
+    assert!(error.to_string().contains("must be an address for an IPv4 group"), "{error}");
+    let nowhere = Interface::V4(Ipv4Addr::new(203, 0, 113, 77));
+    assert!(net.join_multicast(rig.token, group, nowhere).is_err());
+    let unicast = Ipv4Addr::new(192, 0, 2, 77).into();
+    assert!(net.join_multicast(rig.token, unicast, Interface::Default).is_err());
+}
+
+// row 55
+#[test]
+fn broadcast_needs_its_option() {
+    let mut ear = rig("0.0.0.0:0");
+    let to = SocketAddr::new(Ipv4Addr::new(127, 255, 255, 255).into(), ear.address().port());
+    let mut without = rig("127.0.0.1:0");
+    without.send_to(to, b"all");
+    without.expect(&[Heard::Open, Heard::Error(ErrorKind::PermissionDenied, Some(to))]);
+    let mut with = rig(Udp::bind("127.0.0.1:0").options(SocketOptions::new().broadcast(true)));
+    with.send_to(to, b"all");
+    settle(&mut with.reactor);
+    assert_eq!(with.heard(), [Heard::Open]);
+    ear.expect(&[Heard::Open, datagram(b"all")]);
+}
+
+#[test]
+fn a_datagram_over_the_queue_cap_is_dropped_whole_and_a_drain_follows() {
+    let peer = socket();
+    let to = address(&peer);
+    let statuses = Rc::new(RefCell::new(Vec::new()));
+    let noted = Rc::clone(&statuses);
+    let udp = Udp::bind("127.0.0.1:0").queue_cap(100);
+    let mut rig = rig_that(udp, Config::default(), move |cx, heard| {
+        if *heard == Heard::Open {
+            for n in [60, 41, 40, 1] {
+                noted.borrow_mut().push(cx.send_to(to, vec![b'x'; n]));
+            }
+        }
+    });
+    rig.expect(&[Heard::Open, Heard::Drain]);
+    use SendStatus::{Full, Queued};
+    assert_eq!(*statuses.borrow(), [Queued, Full, Queued, Full]);
+    assert_eq!([received(&peer).len(), received(&peer).len()], [60, 40]);
+    assert_sleeps(&mut rig.reactor);
+    assert_eq!(rig.heard().len(), 2, "told once");
+}
+
+#[test]
+fn empty_datagrams_fill_the_queue_too() {
+    let udp = Udp::bind("127.0.0.1:0").queue_cap(100);
+    let full = Rc::new(RefCell::new(0));
+    let counted = Rc::clone(&full);
+    let to = nobody();
+    let mut rig = rig_that(udp, Config::default(), move |cx, heard| {
+        if *heard == Heard::Open {
+            for _ in 0..1000 {
+                *counted.borrow_mut() += usize::from(cx.send_to(to, b"") == SendStatus::Full);
+            }
+        }
+    });
+    rig.until_heard(&Heard::Open);
+    assert_eq!(*full.borrow(), 900);
+}
+
+// row 41: what waits does not keep the loop awake
+#[test]
+fn a_paused_socket_receives_nothing_until_it_is_resumed() {
+    // What one batch brought would be told all the same.
+    let one_by_one = Config { datagrams_per_turn: 1, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", one_by_one, |cx, heard| {
+        if matches!(heard, Heard::Datagram(_)) {
+            cx.pause();
+        }
+    });
+    let (from, to) = (socket(), rig.address());
+    rig.reactor.net().pause(rig.token);
+    let mut expected = vec![Heard::Open];
+    for n in 0..3 {
+        // One at a time: what has come in one batch is told to its end.
+        from.send_to(&[n], to).unwrap();
+        rig.expect(&expected);
+        assert_sleeps(&mut rig.reactor);
+        rig.expect(&expected);
+        rig.reactor.net().resume(rig.token);
+        expected.push(datagram(&[n]));
+        rig.expect(&expected);
+    }
+    assert!(rig.send_to(address(&from), b"heard").is_accepted(), "sending goes on");
+    let _ = rig.reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(received(&from), b"heard");
+}
+
+#[test]
+fn a_bind_that_fails_says_what_and_why() {
+    let taken = socket();
+    let at = address(&taken);
+    let ear = || Ear { heard: Rc::default(), act: Box::new(|_, _| {}) };
+    let mut reactor = Reactor::new().unwrap();
+    let error = reactor.net().bind_udp(at, ear()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().starts_with(&format!("cannot bind UDP {at}: ")), "{error}");
+}
+
+#[test]
+fn what_is_sent_before_the_close_leaves() {
+    let peer = socket();
+    let to = address(&peer);
+    let mut rig = rig_that("127.0.0.1:0", Config::default(), move |cx, heard| {
+        if *heard == Heard::Open {
+            cx.send_to(to, b"good-bye");
+            cx.close();
+            assert_eq!(cx.send_to(to, b"too late"), SendStatus::Gone);
+        }
+    });
+    rig.until_heard(&Heard::Close("closed".to_owned()));
+    assert_eq!(received(&peer), b"good-bye");
+    assert_eq!(rig.reactor.net().local_addr(rig.token), None);
+}
+
+#[test]
+fn what_is_unsent_when_a_socket_is_aborted_stays_unsent() {
+    let peer = socket();
+    let to = address(&peer);
+    let mut rig = rig_that("127.0.0.1:0", Config::default(), move |cx, heard| {
+        if *heard == Heard::Open {
+            cx.send_to(to, b"never");
+            cx.abort();
+        }
+    });
+    rig.until_heard(&Heard::Close("aborted".to_owned()));
+    socket().send_to(b"afterwards", to).unwrap();
+    assert_eq!(received(&peer), b"afterwards");
+}
+
+// row 58
+#[test]
+fn a_long_queue_leaves_in_several_turns() {
+    let peer = socket(); // it loses what does not fit
+    let config = Config { datagrams_per_turn: 1, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
+    until(&mut rig.reactor, "the opening", |_| !rig.heard.borrow().is_empty());
+    let (to, count) = (address(&peer), 10_000);
+    for _ in 0..count {
+        assert_eq!(rig.send_to(to, b"x"), SendStatus::Queued);
+    }
+    let mut turns = 0;
+    while rig.reactor.net().queued(rig.token) > 0 {
+        let _ = rig.reactor.turn(Some(PATIENCE)).unwrap();
+        turns += 1;
+    }
+    // Where datagrams leave in batches, one batch may go over the budget.
+    assert!(turns > 1, "all at once");
+    assert_sleeps(&mut rig.reactor);
+}
