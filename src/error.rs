@@ -184,7 +184,7 @@ impl fmt::Display for Deadline {
             Deadline::Message => "a message was not whole in time",
             Deadline::Idle => "no byte moved for too long",
             Deadline::Stall => "the peer took no output for too long",
-            Deadline::Close => "what was queued could not be flushed in time",
+            Deadline::Close => "the close was not complete in time",
             Deadline::Shutdown => "the time for the shutdown was up",
         })
     }

@@ -167,6 +167,11 @@ impl Conn<'_> {
         if effects.has(Effects::CLOSE_DEADLINE) {
             let after = self.stream.options().close_timeout;
             self.stream.clock = self.work.tick_after_this_moment(after);
+            // The time for a flush begins with the call too, and not with the last byte before it.
+            let now = self.work.tick_after_this_moment(std::time::Duration::ZERO);
+            if let Some(output) = &mut self.stream.output {
+                output.progress = now;
+            }
             self.watch();
         }
         if effects.has(Effects::WRITE_END) {

@@ -318,9 +318,6 @@ impl Conn<'_> {
     pub(crate) fn keep_undecoded(&mut self, rest: &[u8]) {
         let tick = self.work.tick;
         let Some(wire) = self.stream.wire_mut() else { return };
-        if wire.in_clear(!rest.is_empty()) {
-            return self.refuse_bytes_in_clear();
-        }
         if !rest.is_empty() {
             wire.undecoded.push(rest, tick);
             if self.stream.options().message_timeout.is_some() {
@@ -336,9 +333,6 @@ impl Conn<'_> {
             kept.restart(self.work.tick);
         }
         let Some(wire) = self.stream.wire_mut() else { return };
-        if wire.in_clear(!kept.is_empty()) {
-            return self.refuse_bytes_in_clear();
-        }
         if !kept.is_empty() {
             wire.undecoded = kept;
             if self.stream.options().message_timeout.is_some() {
@@ -347,20 +341,20 @@ impl Conn<'_> {
         }
     }
 
-    /// After a callback with a unit that left `rest` of it: whether a layer was put on meanwhile, and
-    /// bytes of the old format are left that came before it. They came in clear, and must not be read
-    /// as if they had come through the new layer (CVE-2011-0411).
+    /// After a callback that left `rest` decoded bytes: whether it has put a layer beneath the one
+    /// that decoded them. They came in clear, and nobody must read them as if they had come through
+    /// the new layer (CVE-2011-0411): the connection is closed for them. (Bytes that are not decoded
+    /// yet pass the new layer, which finds out what they are.)
     pub(crate) fn left_in_clear(&mut self, rest: usize) -> bool {
-        let in_clear = self.stream.wire().is_some_and(|wire| wire.in_clear(rest > 0));
-        if in_clear {
-            self.refuse_bytes_in_clear();
+        let Some(wire) = self.stream.wire().filter(|wire| wire.fresh && wire.over_decoded) else {
+            return false;
+        };
+        if rest == 0 {
+            return false;
         }
-        in_clear
-    }
-
-    fn refuse_bytes_in_clear(&mut self) {
-        let name = self.stream.wire().map_or("", |wire| wire.layer.name());
-        self.close_for_layer(LayerError::malformed(name, super::upgrade::BYTES_IN_CLEAR));
+        let error = LayerError::malformed(wire.layer.name(), super::upgrade::BYTES_IN_CLEAR);
+        self.close_for_layer(error);
+        true
     }
 
     /// The stream below has ended. Returns whether the handler may be called for it: the layer has
@@ -429,13 +423,6 @@ impl Conn<'_> {
             guarded(|| write(&mut *wire.layer, buffer))
                 .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
         })
-    }
-}
-
-impl Wire {
-    /// Whether bytes of the old format are left that came before this layer was put on.
-    fn in_clear(&self, any_left: bool) -> bool {
-        self.fresh && self.over_decoded && any_left
     }
 }
 

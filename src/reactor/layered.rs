@@ -74,8 +74,7 @@ impl<S: 'static> Dispatch<S> {
                         Some(range) => &given[range.clone()],
                         None => &unit[..],
                     };
-                    let behind = bytes.len() - at;
-                    if !self.deliver(token, bytes_of, &decoded, behind, budget) {
+                    if !self.deliver(token, bytes_of, &decoded, budget) {
                         return bytes.len();
                     }
                 }
@@ -83,16 +82,9 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// One unit for the handler: a message, or the next bytes of a stream. `behind` bytes are not
-    /// decoded yet. Returns whether decoding may go on.
-    fn deliver(
-        &mut self,
-        token: Token,
-        unit: &[u8],
-        decoded: &Unit,
-        behind: usize,
-        budget: &mut Budget,
-    ) -> bool {
+    /// One unit for the handler: a message, or the next bytes of a stream. Returns whether decoding may
+    /// go on.
+    fn deliver(&mut self, token: Token, unit: &[u8], decoded: &Unit, budget: &mut Budget) -> bool {
         let core = &mut self.net.core;
         let Some(stream) = core.stream(token) else { return false };
         if !stream.has_callbacks() {
@@ -110,25 +102,19 @@ impl<S: 'static> Dispatch<S> {
             Delivery::Messages => {
                 let mut input = Input::message(unit, decoded.kind);
                 self.call(token, |handler, cx| handler.on_data(cx, &mut input));
-                self.net.core.with(token, |conn| conn.left_in_clear(behind)) != Some(true)
+                true
             }
-            Delivery::Stream => self.deliver_bytes(token, unit, behind, budget),
+            Delivery::Stream => self.deliver_bytes(token, unit, budget),
         }
     }
 
     /// The next bytes of a stream, behind those that the handler has left of it.
-    fn deliver_bytes(
-        &mut self,
-        token: Token,
-        bytes: &[u8],
-        behind: usize,
-        budget: &mut Budget,
-    ) -> bool {
+    fn deliver_bytes(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) -> bool {
         let core = &mut self.net.core;
         if core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
             let (left, taken) = self.offer_while_taken(token, bytes, budget);
             return self.net.core.with(token, |conn| {
-                if conn.left_in_clear(left + behind) {
+                if conn.left_in_clear(left) {
                     return false;
                 }
                 conn.keep(&bytes[bytes.len() - left..], taken);
@@ -141,7 +127,7 @@ impl<S: 'static> Dispatch<S> {
         let (left, taken) = self.offer_while_taken(token, tail.unread(), budget);
         tail.consume(tail.len() - left);
         self.net.core.with(token, |conn| {
-            if conn.left_in_clear(left + behind) {
+            if conn.left_in_clear(left) {
                 return false;
             }
             conn.give_back(tail, taken);

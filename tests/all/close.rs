@@ -253,7 +253,7 @@ fn a_flushed_close_waits_for_the_peers_end_until_the_deadline_at_most() {
 fn a_close_that_cannot_flush_ends_at_the_deadline_and_reports_what_is_unsent() {
     let log = Log::new();
     let of_handler = log.clone();
-    let (mut reactor, address) = serving(small_buffers().close_timeout(SHORT), move || {
+    let (mut reactor, address) = serving(small_buffers().stall_timeout(SHORT), move || {
         Probe::new(&of_handler).open(|cx| {
             cx.send(pattern(3 << 20));
             cx.close();
@@ -265,7 +265,7 @@ fn a_close_that_cannot_flush_ends_at_the_deadline_and_reports_what_is_unsent() {
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert!(start.elapsed() >= SHORT, "{:?}", start.elapsed());
     let Some(Told::Close(reason, unsent)) = log.told().pop() else { panic!("closed") };
-    assert_eq!(reason, "timed out: what was queued could not be flushed in time");
+    assert_eq!(reason, "timed out: the close was not complete in time");
 
     // Every byte is either with the system, and arrives, or reported.
     let mut got = Vec::new();
@@ -279,7 +279,7 @@ fn a_handlers_error_stays_the_reason_when_the_close_cannot_flush() {
     let log = Log::new();
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
-    let options = small_buffers().close_timeout(SHORT);
+    let options = small_buffers().stall_timeout(SHORT);
     let listen = Listen::tcp("127.0.0.1:0").options(options);
     let listener = reactor
         .net()

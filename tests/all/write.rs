@@ -566,7 +566,7 @@ fn a_deadline_counts_from_the_call_and_not_from_the_last_turn() {
     for in_a_callback in [false, true] {
         let called = Rc::new(RefCell::new(Instant::now()));
         let noted = Rc::clone(&called);
-        let options = small_options().auto_pause(false).close_timeout(after);
+        let options = small_options().auto_pause(false).stall_timeout(after);
         let mut p = pair(options, small_client, move |probe| {
             let noted = Rc::clone(&noted);
             probe.data(move |cx, _| {
@@ -586,7 +586,7 @@ fn a_deadline_counts_from_the_call_and_not_from_the_last_turn() {
         }
         p.until_closed();
         assert!(called.borrow().elapsed() >= after, "in a callback: {in_a_callback}");
-        assert_eq!(p.log.reasons(), ["timed out: what was queued could not be flushed in time"]);
+        assert_eq!(p.log.reasons(), ["timed out: the close was not complete in time"]);
     }
 }
 
