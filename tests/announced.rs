@@ -3,7 +3,7 @@
 
 use std::io::Write;
 
-use tidegate::layer::{Layer, LengthPrefixed};
+use tidegate::layer::{Layer, LayerContext, LengthPrefixed};
 use tidegate::{Listen, Reactor, StreamOptions};
 
 mod support;
@@ -70,7 +70,8 @@ fn a_believer_would_be_noticed() {
 
         fn decode(
             &mut self,
-            wire: &[u8],
+            _: &mut LayerContext<'_>,
+            wire: &mut [u8],
             _: &mut Vec<u8>,
             _: &mut Vec<u8>,
         ) -> Result<Step, LayerError> {
@@ -80,7 +81,13 @@ fn a_believer_would_be_noticed() {
             Ok(Step::new(0, Item::Nothing))
         }
 
-        fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        fn encode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            _: &[u8],
+            _: Kind,
+            _: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
             Ok(())
         }
     }

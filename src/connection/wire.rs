@@ -1,5 +1,7 @@
 //! A wire format at work on one connection.
 
+use std::time::Instant;
+
 use crate::guard::guarded;
 use crate::layer::{Kind, Layer, LayerError};
 
@@ -40,6 +42,8 @@ pub(crate) struct Wire {
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
     pub(crate) deadline: Option<u64>,
     pub(crate) waiting: Waiting,
+    /// When the layer asked to be called.
+    pub(crate) call_at: Option<Instant>,
 }
 
 impl std::fmt::Debug for Wire {
@@ -59,6 +63,7 @@ impl Wire {
             before_ready: 0,
             deadline: None,
             waiting: Waiting::default(),
+            call_at: None,
         }
     }
 

@@ -5,6 +5,7 @@ use super::{Core, Entity};
 use crate::connection::{OwnSide, Phase, ReadSide, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::drop_guarded;
+use crate::layer::LayerEnd;
 use crate::token::Token;
 
 impl Core {
@@ -103,8 +104,8 @@ impl Core {
         if let Some(wire) = stream.wire_mut()
             && std::mem::replace(&mut wire.own, OwnSide::Ended) != OwnSide::Ended
         {
-            let ended = self.encode(token, |layer, buffer| {
-                layer.end(buffer);
+            let ended = self.encode(token, |layer, cx, buffer| {
+                layer.end(cx, &LayerEnd::Closed, buffer);
                 Ok(())
             });
             if let Err(reason) = ended {

@@ -7,7 +7,7 @@ use super::Core;
 use crate::connection::{Phase, Stream, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
-use crate::layer::{Kind, LayerError, LayerErrorKind};
+use crate::layer::{Kind, LayerContext, LayerError, LayerErrorKind};
 use crate::options::Overflow;
 use crate::token::Token;
 
@@ -120,7 +120,7 @@ impl Core {
             let above = stream.passes_high_mark(queued);
             return if above { SendStatus::AboveHigh } else { SendStatus::Queued };
         }
-        match self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer)) {
+        match self.encode(token, |layer, cx, buffer| layer.encode(cx, bytes, kind, buffer)) {
             Ok(()) => self.queued_more(token),
             Err(e) => self.encode_failed(token, e),
         }
@@ -141,16 +141,22 @@ impl Core {
     pub(crate) fn encode(
         &mut self,
         token: Token,
-        write: impl FnOnce(&mut dyn crate::layer::Layer, &mut Vec<u8>) -> Result<(), LayerError>,
+        write: impl FnOnce(
+            &mut dyn crate::layer::Layer,
+            &mut LayerContext<'_>,
+            &mut Vec<u8>,
+        ) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
-        let tick = self.tick;
+        let (tick, now) = (self.tick, self.now);
         let Some(Stream { extra, output, .. }) = self.table.stream_mut(token) else {
             return Ok(());
         };
         let Some(wire) = extra.as_mut().and_then(|e| e.wire.as_mut()) else { return Ok(()) };
         let output = output.get_or_insert_with(|| self.spares.output(tick));
         output.push_with(|buffer| {
-            guarded(|| write(&mut *wire.layer, buffer))
+            let mut fields = Vec::new(); // nothing is decoded
+            let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
+            guarded(|| write(&mut *wire.layer, &mut cx, buffer))
                 .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
         })
     }

@@ -100,7 +100,8 @@ impl Core {
         let Some(wire) = self.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         let waiting = std::mem::take(&mut wire.waiting);
         for (kind, bytes) in waiting.iter() {
-            let Err(e) = self.encode(token, |layer, buffer| layer.encode(bytes, kind, buffer))
+            let Err(e) =
+                self.encode(token, |layer, cx, buffer| layer.encode(cx, bytes, kind, buffer))
             else {
                 continue;
             };
@@ -156,7 +157,7 @@ impl Core {
         if let Some(tail) = unread {
             self.recycle_tail(tail);
         }
-        if let Err(e) = self.encode(token, |layer, buffer| layer.start(buffer)) {
+        if let Err(e) = self.encode(token, |layer, cx, buffer| layer.start(cx, buffer)) {
             self.fail(token, CloseReason::Layer(e));
             return false;
         }

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 
 use super::compression::{CompressionRate, Form, Frame, Limits, append_compressed, append_stored};
-use super::{Item, Kind, Layer, LayerError, Step};
+use super::{Item, Kind, Layer, LayerContext, LayerError, Step, WireClass};
 
 mod codec;
 
@@ -169,7 +169,8 @@ impl Layer for Deflate {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -197,7 +198,13 @@ impl Layer for Deflate {
         Ok(Step::new(end, item))
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         self.limits.check_sendable(NAME, message)?;
         let start = wire.len();
         let stored = if message.len() < self.limits.threshold.max(1) {
@@ -208,6 +215,16 @@ impl Layer for Deflate {
         };
         self.rate.count_sent(message.len(), wire.len() - start, stored);
         Ok(())
+    }
+
+    /// Only without a context: what a context has seen differs from member to member.
+    fn wire_class(&self) -> Option<WireClass> {
+        (self.mode == Mode::PerMessage).then(|| {
+            WireClass::of::<Deflate>()
+                .with(self.limits.max_message as u64)
+                .with(self.limits.threshold as u64)
+                .with(self.level.into())
+        })
     }
 
     /// Answers to [`CompressionRate`].

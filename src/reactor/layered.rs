@@ -3,13 +3,15 @@
 //! Pulling is what carries back-pressure into a layer: between any two units the connection may be
 //! held back, and the bytes that are not decoded yet stay with it.
 
+use std::ops::Range;
+
 use super::dispatch::Dispatch;
 use super::input::Budget;
 use super::scratch::Scratch;
 use crate::connection::{Input, PeerSide, Phase, ReadSide, Received, Tail, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
-use crate::layer::{Delivery, Item, Kind, LayerError, Step};
+use crate::layer::{Delivery, Item, Kind, LayerContext, LayerError, Step};
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -60,8 +62,8 @@ impl<S: 'static> Dispatch<S> {
         let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         if wire.undecoded.is_empty() {
             // Straight out of the reactor's buffer; only what is left over is copied.
-            let Scratch { read, unit, reply, .. } = scratch;
-            let consumed = self.decode(token, &read[..n], budget, unit, reply);
+            let Scratch { read, unit, reply, fields, .. } = scratch;
+            let consumed = self.decode(token, &mut read[..n], budget, (unit, reply, fields));
             if let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) {
                 wire.undecoded.push(&read[consumed..n]);
             }
@@ -75,8 +77,8 @@ impl<S: 'static> Dispatch<S> {
     fn decode_kept(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
         let Some(wire) = self.net.core.stream_mut(token).and_then(|s| s.wire_mut()) else { return };
         let mut kept = std::mem::take(&mut wire.undecoded);
-        let Scratch { unit, reply, .. } = scratch;
-        let consumed = self.decode(token, kept.unread(), budget, unit, reply);
+        let Scratch { unit, reply, fields, .. } = scratch;
+        let consumed = self.decode(token, kept.unread_mut(), budget, (unit, reply, fields));
         kept.consume(consumed);
         if kept.is_empty() {
             // An idle connection keeps no buffer.
@@ -92,11 +94,11 @@ impl<S: 'static> Dispatch<S> {
     fn decode(
         &mut self,
         token: Token,
-        bytes: &[u8],
+        bytes: &mut [u8],
         budget: &mut Budget,
-        unit: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
+        (unit, reply, fields): (&mut Vec<u8>, &mut Vec<u8>, &mut Vec<Range<usize>>),
     ) -> usize {
+        let (now, len) = (self.net.core.now, bytes.len());
         let mut at = 0;
         loop {
             let held_back = budget.calls == 0 || !self.net.core.may_read(token);
@@ -112,9 +114,11 @@ impl<S: 'static> Dispatch<S> {
             }
             unit.clear();
             reply.clear();
-            let given = &bytes[at..];
+            fields.clear();
+            let given = &mut bytes[at..];
+            let mut cx = LayerContext::new(now, &mut wire.call_at, fields);
             let decoded = guarded(|| {
-                let step = wire.layer.decode(given, unit, reply)?;
+                let step = wire.layer.decode(&mut cx, given, unit, reply)?;
                 step.assert_within(given);
                 Ok((step, wire.layer.delivery()))
             })
@@ -122,13 +126,13 @@ impl<S: 'static> Dispatch<S> {
             self.net.core.push_raw(token, reply);
             let (Step { consumed, item, kind }, delivery) = match decoded {
                 Ok(decoded) => decoded,
-                Err(e) => return self.layer_failed(token, e, bytes.len()),
+                Err(e) => return self.layer_failed(token, e, len),
             };
             at += consumed;
-            if !self.handshake_within_limit(token, consumed, bytes.len() - at) {
-                return bytes.len();
+            if !self.handshake_within_limit(token, consumed, len - at) {
+                return len;
             }
-            let how = (delivery, kind);
+            let how = (delivery, kind, &**fields);
             match item {
                 Item::Nothing => return at,
                 Item::Progress => {}
@@ -197,7 +201,7 @@ impl<S: 'static> Dispatch<S> {
         &mut self,
         token: Token,
         unit: &[u8],
-        (delivery, kind): (Delivery, Kind),
+        (delivery, kind, fields): (Delivery, Kind, &[Range<usize>]),
         budget: &mut Budget,
     ) {
         let Some(stream) = self.net.core.stream(token) else { return };
@@ -216,7 +220,7 @@ impl<S: 'static> Dispatch<S> {
         match delivery {
             Delivery::Messages => {
                 budget.calls = budget.calls.saturating_sub(1);
-                let mut input = Input::message(unit, kind);
+                let mut input = Input::message(unit, kind).with_fields(fields);
                 self.call(token, |handler, cx| handler.on_data(cx, &mut input));
             }
             Delivery::Stream => {
@@ -233,6 +237,7 @@ impl<S: 'static> Dispatch<S> {
     /// The stream below has ended. Answers whether the handler may be told: the layer has agreed that
     /// this is a proper end, and has given out what only the end completed.
     fn end_layer(&mut self, token: Token) -> bool {
+        let now = self.net.core.now;
         let Some(stream) = self.net.core.stream_mut(token) else { return false };
         let handshaking = stream.phase == Phase::Handshaking;
         let Some(wire) = stream.wire_mut() else { return true };
@@ -240,7 +245,9 @@ impl<S: 'static> Dispatch<S> {
         if peer == PeerSide::Open {
             wire.peer = PeerSide::Cut;
             let left = wire.undecoded.len();
-            let ended = guarded(|| wire.layer.wire_ended(left));
+            let mut fields = Vec::new(); // nothing is decoded
+            let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
+            let ended = guarded(|| wire.layer.wire_ended(&mut cx, left));
             match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
                 Ok(()) => wire.pull = true,
                 Err(e) => self.net.core.close_for_layer(token, e),

@@ -47,7 +47,9 @@ impl<S: 'static> Dispatch<S> {
             stream.clock = deadline;
         }
         self.net.core.watch(token);
-        if let Err(reason) = self.net.core.encode(token, |layer, buffer| layer.start(buffer)) {
+        if let Err(reason) =
+            self.net.core.encode(token, |layer, cx, buffer| layer.start(cx, buffer))
+        {
             return self.net.core.fail(token, CloseReason::Layer(reason));
         }
         self.net.core.flush(token);

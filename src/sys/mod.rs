@@ -33,6 +33,8 @@ mod datagram;
 )]
 mod datagram_io;
 mod os;
+#[cfg(feature = "random")]
+pub(crate) mod random;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]

@@ -5,7 +5,6 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::extension::Agreed;
 use super::fault::Fault;
-use super::mask;
 
 /// An empty stored block, with which a flush ends (RFC 7692 section 7.2.1).
 const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
@@ -13,7 +12,7 @@ const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 /// Shorter messages are sent as they are, in bytes: the flush alone adds about five to them.
 const WORTH_IT: usize = 32;
 
-/// Output is made room for in steps of so many bytes, and unmasked input goes through so many.
+/// Output is made room for in steps of so many bytes.
 const STEP: usize = 2048;
 
 /// Room for a compressed message that is kept from one to the next.
@@ -33,6 +32,11 @@ pub(super) struct Deflate {
 impl Deflate {
     pub(super) fn new(agreed: Agreed) -> Deflate {
         Deflate { agreed, compress: None, decompress: None, out: Vec::new() }
+    }
+
+    /// Whether this side's compressor forgets each message.
+    pub(super) fn forgets(&self) -> bool {
+        self.agreed.forget
     }
 
     /// The compressed form of `message`, if it is shorter.
@@ -57,25 +61,15 @@ impl Deflate {
         Some(&self.out)
     }
 
-    /// Appends what a stretch of a compressed payload comes to; `offset` is its place in its frame.
+    /// Appends what a stretch of a compressed payload, unmasked, comes to.
     pub(super) fn inflate(
         &mut self,
         payload: &[u8],
-        mask: Option<[u8; 4]>,
-        offset: usize,
         message: &mut Vec<u8>,
         limit: usize,
     ) -> Result<(), Fault> {
         let stream = self.decompress.get_or_insert_with(|| Decompress::new(false));
-        let Some(mask) = mask else { return inflate_into(stream, payload, message, limit) };
-        let mut plain = [0; STEP];
-        for (at, chunk) in payload.chunks(STEP).enumerate() {
-            let plain = &mut plain[..chunk.len()];
-            plain.copy_from_slice(chunk);
-            mask::apply(plain, mask, offset + at * STEP);
-            inflate_into(stream, plain, message, limit)?;
-        }
-        Ok(())
+        inflate_into(stream, payload, message, limit)
     }
 
     /// The message has ended: what its sender left out is put in again.

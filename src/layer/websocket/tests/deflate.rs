@@ -114,13 +114,19 @@ fn both_ends_shorten_what_gets_shorter() {
         let (short, long) = (b"short".to_vec(), vec![b'z'; 300_000]);
         let mut lengths = Vec::new();
         for message in [&sentence, &sentence, &random, &sentence, &short, &long] {
-            client.layer.encode(message, Kind::Binary, &mut client.out).expect("it is anything");
+            client
+                .layer
+                .encode(&mut Environment::new().cx(), message, Kind::Binary, &mut client.out)
+                .expect("it is anything");
             lengths.push(client.out.len());
             for piece in client.said().chunks(1000) {
                 server.feed(piece);
             }
             assert_eq!(server.seen.pop(), Some(binary(message)), "{}", server.why());
-            server.layer.encode(message, Kind::Binary, &mut server.out).expect("it is anything");
+            server
+                .layer
+                .encode(&mut Environment::new().cx(), message, Kind::Binary, &mut server.out)
+                .expect("it is anything");
             client.feed(&server.said());
             assert_eq!(client.seen.pop(), Some(binary(message)), "{}", client.why());
         }
