@@ -59,6 +59,8 @@ mod delimited;
 mod end;
 mod error;
 mod fixed_size;
+#[cfg(any(feature = "deflate", feature = "websocket"))]
+mod inflate;
 mod length_prefixed;
 mod lines;
 #[cfg(feature = "lz4")]

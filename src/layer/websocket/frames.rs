@@ -167,6 +167,9 @@ impl Frames {
                     if kind.is_some() {
                         self.message = kind;
                         self.compressed = head.header.rsv1;
+                        if let (true, Some(deflate)) = (self.compressed, &mut self.deflate) {
+                            deflate.begin();
+                        }
                     }
                     self.arriving = Some(Arriving {
                         mask: head.header.mask,
@@ -259,7 +262,7 @@ impl Frames {
             let limit = self.limits.message;
             deflate.inflate(payload, &mut self.partial, limit)?;
             if frame.last && now == frame.left {
-                deflate.finish(&mut self.partial, limit)?;
+                deflate.finish()?;
             }
         } else {
             self.partial.extend_from_slice(payload);
