@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tidegate::layer::tls::{Tls, TlsClientConfig};
-use tidegate::layer::{Deflate, FixedSize, Layer, LayerError, Lz4};
+use tidegate::layer::{Deflate, FixedSize, Layer, LayerContext, LayerError, Lz4};
 use tidegate::{Connect, Handler, Kind, Reactor, StreamOptions, Udp};
 
 use report::{Progress, Report};
@@ -176,9 +176,9 @@ fn over_udp(options: &Options) -> Result<Report, Box<dyn Error>> {
 
     // Each datagram by itself: what one says must be understood though the one before it is lost.
     let mut deflate = Deflate::per_message();
-    let by_deflate = compress(options, |message| encode(&mut deflate, message))?;
+    let by_deflate = compress(options, |now, message| encode(&mut deflate, now, message))?;
     report.compression("deflate", &by_deflate);
-    let by_lz4 = compress(options, |message| encode(&mut Lz4::new(), message))?;
+    let by_lz4 = compress(options, |now, message| encode(&mut Lz4::new(), now, message))?;
     report.compression("lz4", &by_lz4);
     Ok(report)
 }
@@ -186,13 +186,13 @@ fn over_udp(options: &Options) -> Result<Report, Box<dyn Error>> {
 /// Compresses the data once, without a link.
 fn compress(
     options: &Options,
-    mut codec: impl FnMut(&[u8]) -> Result<u64, LayerError>,
+    mut codec: impl FnMut(Instant, &[u8]) -> Result<u64, LayerError>,
 ) -> Result<Measured, LayerError> {
     let mut found = Measured::new("compression");
     let begin = Instant::now();
     let mut compressed = 0;
     for message in options.data.chunks(options.message) {
-        compressed += codec(message)?;
+        compressed += codec(begin, message)?;
     }
     found.time = begin.elapsed();
     found.bytes = options.data.len() as u64;
@@ -201,9 +201,11 @@ fn compress(
 }
 
 /// How long a message is on the wire.
-fn encode(codec: &mut impl Layer, message: &[u8]) -> Result<u64, LayerError> {
+fn encode(codec: &mut impl Layer, now: Instant, message: &[u8]) -> Result<u64, LayerError> {
     let mut wire = Vec::new();
-    codec.encode(message, Kind::Default, &mut wire)?;
+    let (mut call_at, mut fields) = (None, Vec::new());
+    let mut cx = LayerContext::new(now, &mut call_at, &mut fields);
+    codec.encode(&mut cx, message, Kind::Default, &mut wire)?;
     Ok(wire.len() as u64)
 }
 

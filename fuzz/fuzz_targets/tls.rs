@@ -7,8 +7,9 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use tidegate::layer::testkit::Environment;
 use tidegate::layer::tls::{Pem, RECORD_MAX, Tls, TlsServerConfig};
-use tidegate::layer::{Item, Layer};
+use tidegate::layer::{Item, Layer, LayerEnd};
 
 const LIMIT: usize = 8 * 1024;
 
@@ -24,8 +25,9 @@ static CONFIG: LazyLock<TlsServerConfig> = LazyLock::new(|| {
 
 fuzz_target!(|input: &[u8]| {
     let mut tls = Tls::server(&CONFIG);
+    let mut environment = Environment::new();
     let (mut wire, mut unit, mut reply) = (Vec::new(), Vec::new(), Vec::new());
-    tls.start(&mut reply).expect("a server starts");
+    tls.start(&mut environment.cx(), &mut reply).expect("a server starts");
     assert!(reply.is_empty(), "a server waits for the client");
 
     let mut rest = input;
@@ -37,7 +39,7 @@ fuzz_target!(|input: &[u8]| {
         wire.extend_from_slice(piece);
         loop {
             let before = wire.len();
-            match tls.decode(&wire, &mut unit, &mut reply) {
+            match tls.decode(&mut environment.cx(), &mut wire, &mut unit, &mut reply) {
                 Ok(step) => {
                     consumed += step.consumed;
                     wire.drain(..step.consumed);
@@ -53,7 +55,7 @@ fuzz_target!(|input: &[u8]| {
                 Err(_) => {
                     // Told once, and nothing more is said to it.
                     let said = reply.len();
-                    tls.end(&mut reply);
+                    tls.end(&mut environment.cx(), &LayerEnd::Closed, &mut reply);
                     assert_eq!(reply.len(), said);
                     return;
                 }
@@ -63,5 +65,5 @@ fuzz_target!(|input: &[u8]| {
         assert!(wire.len() < RECORD_MAX, "a whole record was not taken");
         assert!(unit.is_empty() && !tls.is_ready(), "no fuzzer has the keys");
     }
-    assert!(tls.wire_ended(wire.len()).is_err(), "an end without a handshake is a truncation");
+    assert!(tls.wire_ended(&mut environment.cx(), wire.len()).is_err(), "an end without a handshake is a truncation");
 });

@@ -7,8 +7,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tidegate::layer::testkit::Environment;
 use tidegate::layer::websocket::WebSocket;
-use tidegate::layer::{Item, Kind, Layer};
+use tidegate::layer::{Item, Kind, Layer, LayerEnd};
 
 const MAX_MESSAGE: usize = 2000;
 const HEADER_LIMIT: usize = 1000;
@@ -36,13 +37,14 @@ fuzz_target!(|data: &[u8]| {
             break;
         }
     }
-    let _ = end.layer.wire_ended(end.tail.len());
+    let _ = end.layer.wire_ended(&mut end.environment.cx(), end.tail.len());
     let mut last = Vec::new();
-    end.layer.end(&mut last);
+    end.layer.end(&mut end.environment.cx(), &LayerEnd::Closed, &mut last);
     assert!(last.is_empty() || (end.layer.is_ready() && last.len() <= 8));
 });
 
 struct End {
+    environment: Environment,
     layer: WebSocket,
     tail: Vec<u8>,
     over: bool,
@@ -54,7 +56,7 @@ fn as_server(deflate: bool) -> End {
         .max_message(MAX_MESSAGE)
         .max_frame(MAX_MESSAGE / 2)
         .header_limit(HEADER_LIMIT);
-    End { layer: settings.layer(), tail: Vec::new(), over: false }
+    End { environment: Environment::new(), layer: settings.layer(), tail: Vec::new(), over: false }
 }
 
 /// A client, its handshake done with one of our own servers if so wished.
@@ -64,13 +66,13 @@ fn as_client(shaken: bool, deflate: bool) -> End {
         .max_message(MAX_MESSAGE)
         .max_frame(MAX_MESSAGE / 2)
         .header_limit(HEADER_LIMIT);
-    let mut end = End { layer: settings.layer(), tail: Vec::new(), over: false };
+    let mut end = End { environment: Environment::new(), layer: settings.layer(), tail: Vec::new(), over: false };
     let mut asked = Vec::new();
-    end.layer.start(&mut asked).expect("the settings are right");
+    end.layer.start(&mut end.environment.cx(), &mut asked).expect("the settings are right");
     if shaken {
         let mut answer = Vec::new();
         let mut server = WebSocket::server().deflate(deflate).layer();
-        let step = server.decode(&asked, &mut Vec::new(), &mut answer).expect("it was right");
+        let step = server.decode(&mut end.environment.cx(), &mut asked, &mut Vec::new(), &mut answer).expect("it was right");
         assert_eq!(step.item, Item::Progress);
         end.feed(&answer);
         assert!(end.layer.is_ready());
@@ -86,7 +88,7 @@ impl End {
             unit.clear();
             let was_ready = self.layer.is_ready();
             let mut reply = Vec::new();
-            let step = self.layer.decode(&self.tail, &mut unit, &mut reply);
+            let step = self.layer.decode(&mut self.environment.cx(), &mut self.tail, &mut unit, &mut reply);
             assert!(reply.len() <= MAX_REPLY);
             let Ok(step) = step else {
                 self.over = true;
@@ -109,7 +111,7 @@ impl End {
                 };
                 // What came can be sent back as it came: text was checked.
                 let mut wire = Vec::new();
-                self.layer.encode(message, step.kind, &mut wire).expect("it can be echoed");
+                self.layer.encode(&mut self.environment.cx(), message, step.kind, &mut wire).expect("it can be echoed");
                 assert!(step.kind == Kind::Text || step.kind == Kind::Binary);
             }
             self.tail.drain(..step.consumed);

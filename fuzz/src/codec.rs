@@ -1,5 +1,6 @@
 //! What the targets of the two compressing layers share.
 
+use tidegate::layer::testkit::Environment;
 use tidegate::layer::{Item, Layer, LayerErrorKind};
 
 /// The cap on a message's size: small, so that the fuzzer finds its way over it.
@@ -22,6 +23,9 @@ fn decode(
     cuts: &[u8],
 ) -> (Vec<Vec<u8>>, Option<LayerErrorKind>) {
     let (mut unit, mut reply, mut messages) = (Vec::new(), Vec::new(), Vec::new());
+    let mut environment = Environment::new();
+    // A layer may change what it consumes.
+    let mut wire = wire.to_vec();
     let mut cuts = cuts.iter();
     let (mut done, mut arrived) = (0, 0);
     while arrived < wire.len() {
@@ -29,7 +33,7 @@ fn decode(
         arrived = wire.len().min(arrived + piece);
         loop {
             unit.clear();
-            let step = layer.decode(&wire[done..arrived], &mut unit, &mut reply);
+            let step = layer.decode(&mut environment.cx(), &mut wire[done..arrived], &mut unit, &mut reply);
             assert!(reply.is_empty());
             assert!(unit.len() <= CAP && unit.capacity() <= CAP, "over the cap");
             let step = match step {
@@ -47,5 +51,5 @@ fn decode(
             done += step.consumed;
         }
     }
-    (messages, layer.wire_ended(wire.len() - done).err().map(|e| e.kind()))
+    (messages, layer.wire_ended(&mut environment.cx(), wire.len() - done).err().map(|e| e.kind()))
 }

@@ -4,9 +4,9 @@ use super::life::{Effects, Event};
 use super::pair::PartnerEnd;
 use super::work::ordinary;
 use super::{Conn, Note, Phase};
-use crate::error::{CloseReason, Limit};
+use crate::error::{CloseReason, Deadline, Limit};
 use crate::guard::drop_guarded;
-use crate::layer::LayerError;
+use crate::layer::{LayerEnd, LayerError};
 use crate::timer::Chain;
 
 impl Conn<'_> {
@@ -18,6 +18,14 @@ impl Conn<'_> {
             && self.stream.wire().is_some_and(|wire| wire.waiting.cost() > 0);
         let reason = reason.or(lost.then_some(CloseReason::Cancelled));
         self.happens(Event::Close, reason);
+    }
+
+    /// The same, and says why in the format's own terms, where it has any.
+    pub(crate) fn close_with(&mut self, end: OwnEnd) {
+        if self.stream.is_live() {
+            self.stream.extra_mut().own_end = Some(end);
+        }
+        self.close(None);
     }
 
     /// Closes gracefully also what is still in its handshake: what a layer had to say about it is
@@ -36,9 +44,6 @@ impl Conn<'_> {
     /// A layer gave up. What it had to say about that leaves before the connection ends, and input
     /// is discarded as in every graceful close, so that no reset destroys it.
     pub(crate) fn close_for_layer(&mut self, error: LayerError) {
-        if let Some(wire) = self.stream.wire_mut() {
-            wire.own = super::wire::OwnSide::Ended;
-        }
         self.close_unopened(Some(CloseReason::Layer(error)));
     }
 
@@ -219,7 +224,13 @@ impl Conn<'_> {
 
     /// The format's own end goes into the queue; the flush that ends the write side is owed.
     fn write_end(&mut self) {
-        match self.encode_end() {
+        let reason = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
+        let chosen = self.stream.extra.as_mut().and_then(|extra| extra.own_end.take());
+        let written = self.encode_end(&layer_end(reason.as_ref(), chosen.as_ref()));
+        if reason.is_some() {
+            self.stream.extra_mut().reason = reason;
+        }
+        match written {
             Ok(()) => self.owe_flush(),
             Err(error) => self.finish(CloseReason::Layer(error)),
         }
@@ -247,7 +258,7 @@ impl Conn<'_> {
         let cut_relay = self.stream.relayed_to().is_some() && end == PartnerEnd::Cut;
         let reset = effects.has(Effects::RESET);
         if !reset && !cut_relay && matches!(was, Phase::Open | Phase::Closing) {
-            self.say_end_at_once();
+            self.say_end_at_once(&reason);
         }
         // Its peer must not take what it has for the whole; in a relay, nor for the other one's.
         let truncated = self.stream.unsent() > 0 && !reason.is_orderly();
@@ -261,11 +272,11 @@ impl Conn<'_> {
 
     /// The format's end behind what is queued, as far as the socket takes it now (RFC 8446,
     /// section 6.1: a close_notify tells an end from a cut).
-    fn say_end_at_once(&mut self) {
+    fn say_end_at_once(&mut self, reason: &CloseReason) {
         if self.stream.wire().is_none_or(|wire| !wire.owes_end()) {
             return;
         }
-        if self.encode_end().is_ok()
+        if self.encode_end(&layer_end(Some(reason), None)).is_ok()
             && let Err(e) = self.stream.write_queued(self.work.tick)
         {
             log::trace!("{}: its last words do not leave: {e}", self.token);
@@ -280,5 +291,28 @@ impl Conn<'_> {
         if let Err(e) = self.stream.socket.reset_on_close() {
             log::debug!("cannot make the close of {:?} a reset: {e}", self.stream.socket);
         }
+    }
+}
+
+/// What the handler, or the end of the service, has to say at a connection's end.
+#[derive(Debug, Clone)]
+pub(crate) enum OwnEnd {
+    GoingAway,
+    Chosen { code: u16, reason: String },
+}
+
+/// Why this side ends, as far as a format can say it.
+fn layer_end<'a>(reason: Option<&CloseReason>, own: Option<&'a OwnEnd>) -> LayerEnd<'a> {
+    match (reason, own) {
+        (None, Some(OwnEnd::Chosen { code, reason })) => LayerEnd::Chosen { code: *code, reason },
+        (None, Some(OwnEnd::GoingAway)) => LayerEnd::GoingAway,
+        (Some(CloseReason::Handler(_) | CloseReason::Panicked(_)), _) => LayerEnd::HandlerFailed,
+        (Some(CloseReason::TimedOut(Deadline::Shutdown) | CloseReason::ReactorGone), _) => {
+            LayerEnd::GoingAway
+        }
+        (Some(CloseReason::TimedOut(_)), _) => LayerEnd::TimedOut,
+        (Some(CloseReason::LimitExceeded(..)), _) => LayerEnd::LimitExceeded,
+        (Some(CloseReason::Layer(_)), _) => LayerEnd::LayerFailed,
+        _ => LayerEnd::Closed,
     }
 }

@@ -12,10 +12,8 @@
 use std::time::Duration;
 
 use super::life::Event;
-use super::{Conn, Due, Phase, Stream};
+use super::{Conn, Due, Phase, Stream, Work};
 use crate::error::{CloseReason, Deadline};
-use crate::guard::guarded;
-use crate::layer::LayerError;
 
 /// How long a peer that goes on sending after everything was flushed to it is read from, beyond
 /// `close_timeout`: its unread bytes would turn the close into a reset that destroys what it has not
@@ -32,7 +30,7 @@ pub(crate) enum Fired {
 
 impl Stream {
     /// The tick at which a deadline may have passed; `None` if none is running.
-    fn deadline(&self) -> Option<u64> {
+    fn deadline(&self, work: &Work) -> Option<u64> {
         let options = self.options();
         let stall = self
             .output
@@ -45,14 +43,14 @@ impl Stream {
                 let idle = idle.map(|idle| after(self.clock, idle));
                 let wire = self.wire();
                 let upgrade = wire.and_then(|wire| wire.deadline);
-                let layer = wire.and_then(|wire| wire.call_at);
+                let layer = wire.and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
                 let message = options.message_timeout.and_then(|limit| self.message_due(limit));
                 [idle, stall, upgrade, layer, message].into_iter().flatten().min()
             }
             // While output is being taken, only a standstill ends it.
             Phase::Closing => Some(stall.unwrap_or(self.clock)),
             Phase::Handshaking => {
-                let layer = self.wire().and_then(|wire| wire.call_at);
+                let layer = self.wire().and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
                 Some(layer.map_or(self.clock, |at| at.min(self.clock)))
             }
             Phase::Dead => None,
@@ -78,7 +76,7 @@ impl Conn<'_> {
     /// Makes sure that the connection is looked at by its next deadline. Called when a deadline
     /// begins, never per byte: one that moves later is found out when the watchdog fires.
     pub(super) fn watch(&mut self) {
-        let Some(at) = self.stream.deadline() else { return };
+        let Some(at) = self.stream.deadline(self.work) else { return };
         match self.stream.watchdog {
             Some(key) => {
                 self.work.timers.rearm(key, at);
@@ -97,8 +95,9 @@ impl Conn<'_> {
         if let Some(output) = &mut self.stream.output {
             output.stall_watched = true;
         }
-        let passed = |stream: &Stream, tick| stream.deadline().is_some_and(|at| at <= tick);
-        if passed(self.stream, self.work.tick) {
+        let passed =
+            |conn: &Self| conn.stream.deadline(conn.work).is_some_and(|at| at <= conn.work.tick);
+        if passed(self) {
             if self.stream.phase() == Phase::Connecting {
                 return Fired::AttemptTimedOut;
             }
@@ -106,7 +105,7 @@ impl Conn<'_> {
             // The kernel takes bytes well before it reports that it would.
             self.try_to_write();
         }
-        if passed(self.stream, self.work.tick) {
+        if passed(self) {
             self.deadline_passed();
         }
         if self.stream.watchdog.is_none() {
@@ -177,26 +176,5 @@ impl Conn<'_> {
             return self.time_up(Deadline::Close);
         }
         self.stream.clock = after(tick, close).min(end);
-    }
-
-    /// Calls a layer that asked to be called by now.
-    fn call_layer_on_time(&mut self) {
-        let tick = self.work.tick;
-        let Some(wire) = self.stream.wire_mut() else { return };
-        if wire.call_at.is_none_or(|at| at > tick) {
-            return;
-        }
-        wire.call_at = None;
-        let mut reply = Vec::new();
-        let called = guarded(|| {
-            let _ = &mut reply;
-            Ok(())
-        })
-        .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
-        self.push_raw(&reply);
-        match called {
-            Ok(()) => self.flush(),
-            Err(error) => self.close_for_layer(error),
-        }
     }
 }

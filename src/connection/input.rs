@@ -1,7 +1,7 @@
 //! What arrived and has not been taken.
 
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use crate::layer::Kind;
 
@@ -28,16 +28,24 @@ use crate::layer::Kind;
 pub struct Input<'a> {
     rest: &'a [u8],
     kind: Kind,
+    fields: &'a [Range<usize>],
 }
 
 impl<'a> Input<'a> {
     /// Input made by hand, for a test of a handler.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Input { rest: bytes, kind: Kind::Default }
+        Input::message(bytes, Kind::Default)
     }
 
     pub(crate) fn message(bytes: &'a [u8], kind: Kind) -> Self {
-        Input { rest: bytes, kind }
+        Input { rest: bytes, kind, fields: &[] }
+    }
+
+    /// The same with the fields that a layer found in the message, for a test of a handler.
+    #[must_use]
+    pub fn with_fields(mut self, fields: &'a [Range<usize>]) -> Self {
+        self.fields = fields;
+        self
     }
 
     /// Takes everything that is left.
@@ -69,6 +77,13 @@ impl<'a> Input<'a> {
     pub fn kind(&self) -> Kind {
         self.kind
     }
+
+    /// The fields that the layer found in this message, in its order, so that a handler need not
+    /// parse it again: ranges of the whole message, counted from its first byte. Empty unless the
+    /// layer documents that it names fields ([`LayerContext::field`](crate::layer::LayerContext::field)).
+    pub fn fields(&self) -> &'a [Range<usize>] {
+        self.fields
+    }
 }
 
 impl Deref for Input<'_> {
@@ -97,6 +112,10 @@ pub(crate) struct Tail {
 impl Tail {
     pub(crate) fn unread(&self) -> &[u8] {
         &self.bytes[self.start..]
+    }
+
+    pub(crate) fn unread_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..]
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -48,6 +48,7 @@ mod write;
 pub use input::Input;
 pub use status::SendStatus;
 
+pub(crate) use close::OwnEnd;
 pub(crate) use deadline::Fired;
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
@@ -127,6 +128,8 @@ pub(crate) struct Extra {
     signals: Vec<Signal>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     reason: Option<CloseReason>,
+    /// What the format says at the end, where that is not the ordinary close.
+    own_end: Option<OwnEnd>,
     /// It failed while it was held back: how many bytes may still be offered. The kernel may have
     /// kept megabytes, and the handler that held it back had a reason.
     failure_allowance: Option<usize>,

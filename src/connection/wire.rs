@@ -1,12 +1,13 @@
 //! A wire format at work on one connection: decoding one unit at a time, encoding, its end.
 
 use std::ops::Range;
+use std::time::Instant;
 
 use super::read::{Budget, Received};
 use super::{Conn, Phase, ReadSide, Tail};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
-use crate::layer::{Delivery, Item, Kind, Layer, LayerError, Step};
+use crate::layer::{Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, Step};
 
 /// How far the peer's side has come, as far as the layer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,8 +42,8 @@ pub(crate) struct Wire {
     before_ready: usize,
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
     pub(super) deadline: Option<u64>,
-    /// The tick at which the layer wants to be called.
-    pub(super) call_at: Option<u64>,
+    /// When the layer asked to be called.
+    pub(super) call_at: Option<Instant>,
     pub(super) waiting: Waiting,
     /// It was put on in mid-stream and has not decoded anything yet.
     fresh: bool,
@@ -216,9 +217,8 @@ impl Conn<'_> {
     /// Pulls one unit out of `bytes`.
     pub(crate) fn decode(
         &mut self,
-        bytes: &[u8],
-        unit: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
+        bytes: &mut [u8],
+        (unit, reply, fields): (&mut Vec<u8>, &mut Vec<u8>, &mut Vec<Range<usize>>),
         budget: &mut Budget,
     ) -> Decoded {
         let held_back = budget.calls == 0 || self.work.units == 0 || !self.stream.may_read();
@@ -234,13 +234,20 @@ impl Conn<'_> {
         wire.fresh = false;
         unit.clear();
         reply.clear();
+        fields.clear();
+        let called_at = wire.call_at;
+        let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, fields);
         let decoded = guarded(|| {
-            let step = wire.layer.decode(bytes, unit, reply)?;
+            let step = wire.layer.decode(&mut cx, bytes, unit, reply)?;
             step.assert_within(bytes);
             Ok((step, wire.layer.delivery()))
         })
         .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+        let asks = wire.call_at != called_at;
         self.push_raw(reply);
+        if asks {
+            self.watch();
+        }
         let (Step { consumed, item, kind }, delivery) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
@@ -366,7 +373,9 @@ impl Conn<'_> {
         if peer == PeerSide::Open {
             wire.peer = PeerSide::Cut;
             let left = wire.undecoded.len();
-            let ended = guarded(|| wire.layer.wire_ended(left));
+            let mut fields = Vec::new(); // nothing is decoded
+            let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, &mut fields);
+            let ended = guarded(|| wire.layer.wire_ended(&mut cx, left));
             match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
                 Ok(()) => wire.pull = true,
                 Err(error) => self.close_for_layer(error),
@@ -388,22 +397,22 @@ impl Conn<'_> {
 
     /// The layer's opening words.
     pub(super) fn start_format(&mut self) -> Result<(), LayerError> {
-        self.write_with_layer(|layer, buffer| layer.start(buffer))
+        self.write_with_layer(|layer, cx, buffer| layer.start(cx, buffer))
     }
 
     /// Appends the wire form of one message to the queue.
     pub(super) fn encode(&mut self, bytes: &[u8], kind: Kind) -> Result<(), LayerError> {
-        self.write_with_layer(|layer, buffer| layer.encode(bytes, kind, buffer))
+        self.write_with_layer(|layer, cx, buffer| layer.encode(cx, bytes, kind, buffer))
     }
 
     /// What the format says at its end, once.
-    pub(super) fn encode_end(&mut self) -> Result<(), LayerError> {
+    pub(super) fn encode_end(&mut self, end: &LayerEnd<'_>) -> Result<(), LayerError> {
         let Some(wire) = self.stream.wire_mut() else { return Ok(()) };
         if std::mem::replace(&mut wire.own, OwnSide::Ended) == OwnSide::Ended {
             return Ok(());
         }
-        self.write_with_layer(|layer, buffer| {
-            layer.end(buffer);
+        self.write_with_layer(|layer, cx, buffer| {
+            layer.end(cx, end, buffer);
             Ok(())
         })
     }
@@ -411,18 +420,48 @@ impl Conn<'_> {
     /// Lets the connection's layer append to its output queue.
     fn write_with_layer(
         &mut self,
-        write: impl FnOnce(&mut dyn Layer, &mut Vec<u8>) -> Result<(), LayerError>,
+        write: impl FnOnce(
+            &mut dyn Layer,
+            &mut LayerContext<'_>,
+            &mut Vec<u8>,
+        ) -> Result<(), LayerError>,
     ) -> Result<(), LayerError> {
-        let tick = self.work.tick;
+        let (tick, now) = (self.work.tick, self.work.now);
         let stream = &mut *self.stream;
         let Some(wire) = stream.extra.as_mut().and_then(|extra| extra.wire.as_mut()) else {
             return Ok(());
         };
         let output = stream.output.get_or_insert_with(|| self.work.pool.output(tick));
-        output.push_with(|buffer| {
-            guarded(|| write(&mut *wire.layer, buffer))
+        let called_at = wire.call_at;
+        let written = output.push_with(|buffer| {
+            let mut fields = Vec::new(); // nothing is decoded
+            let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
+            guarded(|| write(&mut *wire.layer, &mut cx, buffer))
                 .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
-        })
+        });
+        if wire.call_at != called_at {
+            self.watch();
+        }
+        written
+    }
+
+    /// Calls a layer that asked to be called by now.
+    pub(super) fn call_layer_on_time(&mut self) {
+        let now = self.work.now;
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if wire.call_at.is_none_or(|at| at > now) {
+            return;
+        }
+        wire.call_at = None;
+        let (mut reply, mut fields) = (Vec::new(), Vec::new());
+        let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
+        let called = guarded(|| wire.layer.on_time(&mut cx, &mut reply))
+            .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+        self.push_raw(&reply);
+        match called {
+            Ok(()) => self.flush(),
+            Err(error) => self.close_for_layer(error),
+        }
     }
 }
 

@@ -17,8 +17,8 @@ pub(crate) struct Backlog {
 }
 
 impl Backlog {
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.taken..]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.taken..]
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -78,7 +78,7 @@ mod tests {
             next_in = next_in.wrapping_add(more.len() as u8);
             backlog.extend(&more);
             let take = (round * 5 % 9).min(backlog.len());
-            for &byte in &backlog.as_slice()[..take] {
+            for &byte in &backlog.as_mut_slice()[..take] {
                 assert_eq!(byte, next_out);
                 next_out = next_out.wrapping_add(1);
             }

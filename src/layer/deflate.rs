@@ -3,11 +3,12 @@
 use std::any::{Any, TypeId};
 
 use super::compression::{CompressionRate, Form, Frame, Limits, append_compressed, append_stored};
-use super::{Item, Kind, Layer, LayerError, Step};
+use super::inflate::Inflater;
+use super::{Item, Kind, Layer, LayerContext, LayerError, Step, WireClass};
 
 mod codec;
 
-use codec::{Deflater, Inflater};
+use codec::Deflater;
 
 #[cfg(test)]
 mod tests;
@@ -51,14 +52,15 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// | [`level`](Deflate::level) | 3 of 9 | within 12 % of level 9's size, in half of level 6's time or less |
 ///
 /// Inflating stops at the cap (`TooLarge`), before the output passes it. A body that is no DEFLATE
-/// is `Malformed`, a stream that ends inside a frame is `Truncated`. The format has no checksum:
-/// damage that happens to be DEFLATE again is for the layer below to notice (TLS does). A match
-/// that reaches back further than the stream is old reads zeros, never somebody else's bytes.
+/// is `Malformed`, and so are a match that reaches back to before the first byte received and a body
+/// that ends in the middle of a block. A stream that ends inside a frame is `Truncated`. The format
+/// has no checksum: damage that happens to be DEFLATE again is for the layer below to notice (TLS
+/// does).
 ///
 /// # Memory
 /// A connection with a context holds 312 KiB once it has compressed its first message (window,
-/// hash chains, output), and 47 KiB once it has inflated its first one; a direction that was never
-/// used costs nothing. Per-message mode uses one such set (for each level in use) for the whole
+/// hash chains, output). What inflates takes 11 KiB and what it has received, 48 KiB of that at most.
+/// A direction that was never used costs nothing. Per-message mode uses one such set (for each level in use) for the whole
 /// thread (what it receives is up to the peer's mode). No message allocates beyond that: the output
 /// goes into the driver's own buffers.
 ///
@@ -169,7 +171,8 @@ impl Layer for Deflate {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -180,11 +183,12 @@ impl Layer for Deflate {
         let (item, original) = match form {
             Form::Stored => (Item::Slice(at.clone()), at.len()),
             Form::StoredInContext => {
-                self.inflater.get_or_insert_default().learn(body)?;
+                self.inflater.get_or_insert_with(Inflater::new).learn(body);
                 (Item::Slice(at.clone()), at.len())
             }
             Form::Compressed => {
-                self.inflater.get_or_insert_default().with_context(body, unit, limits)?;
+                let inflater = self.inflater.get_or_insert_with(Inflater::new);
+                codec::inflate_in_context(inflater, body, unit, limits)?;
                 (Item::Unit, unit.len())
             }
             Form::Alone => {
@@ -197,7 +201,13 @@ impl Layer for Deflate {
         Ok(Step::new(end, item))
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         self.limits.check_sendable(NAME, message)?;
         let start = wire.len();
         let stored = if message.len() < self.limits.threshold.max(1) {
@@ -208,6 +218,16 @@ impl Layer for Deflate {
         };
         self.rate.count_sent(message.len(), wire.len() - start, stored);
         Ok(())
+    }
+
+    /// Only without a context: what a context has seen differs from member to member.
+    fn wire_class(&self) -> Option<WireClass> {
+        (self.mode == Mode::PerMessage).then(|| {
+            WireClass::of::<Deflate>()
+                .with(self.limits.max_message as u64)
+                .with(self.limits.threshold as u64)
+                .with(self.level.into())
+        })
     }
 
     /// Answers to [`CompressionRate`].

@@ -1,7 +1,7 @@
 //! Messages with a delimiter behind each.
 
 use super::scan::find_byte;
-use super::{Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
 
 /// The default limit on a message.
 const MAX_MESSAGE: usize = 8 * 1024;
@@ -97,7 +97,8 @@ impl Layer for Delimited {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -126,7 +127,13 @@ impl Layer for Delimited {
         }
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         let delimiter = &self.search.delimiter;
         let mut matched = 0;
         let early = self.search.run(&mut matched, message).or_else(|| {
@@ -151,7 +158,11 @@ impl Layer for Delimited {
         Ok(())
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_class(&self) -> Option<WireClass> {
+        Some(WireClass::of::<Delimited>().with_bytes(&self.search.delimiter))
+    }
+
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         if left > 0 && self.refuse_unterminated {
             return Err(LayerError::truncated(
                 "delimited",

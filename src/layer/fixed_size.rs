@@ -1,6 +1,6 @@
 //! Messages that are all of one size.
 
-use super::{Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
 
 /// Every message is the same number of bytes: records of a feed, samples of a device.
 ///
@@ -39,7 +39,8 @@ impl Layer for FixedSize {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -49,7 +50,13 @@ impl Layer for FixedSize {
         Ok(Step::new(self.size, Item::Slice(0..self.size)))
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         if message.len() != self.size {
             return Err(LayerError::new(
                 "fixed-size",
@@ -61,7 +68,11 @@ impl Layer for FixedSize {
         Ok(())
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_class(&self) -> Option<WireClass> {
+        Some(WireClass::of::<FixedSize>().with(self.size as u64))
+    }
+
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         if left > 0 {
             return Err(LayerError::truncated(
                 "fixed-size",
@@ -75,7 +86,7 @@ impl Layer for FixedSize {
 #[cfg(test)]
 mod tests {
     use super::super::LayerErrorKind;
-    use super::super::testkit::{Ending, every_split};
+    use super::super::testkit::{Ending, Environment, every_split};
     use super::*;
 
     #[test]
@@ -97,10 +108,12 @@ mod tests {
         let mut layer = FixedSize::new(2);
         let mut wire = Vec::new();
         for wrong in [&b""[..], b"a", b"abc"] {
-            let error = layer.encode(wrong, Kind::Default, &mut wire).unwrap_err();
+            let error = layer
+                .encode(&mut Environment::new().cx(), wrong, Kind::Default, &mut wire)
+                .unwrap_err();
             assert_eq!(error.kind(), LayerErrorKind::Unencodable);
         }
-        layer.encode(b"ab", Kind::Default, &mut wire).unwrap();
+        layer.encode(&mut Environment::new().cx(), b"ab", Kind::Default, &mut wire).unwrap();
         assert_eq!(wire, b"ab");
     }
 

@@ -1,6 +1,6 @@
 //! Messages with their length before them.
 
-use super::{Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
 
 /// The default limit on a message.
 const MAX_FRAME: usize = 1024 * 1024;
@@ -293,7 +293,8 @@ impl Layer for LengthPrefixed {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -305,7 +306,13 @@ impl Layer for LengthPrefixed {
         })
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         match (self.strip, self.field) {
             (None, _) => self.encode_body(message, wire),
             (Some(strip), Field::Bytes(width)) if strip == self.offset + width => {
@@ -318,7 +325,23 @@ impl Layer for LengthPrefixed {
         }
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_class(&self) -> Option<WireClass> {
+        let width = match self.field {
+            Field::Bytes(width) => width as u64,
+            Field::Varint => 0,
+        };
+        let strip = self.strip.map_or(u64::MAX, |strip| strip as u64);
+        let class = WireClass::of::<LengthPrefixed>()
+            .with(width)
+            .with(self.little_endian.into())
+            .with(self.offset as u64)
+            .with(self.adjustment as u64)
+            .with(strip)
+            .with_bytes(&self.header);
+        Some(class)
+    }
+
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         if left > 0 {
             return Err(LayerError::truncated(
                 "length-prefixed",

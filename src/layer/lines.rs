@@ -1,7 +1,7 @@
 //! Lines of text.
 
 use super::scan::find_byte;
-use super::{Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
 
 /// The default limit on a line.
 const MAX_LINE: usize = 8 * 1024;
@@ -111,10 +111,12 @@ impl Layer for Lines {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
+        let wire = &*wire;
         // No line that is allowed ends later than this, so no more is looked at.
         let window = &wire[..wire.len().min(self.max.saturating_add(2))];
         // A driver that put another layer beneath may show fewer bytes than it did before.
@@ -142,7 +144,13 @@ impl Layer for Lines {
         Ok(Step::new(consumed, Item::Slice(0..line.len())))
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         let end = find_byte(b'\n', message)
             .or_else(|| if self.crlf { find_byte(b'\r', message) } else { None });
         if let Some(at) = end {
@@ -162,7 +170,11 @@ impl Layer for Lines {
         Ok(())
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_class(&self) -> Option<WireClass> {
+        Some(WireClass::of::<Lines>().with(self.crlf.into()))
+    }
+
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         if left > 0 && self.refuse_unterminated {
             return Err(LayerError::truncated(
                 "lines",

@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 
 use super::compression::{CompressionRate, Form, Frame, Limits, append_compressed, append_stored};
-use super::{Item, Kind, Layer, LayerError, Step};
+use super::{Item, Kind, Layer, LayerContext, LayerError, Step, WireClass};
 
 mod codec;
 
@@ -110,7 +110,8 @@ impl Layer for Lz4 {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -136,7 +137,13 @@ impl Layer for Lz4 {
         Ok(Step::new(end, item))
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         self.limits.check_sendable(NAME, message)?;
         let start = wire.len();
         let compressed = message.len() >= self.limits.threshold.max(1)
@@ -152,6 +159,11 @@ impl Layer for Lz4 {
         }
         self.rate.count_sent(message.len(), wire.len() - start, !compressed);
         Ok(())
+    }
+
+    fn wire_class(&self) -> Option<WireClass> {
+        let Limits { max_message, threshold } = self.limits;
+        Some(WireClass::of::<Lz4>().with(max_message as u64).with(threshold as u64))
     }
 
     /// Answers to [`CompressionRate`].

@@ -12,30 +12,39 @@
 //!
 //! # The contract between a layer and its driver
 //!
-//! 1. [`start`](Layer::start) is called once, before anything else, when what lies below is ready.
-//! 2. [`decode`](Layer::decode) is *pulled*: each call yields one unit at most. The driver calls
-//!    again with the bytes that were not consumed until the layer answers [`Item::Nothing`], which
-//!    means that the layer holds nothing back and needs bytes it has not seen (asked again without
-//!    such bytes, it says so again). Any step may consume, this one too. A driver may stop pulling
-//!    at any unit (back-pressure) and go on later without a new read.
-//! 3. What a layer reads is a stream of bytes, wherever it stands in a stack: message boundaries
+//! 1. Each call gets a [`LayerContext`]: the time, randomness, a timer, the fields of a unit. A layer
+//!    has no other source of time or randomness.
+//! 2. [`start`](Layer::start) is called once, before anything else, when the layer below is ready.
+//! 3. [`decode`](Layer::decode) is *pulled*: each call yields one unit at most. The driver calls
+//!    again with the bytes that were not consumed until the layer returns [`Item::Nothing`], which
+//!    means that the layer holds nothing back and needs bytes it has not seen (called again without
+//!    such bytes, it returns the same again). Any step may consume, this one too. A driver may stop
+//!    pulling at any unit (back-pressure) and go on later without a new read.
+//! 4. `decode` may change the bytes that it consumes, in place. It leaves the others as they were.
+//! 5. What a layer reads is a stream of bytes, at every place in a stack: message boundaries
 //!    below it carry no meaning.
-//! 4. `reply` is what the layer itself has to answer (a handshake, an alert, a pong, a close
-//!    frame). It leaves also when `decode` fails, and before the connection is closed for it; and
-//!    it leaves in its turn, before anything that is encoded later (a cipher counts records).
-//! 5. Until [`is_ready`](Layer::is_ready) nothing is encoded, and no unit is yielded.
-//! 6. After an error, or after [`Item::End`], neither `decode` nor `wire_ended` is called again.
-//! 7. [`end`](Layer::end) is called once at most, when this side has nothing more to say;
-//!    [`wire_ended`](Layer::wire_ended) once at most, when the stream below has ended, and after
-//!    `decode` said [`Item::Nothing`] for all that came before. When `wire_ended` agrees, `decode`
-//!    is pulled again, with the bytes that are left, until [`Item::Nothing`] or [`Item::End`]:
-//!    what only the end completes comes out there (a last line without its line feed), and in a
-//!    stack the end travels inward there, so an error may come of it.
-//! 8. A layer allocates for what it has received, never for what a peer merely announces, and each
-//!    has a limit on the size of a unit that is on by default.
-//! 9. A layer that holds input (units it has decoded and not yielded, parts of one that it has
-//!    consumed) says so in [`holds_input`](Layer::holds_input). Between two calls of `decode`
-//!    somebody may put TLS beneath it, and what it holds then came in clear.
+//! 6. `reply` is what the layer itself sends (a handshake, an alert, a pong, a close frame). It is
+//!    sent also when `decode` fails, before the connection is closed for it, and always before
+//!    anything that is encoded later (a cipher counts records).
+//! 7. Until [`is_ready`](Layer::is_ready) nothing is encoded, and no unit is yielded.
+//! 8. A driver encodes message by message where [`Delivery::Messages`] is. With
+//!    [`Delivery::Stream`] it may join the bytes of several sends into one call of
+//!    [`encode`](Layer::encode) (a run), and cut them anywhere.
+//! 9. After an error of `decode`, `wire_ended` or `on_time`, or after [`Item::End`], neither `decode`
+//!    nor `wire_ended` is called again. `encode`, `on_time` and `end` may be called after
+//!    [`Item::End`]; after an error only `end` is.
+//! 10. [`end`](Layer::end) is called once at most, in any state, when this side sends nothing more;
+//!     neither `encode` nor `on_time` is called after it. [`wire_ended`](Layer::wire_ended) is called
+//!     once at most, when the stream below has ended, and after `decode` returned [`Item::Nothing`]
+//!     for all that came before. When `wire_ended` agrees, `decode` is pulled again, with the bytes
+//!     that are left, until [`Item::Nothing`] or [`Item::End`]: what only the end completes comes out
+//!     there (a last line without its line feed), and in a stack the end travels inward there, so an
+//!     error may come of it.
+//! 11. A layer allocates for what it has received, never for what a peer merely announces, and each
+//!     has a limit on the size of a unit that is on by default.
+//! 12. A layer that holds input (units it has decoded and not yielded, parts of one that it has
+//!     consumed) says so in [`holds_input`](Layer::holds_input). Between two calls of `decode` TLS may
+//!     be put beneath it, and what it holds then came in clear.
 
 use std::any::{Any, TypeId};
 use std::ops::Range;
@@ -43,11 +52,15 @@ use std::ops::Range;
 mod backlog;
 #[cfg(any(feature = "deflate", feature = "lz4"))]
 mod compression;
+mod context;
 #[cfg(feature = "deflate")]
 mod deflate;
 mod delimited;
+mod end;
 mod error;
 mod fixed_size;
+#[cfg(any(feature = "deflate", feature = "websocket"))]
+mod inflate;
 mod length_prefixed;
 mod lines;
 #[cfg(feature = "lz4")]
@@ -59,12 +72,15 @@ mod then;
 pub mod tls;
 #[cfg(feature = "websocket")]
 pub mod websocket;
+mod wire_class;
 
 #[cfg(any(feature = "deflate", feature = "lz4"))]
 pub use compression::{CompressionRate, CompressionVolume};
+pub use context::LayerContext;
 #[cfg(feature = "deflate")]
 pub use deflate::Deflate;
 pub use delimited::Delimited;
+pub use end::LayerEnd;
 pub use error::{LayerError, LayerErrorKind};
 pub use fixed_size::FixedSize;
 pub use length_prefixed::LengthPrefixed;
@@ -72,6 +88,7 @@ pub use lines::Lines;
 #[cfg(feature = "lz4")]
 pub use lz4::Lz4;
 pub use then::Then;
+pub use wire_class::WireClass;
 
 /// Whether a message is text or binary, where the wire format tells them apart (WebSocket does,
 /// RFC 6455 section 5.6). Formats that do not tell them apart ignore it.
@@ -157,12 +174,12 @@ pub trait Layer {
         Delivery::Messages
     }
 
-    /// What lies below is ready. A client's opening words go to `wire`.
+    /// The layer below is ready. A client's first bytes go to `wire`.
     ///
     /// # Errors
     /// The layer cannot begin; the connection is closed with the error as its reason.
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        let _ = wire;
+    fn start(&mut self, cx: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        let _ = (cx, wire);
         Ok(())
     }
 
@@ -173,29 +190,61 @@ pub trait Layer {
 
     /// Takes the next unit out of `wire`, the bytes that have arrived and are not consumed yet
     /// (possibly none: a layer may hold decoded bytes back). `unit` is empty when called; its
-    /// capacity is kept by the driver. What the layer answers is appended to `reply`.
+    /// capacity is kept by the driver. A reply of the layer itself is appended to `reply`.
+    ///
+    /// The layer may change in place the bytes of `wire` that this step consumes, for instance to
+    /// unmask them, and yield them as [`Item::Slice`] without a copy. Bytes that the step does not
+    /// consume must be left as they were: the driver gives them again. After an error nothing is
+    /// given again.
     ///
     /// # Errors
     /// The peer broke the format or a limit. What is in `reply` is sent, then the connection is
     /// closed with the error as its reason.
     fn decode(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError>;
 
-    /// Appends the wire form of one message (or of some bytes of a stream) to `wire`.
+    /// Appends the wire form of one message to `wire`; with [`Delivery::Stream`], that of a run of
+    /// bytes.
     ///
     /// # Errors
-    /// The message cannot be said in this format (too long, text that is not UTF-8):
+    /// The message cannot be expressed in this format (too long, text that is not UTF-8):
     /// [`LayerErrorKind::Unencodable`], and the connection can go on without it. After an error of
     /// any other sort it cannot. Nothing has been appended in either case.
-    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError>;
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError>;
 
-    /// This side has nothing more to say: appends what the format says at the end, if anything.
-    fn end(&mut self, wire: &mut Vec<u8>) {
-        let _ = wire;
+    /// This side sends nothing more, for the reason `end`: appends what the format sends at the end,
+    /// if anything. It may be called in every state, also before the layer is ready and after an
+    /// error of any other call; it appends nothing where the peer could not understand it, or has
+    /// been sent an end already (an alert, a Close frame).
+    fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
+        let _ = (cx, end, wire);
+    }
+
+    /// The time has come for which the layer asked with [`LayerContext::call_at`]. The driver forgot
+    /// the wish before this call: a layer that wants another one asks again. What the layer sends (a
+    /// ping, say) is appended to `reply`.
+    ///
+    /// # Errors
+    /// The layer gives the connection up (the peer did not answer in time): what is in `reply` is
+    /// sent, then the connection is closed with the error as its reason.
+    fn on_time(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        let _ = (cx, reply);
+        Ok(())
     }
 
     /// The stream below has ended, `left` bytes of it undecoded. If that is in order, `decode` is
@@ -205,7 +254,8 @@ pub trait Layer {
     /// # Errors
     /// The end came in the middle of a unit, or without the format's own end where it demands one:
     /// a truncated stream, told apart from a proper end.
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_ended(&mut self, cx: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
+        let _ = cx;
         if left == 0 {
             Ok(())
         } else {
@@ -224,6 +274,14 @@ pub trait Layer {
     /// shows from outside.
     fn holds_input(&self) -> bool {
         false
+    }
+
+    /// What the wire form of a message depends on: two layers with equal classes encode every message
+    /// to the same bytes, or to bytes that can stand for each other. It is asked for when the layer
+    /// is ready, and holds until `decode` returns [`Item::End`] or an error, or `end` is called.
+    /// `None`, the default, for a layer whose encoder has state (TLS, compression with a window).
+    fn wire_class(&self) -> Option<WireClass> {
+        None
     }
 
     /// What the layer has learned of the peer, by type: each layer documents the types it answers
@@ -249,28 +307,45 @@ impl Layer for Box<dyn Layer> {
     fn delivery(&self) -> Delivery {
         (**self).delivery()
     }
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        (**self).start(wire)
+    fn start(&mut self, cx: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        (**self).start(cx, wire)
     }
     fn is_ready(&self) -> bool {
         (**self).is_ready()
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        (**self).decode(wire, unit, reply)
+        (**self).decode(cx, wire, unit, reply)
     }
-    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        (**self).encode(message, kind, wire)
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        (**self).encode(cx, message, kind, wire)
     }
-    fn end(&mut self, wire: &mut Vec<u8>) {
-        (**self).end(wire);
+    fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
+        (**self).end(cx, end, wire);
     }
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
-        (**self).wire_ended(left)
+    fn on_time(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        (**self).on_time(cx, reply)
+    }
+    fn wire_ended(&mut self, cx: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
+        (**self).wire_ended(cx, left)
+    }
+    fn wire_class(&self) -> Option<WireClass> {
+        (**self).wire_class()
     }
     fn holds_input(&self) -> bool {
         (**self).holds_input()

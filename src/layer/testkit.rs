@@ -5,8 +5,10 @@
 //! * [`every_split`] feeds a transcript cut in every way that matters, and panics unless the result
 //!   is always the same: the bug of wire formats is the cut that nobody tried.
 //! * [`Pair`] lets a client's and a server's layer talk to each other.
+//! * [`Environment`] is what a layer gets from its driver at each call: for a test that calls a layer
+//!   directly, and inside of the three above.
 //!
-//! All three panic instead of returning errors: they are made for tests and fuzzers, not for
+//! The first three panic instead of returning errors: they are made for tests and fuzzers, not for
 //! driving layers in earnest.
 //!
 //! ```
@@ -28,6 +30,7 @@
 //! ```
 
 mod driver;
+mod environment;
 mod pair;
 mod splits;
 
@@ -35,6 +38,7 @@ mod splits;
 use super::Layer;
 
 pub use driver::{Driver, Unit};
+pub use environment::Environment;
 pub use pair::Pair;
 pub use splits::{Ending, Outcome, every_split, outcome_of};
 

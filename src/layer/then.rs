@@ -1,9 +1,13 @@
 //! Two layers, one upon the other.
 
 use std::any::{Any, TypeId};
+use std::time::Instant;
 
 use super::backlog::{Backlog, recycle};
-use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::{
+    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+    WireClass,
+};
 
 /// Two layers as one: `Outer` is nearer to the wire, `Inner` nearer to the handler.
 ///
@@ -27,14 +31,13 @@ use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
 ///   later message.
 ///
 /// ```
+/// use tidegate::layer::testkit::Driver;
 /// use tidegate::layer::{Kind, Layer, LengthPrefixed, Lines};
 ///
 /// // Lines inside of length-prefixed blocks.
-/// let mut stack = LengthPrefixed::new(2).then(Lines::new());
-/// let mut wire = Vec::new();
-/// stack.start(&mut wire)?;
-/// stack.encode(b"hello", Kind::Default, &mut wire)?;
-/// assert_eq!(wire, b"\x00\x06hello\n");
+/// let mut stack = Driver::new(LengthPrefixed::new(2).then(Lines::new()));
+/// stack.send(b"hello", Kind::Default)?;
+/// assert_eq!(stack.take_wire(), b"\x00\x06hello\n");
 /// # Ok::<(), tidegate::layer::LayerError>(())
 /// ```
 #[derive(Debug)]
@@ -54,6 +57,9 @@ pub struct Then<Outer, Inner> {
     dry: bool,
     /// The outer layer refused words of the inner one.
     broken: bool,
+    /// When each of the two asked to be called.
+    outer_at: Option<Instant>,
+    inner_at: Option<Instant>,
 }
 
 /// How far the end of the stream has come.
@@ -80,6 +86,8 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
             open: false,
             dry: false,
             broken: false,
+            outer_at: None,
+            inner_at: None,
         }
     }
 
@@ -110,26 +118,36 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
 
     /// If the outer layer has just become ready: lets units pass, and starts the inner layer if it
     /// is not running already.
-    fn try_open(&mut self, wire: &mut Vec<u8>) -> Result<bool, LayerError> {
+    fn try_open(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
         if self.open || !self.outer.is_ready() {
             return Ok(false);
         }
         self.open = true;
         if !self.inner_started {
             self.inner_started = true;
-            let started = self.inner.start(&mut self.said);
-            let said = self.pass_on_said(wire);
+            let started =
+                self.inner.start(&mut cx.with_call_at(&mut self.inner_at), &mut self.said);
+            let said = self.pass_on_said(cx, wire);
             started.and(said)?;
         }
         Ok(true)
     }
 
     /// What the inner layer said goes through the outer one.
-    fn pass_on_said(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn pass_on_said(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         if self.said.is_empty() {
             return Ok(());
         }
-        let encoded = self.outer.encode(&self.said, Kind::Default, wire);
+        let outer = &mut cx.with_call_at(&mut self.outer_at);
+        let encoded = self.outer.encode(outer, &self.said, Kind::Default, wire);
         recycle(&mut self.said);
         encoded.map_err(|error| {
             self.broken = true;
@@ -144,16 +162,19 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
     /// One step of the inner layer over what lies between, its slice copied out to `unit`.
     fn step_inner(
         &mut self,
+        cx: &mut LayerContext<'_>,
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<(Item, Kind), LayerError> {
-        let step = self.inner.decode(self.between.as_slice(), unit, &mut self.said);
-        let said = self.pass_on_said(reply);
+        cx.clear_fields();
+        let inner = &mut cx.with_call_at(&mut self.inner_at);
+        let step = self.inner.decode(inner, self.between.as_mut_slice(), unit, &mut self.said);
+        let said = self.pass_on_said(cx, reply);
         let Step { consumed, item, kind } = step?;
         said?;
         let item = match item {
             Item::Slice(range) => {
-                unit.extend_from_slice(&self.between.as_slice()[range]);
+                unit.extend_from_slice(&self.between.as_mut_slice()[range]);
                 Item::Unit
             }
             item => item,
@@ -167,13 +188,16 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
     /// `start`: nothing lies between, so a slice of it can be handed on without a copy.
     fn step_inner_in_place(
         &mut self,
-        block: &[u8],
+        cx: &mut LayerContext<'_>,
+        block: &mut [u8],
         start: usize,
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<(Item, Kind), LayerError> {
-        let step = self.inner.decode(block, unit, &mut self.said);
-        let said = self.pass_on_said(reply);
+        cx.clear_fields();
+        let inner = &mut cx.with_call_at(&mut self.inner_at);
+        let step = self.inner.decode(inner, block, unit, &mut self.said);
+        let said = self.pass_on_said(cx, reply);
         let Step { consumed, item, kind } = step?;
         said?;
         self.between.extend(&block[consumed..]);
@@ -186,39 +210,25 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
     }
 
     /// The stream of the inner layer has ended; when it has given out all, the stack says `last`.
-    fn end_inner_stream(&mut self, last: Item) -> Result<(), LayerError> {
+    fn end_inner_stream(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        last: Item,
+    ) -> Result<(), LayerError> {
         self.below = Below::Ended(last);
         if self.open {
-            self.inner.wire_ended(self.between.len())?;
+            let inner = &mut cx.with_call_at(&mut self.inner_at);
+            self.inner.wire_ended(inner, self.between.len())?;
             self.dry = false;
         }
         Ok(())
     }
-}
 
-impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
-    /// The layer that is at work: the outer one until it is ready, the inner one from then on.
-    fn name(&self) -> &'static str {
-        if self.open { self.inner.name() } else { self.outer.name() }
-    }
-
-    fn delivery(&self) -> Delivery {
-        self.inner.delivery()
-    }
-
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        self.outer.start(wire)?;
-        self.try_open(wire)?;
-        Ok(())
-    }
-
-    fn is_ready(&self) -> bool {
-        self.open && self.inner.is_ready()
-    }
-
-    fn decode(
+    /// One step of the stack.
+    fn step(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -226,7 +236,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         loop {
             // What is there already comes first; the inner layer may also hold units back.
             if self.open && !self.dry {
-                let (item, kind) = self.step_inner(unit, reply)?;
+                let (item, kind) = self.step_inner(cx, unit, reply)?;
                 if item != Item::Nothing {
                     return Ok(Step { consumed, item, kind });
                 }
@@ -235,19 +245,20 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
                 return Ok(Step::new(consumed, last.clone()));
             }
 
-            let rest = &wire[consumed..];
+            let rest = &mut wire[consumed..];
             // Straight into the empty backlog where that can be, else by way of `unit`.
             let straight = self.between.is_empty();
             let buffer = self.between.empty_buffer().unwrap_or(unit);
-            let step = self.outer.decode(rest, buffer, reply)?;
+            let outer = &mut cx.with_call_at(&mut self.outer_at);
+            let step = self.outer.decode(outer, rest, buffer, reply)?;
             let before = consumed;
             consumed += step.consumed;
-            let opened = self.try_open(reply)?;
+            let opened = self.try_open(cx, reply)?;
 
             match step.item {
                 Item::Slice(range) if straight && self.open => {
-                    let (block, start) = (&rest[range.clone()], before + range.start);
-                    let (item, kind) = self.step_inner_in_place(block, start, unit, reply)?;
+                    let (block, start) = (&mut rest[range.clone()], before + range.start);
+                    let (item, kind) = self.step_inner_in_place(cx, block, start, unit, reply)?;
                     if item != Item::Nothing {
                         return Ok(Step { consumed, item, kind });
                     }
@@ -264,42 +275,119 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
                     self.dry = false;
                 }
                 Item::Progress => return Ok(Step::new(consumed, Item::Progress)),
-                Item::End => self.end_inner_stream(Item::End)?,
+                Item::End => self.end_inner_stream(cx, Item::End)?,
                 // A running inner layer may hold units back: it is asked before this is the answer.
                 Item::Nothing if opened => {}
                 Item::Nothing if self.below == Below::Draining => {
-                    self.end_inner_stream(Item::Nothing)?;
+                    self.end_inner_stream(cx, Item::Nothing)?;
                 }
                 Item::Nothing => return Ok(Step::new(consumed, Item::Nothing)),
             }
         }
     }
 
-    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    /// The stack's wish to be called is the earlier one of its two layers.
+    fn pass_on_wishes(&self, cx: &mut LayerContext<'_>) {
+        match (self.outer_at, self.inner_at) {
+            (Some(outer), Some(inner)) => cx.call_at(outer.min(inner)),
+            (outer, inner) => cx.call_at(outer.or(inner)),
+        }
+    }
+}
+
+impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
+    /// The layer that is at work: the outer one until it is ready, the inner one from then on.
+    fn name(&self) -> &'static str {
+        if self.open { self.inner.name() } else { self.outer.name() }
+    }
+
+    fn delivery(&self) -> Delivery {
+        self.inner.delivery()
+    }
+
+    fn start(&mut self, cx: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        let started = self.outer.start(&mut cx.with_call_at(&mut self.outer_at), wire);
+        let opened = started.and_then(|()| self.try_open(cx, wire));
+        self.pass_on_wishes(cx);
+        opened.map(|_| ())
+    }
+
+    fn is_ready(&self) -> bool {
+        self.open && self.inner.is_ready()
+    }
+
+    fn decode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let step = self.step(cx, wire, unit, reply);
+        self.pass_on_wishes(cx);
+        step
+    }
+
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         if self.broken {
             return Err(self.out_of_step("refused what was said before, so nothing can follow"));
         }
-        self.inner.encode(message, kind, &mut self.said)?;
-        self.pass_on_said(wire)
+        let inner = &mut cx.with_call_at(&mut self.inner_at);
+        let encoded = self.inner.encode(inner, message, kind, &mut self.said);
+        let encoded = encoded.and_then(|()| self.pass_on_said(cx, wire));
+        self.pass_on_wishes(cx);
+        encoded
     }
 
-    fn end(&mut self, wire: &mut Vec<u8>) {
+    fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         if self.open && !self.broken {
-            self.inner.end(&mut self.said);
-            // There is nobody left to tell: the outer layer's own end still follows.
-            let _ = self.pass_on_said(wire);
+            self.inner.end(&mut cx.with_call_at(&mut self.inner_at), end, &mut self.said);
+            // An error changes nothing any more: the outer layer's own end still follows.
+            let _ = self.pass_on_said(cx, wire);
         }
-        self.outer.end(wire);
+        self.outer.end(&mut cx.with_call_at(&mut self.outer_at), end, wire);
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
-        self.outer.wire_ended(left)?;
+    fn on_time(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        let now = cx.now();
+        let mut called = Ok(());
+        if self.outer_at.take_if(|at| *at <= now).is_some() {
+            called = self.outer.on_time(&mut cx.with_call_at(&mut self.outer_at), reply);
+        }
+        if called.is_ok() && self.inner_at.take_if(|at| *at <= now).is_some() {
+            let inner = &mut cx.with_call_at(&mut self.inner_at);
+            called = self.inner.on_time(inner, &mut self.said);
+            let said = self.pass_on_said(cx, reply);
+            called = called.and(said);
+        }
+        self.pass_on_wishes(cx);
+        called
+    }
+
+    fn wire_ended(&mut self, cx: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
+        let ended = self.outer.wire_ended(&mut cx.with_call_at(&mut self.outer_at), left);
+        self.pass_on_wishes(cx);
+        ended?;
         self.below = Below::Draining;
         Ok(())
     }
 
     fn holds_input(&self) -> bool {
         !self.between.is_empty() || self.outer.holds_input() || self.inner.holds_input()
+    }
+
+    fn wire_class(&self) -> Option<WireClass> {
+        Some(self.outer.wire_class()?.then(self.inner.wire_class()?))
     }
 
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {

@@ -3,6 +3,8 @@
 //! Pulling is what carries back-pressure into a layer: between any two units the connection may be
 //! held back, and the bytes that are not decoded yet stay with it.
 
+use std::ops::Range;
+
 use super::dispatch::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Decoded, Input, NextLayered, Outcome, Unit};
@@ -23,13 +25,15 @@ impl<S: 'static> Dispatch<S> {
                 Some(NextLayered::Rest) | None => return,
                 Some(NextLayered::Read(len)) => {
                     // Straight out of the reactor's buffer; only what is left over is copied.
-                    let Scratch { read, unit, reply, .. } = scratch;
-                    let consumed = self.decode(token, &read[..len], budget, unit, reply);
-                    self.net.core.with(token, |conn| conn.keep_undecoded(&read[consumed..len]));
+                    let Scratch { read, unit, reply, fields, .. } = scratch;
+                    let read = &mut read[..len];
+                    let consumed = self.decode(token, read, budget, (unit, reply, fields));
+                    self.net.core.with(token, |conn| conn.keep_undecoded(&read[consumed..]));
                 }
-                Some(NextLayered::Decode(kept)) => {
-                    let Scratch { unit, reply, .. } = scratch;
-                    let consumed = self.decode(token, kept.unread(), budget, unit, reply);
+                Some(NextLayered::Decode(mut kept)) => {
+                    let Scratch { unit, reply, fields, .. } = scratch;
+                    let bytes = kept.unread_mut();
+                    let consumed = self.decode(token, bytes, budget, (unit, reply, fields));
                     self.net.core.with(token, |conn| conn.give_back_undecoded(kept, consumed));
                 }
                 Some(NextLayered::Kept(mut tail)) => {
@@ -51,15 +55,15 @@ impl<S: 'static> Dispatch<S> {
     fn decode(
         &mut self,
         token: Token,
-        bytes: &[u8],
+        bytes: &mut [u8],
         budget: &mut Budget,
-        unit: &mut Vec<u8>,
-        reply: &mut Vec<u8>,
+        (unit, reply, fields): (&mut Vec<u8>, &mut Vec<u8>, &mut Vec<Range<usize>>),
     ) -> usize {
         let mut at = 0;
         loop {
-            let given = &bytes[at..];
-            let step = self.net.core.with(token, |conn| conn.decode(given, unit, reply, budget));
+            let given = &mut bytes[at..];
+            let buffers = (&mut *unit, &mut *reply, &mut *fields);
+            let step = self.net.core.with(token, |conn| conn.decode(given, buffers, budget));
             let Some(Decoded { consumed, opens, outcome }) = step else { return bytes.len() };
             at += consumed;
             if opens {
@@ -74,7 +78,7 @@ impl<S: 'static> Dispatch<S> {
                         Some(range) => &given[range.clone()],
                         None => &unit[..],
                     };
-                    if !self.deliver(token, bytes_of, &decoded, budget) {
+                    if !self.deliver(token, (bytes_of, fields), &decoded, budget) {
                         return bytes.len();
                     }
                 }
@@ -84,7 +88,13 @@ impl<S: 'static> Dispatch<S> {
 
     /// One unit for the handler: a message, or the next bytes of a stream. Returns whether decoding may
     /// go on.
-    fn deliver(&mut self, token: Token, unit: &[u8], decoded: &Unit, budget: &mut Budget) -> bool {
+    fn deliver(
+        &mut self,
+        token: Token,
+        (unit, fields): (&[u8], &[Range<usize>]),
+        decoded: &Unit,
+        budget: &mut Budget,
+    ) -> bool {
         let core = &mut self.net.core;
         let Some(stream) = core.stream(token) else { return false };
         if !stream.has_callbacks() {
@@ -100,7 +110,7 @@ impl<S: 'static> Dispatch<S> {
         }
         match decoded.delivery {
             Delivery::Messages => {
-                let mut input = Input::message(unit, decoded.kind);
+                let mut input = Input::message(unit, decoded.kind).with_fields(fields);
                 self.call(token, |handler, cx| handler.on_data(cx, &mut input));
                 true
             }

@@ -1,7 +1,7 @@
 //! Buffers that every connection uses in its turn and none keeps.
 
 use std::fmt;
-use std::ops::{Deref, DerefMut};
+use std::ops::{Deref, DerefMut, Range};
 
 use crate::config::Config;
 use crate::sys::Inbox;
@@ -15,6 +15,8 @@ pub(super) struct Scratch {
     pub(super) unit: Vec<u8>,
     /// What a layer answers.
     pub(super) reply: Vec<u8>,
+    /// The fields that a layer named in its unit.
+    pub(super) fields: Vec<Range<usize>>,
     /// Datagrams that have just arrived.
     pub(super) inbox: Inbox,
 }
@@ -25,6 +27,7 @@ impl Scratch {
             read: Pages::new(config.read_buffer),
             unit: Vec::new(),
             reply: Vec::new(),
+            fields: Vec::new(),
             inbox: Inbox::new(config.datagram_size, config.datagrams_per_turn),
         }
     }

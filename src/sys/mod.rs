@@ -49,6 +49,8 @@ mod options;
 mod os;
 #[cfg(unix)]
 mod path;
+#[cfg(feature = "random")]
+pub(crate) mod random;
 #[cfg(test)]
 pub(crate) mod script;
 #[cfg(test)]

@@ -14,7 +14,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_str().unwrap();
-        if path.is_dir() && name != "sys" && name != "tests" {
+        if path.is_dir() && !["sys", "tests", "testkit"].contains(&name) {
             sources(&path, found);
         } else if name.ends_with(".rs") && !name.contains("test") && name != "scripted.rs" {
             found.push(path);

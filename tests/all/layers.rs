@@ -6,7 +6,9 @@ use std::net::TcpListener;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::layer::{Delivery, Item, Kind, Layer, LayerError, LengthPrefixed, Lines, Step};
+use tidegate::layer::{
+    Delivery, Item, Kind, Layer, LayerContext, LayerError, LengthPrefixed, Lines, Step,
+};
 use tidegate::{Connect, Listen, Overflow, Peer, Reactor, SendStatus, StreamOptions, Token};
 
 use crate::support::sockets::{small_client, small_options};
@@ -28,17 +30,24 @@ impl Layer for Hoarder {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        self.held.extend(wire);
+        self.held.extend(&*wire);
         unit.extend(self.held.pop_front());
         let item = if unit.is_empty() { Item::Nothing } else { Item::Unit };
         Ok(Step::new(wire.len(), item))
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
         Ok(())
     }
@@ -211,14 +220,21 @@ fn a_failed_handshake_announces_nobody() {
         }
         fn decode(
             &mut self,
-            _wire: &[u8],
+            _: &mut LayerContext<'_>,
+            _wire: &mut [u8],
             _unit: &mut Vec<u8>,
             reply: &mut Vec<u8>,
         ) -> Result<Step, LayerError> {
             reply.extend_from_slice(b"no");
             Err(LayerError::malformed("refuser", "expected nothing at all"))
         }
-        fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        fn encode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            _: &[u8],
+            _: Kind,
+            _: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
             Ok(())
         }
     }
@@ -307,7 +323,8 @@ impl Layer for Knock {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -325,7 +342,13 @@ impl Layer for Knock {
             None => Ok(Step::new(0, Item::Nothing)),
         }
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.push(b'<');
         wire.extend_from_slice(message);
         wire.push(b'>');
@@ -617,7 +640,8 @@ impl Layer for Door {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -639,7 +663,13 @@ impl Layer for Door {
         };
         Ok(Step::new(wire.len(), item))
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
         Ok(())
     }

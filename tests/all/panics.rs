@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::layer::{Delivery, Item, LayerError, Step};
+use tidegate::layer::{Delivery, Item, LayerContext, LayerEnd, LayerError, Step};
 use tidegate::{
     Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer, Listen, Reactor,
 };
@@ -334,13 +334,14 @@ impl Layer for BadLayer {
     fn name(&self) -> &'static str {
         "bad"
     }
-    fn start(&mut self, _: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn start(&mut self, _: &mut LayerContext<'_>, _: &mut Vec<u8>) -> Result<(), LayerError> {
         self.reached("start");
         Ok(())
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -349,16 +350,22 @@ impl Layer for BadLayer {
         let item = if wire.is_empty() { Item::Nothing } else { Item::Unit };
         Ok(Step::new(wire.len(), item))
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message); // half-done when it panics
         self.reached("encode");
         Ok(())
     }
-    fn end(&mut self, wire: &mut Vec<u8>) {
+    fn end(&mut self, _: &mut LayerContext<'_>, _: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         wire.push(b'.');
         self.reached("end");
     }
-    fn wire_ended(&mut self, _: usize) -> Result<(), LayerError> {
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, _: usize) -> Result<(), LayerError> {
         self.reached("wire_ended");
         Ok(())
     }
@@ -509,7 +516,8 @@ impl Layer for Rogue {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _: &mut Vec<u8>,
         _: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -522,7 +530,13 @@ impl Layer for Rogue {
             _ => Step::new(n, Item::Slice(0..n)),
         })
     }
-    fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        _: &[u8],
+        _: Kind,
+        _: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         Ok(())
     }
 }

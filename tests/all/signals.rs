@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::layer::{Item, LayerError, Step};
+use tidegate::layer::{Item, LayerContext, LayerError, Step};
 use tidegate::{
     Connect, Context, Datagram, DatagramHandler, HandlerResult, Kind, Layer, Reactor, Signal,
     StreamOptions, Timer, Token,
@@ -124,7 +124,8 @@ impl Layer for OneByteFirst {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -137,7 +138,13 @@ impl Layer for OneByteFirst {
         unit.extend_from_slice(wire);
         Ok(Step::new(wire.len(), Item::Unit))
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::layer::{Item, LayerError, Step};
+use tidegate::layer::{Item, LayerContext, LayerError, Step};
 use tidegate::{
     Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind,
     Layer, Listen, Net, Peer, Reactor, Report, SocketOptions, StreamOptions, Turn,
@@ -375,10 +375,22 @@ impl Layer for Handshake {
     fn is_ready(&self) -> bool {
         false
     }
-    fn decode(&mut self, _: &[u8], _: &mut Vec<u8>, _: &mut Vec<u8>) -> Result<Step, LayerError> {
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        _: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
         Ok(Step::new(0, Item::Nothing))
     }
-    fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        _: &[u8],
+        _: Kind,
+        _: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         Ok(())
     }
 }

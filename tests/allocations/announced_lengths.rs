@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use tidegate::layer::{Layer, LengthPrefixed};
+use tidegate::layer::{Layer, LayerContext, LengthPrefixed};
 use tidegate::{Listen, Reactor, StreamOptions};
 
 use crate::support::{Log, Probe, address_of, client, read_all, settle, until};
@@ -68,7 +68,8 @@ fn a_believer_would_be_noticed() {
 
         fn decode(
             &mut self,
-            wire: &[u8],
+            _: &mut LayerContext<'_>,
+            wire: &mut [u8],
             _: &mut Vec<u8>,
             _: &mut Vec<u8>,
         ) -> Result<Step, LayerError> {
@@ -78,7 +79,13 @@ fn a_believer_would_be_noticed() {
             Ok(Step::new(0, Item::Nothing))
         }
 
-        fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        fn encode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            _: &[u8],
+            _: Kind,
+            _: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
             Ok(())
         }
     }

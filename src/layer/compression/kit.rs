@@ -3,6 +3,7 @@
 use std::any::TypeId;
 
 use super::CompressionRate;
+use crate::layer::testkit::Environment;
 use crate::layer::{Item, Kind, Layer, LayerError, LayerErrorKind};
 
 /// A receiving side as a connection has it: the undecoded bytes, and one buffer for all units.
@@ -26,7 +27,12 @@ impl Reader {
         let mut reply = Vec::new();
         loop {
             self.unit.clear();
-            let step = layer.decode(&self.wire, &mut self.unit, &mut reply)?;
+            let step = layer.decode(
+                &mut Environment::new().cx(),
+                &mut self.wire,
+                &mut self.unit,
+                &mut reply,
+            )?;
             assert!(reply.is_empty(), "compression answers nothing");
             match step.item {
                 Item::Nothing => {
@@ -61,7 +67,7 @@ impl Reader {
 pub(in crate::layer) fn encode(layer: &mut dyn Layer, messages: &[&[u8]]) -> Vec<u8> {
     let mut wire = Vec::new();
     for message in messages {
-        layer.encode(message, Kind::Default, &mut wire).unwrap();
+        layer.encode(&mut Environment::new().cx(), message, Kind::Default, &mut wire).unwrap();
     }
     wire
 }
@@ -91,7 +97,7 @@ pub(in crate::layer) fn every_split<L: Layer>(
             reader.feed(&mut layer, piece).unwrap();
         }
         assert_eq!(reader.messages, messages);
-        layer.wire_ended(reader.left()).unwrap();
+        layer.wire_ended(&mut Environment::new().cx(), reader.left()).unwrap();
         let received = rate_of(&layer).received();
         assert_eq!(received.wire_bytes(), wire.len() as u64);
         assert_eq!(received.original_bytes(), original as u64);
@@ -110,11 +116,14 @@ pub(in crate::layer) fn every_truncation<L: Layer>(make: impl Fn() -> L, wire: &
     for cut in 0..=wire.len() {
         let (mut layer, mut reader) = (make(), Reader::default());
         reader.feed(&mut layer, &wire[..cut]).unwrap();
-        match layer.wire_ended(reader.left()) {
+        match layer.wire_ended(&mut Environment::new().cx(), reader.left()) {
             Ok(()) => whole += 1,
             Err(e) => assert_eq!(e.kind(), LayerErrorKind::Truncated),
         }
-        assert_eq!(layer.wire_ended(reader.left()).is_ok(), reader.left() == 0);
+        assert_eq!(
+            layer.wire_ended(&mut Environment::new().cx(), reader.left()).is_ok(),
+            reader.left() == 0
+        );
     }
     assert!(whole > 1 && whole < wire.len());
 }

@@ -1,24 +1,14 @@
 //! `flate2`, driven message for message.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
-use std::fmt;
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, FlushCompress, Status};
 
 use super::NAME;
 use crate::layer::compression::{Limits, grow};
+use crate::layer::inflate::{Inflater, Refused, SYNC_TAIL};
 use crate::layer::{LayerError, LayerErrorKind};
-
-/// The empty stored block that a sync flush ends with, without its first byte (of which some bits
-/// belong to the block before). Always the same, so it is not sent (RFC 7692 section 7.2.1).
-const SYNC_TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
-
-/// How far back a match may reach (RFC 1951 section 2): more of a message need not be learned.
-const WINDOW: usize = 32 * 1024;
-
-/// How much is inflated at a time: large enough that a call's own cost is lost in it, small enough
-/// to stay in the first-level cache.
-const STEP: usize = 4096;
 
 /// Enough for `len` bytes compressed and flushed, whatever they are. miniz falls back to stored
 /// blocks (5 bytes for each block of 31 KiB or less) only for what grows, and static blocks of less
@@ -97,116 +87,32 @@ fn unexpected(expected: &str, status: Status, taken: usize, len: usize) -> Layer
     )
 }
 
-/// A receiving direction's DEFLATE stream.
-pub(super) struct Inflater {
-    stream: Decompress,
-    /// Between the stream and its reader: inflating straight into a `Vec` would have all of its
-    /// spare capacity cleared first, a megabyte for each message once one was that long.
-    step: Box<[u8; STEP]>,
+/// Inflates a message that was compressed with the context, onto the end of `unit`.
+pub(super) fn inflate_in_context(
+    inflater: &mut Inflater,
+    body: &[u8],
+    unit: &mut Vec<u8>,
+    limits: &Limits,
+) -> Result<(), LayerError> {
+    inflater.begin();
+    inflater.inflate(body, |out| keep(unit, out, limits, body.len())).map_err(refused)?;
+    if inflater.has_ended() {
+        return Err(malformed("expected a stream that goes on, a final block came"));
+    }
+    inflater.finish_flushed().map_err(|_| {
+        malformed("expected a message that ends with a flush, it ends in the middle of a block")
+    })
 }
 
-impl fmt::Debug for Inflater {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inflater").field("stream", &self.stream).finish_non_exhaustive()
+fn refused(refused: Refused<LayerError>) -> LayerError {
+    match refused {
+        Refused::NotDeflate => malformed("expected DEFLATE that refers to what came before it"),
+        Refused::Sink(error) => error,
     }
 }
 
-impl Default for Inflater {
-    fn default() -> Self {
-        Inflater { stream: Decompress::new(false), step: Box::new([0; STEP]) }
-    }
-}
-
-impl Inflater {
-    /// Inflates a message that was compressed with the context, onto the end of `unit`.
-    pub(super) fn with_context(
-        &mut self,
-        body: &[u8],
-        unit: &mut Vec<u8>,
-        limits: &Limits,
-    ) -> Result<(), LayerError> {
-        for part in [body, &SYNC_TAIL] {
-            let mut rest = part;
-            let ended = self.inflate(&mut rest, |out| keep(unit, out, limits, body.len()))?;
-            if ended {
-                return Err(LayerError::malformed(
-                    NAME,
-                    "expected a stream that goes on, a final block came",
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Lets the context see a message that came as it is.
-    pub(super) fn learn(&mut self, message: &[u8]) -> Result<(), LayerError> {
-        let seen = &message[message.len().saturating_sub(WINDOW)..];
-        let len = seen.len() as u16; // 32,768 at most
-        let [a, b] = len.to_le_bytes();
-        // A stored block that is not the last one (RFC 1951 section 3.2.4).
-        for mut part in [&[0, a, b, !a, !b], seen] {
-            self.inflate(&mut part, |_| Ok(()))?;
-        }
-        Ok(())
-    }
-
-    /// Inflates a message that is a stream of its own, onto the end of `unit`.
-    fn alone(
-        &mut self,
-        body: &[u8],
-        unit: &mut Vec<u8>,
-        limits: &Limits,
-    ) -> Result<(), LayerError> {
-        // Clears the window too: nothing of the last message can be referred to.
-        self.stream.reset(false);
-        let mut rest = body;
-        let ended = self.inflate(&mut rest, |out| keep(unit, out, limits, body.len()))?;
-        if ended && rest.is_empty() {
-            return Ok(());
-        }
-        Err(LayerError::malformed(
-            NAME,
-            if ended {
-                format!("expected nothing after the final block, {} bytes came", rest.len())
-            } else {
-                format!("expected a final block, the body of {} bytes has none", body.len())
-            },
-        ))
-    }
-
-    /// Inflates `input` to its end or to the end of the stream, and says whether it was the latter.
-    /// What comes out goes to `sink` in steps, which may stop it.
-    fn inflate(
-        &mut self,
-        input: &mut &[u8],
-        mut sink: impl FnMut(&[u8]) -> Result<(), LayerError>,
-    ) -> Result<bool, LayerError> {
-        loop {
-            let (taken, made) = (self.stream.total_in(), self.stream.total_out());
-            let status =
-                self.stream
-                    .decompress(input, &mut self.step[..], FlushDecompress::None)
-                    .map_err(|e| LayerError::malformed(NAME, "expected DEFLATE").with_source(e))?;
-            // Both are at most the length of a slice.
-            let taken = (self.stream.total_in() - taken) as usize;
-            let made = (self.stream.total_out() - made) as usize;
-            *input = &input[taken..];
-            sink(&self.step[..made])?;
-            if status == Status::StreamEnd {
-                return Ok(true);
-            }
-            // A step that was filled may have more behind it, also without more input.
-            if input.is_empty() && made < STEP {
-                return Ok(false);
-            }
-            if taken == 0 && made == 0 {
-                return Err(LayerError::malformed(
-                    NAME,
-                    format!("expected DEFLATE, {} bytes came that lead nowhere", input.len()),
-                ));
-            }
-        }
-    }
+fn malformed(what: impl Into<Cow<'static, str>>) -> LayerError {
+    LayerError::malformed(NAME, what)
 }
 
 /// Appends `out` to `unit`, up to the cap.
@@ -252,5 +158,26 @@ pub(super) fn inflate_alone(
     unit: &mut Vec<u8>,
     limits: &Limits,
 ) -> Result<(), LayerError> {
-    ALONE.with_borrow_mut(|alone| alone.inflater.get_or_insert_default().alone(body, unit, limits))
+    ALONE.with_borrow_mut(|alone| {
+        let inflater = alone.inflater.get_or_insert_with(Inflater::new);
+        // Nothing of the last message, which may be another connection's, can be referred to.
+        inflater.forget();
+        inflater.begin();
+        let taken = inflater
+            .inflate_one(body, |out| keep(unit, out, limits, body.len()))
+            .map_err(refused)?;
+        if !inflater.has_ended() {
+            let len = body.len();
+            return Err(malformed(format!(
+                "expected a final block, the body of {len} bytes has none"
+            )));
+        }
+        if taken < body.len() {
+            let behind = body.len() - taken;
+            return Err(malformed(format!(
+                "expected nothing after the final block, {behind} bytes came"
+            )));
+        }
+        Ok(())
+    })
 }

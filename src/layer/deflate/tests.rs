@@ -7,6 +7,7 @@ use crate::layer::compression::kit::{
     Reader, decode, encode, every_damage, every_split, every_truncation, frame, hex, noise,
     rate_of, trade,
 };
+use crate::layer::testkit::Environment;
 use crate::layer::{Kind, Layer, LayerErrorKind};
 
 /// Short, empty, alike, incompressible, alike again.
@@ -169,7 +170,9 @@ fn a_message_exactly_at_the_cap_passes_and_one_byte_more_does_not() {
 fn a_message_over_the_cap_is_not_sent() {
     let mut layer = Deflate::new().max_message(100);
     let mut wire = b"before".to_vec();
-    let error = layer.encode(&[0; 101], Kind::Default, &mut wire).unwrap_err();
+    let error = layer
+        .encode(&mut Environment::new().cx(), &[0; 101], Kind::Default, &mut wire)
+        .unwrap_err();
     assert_eq!(error.kind(), LayerErrorKind::Unencodable);
     assert_eq!(wire, b"before");
     assert_eq!(rate_of(&layer).sent().messages(), 0);
@@ -204,15 +207,100 @@ fn what_is_no_deflate_is_malformed() {
 }
 
 #[test]
-fn a_match_before_the_beginning_brings_back_nothing_of_earlier_messages() {
+fn a_match_before_the_beginning_is_malformed_and_brings_back_nothing_of_earlier_messages() {
     // `compressobj(9, DEFLATED, -15, zdict=b"a secret of the last message")`, python3's zlib 1.2.13:
     // an `a`, then one match of 27 bytes, 28 bytes back, to where a dictionary would be.
     let reaching_back = hex("174bc4230700");
     let secret = b"a secret of the last message";
     let mut wire = frame(3, &raw(&secret.repeat(9), FlushCompress::Finish));
     wire.extend(&reaching_back);
-    let messages = decode(&mut Deflate::new(), &wire).unwrap();
-    assert_eq!(messages[1][..], [&b"a"[..], &[0; 27]].concat());
+    let (mut layer, mut reader) = (Deflate::new(), Reader::default());
+    let error = reader.feed(&mut layer, &wire).unwrap_err();
+    assert_eq!(error.kind(), LayerErrorKind::Malformed, "{error}");
+    assert_eq!(reader.messages, [secret.repeat(9)], "the one before it, and no other");
+}
+
+/// The body of a flushed message that is one match: three bytes, so far back (RFC 1951 sections
+/// 3.2.5 and 3.2.6).
+fn one_match(distance: u16) -> Vec<u8> {
+    let mut bits = vec![0, 1, 0]; // not the last block, fixed codes
+    bits.extend([0, 0, 0, 0, 0, 0, 1]); // length 3
+    let offset = distance - 1;
+    let (code, extra) = match offset {
+        0..=3 => (offset, 0),
+        _ => {
+            let exponent = offset.ilog2() as u16;
+            (2 * exponent + (offset >> (exponent - 1) & 1), exponent - 1)
+        }
+    };
+    bits.extend((0..5).rev().map(|bit| code >> bit & 1));
+    bits.extend((0..extra).map(|bit| offset >> bit & 1));
+    bits.extend([0; 7]); // the end of the block
+    bits.extend([0; 3]); // the stored block of the flush
+    bits.chunks(8).map(|byte| byte.iter().rev().fold(0, |all, bit| all << 1 | *bit as u8)).collect()
+}
+
+#[test]
+fn a_match_reaches_back_to_the_first_byte_received_and_no_further() {
+    let kept = |before: &[Vec<u8>], distance| {
+        let wire = [&before.concat()[..], &frame(1, &one_match(distance))].concat();
+        decode(&mut Deflate::new(), &wire).map(|messages| messages.last().cloned())
+    };
+    for distance in [3, 4, 5, 40, 257, 5000, 32_767, 32_768] {
+        let bytes = noise(distance.into(), 3);
+        let (all, first) = (&bytes[..], Ok(Some(bytes[..3].to_vec())));
+        let compressed = frame(1, &context_body(all));
+        assert_eq!(kept(&[compressed], distance), first, "{distance}");
+        assert_eq!(kept(&[frame(2, all)], distance), first, "{distance}, learned");
+        for (what, before) in [
+            ("nothing", vec![]),
+            ("one byte less", vec![frame(2, &all[1..])]),
+            ("outside of the context", vec![frame(0, all)]),
+            ("by itself", vec![frame(3, &raw(all, FlushCompress::Finish))]),
+        ] {
+            let refused = kept(&before, distance);
+            assert_eq!(refused, Err(LayerErrorKind::Malformed), "{distance}, {what}");
+        }
+    }
+}
+
+#[test]
+fn a_match_reaches_back_the_whole_window_however_much_was_received() {
+    let mut receiver = Deflate::new();
+    let mut reader = Reader::default();
+    let all = noise(300_000, 5);
+    let mut seen = 0;
+    // So long that the receiver's buffer wraps at every place of a message.
+    for message in all.chunks(601) {
+        reader.feed(&mut receiver, &frame(1, &context_body(message))).unwrap();
+        seen += message.len();
+        if seen >= 32 * 1024 {
+            // Three bytes more, which are part of the window from then on.
+            let mut told: Vec<u8> = reader.messages.concat();
+            let oldest = told.split_off(told.len() - 32 * 1024)[..3].to_vec();
+            reader.feed(&mut receiver, &frame(1, &one_match(32_768))).unwrap();
+            assert_eq!(reader.messages.last(), Some(&oldest), "behind {seen} bytes");
+        }
+    }
+}
+
+#[test]
+fn a_message_that_ends_in_the_middle_of_a_block_is_malformed() {
+    let whole = context_body(b"one two one two one two three");
+    let stored = |content: &[u8]| [b"\x00\x05\x00\xfa\xff", content].concat();
+    // The last of them would be complete with the four bytes that the receiver puts behind it.
+    for content in ["", "H", "Hell", "Hel"] {
+        let refused = decode(&mut Deflate::new(), &frame(1, &stored(content.as_bytes())));
+        assert_eq!(refused, Err(LayerErrorKind::Malformed), "{content}");
+    }
+    assert_eq!(
+        decode(&mut Deflate::new(), &frame(1, &[&stored(b"Hello")[..], &[0]].concat())),
+        Ok(vec![b"Hello".to_vec()])
+    );
+    for cut in 1..whole.len() {
+        let refused = decode(&mut Deflate::new(), &frame(1, &whole[..cut]));
+        assert_eq!(refused, Err(LayerErrorKind::Malformed), "{cut} of {} bytes", whole.len());
+    }
 }
 
 /// Made with python3's zlib 1.2.13, raw (`compressobj(6, DEFLATED, -15)`), each message flushed

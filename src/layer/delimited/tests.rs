@@ -1,4 +1,4 @@
-use super::super::testkit::{Driver, Ending, every_split, outcome_of};
+use super::super::testkit::{Driver, Ending, Environment, every_split, outcome_of};
 use super::*;
 
 /// All strings of `length` letters of "ab".
@@ -37,7 +37,12 @@ fn what_can_be_sent_arrives_and_what_could_not_is_refused() {
     for delimiter in (1..=4).flat_map(strings) {
         for message in (0..=6).flat_map(strings) {
             let mut wire = Vec::new();
-            let sent = Delimited::new(&delimiter).encode(&message, Kind::Default, &mut wire);
+            let sent = Delimited::new(&delimiter).encode(
+                &mut Environment::new().cx(),
+                &message,
+                Kind::Default,
+                &mut wire,
+            );
             let naive: Vec<u8> = [&message[..], &delimiter].concat();
             let arrives = outcome_of(Delimited::new(&delimiter), [&naive[..]], Ending::Open);
             if arrives.messages() == [&message[..]] {

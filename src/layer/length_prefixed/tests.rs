@@ -1,9 +1,10 @@
-use super::super::testkit::{Driver, Ending, every_split, outcome_of};
+use super::super::testkit::{Driver, Ending, Environment, every_split, outcome_of};
 use super::*;
 
 fn encoded(format: &LengthPrefixed, message: &[u8]) -> Result<Vec<u8>, LayerError> {
     let mut wire = b"before".to_vec();
-    let result = format.clone().encode(message, Kind::Default, &mut wire);
+    let result =
+        format.clone().encode(&mut Environment::new().cx(), message, Kind::Default, &mut wire);
     let added = wire.split_off(6);
     assert_eq!(wire, b"before");
     assert!(result.is_ok() || added.is_empty(), "failed, but left {added:?}");
@@ -204,7 +205,14 @@ fn every_edge_of_a_varint_goes_there_and_back() {
 #[test]
 fn frames_are_handed_on_without_a_copy() {
     let mut unit = Vec::new();
-    let step = LengthPrefixed::new(2).decode(b"\0\x03abcxyz", &mut unit, &mut Vec::new()).unwrap();
+    let step = LengthPrefixed::new(2)
+        .decode(
+            &mut Environment::new().cx(),
+            &mut b"\0\x03abcxyz".to_vec(),
+            &mut unit,
+            &mut Vec::new(),
+        )
+        .unwrap();
     assert_eq!((step.consumed, step.item), (5, Item::Slice(2..5)));
     assert_eq!(unit.capacity(), 0);
 }

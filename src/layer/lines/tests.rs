@@ -1,9 +1,10 @@
-use super::super::testkit::{Driver, Ending, every_split, outcome_of};
+use super::super::testkit::{Driver, Ending, Environment, every_split, outcome_of};
 use super::*;
 
 fn unencodable(lines: &mut Lines, message: &[u8]) {
     let mut wire = b"before".to_vec();
-    let error = lines.encode(message, Kind::Default, &mut wire).unwrap_err();
+    let error =
+        lines.encode(&mut Environment::new().cx(), message, Kind::Default, &mut wire).unwrap_err();
     assert_eq!(error.kind(), LayerErrorKind::Unencodable, "{error}");
     assert_eq!(wire, b"before");
 }
@@ -82,9 +83,13 @@ fn no_byte_is_scanned_twice() {
     // Only the position is kept, so it shows what was scanned.
     let mut lines = Lines::new();
     let (mut unit, mut reply) = (Vec::new(), Vec::new());
-    let _ = lines.decode(b"abcdef", &mut unit, &mut reply).unwrap();
+    let _ = lines
+        .decode(&mut Environment::new().cx(), &mut b"abcdef".to_vec(), &mut unit, &mut reply)
+        .unwrap();
     assert_eq!(lines.scanned, 6);
-    let step = lines.decode(b"abcdef\ngh", &mut unit, &mut reply).unwrap();
+    let step = lines
+        .decode(&mut Environment::new().cx(), &mut b"abcdef\ngh".to_vec(), &mut unit, &mut reply)
+        .unwrap();
     assert_eq!((step.consumed, step.item), (7, Item::Slice(0..6)));
     assert_eq!(lines.scanned, 0);
 }
@@ -93,8 +98,12 @@ fn no_byte_is_scanned_twice() {
 fn fewer_bytes_than_before_are_scanned_anew() {
     let mut lines = Lines::new();
     let (mut unit, mut reply) = (Vec::new(), Vec::new());
-    let _ = lines.decode(b"abcdef", &mut unit, &mut reply).unwrap();
-    let step = lines.decode(b"a\nb", &mut unit, &mut reply).unwrap();
+    let _ = lines
+        .decode(&mut Environment::new().cx(), &mut b"abcdef".to_vec(), &mut unit, &mut reply)
+        .unwrap();
+    let step = lines
+        .decode(&mut Environment::new().cx(), &mut b"a\nb".to_vec(), &mut unit, &mut reply)
+        .unwrap();
     assert_eq!((step.consumed, step.item), (2, Item::Slice(0..1)));
 }
 
@@ -110,14 +119,19 @@ fn a_message_is_one_line() {
 fn every_line_received_can_be_sent_on() {
     let received = outcome_of(Lines::new(), [&b"a\rb\r\r\n\r\n\xff\x00\n"[..]], Ending::Ended);
     for line in received.messages() {
-        Lines::new().encode(line, Kind::Default, &mut Vec::new()).unwrap();
+        Lines::new()
+            .encode(&mut Environment::new().cx(), line, Kind::Default, &mut Vec::new())
+            .unwrap();
     }
 }
 
 #[test]
 fn crlf_is_sent_where_it_is_asked_for() {
     let mut wire = Vec::new();
-    Lines::new().encode(b"lf", Kind::Text, &mut wire).unwrap();
-    Lines::new().crlf().encode(b"crlf", Kind::Binary, &mut wire).unwrap();
+    Lines::new().encode(&mut Environment::new().cx(), b"lf", Kind::Text, &mut wire).unwrap();
+    Lines::new()
+        .crlf()
+        .encode(&mut Environment::new().cx(), b"crlf", Kind::Binary, &mut wire)
+        .unwrap();
     assert_eq!(wire, b"lf\ncrlf\r\n");
 }

@@ -7,6 +7,7 @@ use crate::layer::compression::kit::{
     Reader, decode, encode, every_damage, every_split, every_truncation, frame, hex, noise,
     rate_of, trade,
 };
+use crate::layer::testkit::Environment;
 use crate::layer::{Kind, Layer, LayerErrorKind};
 
 fn mixed() -> Vec<Vec<u8>> {
@@ -85,7 +86,9 @@ fn a_message_exactly_at_the_cap_passes_and_one_byte_more_does_not() {
 fn a_message_over_the_cap_is_not_sent() {
     let mut layer = Lz4::new().max_message(100);
     let mut wire = b"before".to_vec();
-    let error = layer.encode(&[0; 101], Kind::Default, &mut wire).unwrap_err();
+    let error = layer
+        .encode(&mut Environment::new().cx(), &[0; 101], Kind::Default, &mut wire)
+        .unwrap_err();
     assert_eq!(error.kind(), LayerErrorKind::Unencodable);
     assert_eq!(wire, b"before");
 }

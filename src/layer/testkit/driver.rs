@@ -1,6 +1,12 @@
 //! One layer, driven in memory.
 
-use super::super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use std::ops::Range;
+use std::time::Duration;
+
+use super::super::{
+    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+};
+use super::environment::Environment;
 
 /// So many steps in a row may yield nothing and consume nothing before it counts as a loop.
 const IDLE_STEPS: usize = 10_000;
@@ -15,6 +21,8 @@ pub struct Unit {
     pub bytes: Vec<u8>,
     /// Text or binary.
     pub kind: Kind,
+    /// The fields that the layer named, as ranges of `bytes`.
+    pub fields: Vec<Range<usize>>,
 }
 
 /// Runs one layer by the [contract](crate::layer), as a connection would, and checks that the layer
@@ -22,6 +30,8 @@ pub struct Unit {
 ///
 /// It panics when a layer
 /// * consumes more than it was given, or yields a slice beyond what it consumes,
+/// * changes bytes that it does not consume,
+/// * names fields without a unit, or beyond it,
 /// * leaves bytes in `unit` without yielding [`Item::Unit`], or takes back what it has replied,
 /// * yields a unit before it is ready,
 /// * yields a unit without any bytes to decode, though [`Layer::holds_input`] said that it held none,
@@ -35,6 +45,7 @@ pub struct Unit {
 #[derive(Debug)]
 pub struct Driver<L> {
     layer: L,
+    environment: Environment,
     /// Arrived and not consumed.
     arrived: Vec<u8>,
     /// For the peer: replies and encoded messages in the order in which they were made.
@@ -48,10 +59,16 @@ pub struct Driver<L> {
 }
 
 impl<L: Layer> Driver<L> {
-    /// Takes a layer and starts it.
+    /// Takes a layer and starts it, in a new [`Environment`].
     pub fn new(layer: L) -> Self {
+        Driver::within(Environment::new(), layer)
+    }
+
+    /// Takes a layer and starts it in this environment.
+    pub fn within(environment: Environment, layer: L) -> Self {
         let mut driver = Driver {
             layer,
+            environment,
             arrived: Vec::new(),
             wire: Vec::new(),
             unit: Vec::new(),
@@ -61,7 +78,7 @@ impl<L: Layer> Driver<L> {
             error: None,
             slack: SLACK,
         };
-        driver.error = driver.layer.start(&mut driver.wire).err();
+        driver.error = driver.layer.start(&mut driver.environment.cx(), &mut driver.wire).err();
         driver
     }
 
@@ -126,7 +143,10 @@ impl<L: Layer> Driver<L> {
         let (unit_capacity, wire_capacity) = (self.unit.capacity(), self.wire.capacity());
         let wire_before = self.wire.len();
         let out_of_nothing = self.arrived.is_empty() && !self.layer.holds_input();
-        let result = self.layer.decode(&self.arrived, &mut self.unit, &mut self.wire);
+        self.environment.take_fields();
+        let before = self.arrived.clone();
+        let cx = &mut self.environment.cx();
+        let result = self.layer.decode(cx, &mut self.arrived, &mut self.unit, &mut self.wire);
 
         assert!(self.wire.len() >= wire_before, "{name}: took back what was to be sent");
         self.check_growth("unit", &self.unit, unit_capacity);
@@ -141,6 +161,10 @@ impl<L: Layer> Driver<L> {
 
         let (given, consumed) = (self.arrived.len(), step.consumed);
         assert!(consumed <= given, "{name}: consumed {consumed} bytes of the {given} given");
+        assert!(
+            self.arrived[consumed..] == before[consumed..],
+            "{name}: changed bytes that it did not consume"
+        );
         assert!(
             self.unit.is_empty() || step.item == Item::Unit,
             "{name}: {} bytes in `unit`, but said {:?}",
@@ -162,10 +186,18 @@ impl<L: Layer> Driver<L> {
             }
             Item::Nothing | Item::Progress => None,
         };
+        let fields = self.environment.take_fields();
+        let len = bytes.as_ref().map_or(0, Vec::len);
+        assert!(
+            fields.iter().all(|field| field.start <= field.end && field.end <= len),
+            "{name}: the fields {fields:?} are not within the {len} bytes of the unit"
+        );
         if let Some(bytes) = bytes {
             assert!(self.layer.is_ready(), "{name}: yielded a unit before it was ready");
             assert!(!out_of_nothing, "{name}: yielded a unit, having said that it held no input");
-            self.units.push(Unit { bytes, kind: step.kind });
+            self.units.push(Unit { bytes, kind: step.kind, fields });
+        } else {
+            assert!(fields.is_empty(), "{name}: named fields without a unit");
         }
         self.arrived.drain(..consumed);
         Some(step)
@@ -189,7 +221,7 @@ impl<L: Layer> Driver<L> {
             return;
         }
         self.wire_ended = true;
-        match self.layer.wire_ended(self.arrived.len()) {
+        match self.layer.wire_ended(&mut self.environment.cx(), self.arrived.len()) {
             Ok(()) => self.pull(),
             Err(error) => self.error = Some(error),
         }
@@ -207,16 +239,43 @@ impl<L: Layer> Driver<L> {
         let name = self.layer.name();
         assert!(self.layer.is_ready(), "{name}: nothing is encoded before the layer is ready");
         let before = self.wire.len();
-        let encoded = self.layer.encode(message, kind, &mut self.wire);
+        let encoded = self.layer.encode(&mut self.environment.cx(), message, kind, &mut self.wire);
         if encoded.is_err() {
             assert_eq!(self.wire.len(), before, "{name}: failed to encode, but left bytes");
         }
         encoded
     }
 
-    /// This side has nothing more to say.
+    /// This side sends nothing more, for an ordinary reason ([`LayerEnd::Closed`]).
     pub fn end(&mut self) {
-        self.layer.end(&mut self.wire);
+        self.end_for(&LayerEnd::Closed);
+    }
+
+    /// This side sends nothing more, for the reason given.
+    pub fn end_for(&mut self, end: &LayerEnd<'_>) {
+        self.layer.end(&mut self.environment.cx(), end, &mut self.wire);
+    }
+
+    /// Moves the clock on, and calls the layer if a time has come that it had asked for. Returns
+    /// whether it was called.
+    pub fn advance(&mut self, by: Duration) -> bool {
+        self.environment.advance(by);
+        if self.error.is_some() || self.environment.take_due().is_none() {
+            return false;
+        }
+        self.error = self.layer.on_time(&mut self.environment.cx(), &mut self.wire).err();
+        true
+    }
+
+    /// How long from now the layer wants to be called, if it does.
+    pub fn called_in(&self) -> Option<Duration> {
+        let at = self.environment.call_at()?;
+        Some(at.saturating_duration_since(self.environment.now()))
+    }
+
+    /// The environment of one call, for a method of the layer's own.
+    pub fn cx(&mut self) -> LayerContext<'_> {
+        self.environment.cx()
     }
 
     /// Exchanges the layer for one made of it, and starts that: how a connection puts TLS beneath a
@@ -240,6 +299,7 @@ impl<L: Layer> Driver<L> {
         );
         let mut driver = Driver {
             layer: make(self.layer),
+            environment: self.environment,
             arrived: self.arrived,
             wire: self.wire,
             unit: self.unit,
@@ -250,7 +310,7 @@ impl<L: Layer> Driver<L> {
             slack: self.slack,
         };
         if driver.error.is_none() {
-            driver.error = driver.layer.start(&mut driver.wire).err();
+            driver.error = driver.layer.start(&mut driver.environment.cx(), &mut driver.wire).err();
         }
         driver
     }
@@ -261,7 +321,7 @@ impl<L: Layer> Driver<L> {
         if self.layer.delivery() == Delivery::Stream && !units.is_empty() {
             // A stream has no boundaries to compare.
             let bytes = units.iter().flat_map(|unit| &unit.bytes).copied().collect();
-            units = vec![Unit { bytes, kind: Kind::Default }];
+            units = vec![Unit { bytes, kind: Kind::Default, fields: Vec::new() }];
         }
         units
     }

@@ -2,6 +2,7 @@
 
 use super::super::{Delivery, Kind, Layer};
 use super::driver::Driver;
+use super::environment::Environment;
 
 /// So often may the two sides say something in one [`Pair::run`]: layers that answer each other for
 /// ever are a failure, not a hang.
@@ -34,7 +35,12 @@ impl<Client: Layer, Server: Layer> Pair<Client, Server> {
     /// Starts both layers. Nothing passes between them before [`run`](Pair::run) or
     /// [`handshake`](Pair::handshake).
     pub fn new(client: Client, server: Server) -> Self {
-        Pair::of(Driver::new(client), Driver::new(server))
+        #[cfg(feature = "random")]
+        // Two sides that drew the same numbers would hide mistakes.
+        let environment = Environment::new().seed(1);
+        #[cfg(not(feature = "random"))]
+        let environment = Environment::new();
+        Pair::of(Driver::new(client), Driver::within(environment, server))
     }
 
     /// Joins two drivers, for instance after a [`switch`](Driver::switch) on each side.

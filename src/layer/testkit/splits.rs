@@ -86,8 +86,9 @@ pub fn outcome_of<'a, L: Layer>(
 /// stream may end without a word: what it had consumed there was whole. (Of a layer that is ready
 /// from the start and takes an empty stream for a whole one; others cannot be told so from outside.)
 ///
-/// The layer must do the same each time: one that draws random numbers for what it says cannot be
-/// compared so, and is tested with a [`Pair`](super::Pair).
+/// The layer must do the same each time. One that draws its random numbers from
+/// [`LayerContext::random`](crate::layer::LayerContext) does: each run begins with the same numbers.
+/// One with randomness of its own (TLS) is tested with a [`Pair`](super::Pair).
 ///
 /// # Panics
 /// When the result depends on the cut, when the layer holds more than it says, or breaks the contract

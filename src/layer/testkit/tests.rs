@@ -1,6 +1,10 @@
 //! The test kit has to notice what it is there to notice.
 
-use super::super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use std::time::Duration;
+
+use super::super::{
+    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+};
 use super::*;
 
 type Decode = fn(&[u8], &mut Vec<u8>, &mut Vec<u8>) -> Result<Step, LayerError>;
@@ -29,13 +33,20 @@ impl Layer for Does {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
         (self.decode)(wire, unit, reply)
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
         if message == b"no" {
             return Err(LayerError::new("does", LayerErrorKind::Unencodable, "no"));
@@ -141,7 +152,8 @@ impl Layer for Halves {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         _: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -153,11 +165,17 @@ impl Layer for Halves {
         unit.extend([first, byte]);
         Ok(Step::new(1, Item::Unit))
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
         Ok(())
     }
-    fn wire_ended(&mut self, _: usize) -> Result<(), LayerError> {
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, _: usize) -> Result<(), LayerError> {
         let whole = self.held.is_none();
         whole.then_some(()).ok_or_else(|| LayerError::truncated("halves", "one is missing"))
     }
@@ -238,4 +256,126 @@ fn layers_that_never_fall_silent_are_noticed() {
 fn a_handshake_that_does_not_come_to_an_end_is_told() {
     let unready = || Does { ready: false, ..does(all_there_is) };
     Pair::new(unready(), unready()).handshake();
+}
+
+/// Masked words with a space behind each, and a ping of its own: what a layer may do with its
+/// environment.
+#[derive(Debug, Default)]
+struct Words {
+    /// Changes one byte more than it consumes.
+    greedy: bool,
+    /// Names a field beyond its unit.
+    wide: bool,
+}
+
+const PING_AFTER: Duration = Duration::from_secs(30);
+
+impl Layer for Words {
+    fn name(&self) -> &'static str {
+        "words"
+    }
+    fn start(&mut self, cx: &mut LayerContext<'_>, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        cx.call_at(cx.now() + PING_AFTER);
+        Ok(())
+    }
+    fn decode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let Some(end) = wire.iter().position(|&byte| byte == b' ') else {
+            return Ok(Step::new(0, Item::Nothing));
+        };
+        wire[..end].make_ascii_uppercase();
+        if self.greedy && end + 1 < wire.len() {
+            wire[end + 1] = b'!';
+        }
+        let half = end / 2;
+        cx.field(0..half);
+        cx.field(half..end + usize::from(self.wide));
+        Ok(Step::new(end + 1, Item::Slice(0..end)))
+    }
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        cx.call_at(cx.now() + PING_AFTER);
+        wire.extend_from_slice(message);
+        wire.push(b' ');
+        Ok(())
+    }
+    fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
+        cx.call_at(None);
+        if let LayerEnd::Chosen { code, reason } = end {
+            wire.extend_from_slice(format!("{code}:{reason} ").as_bytes());
+        }
+    }
+    fn on_time(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        reply.extend_from_slice(b"ping ");
+        cx.call_at(cx.now() + PING_AFTER);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_layer_changes_what_it_consumes_and_names_fields_of_it() {
+    let outcome = every_split(Words::default, b"ab cdef ", Ending::Ended);
+    assert_eq!(outcome.messages(), [&b"AB"[..], b"CDEF"]);
+    assert_eq!(outcome.units[0].fields, [0..1, 1..2]);
+    assert_eq!(outcome.units[1].fields, [0..2, 2..4]);
+}
+
+#[test]
+#[should_panic(expected = "words: changed bytes that it did not consume")]
+fn notices_a_change_of_bytes_that_come_again() {
+    Driver::new(Words { greedy: true, ..Words::default() }).feed(b"one two ");
+}
+
+#[test]
+#[should_panic(expected = "words: the fields [0..1, 1..4] are not within the 3 bytes")]
+fn notices_a_field_beyond_the_unit() {
+    Driver::new(Words { wide: true, ..Words::default() }).feed(b"one ");
+}
+
+#[test]
+fn a_layer_is_called_at_the_last_time_it_asked_for_and_not_before() {
+    let mut driver = Driver::new(Words::default());
+    let second = Duration::from_secs(1);
+    assert!(!driver.advance(20 * second));
+    driver.send(b"a", Kind::Default).unwrap();
+    assert_eq!(driver.called_in(), Some(PING_AFTER));
+    assert!(!driver.advance(PING_AFTER - second));
+    assert_eq!(driver.take_wire(), b"a ");
+    assert!(driver.advance(second));
+    assert_eq!(driver.take_wire(), b"ping ");
+    assert_eq!(driver.called_in(), Some(PING_AFTER), "it asked again");
+    driver.end_for(&LayerEnd::Chosen { code: 7, reason: "bye" });
+    assert_eq!(driver.take_wire(), b"7:bye ");
+    assert_eq!(driver.called_in(), None, "it withdrew its wish");
+    assert!(!driver.advance(PING_AFTER));
+}
+
+#[cfg(feature = "random")]
+#[test]
+fn the_random_numbers_of_a_test_are_the_same_each_time_and_no_two_of_them_alike() {
+    let draw = |environment: &mut Environment| {
+        let mut bytes = [0; 20];
+        environment.cx().random(&mut bytes);
+        bytes
+    };
+    let (mut one, mut same, mut other) =
+        (Environment::new(), Environment::new(), Environment::new().seed(1));
+    let first = draw(&mut one);
+    assert_eq!(first, draw(&mut same));
+    assert_ne!(first, draw(&mut one));
+    assert_ne!(first, draw(&mut other));
 }

@@ -1,8 +1,10 @@
-use super::super::testkit::{Driver, Ending, Pair, every_split, outcome_of};
+use super::super::testkit::{Driver, Ending, Environment, Pair, every_split, outcome_of};
 use super::super::{Delimited, FixedSize, LengthPrefixed, Lines};
 use super::*;
 
 mod layers;
+
+use std::time::Duration;
 
 use layers::{ALERT, END, Polite, PoliteFact, Quiet, Veil, VeilFact};
 
@@ -16,9 +18,9 @@ fn boxed(layer: impl Layer + 'static) -> Boxed {
 fn veiled(plain: &[u8], end: bool) -> Vec<u8> {
     let mut wire = b"knock\n".to_vec();
     let mut veil = Veil { ready: true, ..Veil::client() };
-    veil.encode(plain, Kind::Default, &mut wire).unwrap();
+    veil.encode(&mut Environment::new().cx(), plain, Kind::Default, &mut wire).unwrap();
     if end {
-        veil.end(&mut wire);
+        veil.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut wire);
     }
     wire
 }
@@ -301,8 +303,15 @@ fn words_the_outer_layer_refuses_are_the_last() {
 fn a_slice_of_a_slice_is_not_copied() {
     let mut stack = LengthPrefixed::new(1).then(Lines::new());
     let (mut unit, mut reply) = (Vec::new(), Vec::new());
-    stack.start(&mut reply).unwrap();
-    let step = stack.decode(b"\x04one\n\x04two\n", &mut unit, &mut reply).unwrap();
+    stack.start(&mut Environment::new().cx(), &mut reply).unwrap();
+    let step = stack
+        .decode(
+            &mut Environment::new().cx(),
+            &mut b"\x04one\n\x04two\n".to_vec(),
+            &mut unit,
+            &mut reply,
+        )
+        .unwrap();
     assert_eq!((step.consumed, step.item), (5, Item::Slice(1..4)));
     assert_eq!((unit.capacity(), stack.between.len()), (0, 0));
 }
@@ -311,12 +320,14 @@ fn a_slice_of_a_slice_is_not_copied() {
 fn the_outer_layer_waits_until_the_inner_one_is_dry() {
     let mut stack = LengthPrefixed::new(1).then(FixedSize::new(2));
     let (mut unit, mut reply) = (Vec::new(), Vec::new());
-    stack.start(&mut reply).unwrap();
-    let wire = [[6].as_slice(), &[b'x'; 6]].concat().repeat(100);
+    stack.start(&mut Environment::new().cx(), &mut reply).unwrap();
+    let mut wire = [[6].as_slice(), &[b'x'; 6]].concat().repeat(100);
     let mut consumed = 0;
     for n in 0..300 {
         unit.clear();
-        let step = stack.decode(&wire[consumed..], &mut unit, &mut reply).unwrap();
+        let step = stack
+            .decode(&mut Environment::new().cx(), &mut wire[consumed..], &mut unit, &mut reply)
+            .unwrap();
         assert_ne!(step.item, Item::Nothing, "at {n}");
         consumed += step.consumed;
         assert!(stack.between.len() <= 4);
@@ -347,19 +358,30 @@ fn an_error_of_either_start_is_the_stacks() {
         fn name(&self) -> &'static str {
             "unwilling"
         }
-        fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        fn start(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            wire: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
             wire.extend(b"no\n");
             Err(LayerError::new("unwilling", LayerErrorKind::Refused, "not today"))
         }
         fn decode(
             &mut self,
-            _: &[u8],
+            _: &mut LayerContext<'_>,
+            _: &mut [u8],
             _: &mut Vec<u8>,
             _: &mut Vec<u8>,
         ) -> Result<Step, LayerError> {
             panic!("decoded after an error");
         }
-        fn encode(&mut self, _: &[u8], _: Kind, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        fn encode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            _: &[u8],
+            _: Kind,
+            _: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
             Ok(())
         }
     }
@@ -368,4 +390,139 @@ fn an_error_of_either_start_is_the_stacks() {
     assert_eq!(outcome.replies, b"\x03no\n");
     let outcome = outcome_of(Unwilling.then(Lines::new()), [&b"x\n"[..]], Ending::Ended);
     assert_eq!(outcome.error, Some(("unwilling", LayerErrorKind::Refused)));
+}
+
+/// Calls itself every so many seconds and sends its mark then.
+#[derive(Debug)]
+struct Clockwork(u64, u8);
+
+impl Clockwork {
+    fn wind(&self, cx: &mut LayerContext<'_>) {
+        cx.call_at(cx.now() + Duration::from_secs(self.0));
+    }
+}
+
+impl Layer for Clockwork {
+    fn name(&self) -> &'static str {
+        "clockwork"
+    }
+    fn delivery(&self) -> Delivery {
+        Delivery::Stream
+    }
+    fn start(&mut self, cx: &mut LayerContext<'_>, _: &mut Vec<u8>) -> Result<(), LayerError> {
+        self.wind(cx);
+        Ok(())
+    }
+    fn decode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        if wire.is_empty() {
+            return Ok(Step::new(0, Item::Nothing));
+        }
+        cx.field(0..wire.len());
+        Ok(Step::new(wire.len(), Item::Slice(0..wire.len())))
+    }
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+    fn on_time(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        reply: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        self.wind(cx);
+        reply.push(self.1);
+        Ok(())
+    }
+}
+
+#[test]
+fn each_layer_of_a_stack_has_its_own_time() {
+    let mut stack =
+        Driver::new(Clockwork(3, b'a').then(Clockwork(5, b'b')).then(Clockwork(7, b'c')));
+    let second = Duration::from_secs(1);
+    let mut called = 0;
+    for _ in 0..15 {
+        called += u32::from(stack.advance(second));
+    }
+    // At 3, 5, 6, 7, 9, 10, 12, 14 and 15, where two of them are called at once.
+    assert_eq!(stack.take_wire(), b"abacabacab");
+    assert_eq!(called, 9, "a layer is not called for another one's time");
+    assert_eq!(stack.called_in(), Some(3 * second));
+}
+
+#[test]
+fn the_fields_of_outer_layers_do_not_reach_the_handler() {
+    let mut stack = Driver::new(Clockwork(1, b'a').then(Lines::new()));
+    stack.feed(b"one\ntwo\n");
+    assert!(stack.take_units().iter().all(|unit| unit.fields.is_empty()));
+    let mut stack = Driver::new(Lines::new().then(Clockwork(1, b'a')));
+    stack.feed(b"one\n");
+    assert_eq!(stack.take_units()[0].bytes, b"one");
+}
+
+#[test]
+fn the_wire_form_of_a_stack_is_that_of_all_its_layers() {
+    let class = |layer: &dyn Layer| layer.wire_class();
+    let (lines, prefix) = (Lines::new, || LengthPrefixed::new(2));
+    let left = prefix().then(prefix()).then(lines());
+    let right = prefix().then(prefix().then(lines()));
+    assert!(class(&left).is_some());
+    assert_eq!(class(&left), class(&right));
+    assert_eq!(class(&left), class(&boxed(prefix().then(prefix()).then(lines()))));
+    let others: [Boxed; 5] = [
+        boxed(lines()),
+        boxed(prefix().then(lines())),
+        boxed(lines().then(prefix())),
+        boxed(prefix().then(prefix()).then(lines().crlf())),
+        boxed(LengthPrefixed::new(4).then(prefix()).then(lines())),
+    ];
+    for (at, other) in others.iter().enumerate() {
+        assert_ne!(class(&left), class(other), "number {at}");
+        for another in &others[at + 1..] {
+            assert_ne!(class(other), class(another));
+        }
+    }
+    assert_eq!(class(&Clockwork(1, b'a').then(lines())), None);
+    assert_eq!(class(&lines().then(Clockwork(1, b'a'))), None);
+}
+
+/// Layers with different parameters, each of which changes what is sent; two of each.
+#[test]
+fn no_two_layers_that_encode_differently_have_the_same_wire_form() {
+    let makes: [fn() -> Boxed; 14] = [
+        || boxed(Lines::new()),
+        || boxed(Lines::new().crlf()),
+        || boxed(FixedSize::new(1)),
+        || boxed(FixedSize::new(256)),
+        || boxed(Delimited::new("\n")),
+        || boxed(Delimited::new("\r\n")),
+        || boxed(LengthPrefixed::new(1)),
+        || boxed(LengthPrefixed::new(2)),
+        || boxed(LengthPrefixed::new(2).little_endian()),
+        || boxed(LengthPrefixed::new(2).length_adjustment(1)),
+        || boxed(LengthPrefixed::new(2).length_adjustment(-1)),
+        || boxed(LengthPrefixed::new(2).strip(0)),
+        || boxed(LengthPrefixed::new(2).length_field_offset(1).header(b"a")),
+        || boxed(LengthPrefixed::new(2).length_field_offset(1).header(b"b")),
+    ];
+    for (at, make) in makes.iter().enumerate() {
+        let class = make().wire_class();
+        assert!(class.is_some());
+        assert_eq!(class, make().wire_class());
+        for other in &makes[at + 1..] {
+            assert_ne!(class, other().wire_class(), "number {at}");
+        }
+    }
 }

@@ -51,7 +51,9 @@ use std::sync::Arc;
 
 use rustls_pki_types::ServerName;
 
-use super::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Step};
+use super::{
+    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+};
 
 mod client;
 mod error;
@@ -184,7 +186,7 @@ impl Layer for Tls {
         Delivery::Stream
     }
 
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn start(&mut self, _: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
         let mut session = match &self.side {
             Side::Server(config) => Session::server(Arc::clone(config)),
             Side::Client(config, name) => Session::client(Arc::clone(config), name.clone()),
@@ -205,7 +207,8 @@ impl Layer for Tls {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -227,7 +230,13 @@ impl Layer for Tls {
         }
     }
 
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         let unencodable = |what| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
         match &mut self.session {
             // An alert has ended the session, and `decode` is about to give the error behind the
@@ -243,7 +252,7 @@ impl Layer for Tls {
         }
     }
 
-    fn end(&mut self, wire: &mut Vec<u8>) {
+    fn end(&mut self, _: &mut LayerContext<'_>, _: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         self.ended = true;
         match &mut self.session {
             _ if self.failed => {}
@@ -257,7 +266,7 @@ impl Layer for Tls {
         }
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         let partial = left + self.held.len();
         let what = if self.peer_closed {
             return Ok(());

@@ -1,28 +1,20 @@
 //! What arrives: from bytes to records, through `rustls`, with the limits in front of it.
 
-use std::cell::Cell;
 use std::mem;
 
-use super::record::{self, Header, RECORD_MAX, peek};
+use super::record::{self, Header, peek};
 use super::{NAME, Tls, error};
 use crate::layer::{Item, LayerError};
 
 /// Several small records become one unit as long as it stays within the size of one full record.
 const UNIT_MAX: usize = 16 * 1024;
 
-thread_local! {
-    /// Where records are decrypted: `rustls` works in place, and what arrived is not ours to change.
-    /// One for the thread, for it is empty between calls. It is *taken* while in use, so that user
-    /// code below (a verifier of one's own) that drives another layer finds another one.
-    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
 impl Tls {
     /// Takes the whole records at the front of `wire`, as far as they make one unit. Says how many
     /// bytes that was, and whether the peer has closed or failed behind them.
     pub(super) fn take_records(
         &mut self,
-        wire: &[u8],
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> (usize, Option<Result<Item, LayerError>>) {
@@ -30,7 +22,7 @@ impl Tls {
         let mut consumed = 0;
         // Up to the moment of getting ready, and no further: the driver acts on it.
         while self.ready == was_ready {
-            let rest = &wire[consumed..];
+            let rest = &mut wire[consumed..];
             let (size, whole) = match peek(rest) {
                 Header::Short => break,
                 Header::Bad => (record::HEADER, true),
@@ -47,7 +39,7 @@ impl Tls {
                 break;
             }
             let said = reply.len();
-            match self.take_record(&rest[..size], unit, reply) {
+            match self.take_record(&mut rest[..size], unit, reply) {
                 Ok(_) if peek(rest) == Header::Bad => {
                     let error =
                         rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType);
@@ -77,33 +69,28 @@ impl Tls {
     /// peer has closed.
     fn take_record(
         &mut self,
-        record: &[u8],
+        record: &mut [u8],
         plain: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<bool, rustls::Error> {
         let Some(session) = &mut self.session else {
             return Err(rustls::Error::General("bytes came before the layer was started".into()));
         };
-        let in_pieces = !self.held.is_empty();
-        let mut buffer =
-            if in_pieces { mem::take(&mut self.held) } else { SCRATCH.with(Cell::take) };
-        if !in_pieces {
-            buffer.reserve_exact(RECORD_MAX); // once for the thread
-        }
-        buffer.extend_from_slice(record);
-
-        let driven = session.take(&mut buffer, plain, reply);
-
-        if in_pieces {
-            buffer.drain(..driven.used);
-            if !buffer.is_empty() {
-                self.held = buffer;
-            }
+        let driven = if self.held.is_empty() {
+            // Decrypted where it lies.
+            let driven = session.take(record, plain, reply);
+            self.held.extend_from_slice(&record[driven.used..]);
+            driven
         } else {
-            self.held.extend_from_slice(&buffer[driven.used..]);
-            buffer.clear();
-            SCRATCH.with(|scratch| scratch.set(buffer));
-        }
+            let mut pieces = mem::take(&mut self.held);
+            pieces.extend_from_slice(record);
+            let driven = session.take(&mut pieces, plain, reply);
+            pieces.drain(..driven.used);
+            if !pieces.is_empty() {
+                self.held = pieces;
+            }
+            driven
+        };
         if let Some(name) = driven.server_name {
             self.server_name = Some(name);
         }

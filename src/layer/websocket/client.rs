@@ -1,9 +1,9 @@
 //! The client's half of the opening handshake (RFC 6455 section 4.1).
 
-use tungstenite::handshake::client::generate_key;
+use data_encoding::BASE64;
 use tungstenite::handshake::derive_accept_key;
 
-use crate::layer::{LayerError, LayerErrorKind};
+use crate::layer::{LayerContext, LayerError, LayerErrorKind};
 
 use super::config::ClientSettings;
 use super::http::{HeadFault, MAX_FIELDS, QUOTED_BEGINNING, elements, head_error, is_token};
@@ -28,9 +28,15 @@ const OWN_FIELDS: [&str; 7] = [
 ];
 
 /// Appends the request; answers with the value of `Sec-WebSocket-Accept` that must come back.
-pub(super) fn request(settings: &ClientSettings, wire: &mut Vec<u8>) -> Result<String, LayerError> {
+pub(super) fn request(
+    cx: &mut LayerContext<'_>,
+    settings: &ClientSettings,
+    wire: &mut Vec<u8>,
+) -> Result<String, LayerError> {
     check(settings)?;
-    let key = generate_key();
+    let mut nonce = [0; 16];
+    cx.random(&mut nonce);
+    let key = BASE64.encode(&nonce);
     let mut head = format!(
         "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: {VERSION}\r\nSec-WebSocket-Key: {key}\r\n",

@@ -1,15 +1,46 @@
 //! Closing (RFC 6455 sections 5.5.1 and 7.4): codes, and what a peer said with its own.
 
 use super::fault::Fault;
+use super::send::MAX_CONTROL;
+use crate::layer::LayerEnd;
 
 /// The purpose of the connection is fulfilled.
 pub(super) const NORMAL: u16 = 1000;
+/// The process goes away, or gives an idle peer up.
+const GOING_AWAY: u16 = 1001;
 /// The peer broke the protocol.
 pub(super) const PROTOCOL: u16 = 1002;
 /// Text that is not UTF-8.
 pub(super) const NOT_UTF8: u16 = 1007;
+/// The peer did what this side does not allow, and no other code says it better.
+const POLICY: u16 = 1008;
 /// Over a limit.
 pub(super) const TOO_BIG: u16 = 1009;
+
+/// This side failed.
+const INTERNAL: u16 = 1011;
+
+/// A Close frame carries a code of two bytes and this many bytes of text at most.
+const MAX_REASON: usize = MAX_CONTROL - 2;
+
+/// The payload of the Close frame that says `end`: a code, and the text that the handler chose.
+pub(super) fn payload(end: &LayerEnd<'_>) -> Vec<u8> {
+    let (code, reason) = match *end {
+        LayerEnd::Closed => (NORMAL, ""),
+        LayerEnd::GoingAway | LayerEnd::TimedOut => (GOING_AWAY, ""),
+        LayerEnd::HandlerFailed => (INTERNAL, ""),
+        LayerEnd::LimitExceeded | LayerEnd::LayerFailed => (POLICY, ""),
+        // No frame can carry that code, and text needs one.
+        LayerEnd::Chosen { code, .. } if !may_be_sent(code) => return Vec::new(),
+        LayerEnd::Chosen { code, reason } => (code, reason),
+    };
+    let mut payload = code.to_be_bytes().to_vec();
+    // Cut between two characters: the text of a frame is UTF-8.
+    let mut ends = (0..=reason.len().min(MAX_REASON)).rev();
+    let end = ends.find(|&at| reason.is_char_boundary(at)).unwrap_or(0);
+    payload.extend_from_slice(&reason.as_bytes()[..end]);
+    payload
+}
 
 /// What the peer's Close frame said: a fact of the connection from then on
 /// (`Layer::fact(TypeId::of::<PeerClose>())`).

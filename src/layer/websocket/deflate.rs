@@ -1,38 +1,38 @@
 //! Compressed messages (RFC 7692): one raw DEFLATE stream for each direction, flushed at the end of
 //! each message, the four bytes of that flush left out.
 
-use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
+use flate2::{Compress, Compression, FlushCompress};
+
+use crate::layer::inflate::{Inflater, Refused, SYNC_TAIL};
 
 use super::extension::Agreed;
 use super::fault::Fault;
-use super::mask;
-
-/// An empty stored block, with which a flush ends (RFC 7692 section 7.2.1).
-const TAIL: [u8; 4] = [0x00, 0x00, 0xff, 0xff];
 
 /// Shorter messages are sent as they are, in bytes: the flush alone adds about five to them.
 const WORTH_IT: usize = 32;
-
-/// Output is made room for in steps of so many bytes, and unmasked input goes through so many.
-const STEP: usize = 2048;
 
 /// Room for a compressed message that is kept from one to the next.
 const KEPT: usize = 4096;
 
 /// Both directions of one connection. Each is made with its first message: a connection that has
 /// sent nothing long has no compressor (some 300 KiB in miniz_oxide; the other direction takes
-/// some 45 KiB).
+/// 11 KiB and what was received, 48 KiB of that at most).
 #[derive(Debug)]
 pub(super) struct Deflate {
     agreed: Agreed,
     compress: Option<Compress>,
-    decompress: Option<Decompress>,
+    decompress: Option<Inflater>,
     out: Vec<u8>,
 }
 
 impl Deflate {
     pub(super) fn new(agreed: Agreed) -> Deflate {
         Deflate { agreed, compress: None, decompress: None, out: Vec::new() }
+    }
+
+    /// Whether this side's compressor forgets each message.
+    pub(super) fn forgets(&self) -> bool {
+        self.agreed.forget
     }
 
     /// The compressed form of `message`, if it is shorter.
@@ -53,86 +53,63 @@ impl Deflate {
         if self.agreed.forget {
             stream.reset();
         }
-        self.out.truncate(self.out.len() - TAIL.len());
+        self.out.truncate(self.out.len() - SYNC_TAIL.len());
         Some(&self.out)
     }
 
-    /// Appends what a stretch of a compressed payload comes to; `offset` is its place in its frame.
+    /// A compressed message begins.
+    pub(super) fn begin(&mut self) {
+        let inflater = self.decompress.get_or_insert_with(Inflater::new);
+        if self.agreed.peer_forgets {
+            inflater.forget();
+        }
+        inflater.begin();
+    }
+
+    /// Appends what a stretch of a compressed payload, unmasked, comes to, and holds the limit at
+    /// each step: a bomb costs what the limit allows.
     pub(super) fn inflate(
         &mut self,
         payload: &[u8],
-        mask: Option<[u8; 4]>,
-        offset: usize,
         message: &mut Vec<u8>,
         limit: usize,
     ) -> Result<(), Fault> {
-        let stream = self.decompress.get_or_insert_with(|| Decompress::new(false));
-        let Some(mask) = mask else { return inflate_into(stream, payload, message, limit) };
-        let mut plain = [0; STEP];
-        for (at, chunk) in payload.chunks(STEP).enumerate() {
-            let plain = &mut plain[..chunk.len()];
-            plain.copy_from_slice(chunk);
-            mask::apply(plain, mask, offset + at * STEP);
-            inflate_into(stream, plain, message, limit)?;
-        }
-        Ok(())
+        let inflater = self.decompress.get_or_insert_with(Inflater::new);
+        let inflated = inflater.inflate(payload, |out| {
+            let size = message.len() + out.len();
+            if size > limit {
+                let size = format_args!("at least {size}");
+                return Err(Fault::too_big("a compressed message", size, limit, "max_message"));
+            }
+            message.extend_from_slice(out);
+            Ok(())
+        });
+        inflated.map_err(|refused| match refused {
+            Refused::Sink(fault) => fault,
+            Refused::NotDeflate => Fault::protocol(
+                "a message that is no DEFLATE stream, or refers to bytes that were never sent",
+            ),
+        })
     }
 
-    /// The message has ended: what its sender left out is put in again.
-    pub(super) fn finish(&mut self, message: &mut Vec<u8>, limit: usize) -> Result<(), Fault> {
-        let stream = self.decompress.get_or_insert_with(|| Decompress::new(false));
-        inflate_into(stream, &TAIL, message, limit)
+    /// The compressed message has ended.
+    pub(super) fn finish(&mut self) -> Result<(), Fault> {
+        let inflater = self.decompress.get_or_insert_with(Inflater::new);
+        inflater
+            .finish_flushed()
+            .map_err(|_| Fault::protocol("a compressed message that ends in the middle of a block"))
     }
 }
 
 /// One message and the flush behind it; nothing if it does not get shorter.
 fn deflate_into(stream: &mut Compress, message: &[u8], out: &mut Vec<u8>) -> Option<()> {
     // There is no more room than for the message itself with the tail: what fills it is no shorter.
-    out.resize(message.len() + TAIL.len(), 0);
+    out.resize(message.len() + SYNC_TAIL.len(), 0);
     let before = (stream.total_in(), stream.total_out());
     stream.compress(message, out, FlushCompress::Sync).ok()?;
     let taken = (stream.total_in() - before.0) as usize;
     let made = (stream.total_out() - before.1) as usize;
     let shorter = taken == message.len() && made < out.len();
     out.truncate(made);
-    (shorter && out.ends_with(&TAIL)).then_some(())
-}
-
-/// Inflates all of `input`, and holds the limit at each step: a bomb costs what the limit allows.
-fn inflate_into(
-    stream: &mut Decompress,
-    mut input: &[u8],
-    message: &mut Vec<u8>,
-    limit: usize,
-) -> Result<(), Fault> {
-    loop {
-        let before = (stream.total_in(), stream.total_out());
-        let start = message.len();
-        message.resize(start + STEP, 0);
-        let status = stream
-            .decompress(input, &mut message[start..], FlushDecompress::Sync)
-            .map_err(|_| Fault::protocol("a message that is no DEFLATE stream"))?;
-        let taken = (stream.total_in() - before.0) as usize;
-        let made = (stream.total_out() - before.1) as usize;
-        message.truncate(start + made);
-        input = &input[taken..];
-        if message.len() > limit {
-            return Err(Fault::too_big(
-                "a compressed message",
-                format_args!("at least {}", message.len()),
-                limit,
-                "max_message",
-            ));
-        }
-        if status == Status::StreamEnd {
-            // A block marked as the last one (RFC 7692 section 7.2.3.4): a new stream follows.
-            stream.reset(false);
-        }
-        if input.is_empty() && made < STEP {
-            return Ok(());
-        }
-        if taken == 0 && made == 0 {
-            return Err(Fault::protocol("a message that is no DEFLATE stream"));
-        }
-    }
+    (shorter && out.ends_with(&SYNC_TAIL)).then_some(())
 }

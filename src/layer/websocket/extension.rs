@@ -12,8 +12,9 @@ pub(super) const OFFER: &str = DEFLATE;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Agreed {
     /// This side's compressor forgets each message (`server_no_context_takeover` on a server).
-    /// That the peer's does needs nothing of this side.
     pub(super) forget: bool,
+    /// The peer's does: what it sends cannot refer to earlier messages.
+    pub(super) peer_forgets: bool,
 }
 
 /// The parameters of one offer, or of the answer.
@@ -47,7 +48,10 @@ pub(super) fn choose<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Agree
         if params.server_bits.is_some() {
             field.push_str("; server_max_window_bits=15");
         }
-        return Some((Agreed { forget: params.server_forgets }, field));
+        return Some((
+            Agreed { forget: params.server_forgets, peer_forgets: params.client_forgets },
+            field,
+        ));
     }
     None
 }
@@ -59,7 +63,7 @@ pub(super) fn accepted(answer: &str) -> Option<Agreed> {
     if extensions.next().is_some() || params.client_bits {
         return None;
     }
-    Some(Agreed { forget: params.client_forgets })
+    Some(Agreed { forget: params.client_forgets, peer_forgets: params.server_forgets })
 }
 
 /// `permessage-deflate` with its parameters; none if it is another extension, or if a parameter is

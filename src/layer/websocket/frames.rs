@@ -8,7 +8,9 @@ use std::io::Cursor;
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
-use crate::layer::{Item, Kind, LayerError, LayerErrorKind, Step};
+use crate::layer::{
+    Item, Kind, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step, WireClass,
+};
 
 use super::close::{self, PeerClose};
 use super::config::Limits;
@@ -16,7 +18,7 @@ use super::deflate::Deflate;
 use super::extension::Agreed;
 use super::fault::Fault;
 use super::send::{Head, MAX_CONTROL, Pongs, Role, write};
-use super::{NAME, mask};
+use super::{NAME, WebSocket, mask};
 
 /// A header is this long at most, in bytes (RFC 6455 section 5.2).
 const MAX_HEADER: usize = 14;
@@ -97,12 +99,13 @@ impl Frames {
     /// As `Layer::decode`. A fault leaves as a Close frame with its code.
     pub(super) fn decode(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        self.next(wire, unit, reply).map_err(|fault| {
-            self.close_once(Some(fault.code), reply);
+        self.next(cx, wire, unit, reply).map_err(|fault| {
+            self.close_once(cx, &fault.code.to_be_bytes(), reply);
             self.closing = Closing::Done;
             fault.error
         })
@@ -110,7 +113,8 @@ impl Frames {
 
     fn next(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, Fault> {
@@ -118,7 +122,7 @@ impl Frames {
         let mut pongs = Pongs::default();
         let (item, kind) = loop {
             if let Some(frame) = self.arriving {
-                at += self.take(frame, &wire[at..])?;
+                at += self.take(frame, &mut wire[at..])?;
                 if self.arriving.is_some() {
                     break (Item::Nothing, Kind::Default);
                 }
@@ -129,17 +133,17 @@ impl Frames {
             let Some(head) = self.head(wire, at)? else {
                 break (Item::Nothing, Kind::Default);
             };
-            let whole = wire.get(head.payload.clone());
+            let whole = wire.get_mut(head.payload.clone());
             match head.header.opcode {
                 OpCode::Control(control) => {
                     let Some(payload) = whole else { break (Item::Nothing, Kind::Default) };
                     at = head.payload.end;
                     match control {
                         Control::Ping if self.closing == Closing::Open => {
-                            pongs.add(self.role, head, wire, reply);
+                            pongs.add(cx, self.role, head, wire, reply);
                         }
                         Control::Close => {
-                            self.closed(payload, head.header.mask, reply)?;
+                            self.closed(cx, payload, head.header.mask, reply)?;
                             return Ok(Step::new(at, Item::End));
                         }
                         _ => {}
@@ -153,12 +157,19 @@ impl Frames {
                         && !head.header.rsv1
                     {
                         at = head.payload.end;
-                        break (self.whole(payload, &head, kind, unit)?, kind);
+                        if let Some(mask) = head.header.mask {
+                            mask::apply(payload, mask, 0);
+                        }
+                        check_text(kind, payload)?;
+                        break (Item::Slice(head.payload), kind);
                     }
                     at = head.payload.start;
                     if kind.is_some() {
                         self.message = kind;
                         self.compressed = head.header.rsv1;
+                        if let (true, Some(deflate)) = (self.compressed, &mut self.deflate) {
+                            deflate.begin();
+                        }
                     }
                     self.arriving = Some(Arriving {
                         mask: head.header.mask,
@@ -169,7 +180,7 @@ impl Frames {
                 }
             }
         };
-        pongs.flush(self.role, wire, reply);
+        pongs.flush(cx, self.role, wire, reply);
         Ok(Step::new(at, item).with_kind(kind))
     }
 
@@ -240,42 +251,21 @@ impl Frames {
         }
     }
 
-    /// A message that lies whole in one frame, the frame whole in `wire`: the usual case. Without
-    /// a mask it is handed on where it lies; with one, unmasking it is the only copy.
-    fn whole(
-        &self,
-        payload: &[u8],
-        head: &Head,
-        kind: Kind,
-        unit: &mut Vec<u8>,
-    ) -> Result<Item, Fault> {
-        let Some(mask) = head.header.mask else {
-            check_text(kind, payload)?;
-            return Ok(Item::Slice(head.payload.clone()));
-        };
-        let start = unit.len();
-        unit.extend_from_slice(payload);
-        mask::apply(&mut unit[start..], mask, 0);
-        check_text(kind, &unit[start..])?;
-        Ok(Item::Unit)
-    }
-
     /// Takes what has arrived of a frame's payload; answers with how much that was.
-    fn take(&mut self, mut frame: Arriving, rest: &[u8]) -> Result<usize, Fault> {
+    fn take(&mut self, mut frame: Arriving, rest: &mut [u8]) -> Result<usize, Fault> {
         let now = frame.left.min(rest.len());
-        let payload = &rest[..now];
+        let payload = &mut rest[..now];
+        if let Some(mask) = frame.mask {
+            mask::apply(payload, mask, frame.taken);
+        }
         if let (true, Some(deflate)) = (self.compressed, &mut self.deflate) {
             let limit = self.limits.message;
-            deflate.inflate(payload, frame.mask, frame.taken, &mut self.partial, limit)?;
+            deflate.inflate(payload, &mut self.partial, limit)?;
             if frame.last && now == frame.left {
-                deflate.finish(&mut self.partial, limit)?;
+                deflate.finish()?;
             }
         } else {
-            let start = self.partial.len();
             self.partial.extend_from_slice(payload);
-            if let Some(mask) = frame.mask {
-                mask::apply(&mut self.partial[start..], mask, frame.taken);
-            }
         }
         frame.taken += now;
         frame.left -= now;
@@ -321,16 +311,15 @@ impl Frames {
     /// The peer's Close: answered with the same code, unless it is itself an answer.
     fn closed(
         &mut self,
-        payload: &[u8],
+        cx: &mut LayerContext<'_>,
+        payload: &mut [u8],
         mask: Option<[u8; 4]>,
         reply: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        let mut plain = [0; MAX_CONTROL];
-        let plain = &mut plain[..payload.len()];
-        plain.copy_from_slice(payload);
-        mask::apply(plain, mask.unwrap_or_default(), 0);
-        let said = PeerClose::parse(plain)?;
-        self.close_once(said.code(), reply);
+        mask::apply(payload, mask.unwrap_or_default(), 0);
+        let said = PeerClose::parse(payload)?;
+        let code = said.code().map(u16::to_be_bytes);
+        self.close_once(cx, code.as_ref().map_or(&[], |code| code), reply);
         self.closing = Closing::Done;
         self.peer_close = Some(said);
         Ok(())
@@ -339,6 +328,7 @@ impl Frames {
     /// As `Layer::encode`.
     pub(super) fn encode(
         &mut self,
+        cx: &mut LayerContext<'_>,
         message: &[u8],
         kind: Kind,
         wire: &mut Vec<u8>,
@@ -362,23 +352,40 @@ impl Frames {
         let data = if text { Data::Text } else { Data::Binary };
         let opcode = OpCode::Data(data);
         match self.deflate.as_mut().and_then(|deflate| deflate.deflate(message)) {
-            Some(shorter) => write(self.role, opcode, true, shorter, wire),
-            None => write(self.role, opcode, false, message, wire),
+            Some(shorter) => write(cx, self.role, opcode, true, shorter, wire),
+            None => write(cx, self.role, opcode, false, message, wire),
         }
         Ok(())
     }
 
     /// Appends a Ping (RFC 6455 section 5.5.2); what is over 125 bytes is cut off.
-    pub(super) fn ping(&mut self, payload: &[u8], wire: &mut Vec<u8>) {
+    pub(super) fn ping(&mut self, cx: &mut LayerContext<'_>, payload: &[u8], wire: &mut Vec<u8>) {
         if self.closing == Closing::Open {
             let payload = &payload[..payload.len().min(MAX_CONTROL)];
-            write(self.role, OpCode::Control(Control::Ping), false, payload, wire);
+            write(cx, self.role, OpCode::Control(Control::Ping), false, payload, wire);
         }
     }
 
     /// As `Layer::end`.
-    pub(super) fn end(&mut self, wire: &mut Vec<u8>) {
-        self.close_once(Some(close::NORMAL), wire);
+    pub(super) fn end(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        end: &LayerEnd<'_>,
+        wire: &mut Vec<u8>,
+    ) {
+        self.close_once(cx, &close::payload(end), wire);
+    }
+
+    /// As `Layer::wire_class`.
+    pub(super) fn wire_class(&self) -> Option<WireClass> {
+        let remembers = self.deflate.as_ref().is_some_and(|deflate| !deflate.forgets());
+        if self.role == Role::Client || remembers {
+            return None;
+        }
+        let class = WireClass::of::<WebSocket>()
+            .with(self.deflate.is_some().into())
+            .with(self.limits.default_text.into());
+        Some(class)
     }
 
     /// As `Layer::wire_ended`.
@@ -399,11 +406,9 @@ impl Frames {
     }
 
     /// One Close frame for each side, and nothing behind it.
-    fn close_once(&mut self, code: Option<u16>, wire: &mut Vec<u8>) {
+    fn close_once(&mut self, cx: &mut LayerContext<'_>, payload: &[u8], wire: &mut Vec<u8>) {
         if self.closing == Closing::Open {
-            let code = code.map(u16::to_be_bytes);
-            let payload: &[u8] = code.as_ref().map_or(&[], |code| code);
-            write(self.role, OpCode::Control(Control::Close), false, payload, wire);
+            write(cx, self.role, OpCode::Control(Control::Close), false, payload, wire);
             self.closing = Closing::Ours;
         }
     }

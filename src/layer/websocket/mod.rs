@@ -71,7 +71,7 @@
 use std::any::{Any, TypeId};
 use std::sync::Arc;
 
-use super::{Item, Layer, LayerError, LayerErrorKind, Step};
+use super::{Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step, WireClass};
 use crate::layer::Kind;
 
 mod client;
@@ -165,9 +165,9 @@ impl WebSocket {
 
     /// Appends a Ping with these bytes, 125 of them at most, if the socket is open: for whoever
     /// drives the layer itself. The peer's Pong yields nothing.
-    pub fn ping(&mut self, payload: &[u8], wire: &mut Vec<u8>) {
+    pub fn ping(&mut self, cx: &mut LayerContext<'_>, payload: &[u8], wire: &mut Vec<u8>) {
         if let State::Open(frames) = &mut self.state {
-            frames.ping(payload, wire);
+            frames.ping(cx, payload, wire);
         }
     }
 
@@ -242,9 +242,9 @@ impl Layer for WebSocket {
         NAME
     }
 
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn start(&mut self, cx: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
         if let Side::Client(settings, expected) = &mut self.side {
-            *expected = client::request(settings, wire)?;
+            *expected = client::request(cx, settings, wire)?;
         }
         Ok(())
     }
@@ -255,20 +255,27 @@ impl Layer for WebSocket {
 
     fn decode(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
         match &mut self.state {
             State::Opening => self.open(wire, reply).inspect_err(|_| self.state = State::Over),
-            State::Open(frames) => frames.decode(wire, unit, reply),
+            State::Open(frames) => frames.decode(cx, wire, unit, reply),
             State::Over => Ok(Step::new(0, Item::End)),
         }
     }
 
-    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         match &mut self.state {
-            State::Open(frames) => frames.encode(message, kind, wire),
+            State::Open(frames) => frames.encode(cx, message, kind, wire),
             State::Opening | State::Over => Err(LayerError::new(
                 NAME,
                 LayerErrorKind::Unencodable,
@@ -277,13 +284,13 @@ impl Layer for WebSocket {
         }
     }
 
-    fn end(&mut self, wire: &mut Vec<u8>) {
+    fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         if let State::Open(frames) = &mut self.state {
-            frames.end(wire);
+            frames.end(cx, end, wire);
         }
     }
 
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         match &self.state {
             State::Open(frames) => frames.wire_ended(left),
             State::Over => Ok(()),
@@ -291,6 +298,15 @@ impl Layer for WebSocket {
                 NAME,
                 format!("the stream ended {left} bytes into the opening handshake"),
             )),
+        }
+    }
+
+    /// That of a server which does not compress, or forgets each message: a client masks each frame
+    /// with another key.
+    fn wire_class(&self) -> Option<WireClass> {
+        match &self.state {
+            State::Open(frames) => frames.wire_class(),
+            State::Opening | State::Over => None,
         }
     }
 

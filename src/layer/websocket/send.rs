@@ -6,6 +6,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, OpCode};
 
 use super::mask;
+use crate::layer::LayerContext;
 
 /// A control frame's payload is this long at most, in bytes (RFC 6455 section 5.5).
 pub(super) const MAX_CONTROL: usize = 125;
@@ -37,33 +38,57 @@ pub(super) struct Pongs {
 }
 
 impl Pongs {
-    pub(super) fn add(&mut self, role: Role, head: Head, wire: &[u8], reply: &mut Vec<u8>) {
+    pub(super) fn add(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        role: Role,
+        head: Head,
+        wire: &[u8],
+        reply: &mut Vec<u8>,
+    ) {
         if self.answered < PONGS_PER_CALL {
             self.answered += 1;
-            pong(role, &head, wire, reply);
+            pong(cx, role, &head, wire, reply);
         } else {
             self.latest = Some(head);
         }
     }
 
-    pub(super) fn flush(self, role: Role, wire: &[u8], reply: &mut Vec<u8>) {
+    pub(super) fn flush(
+        self,
+        cx: &mut LayerContext<'_>,
+        role: Role,
+        wire: &[u8],
+        reply: &mut Vec<u8>,
+    ) {
         if let Some(head) = self.latest {
-            pong(role, &head, wire, reply);
+            pong(cx, role, &head, wire, reply);
         }
     }
 }
 
-fn pong(role: Role, ping: &Head, wire: &[u8], reply: &mut Vec<u8>) {
+fn pong(cx: &mut LayerContext<'_>, role: Role, ping: &Head, wire: &[u8], reply: &mut Vec<u8>) {
     let mut payload = [0; MAX_CONTROL];
     let payload = &mut payload[..ping.payload.len()];
     payload.copy_from_slice(&wire[ping.payload.clone()]);
     mask::apply(payload, ping.header.mask.unwrap_or_default(), 0);
-    write(role, OpCode::Control(Control::Pong), false, payload, reply);
+    write(cx, role, OpCode::Control(Control::Pong), false, payload, reply);
 }
 
 /// Appends one whole frame; `rsv1` marks a compressed message.
-pub(super) fn write(role: Role, opcode: OpCode, rsv1: bool, payload: &[u8], wire: &mut Vec<u8>) {
-    let mask = (role == Role::Client).then(rand::random::<[u8; 4]>);
+pub(super) fn write(
+    cx: &mut LayerContext<'_>,
+    role: Role,
+    opcode: OpCode,
+    rsv1: bool,
+    payload: &[u8],
+    wire: &mut Vec<u8>,
+) {
+    let mask = (role == Role::Client).then(|| {
+        let mut mask = [0; 4];
+        cx.random(&mut mask);
+        mask
+    });
     let header = FrameHeader { opcode, mask, rsv1, ..FrameHeader::default() };
     wire.reserve(header.len(payload.len() as u64) + payload.len());
     header.format(payload.len() as u64, wire).expect("writing to a Vec<u8> does not fail");

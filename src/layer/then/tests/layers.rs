@@ -2,7 +2,9 @@
 
 use std::any::{Any, TypeId};
 
-use crate::layer::{Delivery, Item, Kind, Layer, LayerError, LayerErrorKind, Lines, Step};
+use crate::layer::{
+    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Lines, Step,
+};
 
 /// A stream layer with everything that is awkward about TLS: a handshake, records masked with a
 /// counter (so that what is lost, doubled or out of order shows), decoded bytes held back and given
@@ -49,7 +51,7 @@ impl Layer for Veil {
     fn delivery(&self) -> Delivery {
         Delivery::Stream
     }
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn start(&mut self, _: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
         if self.client {
             wire.extend(b"knock\n");
         }
@@ -60,7 +62,8 @@ impl Layer for Veil {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -106,7 +109,13 @@ impl Layer for Veil {
         }
         Ok(Step::new(consumed, if self.peer_ended { Item::End } else { Item::Nothing }))
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         assert!(self.ready, "encoded before the veil was ready");
         if self.most.is_some_and(|most| message.len() > most) {
             return Err(LayerError::new("veil", LayerErrorKind::Unencodable, "too much at once"));
@@ -117,10 +126,10 @@ impl Layer for Veil {
         }
         Ok(())
     }
-    fn end(&mut self, wire: &mut Vec<u8>) {
+    fn end(&mut self, _: &mut LayerContext<'_>, _: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         wire.push(END);
     }
-    fn wire_ended(&mut self, _left: usize) -> Result<(), LayerError> {
+    fn wire_ended(&mut self, _: &mut LayerContext<'_>, _left: usize) -> Result<(), LayerError> {
         Err(LayerError::truncated("veil", "expected the end record before the end"))
     }
     fn holds_input(&self) -> bool {
@@ -144,17 +153,18 @@ impl Layer for Polite {
     fn name(&self) -> &'static str {
         "polite"
     }
-    fn start(&mut self, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn start(&mut self, _: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
         wire.extend(b"hi\n");
         Ok(())
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        let mut step = self.lines.decode(wire, unit, reply)?;
+        let mut step = self.lines.decode(cx, wire, unit, reply)?;
         if let Item::Slice(line) = &step.item {
             match &wire[line.clone()] {
                 b"ping" => {
@@ -171,14 +181,20 @@ impl Layer for Polite {
         }
         Ok(step)
     }
-    fn encode(&mut self, message: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        self.lines.encode(message, kind, wire)
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        self.lines.encode(cx, message, kind, wire)
     }
-    fn end(&mut self, wire: &mut Vec<u8>) {
+    fn end(&mut self, _: &mut LayerContext<'_>, _: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         wire.extend(b"bye\n");
     }
-    fn wire_ended(&mut self, left: usize) -> Result<(), LayerError> {
-        self.lines.wire_ended(left)
+    fn wire_ended(&mut self, cx: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
+        self.lines.wire_ended(cx, left)
     }
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<PoliteFact>()).then_some(&PoliteFact)
@@ -200,7 +216,8 @@ impl Layer for Quiet {
     }
     fn decode(
         &mut self,
-        wire: &[u8],
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
         _: &mut Vec<u8>,
         _: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
@@ -212,7 +229,13 @@ impl Layer for Quiet {
         }
         Ok(Step::new(wire.len(), Item::Slice(0..wire.len())))
     }
-    fn encode(&mut self, message: &[u8], _: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
         Ok(())
     }

@@ -69,8 +69,16 @@ fn every_chunk_size_comes_to_the_same() {
             pair.client.send(&up);
             pair.server.send(b"down");
             pair.run_in(chunk);
-            pair.client.tls.end(&mut pair.client.out);
-            pair.server.tls.end(&mut pair.server.out);
+            pair.client.tls.end(
+                &mut Environment::new().cx(),
+                &LayerEnd::Closed,
+                &mut pair.client.out,
+            );
+            pair.server.tls.end(
+                &mut Environment::new().cx(),
+                &LayerEnd::Closed,
+                &mut pair.server.out,
+            );
             pair.run_in(chunk);
             assert!(pair.client.error.is_none(), "chunk {chunk}: {:?}", pair.client.error);
             assert!(pair.server.error.is_none(), "chunk {chunk}: {:?}", pair.server.error);
@@ -122,10 +130,14 @@ fn data_that_comes_with_the_last_flight_waits_for_the_handshake() {
     pair.client.receive(&flight);
     assert!(pair.client.tls.is_ready());
     pair.client.send(b"first words");
-    let all = mem::take(&mut pair.client.out);
+    let mut all = mem::take(&mut pair.client.out);
 
     let mut unit = Vec::new();
-    let step = pair.server.tls.decode(&all, &mut unit, &mut pair.server.out).unwrap();
+    let step = pair
+        .server
+        .tls
+        .decode(&mut Environment::new().cx(), &mut all, &mut unit, &mut pair.server.out)
+        .unwrap();
     assert_eq!(step.item, Item::Progress);
     assert!(pair.server.tls.is_ready() && unit.is_empty());
     pair.server.receive(&all[step.consumed..]);

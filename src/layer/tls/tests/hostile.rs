@@ -209,8 +209,8 @@ fn one_can_send_while_a_late_handshake_message_is_in_pieces() {
     server.receive(&seal(&[0, 1, 0]));
     assert!(server.error.is_none() && server.tls.held.is_empty());
     server.receive(&seal(&[24]));
-    server.tls.end(&mut server.out);
-    assert!(server.tls.wire_ended(0).is_err());
+    server.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut server.out);
+    assert!(server.tls.wire_ended(&mut Environment::new().cx(), 0).is_err());
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn an_end_in_the_middle_of_the_handshake_is_a_truncation() {
     let hello = mem::take(&mut pair.client.out);
     pair.server.receive(&hello[..50]);
     let left = pair.server.unread.len();
-    let error = pair.server.tls.wire_ended(left).unwrap_err();
+    let error = pair.server.tls.wire_ended(&mut Environment::new().cx(), left).unwrap_err();
     assert_eq!(error.kind(), Truncated);
     assert!(error.to_string().contains("after 50 bytes"), "{error}");
 }

@@ -9,6 +9,7 @@ use rcgen::{
 };
 
 use super::*;
+use crate::layer::testkit::Environment;
 
 mod certificates;
 mod config;
@@ -119,7 +120,7 @@ pub(super) struct Side {
 impl Side {
     pub(super) fn new(mut tls: Tls) -> Side {
         let mut out = Vec::new();
-        tls.start(&mut out).unwrap();
+        tls.start(&mut Environment::new().cx(), &mut out).unwrap();
         Side {
             tls,
             unread: Vec::new(),
@@ -133,7 +134,9 @@ impl Side {
     }
 
     pub(super) fn send(&mut self, message: &[u8]) {
-        self.tls.encode(message, Kind::Default, &mut self.out).unwrap();
+        self.tls
+            .encode(&mut Environment::new().cx(), message, Kind::Default, &mut self.out)
+            .unwrap();
     }
 
     /// Takes bytes in, and pulls until the layer needs more.
@@ -148,7 +151,12 @@ impl Side {
         for _ in 0..100_000 {
             let was_ready = self.tls.is_ready();
             let mut unit = Vec::new();
-            match self.tls.decode(&self.unread, &mut unit, &mut self.out) {
+            match self.tls.decode(
+                &mut Environment::new().cx(),
+                &mut self.unread,
+                &mut unit,
+                &mut self.out,
+            ) {
                 Ok(step) => {
                     self.unread.drain(..step.consumed);
                     match step.item {

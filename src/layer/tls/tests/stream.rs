@@ -21,9 +21,13 @@ fn small_records_come_as_one_unit() {
     for i in 0..100_u8 {
         pair.client.send(&[i; 10]);
     }
-    let wire = mem::take(&mut pair.client.out);
+    let mut wire = mem::take(&mut pair.client.out);
     let mut unit = Vec::new();
-    let step = pair.server.tls.decode(&wire, &mut unit, &mut Vec::new()).unwrap();
+    let step = pair
+        .server
+        .tls
+        .decode(&mut Environment::new().cx(), &mut wire, &mut unit, &mut Vec::new())
+        .unwrap();
     assert_eq!(step, Step::new(wire.len(), Item::Unit));
     assert_eq!(unit.len(), 1000);
 }
@@ -41,20 +45,24 @@ fn close_notify_is_a_proper_end_and_each_direction_has_its_own() {
     let world = World::new();
     let mut pair = world.pair().ready();
     pair.client.send(b"last words");
-    pair.client.tls.end(&mut pair.client.out);
+    pair.client.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut pair.client.out);
     pair.run();
     assert_eq!(pair.server.got, b"last words");
     assert!(pair.server.ended && !pair.client.ended);
-    assert!(pair.server.tls.wire_ended(0).is_ok());
+    assert!(pair.server.tls.wire_ended(&mut Environment::new().cx(), 0).is_ok());
 
     pair.server.send(b"and mine");
-    pair.server.tls.end(&mut pair.server.out);
+    pair.server.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut pair.server.out);
     pair.run();
     assert_eq!(pair.client.got, b"and mine");
     assert!(pair.client.ended);
-    assert!(pair.client.tls.wire_ended(0).is_ok());
+    assert!(pair.client.tls.wire_ended(&mut Environment::new().cx(), 0).is_ok());
 
-    let error = pair.client.tls.encode(b"x", Kind::Default, &mut pair.client.out).unwrap_err();
+    let error = pair
+        .client
+        .tls
+        .encode(&mut Environment::new().cx(), b"x", Kind::Default, &mut pair.client.out)
+        .unwrap_err();
     assert_eq!(error.kind(), Unencodable);
     assert!(pair.client.out.is_empty());
 }
@@ -63,7 +71,7 @@ fn close_notify_is_a_proper_end_and_each_direction_has_its_own() {
 fn what_follows_close_notify_in_the_same_bytes_is_left_alone() {
     let world = World::new();
     let mut pair = world.pair().ready();
-    pair.client.tls.end(&mut pair.client.out);
+    pair.client.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut pair.client.out);
     pair.client.out.extend_from_slice(b"GET / HTTP/1.1\r\n\r\n");
     pair.run();
     assert!(pair.server.ended && pair.server.error.is_none());
@@ -75,7 +83,7 @@ fn an_end_without_close_notify_is_a_truncation() {
     let mut pair = world.pair().ready();
     pair.client.send(b"all is w");
     pair.run();
-    let error = pair.server.tls.wire_ended(0).unwrap_err();
+    let error = pair.server.tls.wire_ended(&mut Environment::new().cx(), 0).unwrap_err();
     assert_eq!(error.kind(), Truncated);
     assert!(error.to_string().contains("close_notify"), "{error}");
 
@@ -84,7 +92,7 @@ fn an_end_without_close_notify_is_a_truncation() {
     let wire = mem::take(&mut pair.client.out);
     pair.server.receive(&wire[..wire.len() - 1]);
     let left = pair.server.unread.len();
-    let error = pair.server.tls.wire_ended(left).unwrap_err();
+    let error = pair.server.tls.wire_ended(&mut Environment::new().cx(), left).unwrap_err();
     assert!(error.to_string().contains("rest of a record"), "{error}");
     assert!(pair.server.got.is_empty());
 }
@@ -95,14 +103,23 @@ fn a_missing_close_notify_can_be_accepted_but_not_half_a_record() {
     let server = world.server().build().unwrap().accepting_missing_close_notify();
     let client = world.client().build().unwrap().accepting_missing_close_notify();
     let mut pair = Pair::of(&server, &client).ready();
-    assert!(pair.server.tls.wire_ended(0).is_ok());
-    assert!(pair.client.tls.wire_ended(0).is_ok());
+    assert!(pair.server.tls.wire_ended(&mut Environment::new().cx(), 0).is_ok());
+    assert!(pair.client.tls.wire_ended(&mut Environment::new().cx(), 0).is_ok());
     let mut pair = Pair::of(&server, &client).ready();
-    assert_eq!(pair.server.tls.wire_ended(3).unwrap_err().kind(), Truncated);
+    assert_eq!(
+        pair.server.tls.wire_ended(&mut Environment::new().cx(), 3).unwrap_err().kind(),
+        Truncated
+    );
     // A handshake has to come to its end in any case.
     let mut pair = Pair::of(&server, &client);
-    assert_eq!(pair.server.tls.wire_ended(0).unwrap_err().kind(), Truncated);
-    assert_eq!(pair.client.tls.wire_ended(0).unwrap_err().kind(), Truncated);
+    assert_eq!(
+        pair.server.tls.wire_ended(&mut Environment::new().cx(), 0).unwrap_err().kind(),
+        Truncated
+    );
+    assert_eq!(
+        pair.client.tls.wire_ended(&mut Environment::new().cx(), 0).unwrap_err().kind(),
+        Truncated
+    );
 }
 
 #[test]
@@ -115,17 +132,28 @@ fn good_bytes_before_a_damaged_record_are_delivered_first() {
     *wire.last_mut().unwrap() ^= 1;
 
     let (mut unit, mut reply) = (Vec::new(), Vec::new());
-    let step = pair.server.tls.decode(&wire, &mut unit, &mut reply).unwrap();
+    let step = pair
+        .server
+        .tls
+        .decode(&mut Environment::new().cx(), &mut wire, &mut unit, &mut reply)
+        .unwrap();
     assert_eq!((step.item, &unit[..]), (Item::Unit, &b"good"[..]));
     assert!(!reply.is_empty(), "the alert");
     // The handler answers meanwhile: that goes nowhere, and hides nothing.
     let said = reply.len();
-    pair.server.tls.encode(b"thanks", Kind::Default, &mut reply).unwrap();
-    pair.server.tls.end(&mut reply);
+    pair.server
+        .tls
+        .encode(&mut Environment::new().cx(), b"thanks", Kind::Default, &mut reply)
+        .unwrap();
+    pair.server.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut reply);
     assert_eq!(reply.len(), said);
 
     unit.clear();
-    let error = pair.server.tls.decode(&wire[step.consumed..], &mut unit, &mut reply).unwrap_err();
+    let error = pair
+        .server
+        .tls
+        .decode(&mut Environment::new().cx(), &mut wire[step.consumed..], &mut unit, &mut reply)
+        .unwrap_err();
     assert_eq!(error.kind(), Malformed);
     assert!(unit.is_empty());
     pair.client.receive(&reply);
@@ -156,7 +184,11 @@ fn nothing_is_encoded_before_the_handshake_is_done() {
     let world = World::new();
     let mut pair = world.pair();
     let mut wire = Vec::new();
-    let error = pair.client.tls.encode(b"too soon", Kind::Default, &mut wire).unwrap_err();
+    let error = pair
+        .client
+        .tls
+        .encode(&mut Environment::new().cx(), b"too soon", Kind::Default, &mut wire)
+        .unwrap_err();
     assert_eq!(error.kind(), Unencodable);
     assert!(wire.is_empty());
 }
@@ -165,14 +197,14 @@ fn nothing_is_encoded_before_the_handshake_is_done() {
 fn an_end_during_the_handshake_is_said_where_it_can_be() {
     let world = World::new();
     let mut pair = world.pair();
-    pair.server.tls.end(&mut pair.server.out);
+    pair.server.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut pair.server.out);
     assert_eq!(pair.server.out, [21, 3, 3, 0, 2, 1, 0]);
     // In its middle it waits until the handshake is done.
     let mut pair = world.pair();
     let hello = mem::take(&mut pair.client.out);
     pair.server.receive(&hello);
     let said = pair.server.out.len();
-    pair.server.tls.end(&mut pair.server.out);
+    pair.server.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut pair.server.out);
     assert_eq!(pair.server.out.len(), said);
     pair.run();
     assert!(pair.client.tls.is_ready() && pair.client.ended);

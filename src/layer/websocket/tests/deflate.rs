@@ -114,13 +114,19 @@ fn both_ends_shorten_what_gets_shorter() {
         let (short, long) = (b"short".to_vec(), vec![b'z'; 300_000]);
         let mut lengths = Vec::new();
         for message in [&sentence, &sentence, &random, &sentence, &short, &long] {
-            client.layer.encode(message, Kind::Binary, &mut client.out).expect("it is anything");
+            client
+                .layer
+                .encode(&mut Environment::new().cx(), message, Kind::Binary, &mut client.out)
+                .expect("it is anything");
             lengths.push(client.out.len());
             for piece in client.said().chunks(1000) {
                 server.feed(piece);
             }
             assert_eq!(server.seen.pop(), Some(binary(message)), "{}", server.why());
-            server.layer.encode(message, Kind::Binary, &mut server.out).expect("it is anything");
+            server
+                .layer
+                .encode(&mut Environment::new().cx(), message, Kind::Binary, &mut server.out)
+                .expect("it is anything");
             client.feed(&server.said());
             assert_eq!(client.seen.pop(), Some(binary(message)), "{}", client.why());
         }
@@ -188,4 +194,66 @@ fn what_is_no_deflate_stream_is_refused() {
     let mut end = open(&WebSocket::server());
     end.feed(&masked(TEXT_SHORT, b"\x00\x02\x00\xfd\xff\xc3\x28\x00"));
     assert_eq!((end.seen.len(), end.out), (1, close_frame(1007)));
+}
+
+/// The same text compressed twice with one window, the flush's tail left out.
+fn twice(text: &[u8]) -> [Vec<u8>; 2] {
+    let mut sender = flate2::Compress::new(flate2::Compression::best(), false);
+    [(); 2].map(|()| {
+        let mut out = Vec::with_capacity(1000);
+        sender.compress_vec(text, &mut out, flate2::FlushCompress::Sync).expect("there is room");
+        out.truncate(out.len() - 4);
+        out
+    })
+}
+
+#[test]
+fn a_message_that_refers_to_bytes_that_were_never_sent_is_refused() {
+    let sentence = b"secret-one-secret-two-secret-one-secret-two";
+    let [first, second] = twice(sentence);
+    // The first message is left out.
+    for pieces in [1, 2, second.len()] {
+        let mut end = open(&WebSocket::server());
+        let size = second.len().div_ceil(pieces);
+        for (at, piece) in second.chunks(size).enumerate() {
+            let first = if at == 0 { TEXT_OPEN | 0x40 } else { 0 };
+            let last = if at + 1 == second.chunks(size).len() { 0x80 } else { 0 };
+            end.feed(&masked(first | last, piece));
+        }
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)], "{pieces} frames");
+        assert_eq!(end.out, close_frame(1002));
+    }
+    // With both, it is fine.
+    let mut end = open(&WebSocket::server());
+    end.feed(&[masked(TEXT_SHORT, &first), masked(TEXT_SHORT, &second)].concat());
+    let sentence = std::str::from_utf8(sentence).expect("text");
+    assert_eq!(end.seen, [text(sentence), text(sentence)]);
+}
+
+#[test]
+fn who_has_agreed_to_forget_cannot_refer_to_an_earlier_message() {
+    let [first, second] = twice(b"secret-one-secret-two-secret-one-secret-two");
+    let mut server = End::new(WebSocket::server().deflate(true).layer());
+    server.feed(&offer("permessage-deflate; client_no_context_takeover"));
+    server.out.clear();
+    server.feed(&[masked(TEXT_SHORT, &first), masked(TEXT_SHORT, &first)].concat());
+    assert_eq!(server.seen.len(), 2, "each by itself is right");
+    server.feed(&masked(TEXT_SHORT, &second));
+    assert_eq!(server.seen[2], Seen::Failed(LayerErrorKind::Malformed));
+    assert_eq!(server.out, close_frame(1002));
+}
+
+#[test]
+fn a_compressed_message_that_ends_in_the_middle_of_a_block_is_refused() {
+    let stored = |content: &[u8]| [b"\x00\x05\x00\xfa\xff", content].concat();
+    let [whole, _] = twice(b"one two one two one two three");
+    // "H" and the four bytes that the receiver puts in again would be five.
+    let mut cut = vec![stored(b"H"), stored(b"Hell"), stored(b""), whole[..1].to_vec()];
+    cut.extend((2..whole.len()).map(|end| whole[..end].to_vec()));
+    for payload in cut {
+        let mut end = open(&WebSocket::server());
+        end.feed(&masked(BINARY | 0x40, &payload));
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)], "{payload:02x?}");
+        assert_eq!(end.out, close_frame(1002));
+    }
 }

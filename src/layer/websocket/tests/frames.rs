@@ -93,9 +93,13 @@ fn masks_are_for_clients_alone() {
 #[test]
 fn what_a_client_sends_is_masked_and_never_with_the_same_key() {
     let (mut server, mut client) = pair(&WebSocket::server(), &WebSocket::client("h", "/"));
+    let mut environment = Environment::new();
     let mut send = |message: &[u8]| {
         let mut wire = Vec::new();
-        client.layer.encode(message, Kind::Text, &mut wire).expect("it is text");
+        client
+            .layer
+            .encode(&mut environment.cx(), message, Kind::Text, &mut wire)
+            .expect("it is text");
         wire
     };
     let (first, second) = (send(b"0123456789"), send(b"0123456789"));
@@ -108,9 +112,12 @@ fn what_a_client_sends_is_masked_and_never_with_the_same_key() {
 #[test]
 fn a_whole_message_of_a_server_is_handed_on_without_a_copy() {
     let (_, mut client) = pair(&WebSocket::server(), &WebSocket::client("h", "/"));
-    let wire = [plain(PING, b"p"), plain(TEXT, b"hello")].concat();
+    let mut wire = [plain(PING, b"p"), plain(TEXT, b"hello")].concat();
     let (mut unit, mut reply) = (Vec::new(), Vec::new());
-    let step = client.layer.decode(&wire, &mut unit, &mut reply).expect("it is right");
+    let step = client
+        .layer
+        .decode(&mut Environment::new().cx(), &mut wire, &mut unit, &mut reply)
+        .expect("it is right");
     assert_eq!(step, Step::new(wire.len(), Item::Slice(5..10)).with_kind(Kind::Text));
     assert_eq!(reply.len(), 2 + 4 + 1, "and the ping has its masked pong");
 }
@@ -149,7 +156,7 @@ fn a_close_is_answered_with_its_code() {
     let said = end.fact::<PeerClose>().expect("it closed");
     assert_eq!((said.code(), said.reason()), (Some(4001), "bye"));
     assert_eq!(end.seen, [Seen::End], "nothing counts behind a Close");
-    assert!(end.layer.wire_ended(end.tail.len()).is_ok());
+    assert!(end.layer.wire_ended(&mut Environment::new().cx(), end.tail.len()).is_ok());
 }
 
 #[test]
@@ -167,13 +174,13 @@ fn a_close_that_breaks_a_rule_is_a_fault() {
 #[test]
 fn this_side_closes_and_the_peer_answers() {
     let mut end = server(&WebSocket::server());
-    end.layer.end(&mut end.out);
+    end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
     assert_eq!(end.said(), close_frame(1000));
-    let refused = end.layer.encode(b"x", Kind::Text, &mut end.out);
+    let refused = end.layer.encode(&mut Environment::new().cx(), b"x", Kind::Text, &mut end.out);
     assert_eq!(refused.expect_err("it said it was done").kind(), LayerErrorKind::Unencodable);
     // What was on its way still arrives; nothing is said any more, to a ping neither.
     end.feed(&[masked(PING, b"p"), masked(TEXT, b"late")].concat());
-    assert!(end.layer.wire_ended(0).is_ok(), "nothing was lost");
+    assert!(end.layer.wire_ended(&mut Environment::new().cx(), 0).is_ok(), "nothing was lost");
     end.feed(&masked(CLOSE, &[3, 232]));
     assert_eq!(end.seen, [text("late"), Seen::End]);
     assert!(end.out.is_empty());
@@ -186,13 +193,15 @@ fn nothing_is_said_after_the_answer_to_a_close_or_after_a_fault() {
         end.feed(&last);
         end.out.clear();
         // A whole room is sent to; this member has just left.
-        assert!(end.layer.encode(b"x", Kind::Text, &mut end.out).is_ok());
-        end.layer.ping(b"x", &mut end.out);
-        end.layer.end(&mut end.out);
+        assert!(
+            end.layer.encode(&mut Environment::new().cx(), b"x", Kind::Text, &mut end.out).is_ok()
+        );
+        end.layer.ping(&mut Environment::new().cx(), b"x", &mut end.out);
+        end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
         assert!(end.out.is_empty());
     }
     let mut end = server(&WebSocket::server());
-    end.layer.end(&mut end.out);
+    end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
     end.out.clear();
     end.feed(&masked(TEXT, b"\xff"));
     assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)]);
@@ -204,17 +213,26 @@ fn an_end_without_a_close_is_truncated() {
     for bytes in [&b""[..], &masked(TEXT, b"hello")[..7], &masked(TEXT_OPEN, b"hello")] {
         let mut end = server(&WebSocket::server());
         end.feed(bytes);
-        let error = end.layer.wire_ended(end.tail.len()).expect_err("no Close came");
+        let error = end
+            .layer
+            .wire_ended(&mut Environment::new().cx(), end.tail.len())
+            .expect_err("no Close came");
         assert_eq!(error.kind(), LayerErrorKind::Truncated);
-        end.layer.end(&mut end.out);
-        assert_eq!(end.layer.wire_ended(end.tail.len()).is_ok(), bytes.is_empty());
+        end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
+        assert_eq!(
+            end.layer.wire_ended(&mut Environment::new().cx(), end.tail.len()).is_ok(),
+            bytes.is_empty()
+        );
     }
 }
 
 #[test]
 fn kinds_are_the_callers_or_the_options_never_guessed() {
     let send = |end: &mut End, message: &[u8], kind| {
-        let result = end.layer.encode(message, kind, &mut end.out).map_err(|e| e.kind());
+        let result = end
+            .layer
+            .encode(&mut Environment::new().cx(), message, kind, &mut end.out)
+            .map_err(|e| e.kind());
         result.map(|()| end.said()[0])
     };
     let mut end = server(&WebSocket::server());
@@ -234,21 +252,30 @@ fn both_ends_talk_ping_and_part() {
     let (mut server, mut client) = pair(&WebSocket::server(), &WebSocket::client("h", "/"));
     for size in [0, 1, 125, 126, 65535, 65536, 1 << 20] {
         let message = vec![b'm'; size];
-        client.layer.encode(&message, Kind::Text, &mut client.out).expect("it is text");
+        client
+            .layer
+            .encode(&mut Environment::new().cx(), &message, Kind::Text, &mut client.out)
+            .expect("it is text");
         server.feed(&client.said());
-        server.layer.encode(&message, Kind::Binary, &mut server.out).expect("it is anything");
+        server
+            .layer
+            .encode(&mut Environment::new().cx(), &message, Kind::Binary, &mut server.out)
+            .expect("it is anything");
         client.feed(&server.said());
         assert_eq!(server.seen.pop(), Some(Seen::Message(Kind::Text, message.clone())));
         assert_eq!(client.seen.pop(), Some(binary(&message)));
     }
-    client.layer.ping(&[b'p'; 200], &mut client.out);
+    client.layer.ping(&mut Environment::new().cx(), &[b'p'; 200], &mut client.out);
     server.feed(&client.said());
     assert_eq!(server.out, plain(PONG, &[b'p'; 125]));
     client.feed(&server.said());
-    client.layer.end(&mut client.out);
+    client.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut client.out);
     server.feed(&client.said());
     client.feed(&server.said());
     assert_eq!((server.seen, client.seen), (vec![Seen::End], vec![Seen::End]));
-    assert!(server.layer.wire_ended(0).is_ok() && client.layer.wire_ended(0).is_ok());
+    assert!(
+        server.layer.wire_ended(&mut Environment::new().cx(), 0).is_ok()
+            && client.layer.wire_ended(&mut Environment::new().cx(), 0).is_ok()
+    );
     assert!(client.out.is_empty());
 }

@@ -76,7 +76,7 @@ fn what_is_no_upgrade_is_served_and_is_no_fault() {
     let head = whole.strip_suffix("<p>ä").expect("there is a body");
     let (said, mut end) = ask(&page, &request("HEAD / HTTP/1.1", &["A: b"]));
     assert_eq!(said, head);
-    assert!(end.layer.wire_ended(0).is_ok());
+    assert!(end.layer.wire_ended(&mut Environment::new().cx(), 0).is_ok());
     let (said, _) = ask(&page, &request("GET /x HTTP/1.1", &["A: b"]));
     assert!(said.starts_with("HTTP/1.1 404 Not Found\r\n"));
     assert!(said.contains("\r\nX: a  Set-Cookie: b=c\r\n"), "{said}");
@@ -138,8 +138,12 @@ fn an_upgrade_that_breaks_a_rule_is_refused_with_its_status() {
         assert_eq!(said.contains("Sec-WebSocket-Version: 13"), status == "426");
         assert_eq!(end.seen, [Seen::Failed(kind)], "{asked}");
         assert!(end.fact::<HttpRequest>().is_some(), "a refused request can be logged");
-        assert!(end.layer.encode(b"x", Kind::Text, &mut Vec::new()).is_err());
-        end.layer.end(&mut end.out);
+        assert!(
+            end.layer
+                .encode(&mut Environment::new().cx(), b"x", Kind::Text, &mut Vec::new())
+                .is_err()
+        );
+        end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
         assert!(end.out.is_empty());
     }
 }
@@ -264,21 +268,30 @@ fn a_client_asks_nothing_that_ends_a_line() {
         WebSocket::client("h", "/").subprotocols(["a b"]),
     ] {
         let mut wire = Vec::new();
-        let error = settings.layer().start(&mut wire).expect_err("it cannot start");
+        let error = settings
+            .layer()
+            .start(&mut Environment::new().cx(), &mut wire)
+            .expect_err("it cannot start");
         assert_eq!(error.kind(), LayerErrorKind::Unencodable);
         assert!(wire.is_empty());
     }
-    assert!(WebSocket::client("h", "").layer().start(&mut Vec::new()).is_ok());
+    assert!(
+        WebSocket::client("h", "")
+            .layer()
+            .start(&mut Environment::new().cx(), &mut Vec::new())
+            .is_ok()
+    );
 }
 
 #[test]
 fn an_end_in_the_middle_of_the_handshake_is_truncated() {
     for mut layer in [WebSocket::server().layer(), WebSocket::client("h", "/").layer()] {
-        let error = layer.wire_ended(3).expect_err("it is no proper end");
+        let error =
+            layer.wire_ended(&mut Environment::new().cx(), 3).expect_err("it is no proper end");
         assert_eq!(error.kind(), LayerErrorKind::Truncated);
         let mut wire = Vec::new();
-        layer.end(&mut wire);
-        layer.ping(b"x", &mut wire);
+        layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut wire);
+        layer.ping(&mut Environment::new().cx(), b"x", &mut wire);
         assert!(wire.is_empty());
     }
 }

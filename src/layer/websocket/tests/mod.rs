@@ -8,6 +8,7 @@ mod limits;
 use std::any::{Any, TypeId};
 
 use super::*;
+use crate::layer::testkit::Environment;
 
 /// What a driver saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl End {
     fn new(layer: WebSocket) -> End {
         let mut end =
             End { layer, tail: Vec::new(), out: Vec::new(), seen: Vec::new(), error: None };
-        end.layer.start(&mut end.out).expect("the layer starts");
+        end.layer.start(&mut Environment::new().cx(), &mut end.out).expect("the layer starts");
         end
     }
 
@@ -55,7 +56,12 @@ impl End {
             unit.clear();
             let was_ready = self.layer.is_ready();
             let answered = self.out.len();
-            let step = match self.layer.decode(&self.tail, &mut unit, &mut self.out) {
+            let step = match self.layer.decode(
+                &mut Environment::new().cx(),
+                &mut self.tail,
+                &mut unit,
+                &mut self.out,
+            ) {
                 Ok(step) => step,
                 Err(error) => {
                     self.seen.push(Seen::Failed(error.kind()));
