@@ -29,7 +29,9 @@ pub(super) struct Membership {
 pub(super) struct Member {
     pub(super) token: Token,
     pub(super) memberships: Vec<Membership>,
-    /// Where each group's membership is, if they are many.
+    /// Where each group's membership is, if they are many. Boxed: most members have none, and a map
+    /// takes six words even if it is empty.
+    #[allow(clippy::box_collection)]
     map: Option<Box<HashMap<u32, u32>>>,
     /// The first membership in which something is pending and that is not in `merge`, or [`NONE`].
     pub(super) first_pending: u32,
