@@ -81,7 +81,7 @@ pub use error::{
 pub use handler::{Datagram, DatagramHandler, Handler};
 pub use layer::{Kind, Layer};
 pub use listener::{Listen, Peer};
-pub use message::{AsMessage, Message};
+pub use message::{IntoMessage, Message};
 pub use net::Net;
 pub use options::{Overflow, StreamOptions};
 pub use reactor::{Reactor, Report, Turn};

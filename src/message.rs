@@ -4,8 +4,8 @@ use crate::layer::Kind;
 
 /// A message with what belongs to it, for those who want more than bytes.
 ///
-/// Everything that is bytes (`&str`, `String`, `&[u8]`, `Vec<u8>`, arrays) is a message too, of the
-/// kind that the layer's own option decides.
+/// Everything that is bytes (`&str`, `String`, `&[u8]`, `Vec<u8>`, arrays) can be published too; the
+/// layer's own option then decides the kind.
 ///
 /// ```no_run
 /// # use tidegate::{Group, Message, Net};
@@ -16,8 +16,8 @@ use crate::layer::Kind;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Message<B> {
-    bytes: B,
-    kind: Kind,
+    pub(crate) bytes: B,
+    pub(crate) kind: Kind,
 }
 
 impl<B: AsRef<[u8]>> Message<B> {
@@ -38,30 +38,26 @@ impl<B: AsRef<[u8]>> Message<B> {
 }
 
 /// What can be published: bytes, or a [`Message`].
-pub trait AsMessage {
-    /// The bytes.
-    fn bytes(&self) -> &[u8];
+pub trait IntoMessage {
+    /// What holds the bytes.
+    type Bytes: AsRef<[u8]>;
 
-    /// Whether it is text or binary.
-    fn kind(&self) -> Kind;
+    /// The message.
+    fn into_message(self) -> Message<Self::Bytes>;
 }
 
-impl<T: AsRef<[u8]>> AsMessage for T {
-    fn bytes(&self) -> &[u8] {
-        self.as_ref()
-    }
+impl<T: AsRef<[u8]>> IntoMessage for T {
+    type Bytes = T;
 
-    fn kind(&self) -> Kind {
-        Kind::Default
+    fn into_message(self) -> Message<T> {
+        Message::new(Kind::Default, self)
     }
 }
 
-impl<B: AsRef<[u8]>> AsMessage for Message<B> {
-    fn bytes(&self) -> &[u8] {
-        self.bytes.as_ref()
-    }
+impl<B: AsRef<[u8]>> IntoMessage for Message<B> {
+    type Bytes = B;
 
-    fn kind(&self) -> Kind {
-        self.kind
+    fn into_message(self) -> Message<B> {
+        self
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Net;
 use crate::core::GroupStats;
-use crate::message::AsMessage;
+use crate::message::{IntoMessage, Message};
 use crate::token::{Group, Token};
 
 /// Groups.
@@ -77,8 +77,9 @@ impl<S> Net<S> {
     /// the work is more than [`Config::work_per_turn`](crate::Config::work_per_turn). Each member's
     /// own limits decide what happens to one that does not read;
     /// [`group_stats`](Self::group_stats) counts what was dropped.
-    pub fn publish(&mut self, group: Group, message: impl AsMessage) -> usize {
-        self.core.publish(group, message.bytes(), message.kind(), None)
+    pub fn publish(&mut self, group: Group, message: impl IntoMessage) -> usize {
+        let Message { bytes, kind } = message.into_message();
+        self.core.publish(group, bytes.as_ref(), kind, None)
     }
 
     /// Sends to all members but one, which need not be a member.
@@ -86,8 +87,9 @@ impl<S> Net<S> {
         &mut self,
         group: Group,
         except: Token,
-        message: impl AsMessage,
+        message: impl IntoMessage,
     ) -> usize {
-        self.core.publish(group, message.bytes(), message.kind(), Some(except))
+        let Message { bytes, kind } = message.into_message();
+        self.core.publish(group, bytes.as_ref(), kind, Some(except))
     }
 }

@@ -1,7 +1,7 @@
 //! Timers: a hierarchical wheel in ticks, and the conversions between ticks and time.
 //!
 //! One tick is one millisecond since the reactor's start. The wheel counts in ticks and never sees
-//! a clock, so that the operating system's time and the simulator's drive the same code.
+//! a clock, so that any source of time can drive it.
 //!
 //! A timer must never fire early. That is decided here, by the rounding: a deadline is rounded up
 //! *after* the delay was added to the exact time, and the time that has passed is rounded down.
@@ -32,7 +32,7 @@ pub(crate) fn ticks_ceil(delay: Duration) -> u64 {
 
 /// Ticks that have passed: rounded down, only a whole tick counts. Saturates at `u64::MAX`.
 pub(crate) fn ticks_floor(elapsed: Duration) -> u64 {
-    // Once a turn: a division of 128 bits would cost as much as the rest of the turn's reckoning.
+    // Called once a turn: a division of 128 bits would cost as much as the rest of the conversion.
     elapsed.as_secs().saturating_mul(1_000).saturating_add(u64::from(elapsed.subsec_millis()))
 }
 

@@ -4,6 +4,12 @@ use std::num::NonZeroU32;
 
 use slab::Slab;
 
+mod chain;
+mod place;
+
+pub(crate) use chain::{Chain, Owned};
+use place::{List, Place};
+
 /// Timers by deadline, and by owner: six levels of 64 slots, and one list for what lies beyond.
 ///
 /// Read a deadline and `now` as numbers of base 64. A timer is filed under the highest digit in
@@ -57,27 +63,6 @@ pub(crate) struct Key {
     generation: NonZeroU32,
 }
 
-/// The timers of one owner. Belongs to the owner, and may move with it.
-///
-/// It must be handed to [`Wheel::cancel_all`] before it is dropped: dropping it alone would leave
-/// its timers in the wheel, to fire for an owner that is gone. One owner has one chain.
-#[derive(Debug)]
-pub(crate) struct Chain {
-    head: u32,
-}
-
-/// What the wheel must know of a payload: whose it is.
-///
-/// This lets it refuse a key that is used with the chain of somebody else, without storing the
-/// owner twice.
-pub(crate) trait Owned {
-    /// Identifies the owner; no two chains have the same.
-    type Owner: Copy + Eq;
-
-    /// The owner of the timer.
-    fn owner(&self) -> Self::Owner;
-}
-
 impl<T: Owned> Wheel<T> {
     /// An empty wheel at tick zero, with memory for `capacity` timers (48 bytes each, if the
     /// payload has 16).
@@ -107,14 +92,11 @@ impl<T: Owned> Wheel<T> {
         let index = index.expect("at most 2^32 - 2 timers at once");
         self.last_generation = self.last_generation.wrapping_add(1).max(1);
         let generation = NonZeroU32::new(self.last_generation).unwrap_or(NonZeroU32::MIN);
-        slot.insert(Entry { chain_next: chain.head, chain_prev: NIL, generation, payload });
+        slot.insert(Entry { chain_next: NIL, chain_prev: NIL, generation, payload });
         if index as usize == self.links.len() {
             self.links.push(Link { deadline, next: NIL, prev: NIL });
         }
-        if chain.head != NIL {
-            self.entry_mut(chain.head).chain_prev = index;
-        }
-        chain.head = index;
+        self.enter_chain(chain, index);
         self.append(index, deadline, self.place_ahead(deadline).unwrap_or(Place::SOON));
         Key { index, generation }
     }
@@ -140,16 +122,6 @@ impl<T: Owned> Wheel<T> {
         self.unlink(key.index);
         self.append(key.index, deadline, self.place_ahead(deadline).unwrap_or(Place::SOON));
         true
-    }
-
-    /// Ends all timers of an owner and drops their payloads. Costs as much as it has timers.
-    pub(crate) fn cancel_all(&mut self, chain: &mut Chain) {
-        while chain.head != NIL {
-            let index = chain.head;
-            self.unlink(index);
-            self.leave_chain(chain, index);
-            self.entries.remove(index as usize);
-        }
     }
 
     /// The payload of a timer that has not ended: tells whose it is.
@@ -214,22 +186,6 @@ impl<T: Owned> Wheel<T> {
         if self.get(key).is_some() && self.link(key.index).prev == HANDED_OUT {
             let place = self.place_ahead(deadline).unwrap_or(Place::SOON);
             self.append(key.index, deadline, place);
-        }
-    }
-
-    /// Makes those timers of an owner that were put off to `deadline` due at the next advance, in
-    /// the order in which they were set.
-    pub(crate) fn recall(&mut self, chain: &Chain, deadline: u64) {
-        let mut index = chain.head;
-        while index != NIL && self.entry(index).chain_next != NIL {
-            index = self.entry(index).chain_next;
-        }
-        while index != NIL {
-            if self.link(index).deadline == deadline {
-                self.unlink(index);
-                self.append(index, self.now, Place::SOON);
-            }
-            index = self.entry(index).chain_prev;
         }
     }
 
@@ -391,28 +347,6 @@ impl<T: Owned> Wheel<T> {
         }
     }
 
-    /// Whether the timer lives and belongs to the chain, without walking it: the chain's first
-    /// timer tells whose the chain is.
-    fn is_in_chain(&self, chain: &Chain, key: Key) -> bool {
-        let Some(payload) = self.get(key) else { return false };
-        chain.head == key.index
-            || chain.head != NIL
-                // The first of a chain that is not this one. Then `leave_chain` would do harm.
-                && self.entry(key.index).chain_prev != NIL
-                && self.entry(chain.head).payload.owner() == payload.owner()
-    }
-
-    fn leave_chain(&mut self, chain: &mut Chain, index: u32) {
-        let Entry { chain_next, chain_prev, .. } = *self.entry(index);
-        match chain_prev {
-            NIL => chain.head = chain_next,
-            _ => self.entry_mut(chain_prev).chain_next = chain_next,
-        }
-        if chain_next != NIL {
-            self.entry_mut(chain_next).chain_prev = chain_prev;
-        }
-    }
-
     fn entry(&self, index: u32) -> &Entry<T> {
         &self.entries[index as usize]
     }
@@ -427,20 +361,6 @@ impl<T: Owned> Wheel<T> {
 
     fn link_mut(&mut self, index: u32) -> &mut Link {
         &mut self.links[index as usize]
-    }
-}
-
-impl Chain {
-    #[cfg(test)]
-    /// Whether the owner has no timers.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.head == NIL
-    }
-}
-
-impl Default for Chain {
-    fn default() -> Self {
-        Chain { head: NIL }
     }
 }
 
@@ -476,50 +396,6 @@ struct Link {
     deadline: u64,
     next: u32,
     prev: u32,
-}
-
-/// The first and last timer of a place, or twice `NIL`.
-#[derive(Clone, Copy)]
-struct List {
-    head: u32,
-    tail: u32,
-}
-
-impl List {
-    const EMPTY: List = List { head: NIL, tail: NIL };
-}
-
-/// One of the lists: a slot's (`level * 64 + slot`), or one of those below.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Place(u16);
-
-impl Place {
-    const SLOTS: u16 = (LEVELS * SLOTS) as u16;
-    /// Beyond the range of the six levels.
-    const FAR: Place = Place(Self::SLOTS);
-    /// Set for a tick that had come: due at the next advance.
-    const SOON: Place = Place(Self::SLOTS + 1);
-    /// Due, and waiting to be handed out.
-    const DUE: Place = Place(Self::SLOTS + 2);
-    const LISTS: usize = Self::SLOTS as usize + 3;
-
-    fn slot(level: usize, slot: u64) -> Place {
-        Place((level * SLOTS) as u16 + slot as u16)
-    }
-
-    /// A slot of the lowest level: all its timers have the same deadline.
-    fn is_one_tick(self) -> bool {
-        self.list() < SLOTS
-    }
-
-    fn list(self) -> usize {
-        usize::from(self.0)
-    }
-
-    /// The place's level and its bit in the level's bitmap, for a slot.
-    fn bit(self) -> Option<(usize, u64)> {
-        (self.0 < Self::SLOTS).then(|| (self.list() / SLOTS, 1 << (self.list() % SLOTS)))
-    }
 }
 
 /// Clears the lowest `bits` bits.

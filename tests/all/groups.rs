@@ -4,9 +4,10 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidegate::layer::LengthPrefixed;
+use tidegate::layer::{Item, Kind, Layer, LayerError, LengthPrefixed, Step};
 use tidegate::{
-    Config, Group, Listen, Net, Overflow, Reactor, SendStatus, SocketOptions, StreamOptions, Token,
+    Config, Group, Listen, Message, Net, Overflow, Reactor, SendStatus, SocketOptions,
+    StreamOptions, Token,
 };
 
 use crate::support::child::in_a_process_of_its_own;
@@ -344,7 +345,8 @@ fn random_joins_leaves_sends_and_messages_agree_with_a_model() {
         let mut random = Xorshift::new(seed);
         let group_log = [1, 100, 1 << 20][random.below(3)];
         let framed = random.chance(3);
-        let config = Config { group_log, ..Config::default() };
+        let work_per_turn = [1, 8, 1024][random.below(3)];
+        let config = Config { group_log, work_per_turn, ..Config::default() };
         let mut room = Room::with(MEMBERS, config, |listen| {
             if framed { listen.layer(|_| LengthPrefixed::new(1)) } else { listen }
         });
@@ -444,6 +446,344 @@ fn a_message_published_before_the_publishers_error_is_still_delivered() {
     speaker.write_all(b"x").unwrap();
     until(&mut room.reactor, "the speaker", |_| log.count(is_data) == 1);
     assert_eq!(room.heard(), [b"he said"]);
+}
+
+#[test]
+fn many_messages_each_with_a_direct_send_keep_their_order() {
+    const PAIRS: usize = 20_000;
+    let mut room = Room::new(2);
+    let group = room.group(2);
+    let member = room.tokens[0];
+    for _ in 0..PAIRS {
+        room.net().publish(group, "line;");
+        room.net().send(member, "+");
+    }
+    let heard = room.heard();
+    assert!(heard[0] == b"line;+".repeat(PAIRS));
+    assert!(heard[1] == b"line;".repeat(PAIRS));
+}
+
+#[test]
+fn a_subscriber_of_thousands_of_topics_gets_all_in_order_and_leaves_them_all() {
+    const TOPICS: usize = 5_000;
+    let mut room = Room::new(2);
+    let topics: Vec<_> = (0..TOPICS).map(|_| room.group(2)).collect();
+    let [leaver, stayer] = room.tokens[..] else { panic!() };
+    let mut expected = Vec::new();
+    for (n, &topic) in topics.iter().enumerate() {
+        assert_eq!(room.net().publish(topic, format!("{n};")), 2);
+        expected.extend_from_slice(format!("{n};").as_bytes());
+    }
+    // Order over all topics, also against the order of joining.
+    for (n, &topic) in topics.iter().enumerate().rev() {
+        assert_eq!(room.net().publish(topic, format!("{n}.")), 2);
+        expected.extend_from_slice(format!("{n}.").as_bytes());
+    }
+    for &topic in &topics[..TOPICS / 2] {
+        assert!(room.net().leave(topic, leaver));
+    }
+    assert!(!room.net().is_member(topics[0], leaver) && room.net().is_member(topics[0], stayer));
+    assert!(room.net().is_member(topics[TOPICS - 1], leaver));
+    room.net().close(leaver);
+    assert!(topics.iter().all(|&topic| room.net().members(topic) == [stayer]));
+    assert_eq!(room.net().publish(topics[9], "last"), 1);
+    let heard = room.heard();
+    assert!(heard[0] == expected);
+    expected.extend_from_slice(b"last");
+    assert!(heard[1] == expected);
+}
+
+#[test]
+fn empty_messages_fill_a_log_too() {
+    let config = Config { group_log: 4096, ..Config::default() };
+    let mut room = Room::with(1, config, |listen| listen.layer(|_| LengthPrefixed::new(1)));
+    let group = room.group(1);
+    for _ in 0..1_000 {
+        room.net().publish(group, "");
+    }
+    // More than a log takes has left, without a turn.
+    assert!(read_n(&mut room.streams[0], 800).iter().all(|&length| length == 0));
+    assert_eq!(room.heard()[0].len(), 200);
+}
+
+#[test]
+fn what_members_limits_drop_is_counted() {
+    let mut room = Room::with(1, Config::default(), tight(Overflow::Drop));
+    let group = room.group(1);
+    assert_eq!(room.net().group_stats(group).unwrap().members, 1);
+    for _ in 0..1_000 {
+        room.net().publish(group, [b'm'; 100]);
+    }
+    let _ = room.reactor.turn(Some(Duration::ZERO)).unwrap();
+    let stats = room.net().group_stats(group).unwrap();
+    // 655 of them fit under the limit of 65,536 bytes.
+    assert_eq!((stats.published, stats.dropped), (1_000, 345));
+    room.net().remove_group(group);
+    assert_eq!(room.net().group_stats(group), None);
+    assert_eq!(room.heard()[0].len(), 65_500);
+}
+
+#[test]
+fn a_named_group_is_found_by_its_name_while_it_has_members() {
+    let mut room = Room::new(2);
+    let [one, two] = room.tokens[..] else { panic!() };
+    let lobby = room.net().group("lobby");
+    assert_eq!(room.net().find_group("lobby"), Some(lobby));
+    assert_eq!(room.net().group(b"lobby"), lobby);
+    assert_eq!(room.net().find_group("other"), None);
+    let unnamed = room.net().create_group();
+    assert!(room.net().join(lobby, one));
+    settle(&mut room.reactor);
+    assert_eq!(room.net().find_group("lobby"), Some(lobby));
+    // Without members only within a turn.
+    assert!(room.net().leave(lobby, one));
+    assert!(room.net().join(lobby, two));
+    settle(&mut room.reactor);
+    assert_eq!(room.net().publish(lobby, "to two"), 1);
+    let unused = room.net().group("unused");
+    room.net().leave(lobby, two);
+    settle(&mut room.reactor);
+    for (name, group) in [("lobby", lobby), ("unused", unused)] {
+        assert_eq!(room.net().find_group(name), None);
+        assert!(!room.net().join(group, one));
+    }
+    assert!(room.net().join(unnamed, one), "a group without a name stays");
+    // The name serves again, for another group; it ends with its last member.
+    let again = room.net().group("lobby");
+    assert_ne!(again, lobby);
+    assert!(room.net().join(again, one));
+    room.net().close(one);
+    settle(&mut room.reactor);
+    assert_eq!(room.net().find_group("lobby"), None);
+    assert_eq!(room.heard(), [&b""[..], b"to two"]);
+}
+
+#[test]
+fn a_message_carries_its_kind_to_the_layers() {
+    /// Writes each message behind a letter for its kind.
+    struct Kinds;
+    impl Layer for Kinds {
+        fn name(&self) -> &'static str {
+            "kinds"
+        }
+        fn decode(
+            &mut self,
+            wire: &[u8],
+            _: &mut Vec<u8>,
+            _: &mut Vec<u8>,
+        ) -> Result<Step, LayerError> {
+            Ok(Step::new(wire.len(), Item::Nothing))
+        }
+        fn encode(&mut self, m: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+            wire.push(match kind {
+                Kind::Default => b'd',
+                Kind::Text => b't',
+                Kind::Binary => b'b',
+            });
+            wire.extend_from_slice(m);
+            Ok(())
+        }
+    }
+    let mut room = Room::with(2, Config::default(), |listen| listen.layer(|_| Kinds));
+    let (a, b) = (room.group(2), room.group(2));
+    let member = room.tokens[0];
+    room.net().publish(a, "1");
+    room.net().publish(b, Message::text("2"));
+    room.net().publish(a, Message::binary([b'3']));
+    room.net().publish_except(b, member, Message::new(Kind::Text, vec![b'4']));
+    assert_eq!(room.heard(), [&b"d1t2b3"[..], b"d1t2b3t4"]);
+}
+
+/// The budget of a turn. Unix sockets: what was written can be read at once.
+#[cfg(unix)]
+mod budget {
+    use std::io::{ErrorKind, Read};
+    use std::os::unix::net::UnixStream;
+    use std::time::Duration;
+
+    use tidegate::layer::LengthPrefixed;
+    use tidegate::{Config, Group, Reactor, Token};
+
+    use super::Log;
+    use super::support::{Probe, settle};
+
+    struct Crowd {
+        reactor: Reactor,
+        tokens: Vec<Token>,
+        peers: Vec<UnixStream>,
+        group: Group,
+        heard: Vec<Vec<u8>>,
+    }
+
+    impl Crowd {
+        fn new(members: usize, work_per_turn: usize, framed: bool) -> Self {
+            let config = Config { work_per_turn, ..Config::default() };
+            let mut reactor = Reactor::with_config((), config).unwrap();
+            let group = reactor.net().create_group();
+            let log = Log::new();
+            let (mut tokens, mut peers) = (Vec::new(), Vec::new());
+            for _ in 0..members {
+                let (ours, theirs) = UnixStream::pair().unwrap();
+                theirs.set_nonblocking(true).unwrap();
+                tokens.push(reactor.net().adopt(ours, Probe::new(&log)).unwrap());
+                peers.push(theirs);
+            }
+            settle(&mut reactor);
+            for &token in &tokens {
+                assert!(reactor.net().join(group, token));
+                if framed {
+                    reactor.net().start_layer(token, LengthPrefixed::new(1));
+                }
+            }
+            Crowd { reactor, tokens, peers, group, heard: vec![Vec::new(); members] }
+        }
+
+        fn turn(&mut self) {
+            let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
+            self.read();
+        }
+
+        fn read(&mut self) {
+            for (peer, heard) in self.peers.iter_mut().zip(&mut self.heard) {
+                match peer.read_to_end(heard) {
+                    Ok(_) => {}
+                    Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+                }
+            }
+        }
+
+        /// How many members have heard exactly this.
+        fn have(&self, what: &[u8]) -> usize {
+            self.heard.iter().filter(|heard| *heard == what).count()
+        }
+
+        fn is_due(&mut self) -> bool {
+            let now = self.reactor.net().now();
+            self.reactor.next_deadline().is_some_and(|at| at <= now)
+        }
+    }
+
+    #[test]
+    fn a_flush_stops_at_its_budget_and_goes_on_where_it_stopped() {
+        let mut crowd = Crowd::new(40, 10, false);
+        crowd.reactor.net().publish(crowd.group, "a");
+        for served in [10, 20, 30] {
+            crowd.turn();
+            assert_eq!((crowd.have(b"a"), crowd.have(b"")), (served, 40 - served));
+            assert!(crowd.is_due(), "the loop would sleep");
+        }
+        crowd.turn();
+        assert_eq!(crowd.have(b"a"), 40);
+        crowd.turn();
+        assert_eq!(crowd.reactor.next_deadline(), None);
+    }
+
+    #[test]
+    fn later_messages_reach_those_first_that_wait_and_then_those_that_were_served() {
+        let mut crowd = Crowd::new(40, 10, false);
+        crowd.reactor.net().publish(crowd.group, "a");
+        crowd.turn();
+        let served: Vec<_> = (0..40).filter(|&n| crowd.heard[n] == b"a").collect();
+        crowd.reactor.net().publish(crowd.group, "b");
+        for both in [10, 20, 30] {
+            crowd.turn();
+            assert_eq!(crowd.have(b"ab"), both);
+            assert!(served.iter().all(|&n| crowd.heard[n] == b"a"), "served before the others");
+        }
+        crowd.turn();
+        assert_eq!(crowd.have(b"ab"), 40);
+    }
+
+    #[test]
+    fn nobody_is_starved_while_messages_keep_coming() {
+        let mut crowd = Crowd::new(40, 10, false);
+        let small = crowd.reactor.net().create_group();
+        let (lonely, token) = (7, crowd.tokens[7]);
+        assert!(crowd.reactor.net().join(small, token));
+        let mut expected = Vec::new();
+        for n in 0..100_u8 {
+            crowd.reactor.net().publish(crowd.group, [n]);
+            crowd.reactor.net().publish(small, [n]);
+            expected.extend([n, n]);
+            crowd.turn();
+            // Each is served once in four turns.
+            assert!(crowd.heard.iter().all(|heard| heard.len() + 4 > usize::from(n)));
+        }
+        settle(&mut crowd.reactor);
+        crowd.read();
+        assert_eq!(crowd.heard[lonely], expected);
+    }
+
+    #[test]
+    fn direct_sends_keep_their_order_across_a_cut_flush() {
+        let mut crowd = Crowd::new(40, 10, false);
+        crowd.reactor.net().publish(crowd.group, "1");
+        crowd.turn();
+        let tokens = crowd.tokens.clone();
+        for &token in &tokens {
+            crowd.reactor.net().send(token, "2");
+        }
+        crowd.reactor.net().publish(crowd.group, "3");
+        crowd.turn();
+        for &token in &tokens {
+            crowd.reactor.net().send(token, "4");
+        }
+        settle(&mut crowd.reactor);
+        crowd.read();
+        assert_eq!(crowd.have(b"1234"), 40);
+    }
+
+    #[test]
+    fn encoding_is_work_and_one_members_messages_are_cut_between_two_of_them() {
+        // Four units for each message: ten of them in a turn.
+        let mut crowd = Crowd::new(1, 40, true);
+        for n in 0..100_u8 {
+            crowd.reactor.net().publish(crowd.group, [n]);
+        }
+        let expected: Vec<u8> = (0..100).flat_map(|n| [1, n]).collect();
+        for turn in 1..=10 {
+            crowd.turn();
+            assert_eq!(crowd.heard[0], expected[..20 * turn]);
+        }
+    }
+
+    #[test]
+    fn large_messages_use_the_budget_up_by_their_bytes() {
+        let mut crowd = Crowd::new(10, 40, false);
+        // Each member's write is 17 units and a piece: three of them fit, the third just over.
+        crowd.reactor.net().publish(crowd.group, [b'x'; 16 * 1024]);
+        crowd.turn();
+        assert_eq!(crowd.have(&[b'x'; 16 * 1024]), 3);
+    }
+
+    #[test]
+    fn what_was_published_before_the_loop_stops_leaves_whatever_the_budget() {
+        let mut crowd = Crowd::new(40, 1, false);
+        crowd.reactor.net().publish(crowd.group, "goodbye");
+        crowd.reactor.net().stop();
+        crowd.reactor.run().unwrap();
+        crowd.read();
+        assert_eq!(crowd.have(b"goodbye"), 40);
+    }
+
+    #[test]
+    fn members_that_leave_close_or_break_while_they_wait_lose_nothing_they_can_still_get() {
+        let mut crowd = Crowd::new(40, 1, false);
+        let net = crowd.reactor.net();
+        net.publish(crowd.group, "said");
+        for n in 0..10 {
+            net.leave(crowd.group, crowd.tokens[n]);
+            net.close(crowd.tokens[10 + n]);
+            net.abort(crowd.tokens[20 + n]);
+        }
+        net.remove_group(crowd.group);
+        settle(&mut crowd.reactor);
+        crowd.read();
+        for (n, heard) in crowd.heard.iter().enumerate() {
+            let expected: &[u8] = if (20..30).contains(&n) { b"" } else { b"said" };
+            assert_eq!(heard, expected, "member {n}");
+        }
+    }
 }
 
 /// The process's own memory, in bytes (proc(5), `statm`).

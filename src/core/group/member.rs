@@ -1,6 +1,7 @@
 //! One member: the groups it is in, and those in which something is pending for it.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 
 use super::NONE;
 use crate::token::Token;
@@ -8,6 +9,10 @@ use crate::token::Token;
 /// From this many memberships on a member finds them by a map. Fewer are looked through: one or two
 /// is the common case, and a map for each member would take more memory than the memberships.
 const MAPPED_FROM: usize = 16;
+
+/// Memberships by the number of the next message, the earliest first: merges the logs of several
+/// groups.
+pub(super) type Merge = BinaryHeap<Reverse<(u64, u32)>>;
 
 /// One of a member's groups.
 #[derive(Debug, Clone, Copy)]
@@ -24,22 +29,40 @@ pub(super) struct Membership {
 pub(super) struct Member {
     pub(super) token: Token,
     pub(super) memberships: Vec<Membership>,
-    /// Where each group's membership is, if they are many.
+    /// Where each group's membership is, if they are many. Boxed: most members have none, and a map
+    /// takes six words even if it is empty.
+    #[allow(clippy::box_collection)]
     map: Option<Box<HashMap<u32, u32>>>,
-    /// The first membership in which something is pending, or [`NONE`].
+    /// The first membership in which something is pending and that is not in `merge`, or [`NONE`].
     pub(super) first_pending: u32,
+    /// Of a member that was served in part: the memberships that are left.
+    pub(super) merge: Option<Box<Merge>>,
     /// It is in the queue of members to serve.
     pub(super) queued: bool,
 }
 
 impl Member {
     pub(super) fn new(token: Token) -> Self {
-        let (memberships, map) = (Vec::new(), None);
-        Member { token, memberships, map, first_pending: NONE, queued: false }
+        Member {
+            token,
+            memberships: Vec::new(),
+            map: None,
+            first_pending: NONE,
+            merge: None,
+            queued: false,
+        }
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        self.first_pending != NONE
+        self.first_pending != NONE || self.merge.is_some()
+    }
+
+    /// The memberships in which something is pending.
+    pub(super) fn pending(&self) -> impl Iterator<Item = Membership> {
+        let at = |at: u32| self.memberships.get(at as usize).copied(); // nothing is at `NONE`
+        let listed = std::iter::successors(at(self.first_pending), move |m| at(m.next_pending));
+        let merged = self.merge.iter().flat_map(|merge| merge.iter());
+        listed.chain(merged.filter_map(move |&Reverse((_, m))| at(m)))
     }
 
     /// Where the membership of a group is.

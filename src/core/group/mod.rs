@@ -32,6 +32,11 @@ mod registry;
 mod take;
 mod work;
 
+#[cfg(test)]
+mod cost_tests;
+#[cfg(test)]
+mod model_tests;
+
 pub(crate) use gather::QUIET_GAP;
 pub use registry::GroupStats;
 pub(crate) use registry::Groups;

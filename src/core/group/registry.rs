@@ -12,15 +12,14 @@
 //! A marked membership is also in a list of its member, and the member is in the queue of those to
 //! serve. So serving costs what is pending, however many groups a member is in.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 use slab::Slab;
 
 use super::NONE;
 use super::gather::Gather;
 use super::log::Log;
-use super::member::{Member, shrink};
+use super::member::{Member, Membership, Merge, shrink};
 use super::take::Part;
 use super::work::Visits;
 use crate::connection::KEPT_CAPACITY;
@@ -105,7 +104,7 @@ pub(crate) struct Groups {
     // Kept for their memory.
     pub(super) parts: Vec<Part>,
     pub(super) copied: Vec<u8>,
-    pub(super) merge: BinaryHeap<Reverse<(u64, u32)>>,
+    pub(super) merge: Merge,
 }
 
 impl Default for Groups {
@@ -124,7 +123,7 @@ impl Default for Groups {
             visits: Visits::default(),
             parts: Vec::new(),
             copied: Vec::new(),
-            merge: BinaryHeap::new(),
+            merge: Merge::new(),
         }
     }
 }
@@ -485,12 +484,15 @@ impl Groups {
     }
 
     fn forget_member(&mut self, id: u32) {
-        let mut at = std::mem::replace(&mut self.members[id as usize].first_pending, NONE);
-        while at != NONE {
-            let membership = self.members[id as usize].memberships[at as usize];
-            self.unmark(membership.group as usize, membership.place);
-            self.slots[membership.group as usize].recycle();
-            at = membership.next_pending;
+        let member = &mut self.members[id as usize];
+        if !member.is_pending() {
+            return;
+        }
+        let pending: Vec<_> = member.pending().collect();
+        (member.first_pending, member.merge) = (NONE, None);
+        for Membership { group, place, .. } in pending {
+            self.unmark(group as usize, place);
+            self.slots[group as usize].recycle();
         }
     }
 }

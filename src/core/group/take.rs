@@ -1,7 +1,6 @@
 //! What is pending for one member, taken out of the logs in the order of publishing.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::rc::Rc;
 
 use super::NONE;
@@ -72,24 +71,24 @@ impl Groups {
     /// How many bytes are pending for a member at most: messages that exclude it count too.
     pub(crate) fn pending_bytes(&self, token: Token) -> usize {
         let Some(id) = self.id_of(token) else { return 0 };
-        let member = &self.members[id as usize];
-        let (mut bytes, mut at) = (0, member.first_pending);
-        while at != NONE {
-            let Membership { group, place, next_pending } = member.memberships[at as usize];
-            let State { log, seats, .. } = &self.slots[group as usize];
-            bytes += log.bytes().len() - log.start(seats[place as usize].from);
-            at = next_pending;
-        }
-        bytes
+        let pending =
+            self.members[id as usize].pending().map(|Membership { group, place, .. }| {
+                let State { log, seats, .. } = &self.slots[group as usize];
+                log.bytes().len() - log.start(seats[place as usize].from)
+            });
+        pending.sum()
     }
 
     /// Takes what is pending for a member. Hand the batch back by [`give_back`](Self::give_back).
     pub(crate) fn take(&mut self, token: Token, how: Take) -> Option<Batch> {
         let id = self.id_of(token)?;
         let member = &self.members[id as usize];
-        let first = *member.memberships.get(member.first_pending as usize)?;
+        let mut pending = member.pending();
+        let first = pending.next()?;
+        let one = member.merge.is_none() && pending.next().is_none();
+        drop(pending);
         let mut parts = std::mem::take(&mut self.parts);
-        let bytes = if first.next_pending == NONE {
+        let bytes = if one {
             self.take_of_one(id, first, how, &mut parts)
         } else {
             self.take_of_several(id, how, &mut parts)
@@ -143,16 +142,20 @@ impl Groups {
         bytes
     }
 
-    /// Merges the logs of several groups by the numbers of their messages.
+    /// Merges the logs of several groups by the numbers of their messages. What is left keeps its
+    /// place in the merge, so that serving in parts costs no more than serving at once.
     fn take_of_several(&mut self, id: u32, how: Take, parts: &mut Vec<Part>) -> Bytes {
         let (joined, limit, each) = match how {
             Take::Joined => (true, usize::MAX, 0),
             Take::ByMessage { limit, each } => (false, limit, each),
         };
         let mut bytes = std::mem::take(&mut self.copied);
-        let mut merge = std::mem::take(&mut self.merge);
-        let member = &self.members[id as usize];
-        let mut at = member.first_pending;
+        let member = &mut self.members[id as usize];
+        let mut merge = match member.merge.take() {
+            Some(left) => *left,
+            None => std::mem::take(&mut self.merge),
+        };
+        let mut at = std::mem::replace(&mut member.first_pending, NONE);
         while at != NONE {
             let Membership { group, place, next_pending } = member.memberships[at as usize];
             let State { log, seats, .. } = &self.slots[group as usize];
@@ -162,9 +165,10 @@ impl Groups {
             self.visits.add(1);
         }
         let mut cost = 0;
-        while let Some(Reverse((_, at))) = merge.pop() {
+        while cost < limit || parts.is_empty() {
+            let Some(Reverse((_, at))) = merge.pop() else { break };
             self.visits.add(1);
-            let membership = member.memberships[at as usize];
+            let membership = self.members[id as usize].memberships[at as usize];
             let State { handle, log, seats, .. } = &mut self.slots[membership.group as usize];
             let seat = &mut seats[membership.place as usize];
             let message = seat.from;
@@ -179,39 +183,20 @@ impl Groups {
                 }
                 cost += each + work::bytes(end - start);
             }
-            merge.extend(log.number(seat.from).map(|number| Reverse((number, at))));
-            if cost >= limit {
-                break;
+            match log.number(message + 1) {
+                Some(number) => merge.push(Reverse((number, at))),
+                None => {
+                    self.unmark(membership.group as usize, membership.place);
+                    self.slots[membership.group as usize].recycle();
+                }
             }
         }
-        merge.clear();
-        self.keep_merge(merge);
-        self.unlist_taken(id);
-        Bytes::Copied(bytes)
-    }
-
-    fn keep_merge(&mut self, merge: BinaryHeap<Reverse<(u64, u32)>>) {
-        if merge.capacity() * size_of::<(u64, u32)>() <= KEPT_CAPACITY {
+        if !merge.is_empty() {
+            self.members[id as usize].merge = Some(Box::new(merge));
+        } else if merge.capacity() * size_of::<(u64, u32)>() <= KEPT_CAPACITY {
             self.merge = merge;
         }
-    }
-
-    /// Keeps in a member's list those groups of which something is left.
-    fn unlist_taken(&mut self, id: u32) {
-        let mut at = std::mem::replace(&mut self.members[id as usize].first_pending, NONE);
-        while at != NONE {
-            let member = &mut self.members[id as usize];
-            let membership = &mut member.memberships[at as usize];
-            let Membership { group, place, next_pending } = *membership;
-            let state = &self.slots[group as usize];
-            if state.seats[place as usize].from < state.log.len() {
-                membership.next_pending = std::mem::replace(&mut member.first_pending, at);
-            } else {
-                self.unmark(group as usize, place);
-                self.slots[group as usize].recycle();
-            }
-            at = next_pending;
-        }
+        Bytes::Copied(bytes)
     }
 
     /// The batch has been handed over: its memory serves the next one.
