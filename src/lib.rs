@@ -67,7 +67,7 @@ mod timer;
 mod timers;
 mod token;
 
-pub use address::Address;
+pub use address::{Address, Target};
 pub use config::Config;
 pub use connect::{Adopt, Connect};
 pub use connection::Input;
@@ -75,11 +75,12 @@ pub use context::Context;
 pub use core::{ListenerStats, SendStatus};
 pub use datagram::Udp;
 pub use error::{
-    BoxError, CloseReason, Closed, DatagramError, Deadline, Error, HandlerResult, Limit,
+    BoxError, CloseReason, Closed, ConnectError, ConnectErrorKind, DatagramError, Deadline, Error,
+    HandlerResult, Limit,
 };
 pub use handler::{Datagram, DatagramHandler, Handler};
 pub use layer::{Kind, Layer};
-pub use listener::{Listen, Peer};
+pub use listener::{Listen, ListeningSocket, Peer};
 pub use net::Net;
 pub use options::{Overflow, StreamOptions};
 pub use reactor::{Reactor, Report, Turn};

@@ -216,7 +216,9 @@ fn an_empty_message_is_a_message_where_a_layer_frames() {
 fn tight(overflow: Overflow) -> impl FnOnce(Listen) -> Listen {
     move |listen| {
         let socket = SocketOptions::new().send_buffer(4096).receive_buffer(4096);
-        listen.options(StreamOptions::new().output_cap(64 * 1024).overflow(overflow).socket(socket))
+        listen.options(
+            StreamOptions::new().output_cap(64 * 1024).overflow(overflow).socket_options(socket),
+        )
     }
 }
 

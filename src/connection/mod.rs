@@ -22,7 +22,7 @@ pub(crate) use input::Tail;
 pub(crate) use link::{Carriage, Link};
 pub(crate) use membership::Membership;
 pub(crate) use output::{KEPT_CAPACITY, Output};
-pub(crate) use route::Route;
+pub(crate) use route::{Attempt, Route};
 pub(crate) use transfer::Received;
 pub(crate) use wire::{OwnSide, PeerSide, Wire};
 

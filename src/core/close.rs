@@ -26,6 +26,9 @@ impl Core {
         let Some(stream) = self.stream_mut(token) else { return };
         match stream.phase {
             Phase::Connecting | Phase::Handshaking => {
+                if reason.is_none() && self.cancel_connect(token) {
+                    return;
+                }
                 return self.fail(token, reason.unwrap_or(CloseReason::Cancelled));
             }
             Phase::Open => {}
@@ -171,9 +174,13 @@ impl Core {
     pub(crate) fn abort(&mut self, token: Token) {
         match self.entity_mut(token) {
             Some(Entity::Stream(stream)) => {
-                if stream.phase == Phase::Connecting || stream.phase == Phase::Handshaking {
+                if stream.phase == Phase::Handshaking {
                     return self.fail(token, CloseReason::Cancelled);
                 }
+                if self.cancel_connect(token) {
+                    return;
+                }
+                let Some(stream) = self.stream_mut(token) else { return };
                 if stream.phase != Phase::Dead {
                     stream.reset_on_close();
                     self.kill_in_order(token, CloseReason::Aborted);

@@ -153,7 +153,7 @@ impl Core {
 
     fn deadline_passed(&mut self, token: Token) {
         let tick = self.tick;
-        if self.next_attempt(token) {
+        if self.connect_deadline_passed(token) {
             return;
         }
         // What would have left at the end of this turn may leave, also where there was no time at all.
@@ -162,8 +162,7 @@ impl Core {
         }
         let Some(stream) = self.stream(token) else { return };
         let which = match stream.phase {
-            Phase::Connecting => Deadline::Connect,
-            Phase::Handshaking => Deadline::Handshake,
+            Phase::Connecting | Phase::Handshaking => Deadline::Handshake,
             Phase::Closing | Phase::Lingering | Phase::Failing | Phase::Dead => Deadline::Close,
             Phase::Open => {
                 let stall = crate::timer::ticks_ceil(stream.options().stall_timeout);

@@ -73,6 +73,9 @@ impl Core {
                 }
                 // Its layer may be the user's, its reason hold an error of the user's.
                 if let Some(mut extra) = s.extra.take() {
+                    for mut attempt in extra.route.take().into_iter().flat_map(|r| r.attempts) {
+                        self.sys.deregister(&mut attempt.socket, true);
+                    }
                     self.parked -= extra.signals.len();
                     drop_each(std::mem::take(&mut extra.signals));
                     drop_guarded(extra.reason.take());

@@ -14,20 +14,8 @@ use crate::token::Token;
 impl<S: 'static> Dispatch<S> {
     /// A connecting socket became writable: it stands, or it failed.
     pub(super) fn connected(&mut self, token: Token) {
-        let Some(stream) = self.net.core.stream_mut(token) else { return };
-        let outcome = match stream.socket.take_error() {
-            Ok(Some(e)) | Err(e) => Err(e),
-            Ok(None) => stream.socket.peer_addr().map(|_| ()),
-        };
-        match outcome {
-            Ok(()) => self.stands(token, None),
-            // A spurious event: the handshake of the transport still goes on.
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => {
-                if let Some(stream) = self.net.core.stream_mut(token) {
-                    stream.writable = false;
-                }
-            }
-            Err(e) => self.net.core.connect_next(token, e),
+        if self.net.core.look_at_attempts(token) {
+            self.stands(token, None);
         }
     }
 
@@ -110,6 +98,11 @@ impl<S: 'static> Dispatch<S> {
             }
             Err(text) => {
                 log::error!("{token}: the handler factory panicked: {text}");
+                // For `on_unopened`: the socket may not know it any more.
+                let address = peer.address;
+                if let Some(stream) = net.core.stream_mut(token) {
+                    stream.extra_mut().peer = Some(address);
+                }
                 net.core.fail(token, CloseReason::Panicked(text));
                 false
             }

@@ -48,7 +48,7 @@ impl<S: 'static> Dispatch<S> {
         let closed = Closed { reason, unsent };
         match self.take_role(token) {
             Some(role) => self.say_goodbye(token, role, closed),
-            None => self.tell_failed(token, closed.reason),
+            None => self.tell_unopened(token, closed.reason),
         }
         self.net.core.release(token);
         if let Some(entity) = listener.and_then(|listener| self.net.core.listener_mut(listener)) {
@@ -81,9 +81,8 @@ impl<S: 'static> Dispatch<S> {
         if all_told {
             for token in unopened {
                 let extra = self.net.core.stream_mut(token).and_then(|s| s.extra.as_mut());
-                if let Some(reason) = extra.and_then(|extra| extra.reason.take()) {
-                    self.tell_failed(token, reason);
-                }
+                let reason = extra.and_then(|extra| extra.reason.take());
+                self.tell_unopened(token, reason.unwrap_or(CloseReason::Closed));
             }
         }
         all_told

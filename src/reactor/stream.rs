@@ -76,6 +76,8 @@ impl<S: 'static> Dispatch<S> {
             Phase::Connecting if !stream.writable => return,
             Phase::Connecting => self.connected(token),
             Phase::Handshaking if stream.wire().is_none() => self.opened(token, None),
+            // Adopted with a layer: its handshake has not begun.
+            Phase::Handshaking if stream.clock == u64::MAX => self.stands(token, None),
             _ => {}
         }
         if waits {
