@@ -40,7 +40,7 @@ fn main() -> ExitCode {
         let listen = Listen::tcp(&*address)
             .layer(move |_peer| Tls::server(&config))
             // Whoever fails the handshake never gets a handler. The hook is where they are noticed.
-            .on_failed(|peer, reason, _state| log::info!("{}: {reason}", peer.address()));
+            .on_unopened(|peer, reason, _state| log::info!("{}: {reason}", peer.address()));
         let mut reactor = Reactor::new()?;
         let listener = reactor.net().listen(listen, |_peer| Echo)?;
         for at in reactor.net().local_addrs(listener) {

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         let listen = Listen::tcp(&*address)
             .options(options)
             .layer(move |_peer| server.layer())
-            .on_failed(|peer, reason, _state| log::info!("{}: {reason}", peer.address()));
+            .on_unopened(|peer, reason, _state| log::info!("{}: {reason}", peer.address()));
         let mut reactor = Reactor::new()?;
         let listener = reactor.net().listen(listen, |_peer| Echo)?;
         for at in reactor.net().local_addrs(listener) {

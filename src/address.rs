@@ -1,15 +1,11 @@
-//! Addresses: resolved, printed, told apart.
+//! Addresses, and what users name instead of them.
 
 use std::fmt;
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
 
-use crate::error::Error;
-use crate::sys;
-
-/// Where a peer is, or where this side is.
+/// The address of a peer, or of this side.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An IP address and a port.
@@ -55,44 +51,133 @@ impl fmt::Display for Address {
     }
 }
 
-/// Addresses a user named, resolved at once; the error waits for the call that uses them, so that
-/// builders need no `?` of their own.
-#[derive(Debug)]
-pub(crate) struct Resolved(Result<Vec<Address>, Error>);
+/// Where to connect to or listen on, as it was given: one address, several, a name with a port, or the
+/// path of a Unix socket. It is resolved when it is used, not when it is made.
+///
+/// ```
+/// use tidegate::Target;
+///
+/// let target = Target::from("example.org:443");
+/// assert_eq!(target.to_string(), "example.org:443");
+/// assert_eq!(Target::from(("::1", 80)).to_string(), "[::1]:80");
+/// ```
+///
+/// An IPv6 zone is a number (`[fe80::1%2]:80`). Interface names (`%eth0`) are refused, because the
+/// standard library's parser refuses them: look the number up with if_nametoindex(3).
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Target(pub(crate) Named);
 
-impl Resolved {
-    /// Resolves `addrs`. A name may ask the system's resolver, which blocks.
-    pub(crate) fn ip<A: ToSocketAddrs + fmt::Debug>(addrs: &A) -> Self {
-        Resolved(match sys::resolve(addrs) {
-            Ok(found) => {
-                let found: Vec<Address> = found.into_iter().map(Address::Ip).collect();
-                if found.is_empty() {
-                    Err(Error::new(
-                        format!("cannot resolve {addrs:?}"),
-                        io::Error::new(io::ErrorKind::NotFound, "no address belongs to it"),
-                    ))
-                } else {
-                    Ok(found)
-                }
-            }
-            Err(e) => Err(Error::new(
-                format!("cannot resolve {addrs:?} (expected address:port, as in 127.0.0.1:8888)"),
-                e,
-            )),
-        })
-    }
-
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Named {
+    /// `host:port`.
+    Name(String),
+    Addresses(Vec<SocketAddr>),
     #[cfg(unix)]
-    pub(crate) fn unix(path: &Path) -> Self {
-        Resolved(Ok(vec![Address::Unix(Some(path.to_path_buf()))]))
-    }
+    Unix(PathBuf),
+}
 
-    /// No address at all: what was adopted has one already.
-    pub(crate) fn none() -> Self {
-        Resolved(Ok(Vec::new()))
+impl Target {
+    /// The Unix stream socket at `path`.
+    #[cfg(unix)]
+    pub fn unix(path: impl AsRef<Path>) -> Self {
+        Target(Named::Unix(path.as_ref().to_path_buf()))
     }
+}
 
-    pub(crate) fn into_addresses(self) -> Result<Vec<Address>, Error> {
-        self.0
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Named::Name(name) => f.write_str(name),
+            Named::Addresses(addresses) => {
+                if addresses.is_empty() {
+                    return f.write_str("(no address)");
+                }
+                for (index, address) in addresses.iter().enumerate() {
+                    let comma = if index == 0 { "" } else { ", " };
+                    write!(f, "{comma}{address}")?;
+                }
+                Ok(())
+            }
+            #[cfg(unix)]
+            Named::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl From<&str> for Target {
+    fn from(name: &str) -> Self {
+        match name.parse::<SocketAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => Target(Named::Name(name.to_owned())),
+        }
+    }
+}
+
+impl From<String> for Target {
+    fn from(name: String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<&String> for Target {
+    fn from(name: &String) -> Self {
+        name.as_str().into()
+    }
+}
+
+impl From<(&str, u16)> for Target {
+    fn from((host, port): (&str, u16)) -> Self {
+        match host.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).into(),
+            Err(_) => Target(Named::Name(format!("{host}:{port}"))),
+        }
+    }
+}
+
+impl From<(String, u16)> for Target {
+    fn from((host, port): (String, u16)) -> Self {
+        (host.as_str(), port).into()
+    }
+}
+
+impl From<(IpAddr, u16)> for Target {
+    fn from((ip, port): (IpAddr, u16)) -> Self {
+        SocketAddr::new(ip, port).into()
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        vec![address].into()
+    }
+}
+
+impl From<&[SocketAddr]> for Target {
+    fn from(addresses: &[SocketAddr]) -> Self {
+        addresses.to_vec().into()
+    }
+}
+
+impl<const N: usize> From<[SocketAddr; N]> for Target {
+    fn from(addresses: [SocketAddr; N]) -> Self {
+        addresses.to_vec().into()
+    }
+}
+
+impl<const N: usize> From<&[SocketAddr; N]> for Target {
+    fn from(addresses: &[SocketAddr; N]) -> Self {
+        addresses.to_vec().into()
+    }
+}
+
+impl From<Vec<SocketAddr>> for Target {
+    fn from(addresses: Vec<SocketAddr>) -> Self {
+        Target(Named::Addresses(addresses))
     }
 }

@@ -1,11 +1,11 @@
 //! Outgoing connections, and sockets that exist already.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 #[cfg(unix)]
 use std::path::Path;
 
-use crate::address::Resolved;
+use crate::address::Target;
 use crate::error::Error;
 use crate::layer::Layer;
 use crate::options::StreamOptions;
@@ -13,36 +13,40 @@ use crate::sys;
 
 /// Where to connect, and how.
 ///
-/// An address alone will do (`net.connect("127.0.0.1:8888", handler)`).
+/// An address alone will do (`net.connect("127.0.0.1:8888", handler)`). Making one never fails and
+/// never blocks: the target is resolved when it is connected to.
 #[must_use]
 pub struct Connect {
-    pub(crate) to: Resolved,
-    pub(crate) from: Option<SocketAddr>,
+    pub(crate) to: Target,
+    pub(crate) local: Option<SocketAddr>,
     pub(crate) options: StreamOptions,
     pub(crate) layer: Option<Box<dyn Layer>>,
 }
 
 impl Connect {
-    /// TCP to `addrs`. A name is resolved at once, which blocks: in a callback use addresses, or
-    /// resolve on another thread and post the result. Where a name stands for several addresses
-    /// they are tried one after the other.
-    pub fn tcp<A: ToSocketAddrs + fmt::Debug>(addrs: A) -> Self {
-        Self::to(Resolved::ip(&addrs))
+    /// TCP to `target`. Where that is several addresses, or a name with several, they are tried one
+    /// after the other within
+    /// [`connect_timeout`](StreamOptions::connect_timeout).
+    ///
+    /// A name is resolved inside [`Net::connect`](crate::Net::connect), which blocks the loop for as
+    /// long as the system's resolver takes: in a callback use addresses, or resolve on another thread
+    /// and post the result.
+    pub fn tcp(target: impl Into<Target>) -> Self {
+        let options = StreamOptions::default();
+        Connect { to: target.into(), local: None, options, layer: None }
     }
 
-    /// The Unix stream socket at `path`.
+    /// The Unix stream socket at `path` (unix(7)). Where its backlog is full the connect is tried
+    /// again every 10 ms until [`connect_timeout`](StreamOptions::connect_timeout).
     #[cfg(unix)]
     pub fn unix(path: impl AsRef<Path>) -> Self {
-        Self::to(Resolved::unix(path.as_ref()))
+        Self::tcp(Target::unix(path))
     }
 
-    fn to(to: Resolved) -> Self {
-        Connect { to, from: None, options: StreamOptions::default(), layer: None }
-    }
-
-    /// The local address to connect from (bind(2)); port 0 lets the system choose the port.
-    pub fn from(mut self, local: SocketAddr) -> Self {
-        self.from = Some(local);
+    /// The local address to connect from (bind(2)); port 0 lets the system choose the port. Only for
+    /// TCP.
+    pub fn local_addr(mut self, local: SocketAddr) -> Self {
+        self.local = Some(local);
         self
     }
 
@@ -52,7 +56,7 @@ impl Connect {
         self
     }
 
-    /// Puts a wire format on the connection. `on_open` comes when it is ready.
+    /// Puts a wire format on the connection. `on_open` is called when it is ready.
     pub fn layer(mut self, layer: impl Layer + 'static) -> Self {
         self.layer = Some(Box::new(layer));
         self
@@ -89,16 +93,26 @@ impl From<SocketAddr> for Connect {
     }
 }
 
-/// A connected stream socket made elsewhere, to be driven by the reactor. It is taken over whole:
-/// nobody else may use it any more.
-#[derive(Debug)]
+impl From<Target> for Connect {
+    fn from(target: Target) -> Self {
+        Connect::tcp(target)
+    }
+}
+
+/// A connected stream socket made elsewhere, to be driven by the reactor. It is taken over whole: no
+/// other code may use it any more.
 #[must_use]
 pub struct Adopt {
     pub(crate) socket: std::io::Result<sys::Stream>,
     pub(crate) options: Option<StreamOptions>,
+    pub(crate) layer: Option<Box<dyn Layer>>,
 }
 
 impl Adopt {
+    fn new(socket: std::io::Result<sys::Stream>) -> Self {
+        Adopt { socket, options: None, layer: None }
+    }
+
     /// What the connection may use. The socket's own options are left as they are unless this is
     /// called.
     pub fn options(mut self, options: StreamOptions) -> Self {
@@ -106,26 +120,40 @@ impl Adopt {
         self
     }
 
-    pub(crate) fn open(self) -> Result<(sys::Stream, StreamOptions), Error> {
+    /// Puts a wire format on the connection. `on_open` is called when it is ready.
+    pub fn layer(mut self, layer: impl Layer + 'static) -> Self {
+        self.layer = Some(Box::new(layer));
+        self
+    }
+
+    /// The socket, set up and known to be connected.
+    pub(crate) fn open(&mut self) -> Result<(sys::Stream, StreamOptions), Error> {
         let what = "cannot adopt the socket";
-        let socket = self.socket.map_err(|e| Error::new(what, e))?;
+        let socket = std::mem::replace(&mut self.socket, Ok(sys::Stream::None));
+        let socket = socket.map_err(|e| Error::new(what, e))?;
         socket.peer_addr().map_err(|e| Error::new(format!("{what}: it is not connected"), e))?;
         if let Some(options) = &self.options {
             socket.apply(&options.socket).map_err(|e| Error::new(what, e))?;
         }
-        Ok((socket, self.options.unwrap_or_default()))
+        Ok((socket, self.options.take().unwrap_or_default()))
+    }
+}
+
+impl fmt::Debug for Adopt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Adopt").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
 impl From<std::net::TcpStream> for Adopt {
     fn from(stream: std::net::TcpStream) -> Self {
-        Adopt { socket: sys::adopt_tcp(stream), options: None }
+        Adopt::new(sys::adopt_tcp(stream))
     }
 }
 
 #[cfg(unix)]
 impl From<std::os::unix::net::UnixStream> for Adopt {
     fn from(stream: std::os::unix::net::UnixStream) -> Self {
-        Adopt { socket: sys::adopt_unix(stream), options: None }
+        Adopt::new(sys::adopt_unix(stream))
     }
 }

@@ -1,10 +1,9 @@
 //! UDP sockets: how they are made.
 
-use std::fmt;
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 
-use crate::address::{Address, Resolved};
+use crate::address::{Address, Target};
 use crate::core::DatagramSocket;
 use crate::error::Error;
 use crate::socket_options::SocketOptions;
@@ -21,53 +20,54 @@ use crate::sys;
 #[derive(Debug)]
 #[must_use]
 pub struct Udp {
-    address: Resolved,
-    peer: Option<Resolved>,
-    adopted: Option<io::Result<sys::Datagram>>,
+    on: On,
+    peer: Option<Target>,
     options: SocketOptions,
-    reuse_address: bool,
     queue_cap: usize,
     receive_trains: bool,
 }
 
+#[derive(Debug)]
+enum On {
+    Bind(Target),
+    Adopted(io::Result<sys::Datagram>),
+}
+
 impl Udp {
-    /// A socket bound to the first address that `addr` stands for.
-    pub fn bind<A: ToSocketAddrs + fmt::Debug>(addr: A) -> Self {
-        Udp {
-            address: Resolved::ip(&addr),
-            peer: None,
-            adopted: None,
-            options: SocketOptions::default(),
-            reuse_address: false,
-            queue_cap: 256 * 1024,
-            receive_trains: false,
-        }
+    /// A socket bound to the first address of `target` that this host has, or, with
+    /// [`connect`](Self::connect), the first that reaches the peer. A name is resolved inside
+    /// [`Net::bind_udp`](crate::Net::bind_udp), which blocks.
+    ///
+    /// A socket bound to the unspecified address answers from whatever address the system's routes
+    /// choose, which on a host with several need not be the one that a datagram was sent to. Bind to
+    /// each address where peers check that.
+    pub fn bind(target: impl Into<Target>) -> Self {
+        Udp::on(On::Bind(target.into()))
     }
 
     /// A socket that exists already. It is taken over whole; what is set here (a peer, options) is
-    /// applied to it, the rest stays as it is.
+    /// applied to it, the rest stays as it is. The error queue of one that has `IP_RECVERR` set is not
+    /// read.
     pub fn adopt(socket: std::net::UdpSocket) -> Self {
-        let mut udp = Udp::bind("0.0.0.0:0");
-        udp.adopted = Some(sys::adopt_udp(socket));
-        udp
+        Udp::on(On::Adopted(sys::adopt_udp(socket)))
     }
 
-    /// Connects it: it receives from this peer alone, and `send` sends to it (udp(7)). ICMP errors
-    /// are reported reliably on connected sockets only.
-    pub fn connect<A: ToSocketAddrs + fmt::Debug>(mut self, peer: A) -> Self {
-        self.peer = Some(Resolved::ip(&peer));
+    fn on(on: On) -> Self {
+        let options = SocketOptions::default();
+        Udp { on, peer: None, options, queue_cap: 256 * 1024, receive_trains: false }
+    }
+
+    /// Connects it: it receives from this peer alone, and `send` sends to it (udp(7)). Of several
+    /// addresses the first that the system takes is used. ICMP errors are reported reliably on
+    /// connected sockets only.
+    pub fn connect(mut self, peer: impl Into<Target>) -> Self {
+        self.peer = Some(peer.into());
         self
     }
 
     /// The socket's own options.
-    pub fn options(mut self, options: SocketOptions) -> Self {
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.options = options;
-        self
-    }
-
-    /// `SO_REUSEADDR`: several sockets may bind the same multicast group and port. Default false.
-    pub fn reuse_address(mut self, on: bool) -> Self {
-        self.reuse_address = on;
         self
     }
 
@@ -93,19 +93,28 @@ impl Udp {
     }
 
     pub(crate) fn open(self) -> Result<DatagramSocket, Error> {
-        let peer = self.peer.map(first_ip).transpose()?;
-        let mut socket = match self.adopted {
-            Some(adopted) => adopted
-                .and_then(|socket| {
-                    socket.set_up(peer, self.reuse_address, &self.options)?;
-                    Ok(socket)
-                })
-                .map_err(|e| Error::new("cannot adopt the UDP socket", e))?,
-            None => {
-                let address = first_ip(self.address)?;
-                sys::bind_udp(address, peer, self.reuse_address, &self.options).map_err(|e| {
-                    let to = peer.map_or(String::new(), |peer| format!(", connected to {peer}"));
-                    Error::new(format!("cannot bind UDP {address}{to}"), e).about_binding()
+        let peers = match &self.peer {
+            None => vec![None],
+            Some(peer) => addresses_of(peer)?.into_iter().map(Some).collect(),
+        };
+        let mut socket = match self.on {
+            On::Adopted(adopted) => {
+                let failed = |e| Error::new("cannot adopt the UDP socket", e);
+                let socket = adopted.map_err(failed)?;
+                first_that_works(peers, |peer| socket.set_up(peer, &self.options).map_err(failed))?;
+                socket
+            }
+            On::Bind(target) => {
+                let mut pairs = Vec::new();
+                for address in addresses_of(&target)? {
+                    pairs.extend(peers.iter().map(|&peer| (address, peer)));
+                }
+                first_that_works(pairs, |(address, peer)| {
+                    sys::bind_udp(address, peer, &self.options).map_err(|e| {
+                        let to =
+                            peer.map_or(String::new(), |peer| format!(", connected to {peer}"));
+                        Error::new(format!("cannot bind UDP {address}{to}"), e).about_binding()
+                    })
                 })?
             }
         };
@@ -116,11 +125,31 @@ impl Udp {
     }
 }
 
-fn first_ip(resolved: Resolved) -> Result<SocketAddr, Error> {
-    let addresses = resolved.into_addresses()?;
-    addresses.first().and_then(Address::socket_addr).ok_or_else(|| {
-        Error::new("cannot bind UDP", io::Error::new(io::ErrorKind::NotFound, "no IP address"))
-    })
+fn addresses_of(target: &Target) -> Result<Vec<SocketAddr>, Error> {
+    let found = sys::resolve(target).map_err(|e| Error::resolving(target, e))?;
+    let addresses: Vec<_> = found.iter().filter_map(Address::socket_addr).collect();
+    if addresses.is_empty() {
+        let no_ip = io::Error::new(io::ErrorKind::InvalidInput, "UDP needs an IP address");
+        return Err(Error::new(format!("cannot bind UDP {target}"), no_ip));
+    }
+    Ok(addresses)
+}
+
+/// What the first choice gives that works. Else the last error; but one that only says that this host
+/// lacks an address or its family hides no other.
+fn first_that_works<C, T>(
+    choices: Vec<C>,
+    mut attempt: impl FnMut(C) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut failed: Option<Error> = None;
+    for choice in choices {
+        match attempt(choice) {
+            Ok(made) => return Ok(made),
+            Err(e) if failed.is_none() || !sys::is_missing_family(e.io()) => failed = Some(e),
+            Err(_) => {}
+        }
+    }
+    Err(failed.unwrap_or_else(|| Error::new("cannot bind UDP", io::ErrorKind::NotFound.into())))
 }
 
 impl From<&str> for Udp {
@@ -144,5 +173,11 @@ impl From<&String> for Udp {
 impl From<SocketAddr> for Udp {
     fn from(addr: SocketAddr) -> Self {
         Udp::bind(addr)
+    }
+}
+
+impl From<Target> for Udp {
+    fn from(target: Target) -> Self {
+        Udp::bind(target)
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use crate::address::{Address, Target};
 use crate::layer::LayerError;
 
 /// Any error a callback may return with `?`.
@@ -33,6 +34,12 @@ impl Error {
             _ => "",
         };
         Error { what: what.into(), source, advice }
+    }
+
+    /// A target that has no address.
+    pub(crate) fn resolving(target: &Target, source: io::Error) -> Self {
+        let what = format!("cannot resolve {target} (expected address:port, as in 127.0.0.1:8888)");
+        Error::new(what, source)
     }
 
     /// The same about taking an address of this host. (That an option is refused, the source says
@@ -97,10 +104,6 @@ impl From<Error> for io::Error {
 /// Which clock ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Deadline {
-    /// The connection did not stand in time ([`StreamOptions::connect_timeout`]).
-    ///
-    /// [`StreamOptions::connect_timeout`]: crate::StreamOptions::connect_timeout
-    Connect,
     /// The layers' handshakes were not done in time ([`StreamOptions::handshake_timeout`]).
     ///
     /// [`StreamOptions::handshake_timeout`]: crate::StreamOptions::handshake_timeout
@@ -147,12 +150,13 @@ pub enum CloseReason {
     Closed,
     /// This side aborted it (`abort`).
     Aborted,
-    /// It was closed or aborted before it stood, or closed while something waited for the handshake
-    /// of a layer put on late ([`Net::start_layer`](crate::Net::start_layer)).
+    /// It was closed or aborted during a layer's handshake, or closed while output waited for the
+    /// handshake of a layer put on late ([`Net::start_layer`](crate::Net::start_layer)). Before the
+    /// socket is connected the reason is `ConnectFailed`.
     Cancelled,
-    /// The peer could not be reached: refused, unreachable, no address. The last address and its
-    /// error, where several were tried.
-    ConnectFailed(Error),
+    /// The socket was never connected: the name did not resolve, the peer was unreachable, the time
+    /// was up, or this side gave up. The only reason for a failed connect.
+    ConnectFailed(ConnectError),
     /// The peer reset the connection, or the socket failed.
     Io(io::Error),
     /// A deadline passed.
@@ -179,7 +183,6 @@ impl CloseReason {
 impl fmt::Display for Deadline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Deadline::Connect => "the connection did not stand in time",
             Deadline::Handshake => "the handshake was not done in time",
             Deadline::Message => "a message was not whole in time",
             Deadline::Idle => "no byte moved for too long",
@@ -206,7 +209,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Finished => f.write_str("both sides ended"),
             CloseReason::Closed => f.write_str("closed"),
             CloseReason::Aborted => f.write_str("aborted"),
-            CloseReason::Cancelled => f.write_str("cancelled before it stood"),
+            CloseReason::Cancelled => f.write_str("cancelled before it was open"),
             CloseReason::ConnectFailed(e) => write!(f, "{e}"),
             CloseReason::Io(e) => write!(f, "{e}"),
             CloseReason::TimedOut(which) => write!(f, "timed out: {which}"),
@@ -230,6 +233,91 @@ impl StdError for CloseReason {
             CloseReason::Layer(e) => Some(e),
             _ => None,
         }
+    }
+}
+
+/// Why an outgoing connection was never established.
+///
+/// Where several addresses were tried, it is about the last one whose failure says something: an
+/// address family that this host does not have hides no other error.
+#[derive(Debug)]
+pub struct ConnectError {
+    kind: ConnectErrorKind,
+    target: Target,
+    address: Option<Address>,
+    source: Option<io::Error>,
+}
+
+/// What kind of failure a [`ConnectError`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConnectErrorKind {
+    /// The target has no address: the name is unknown, or is no `host:port`.
+    Resolve,
+    /// Not established within [`StreamOptions::connect_timeout`](crate::StreamOptions::connect_timeout).
+    TimedOut,
+    /// This side closed or aborted it before it was established.
+    Cancelled,
+    /// The system returned an error: refused, unreachable, no descriptor left.
+    System,
+}
+
+impl ConnectError {
+    pub(crate) fn new(
+        kind: ConnectErrorKind,
+        target: Target,
+        address: Option<Address>,
+        source: Option<io::Error>,
+    ) -> Self {
+        ConnectError { kind, target, address, source }
+    }
+
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ConnectErrorKind {
+        self.kind
+    }
+
+    /// The target as it was given.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// The address that was tried last; `None` if there was none.
+    pub fn address(&self) -> Option<&Address> {
+        self.address.as_ref()
+    }
+
+    /// The system's error, for the kinds `Resolve` and `System`.
+    pub fn io(&self) -> Option<&io::Error> {
+        self.source.as_ref()
+    }
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ConnectError { kind, target, address, source } = self;
+        if *kind == ConnectErrorKind::Resolve {
+            write!(f, "cannot resolve {target} (expected address:port, as in 127.0.0.1:8888)")?;
+        } else {
+            let target = target.to_string();
+            let tried = address.as_ref().map_or(target.clone(), Address::to_string);
+            write!(f, "cannot connect to {tried}")?;
+            if tried != target {
+                write!(f, " (of {target})")?;
+            }
+        }
+        match (kind, source) {
+            (ConnectErrorKind::TimedOut, _) => f.write_str(": not established in time"),
+            (ConnectErrorKind::Cancelled, _) => f.write_str(": cancelled"),
+            (_, Some(e)) => write!(f, ": {e}"),
+            (_, None) => Ok(()),
+        }
+    }
+}
+
+impl StdError for ConnectError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|e| e as &(dyn StdError + 'static))
     }
 }
 

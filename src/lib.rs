@@ -68,7 +68,7 @@ mod timer;
 mod timers;
 mod token;
 
-pub use address::Address;
+pub use address::{Address, Target};
 pub use config::Config;
 pub use connect::{Adopt, Connect};
 pub use connection::{Input, SendStatus};
@@ -76,11 +76,12 @@ pub use context::Context;
 pub use core::{GroupStats, ListenerStats};
 pub use datagram::Udp;
 pub use error::{
-    BoxError, CloseReason, Closed, DatagramError, Deadline, Error, HandlerResult, Limit,
+    BoxError, CloseReason, Closed, ConnectError, ConnectErrorKind, DatagramError, Deadline, Error,
+    HandlerResult, Limit,
 };
 pub use handler::{Datagram, DatagramHandler, Handler};
 pub use layer::{Kind, Layer};
-pub use listener::{Listen, Peer};
+pub use listener::{Listen, ListeningSocket, Peer};
 pub use message::{IntoMessage, Message};
 pub use net::Net;
 pub use options::{Overflow, StreamOptions};

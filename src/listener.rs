@@ -1,12 +1,11 @@
-//! Listeners: how they are made, and what decides about those who knock.
+//! Listeners: how they are made, and the hooks that decide about the peers they accept.
 
 use std::any::{Any, TypeId};
 use std::fmt;
-use std::net::ToSocketAddrs;
 #[cfg(unix)]
 use std::path::Path;
 
-use crate::address::{Address, Resolved};
+use crate::address::{Address, Target};
 use crate::error::{CloseReason, Error};
 use crate::handler::Handler;
 use crate::layer::Layer;
@@ -43,76 +42,101 @@ use crate::token::Token;
 /// ```
 #[must_use]
 pub struct Listen<S = ()> {
-    pub(crate) addresses: Resolved,
-    pub(crate) adopted: Vec<Result<sys::Listener, std::io::Error>>,
-    pub(crate) backlog: i32,
+    pub(crate) on: On,
+    pub(crate) backlog: u32,
     pub(crate) max_connections: usize,
     pub(crate) options: StreamOptions,
     pub(crate) hooks: Hooks<S>,
 }
 
+/// What a listener's sockets are made of.
+#[derive(Debug)]
+pub(crate) enum On {
+    Target(Target),
+    Adopted(ListeningSocket),
+}
+
+/// A listening socket made elsewhere (socket activation, a test), for [`Listen::adopt`]: made from a
+/// `std` listener.
+#[derive(Debug)]
+pub struct ListeningSocket(pub(crate) std::io::Result<sys::Listener>);
+
+impl From<std::net::TcpListener> for ListeningSocket {
+    fn from(listener: std::net::TcpListener) -> Self {
+        ListeningSocket(sys::adopt_tcp_listener(listener))
+    }
+}
+
+#[cfg(unix)]
+impl From<std::os::unix::net::UnixListener> for ListeningSocket {
+    fn from(listener: std::os::unix::net::UnixListener) -> Self {
+        ListeningSocket(sys::adopt_unix_listener(listener))
+    }
+}
+
 type Filter<S> = Box<dyn FnMut(&Peer<'_>, &mut S) -> bool>;
 type Layers = Box<dyn FnMut(&Peer<'_>) -> Box<dyn Layer>>;
-type Failed<S> = Box<dyn FnMut(&Peer<'_>, &CloseReason, &mut S)>;
+type Unopened<S> = Box<dyn FnMut(&Peer<'_>, &CloseReason, &mut S)>;
 
 /// The user's closures of one listener.
 pub(crate) struct Hooks<S> {
     pub(crate) filter: Option<Filter<S>>,
     pub(crate) layers: Option<Layers>,
-    pub(crate) failed: Option<Failed<S>>,
+    pub(crate) unopened: Option<Unopened<S>>,
 }
 
 impl<S> Listen<S> {
-    fn on(addresses: Resolved) -> Self {
+    fn on(on: On) -> Self {
         Listen {
-            addresses,
-            adopted: Vec::new(),
+            on,
             backlog: 1024,
             max_connections: 65_536,
             options: StreamOptions::default(),
-            hooks: Hooks { filter: None, layers: None, failed: None },
+            hooks: Hooks { filter: None, layers: None, unopened: None },
         }
     }
 
-    /// TCP on every address that `addrs` stands for. A name is resolved at once, which blocks.
-    /// Port 0 lets the system choose, for each address of a name another one;
-    /// [`Net::local_addrs`](crate::Net::local_addrs) tells which.
-    pub fn tcp<A: ToSocketAddrs + fmt::Debug>(addrs: A) -> Self {
-        Self::on(Resolved::ip(&addrs))
+    /// TCP on every address of `target`. A name is resolved inside
+    /// [`Net::listen`](crate::Net::listen), which blocks. Port 0 lets the system choose, for each
+    /// address of a name another one; [`Net::local_addrs`](crate::Net::local_addrs) returns them.
+    ///
+    /// Of several addresses those that this host does not have, or whose family its kernel lacks,
+    /// are passed over with a warning, as long as one works.
+    ///
+    /// The socket has `SO_REUSEADDR`, so that a server that starts again need not wait for its
+    /// predecessor's connections to leave `TIME_WAIT` (tcp(7)); not on Windows, where that option
+    /// would take over a port in use.
+    pub fn tcp(target: impl Into<Target>) -> Self {
+        Self::on(On::Target(target.into()))
     }
 
     /// A Unix stream socket at `path`, which must not exist yet (unix(7)). The path is removed when
-    /// the listener closes, unless somebody else has taken it over by then.
+    /// [`close`](crate::Net::close) returns, unless it names another file by then.
+    ///
+    /// A relative path is the one at the time of the call: a later chdir(2) does not change it. An
+    /// empty path and one with a NUL byte inside are refused; on Linux a path that begins with a NUL
+    /// byte is a name in the abstract namespace.
     #[cfg(unix)]
     pub fn unix(path: impl AsRef<Path>) -> Self {
-        Self::on(Resolved::unix(path.as_ref()))
+        Self::on(On::Target(Target::unix(path)))
     }
 
-    /// A TCP socket that listens already (socket activation, a test). It is taken over whole, and
-    /// gets the socket options, `TCP_NODELAY` by default, that its connections are to have.
-    pub fn adopt_tcp(listener: std::net::TcpListener) -> Self {
-        let mut listen = Self::on(Resolved::none());
-        listen.adopted.push(sys::adopt_tcp_listener(listener));
-        listen
-    }
-
-    /// A Unix socket that listens already. Its path is not removed.
-    #[cfg(unix)]
-    pub fn adopt_unix(listener: std::os::unix::net::UnixListener) -> Self {
-        let mut listen = Self::on(Resolved::none());
-        listen.adopted.push(sys::adopt_unix_listener(listener));
-        listen
+    /// A TCP or Unix socket that listens already. It is taken over whole, and gets the socket options,
+    /// `TCP_NODELAY` by default, that its connections are to have. The path of a Unix socket is not
+    /// removed. The backlog is the one it has.
+    pub fn adopt(listener: impl Into<ListeningSocket>) -> Self {
+        Self::on(On::Adopted(listener.into()))
     }
 
     /// How many connections may wait to be accepted (listen(2)). Default 1,024; the system caps it
     /// (`net.core.somaxconn` on Linux).
-    pub fn backlog(mut self, connections: i32) -> Self {
+    pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections.max(1);
         self
     }
 
     /// How many connections of this listener may be open at once. Default 65,536. At the limit it
-    /// stops accepting, those who knock wait in the system's backlog, and it goes on as soon as one
+    /// stops accepting, new peers wait in the system's backlog, and it goes on as soon as one
     /// has closed; one that is closing counts until its peer has ended too or
     /// [`close_timeout`](crate::StreamOptions::close_timeout) has passed.
     pub fn max_connections(mut self, connections: usize) -> Self {
@@ -141,15 +165,17 @@ impl<S> Listen<S> {
         self
     }
 
-    /// Is told of connections that ended before they got a handler, with the typed reason: a
-    /// handshake that failed, took too long, or was under way when the listener closed
-    /// ([`Cancelled`](CloseReason::Cancelled)). They are logged too, at debug level. Whoever was
-    /// served without a handler (a browser that asked a WebSocket port for a page) has not failed.
-    pub fn on_failed(
+    /// Called exactly once for every accepted peer that passed the filter and never got a handler,
+    /// with the typed reason: a handshake that failed, took too long, or was under way when the
+    /// listener closed ([`Cancelled`](CloseReason::Cancelled)); a hook or the factory that panicked;
+    /// also an orderly reason, where a layer served the peer without a handler (a browser that asked
+    /// a WebSocket port for a page). So what the filter counts up is counted down here or in
+    /// `on_close`, and nowhere else. They are logged too, at debug level.
+    pub fn on_unopened(
         mut self,
         hook: impl FnMut(&Peer<'_>, &CloseReason, &mut S) + 'static,
     ) -> Self {
-        self.hooks.failed = Some(Box::new(hook));
+        self.hooks.unopened = Some(Box::new(hook));
         self
     }
 }
@@ -157,7 +183,7 @@ impl<S> Listen<S> {
 impl<S> fmt::Debug for Listen<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Listen")
-            .field("addresses", &self.addresses)
+            .field("on", &self.on)
             .field("backlog", &self.backlog)
             .field("max_connections", &self.max_connections)
             .finish_non_exhaustive()
@@ -188,7 +214,13 @@ impl<S> From<std::net::SocketAddr> for Listen<S> {
     }
 }
 
-/// Who is on the other side of an accepted connection.
+impl<S> From<Target> for Listen<S> {
+    fn from(target: Target) -> Self {
+        Listen::tcp(target)
+    }
+}
+
+/// The peer of an accepted connection.
 pub struct Peer<'a> {
     pub(crate) token: Token,
     pub(crate) listener: Token,
@@ -253,34 +285,71 @@ where
     }
 }
 
-/// Binds all the sockets of a listener; a failure undoes the rest. Of several addresses (a name's)
-/// those that this host does not have are passed over, as long as one works.
-pub(crate) fn open_sockets(
-    addresses: &[Address],
-    backlog: i32,
-    options: &StreamOptions,
-) -> Result<Vec<sys::Listener>, Error> {
-    let several = addresses.len() > 1;
-    let mut sockets: Vec<sys::Listener> = Vec::new();
-    let mut missing = None;
-    for address in addresses {
-        match sys::listen(address, backlog, &options.socket, several) {
-            Ok(socket) => sockets.push(socket),
-            Err(e) => {
-                let absent = e.kind() == std::io::ErrorKind::AddrNotAvailable;
-                let error = Error::new(format!("cannot listen on {address}"), e).about_binding();
-                let error =
-                    if address.socket_addr().is_none() { error.about_a_path() } else { error };
-                if !(several && absent) {
-                    return Err(error);
+/// The sockets of a listener.
+pub(crate) struct Opened {
+    pub(crate) sockets: Vec<sys::Listener>,
+    #[cfg(unix)]
+    pub(crate) paths: Vec<sys::OwnPath>,
+    /// They listened before they were ours.
+    pub(crate) adopted: bool,
+}
+
+impl On {
+    /// Resolves the target and binds all sockets; a failure undoes the rest. Of several addresses (a
+    /// name's) those that this host does not have are passed over, as long as one works.
+    pub(crate) fn open(self, backlog: u32, options: &StreamOptions) -> Result<Opened, Error> {
+        let target = match self {
+            On::Target(target) => target,
+            On::Adopted(ListeningSocket(socket)) => {
+                let failed = |e| Error::new("cannot adopt the listening socket", e);
+                let socket = socket.map_err(failed)?;
+                socket.apply(&options.socket).map_err(failed)?;
+                return Ok(Opened {
+                    sockets: vec![socket],
+                    #[cfg(unix)]
+                    paths: Vec::new(),
+                    adopted: true,
+                });
+            }
+        };
+        let addresses = sys::resolve(&target).map_err(|e| Error::resolving(&target, e))?;
+        let several = addresses.len() > 1;
+        let mut sockets: Vec<sys::Listener> = Vec::new();
+        let mut missing = None;
+        for address in &addresses {
+            match sys::listen(address, backlog, &options.socket, several) {
+                Ok(socket) => sockets.push(socket),
+                Err(e) => {
+                    let absent = sys::is_missing_family(&e);
+                    let error =
+                        Error::new(format!("cannot listen on {address}"), e).about_binding();
+                    let error =
+                        if address.socket_addr().is_none() { error.about_a_path() } else { error };
+                    if !(several && absent) {
+                        return Err(error);
+                    }
+                    log::warn!("{error}; listening on the other addresses");
+                    missing = Some(error);
                 }
-                log::warn!("{error}; listening on the other addresses");
-                missing = Some(error);
             }
         }
+        match missing {
+            Some(error) if sockets.is_empty() => Err(error),
+            _ => Ok(Opened {
+                sockets,
+                #[cfg(unix)]
+                paths: own_paths(addresses),
+                adopted: false,
+            }),
+        }
     }
-    match missing {
-        Some(error) if sockets.is_empty() => Err(error),
-        _ => Ok(sockets),
-    }
+}
+
+#[cfg(unix)]
+fn own_paths(addresses: Vec<Address>) -> Vec<sys::OwnPath> {
+    let paths = addresses.into_iter().filter_map(|address| match address {
+        Address::Unix(path) => path,
+        Address::Ip(_) => None,
+    });
+    paths.map(sys::OwnPath::new).collect()
 }

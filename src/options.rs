@@ -29,7 +29,7 @@ pub enum Overflow {
 /// let options = StreamOptions::new()
 ///     .idle_timeout(Duration::from_secs(300))
 ///     .output_cap(1 << 20)
-///     .socket(SocketOptions::new().keepalive(Duration::from_secs(60)));
+///     .socket_options(SocketOptions::new().keepalive(Duration::from_secs(60)));
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone)]
@@ -190,7 +190,7 @@ impl StreamOptions {
 
     /// The socket's own options.
     #[must_use]
-    pub fn socket(mut self, options: SocketOptions) -> Self {
+    pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.socket = options;
         self
     }

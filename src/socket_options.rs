@@ -18,6 +18,7 @@ pub struct SocketOptions {
     pub(crate) traffic_class: Option<u8>,
     pub(crate) user_timeout: Option<Duration>,
     pub(crate) linger: Option<Duration>,
+    pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) only_v6: Option<bool>,
     pub(crate) ttl: Option<u32>,
@@ -115,6 +116,15 @@ impl SocketOptions {
     #[must_use]
     pub fn linger(mut self, after: Duration) -> Self {
         self.linger = Some(after);
+        self
+    }
+
+    /// `SO_REUSEADDR` (socket(7)): a UDP socket may then bind an address that another one with the
+    /// option has, as members of one multicast group on one host need it. Default false. A TCP
+    /// listener always has it (but for Windows), and a connection from a fixed local port, too.
+    #[must_use]
+    pub fn reuse_address(mut self, on: bool) -> Self {
+        self.reuse_address = on;
         self
     }
 

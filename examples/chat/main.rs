@@ -97,7 +97,7 @@ fn open<L: Layer + 'static>(
         .output_cap(256 * 1024)
         .overflow(Overflow::Close)
         // Finds out about members whose computer is gone without a word.
-        .socket(SocketOptions::new().keepalive(Duration::from_secs(60)));
+        .socket_options(SocketOptions::new().keepalive(Duration::from_secs(60)));
     let listen = Listen::tcp(address)
         .options(options)
         .max_connections(1000) // so that the list of who is here fits into the queue

@@ -4,7 +4,7 @@ use super::life::{Effects, Event};
 use super::pair::PartnerEnd;
 use super::work::ordinary;
 use super::{Conn, Note, Phase};
-use crate::error::{CloseReason, Deadline, Limit};
+use crate::error::{CloseReason, ConnectErrorKind, Deadline, Limit};
 use crate::guard::drop_guarded;
 use crate::layer::{LayerEnd, LayerError};
 use crate::timer::Chain;
@@ -252,8 +252,14 @@ impl Conn<'_> {
                 drop_guarded(given);
                 noted
             }
+            (None, None) if was == Phase::Connecting => self
+                .connect_error(ConnectErrorKind::Cancelled, None)
+                .unwrap_or(CloseReason::Cancelled),
             (None, given) => ordinary(effects.death, given),
         };
+        if was == Phase::Connecting {
+            self.end_attempts(std::io::ErrorKind::TimedOut);
+        }
         let end = PartnerEnd::of(&reason);
         let cut_relay = self.stream.relayed_to().is_some() && end == PartnerEnd::Cut;
         let reset = effects.has(Effects::RESET);

@@ -130,8 +130,7 @@ impl Conn<'_> {
         let stream = &*self.stream;
         let options = stream.options();
         let which = match stream.phase() {
-            Phase::Connecting => Deadline::Connect,
-            Phase::Handshaking => Deadline::Handshake,
+            Phase::Connecting | Phase::Handshaking => Deadline::Handshake,
             Phase::Lingering => return self.lingered_long_enough(),
             Phase::Closing | Phase::Failing | Phase::Dead => Deadline::Close,
             Phase::Open => {

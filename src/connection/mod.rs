@@ -52,16 +52,19 @@ pub(crate) use close::OwnEnd;
 pub(crate) use deadline::Fired;
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
-pub(crate) use open::Opening;
+pub(crate) use open::{Established, Opening};
 pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use pair::{Filled, NextRelayed, Transfer};
 pub(crate) use read::{Budget, Next};
-pub(crate) use route::Route;
+pub(crate) use route::{Attempt, Route};
 pub(crate) use wire::{Decoded, NextLayered, Outcome, Unit, Wire};
 pub(crate) use work::{Due, Note, PARKED, Work};
 
 use life::Life;
 use pair::Partner;
+
+/// The tick of a deadline that never comes.
+const NO_DEADLINE: u64 = u64::MAX;
 
 /// What all connections of one listener, or one outgoing connection, share.
 #[derive(Debug, Clone)]
@@ -166,7 +169,7 @@ impl Stream {
             in_ready: false,
             in_dirty: false,
             adopted: false,
-            clock: u64::MAX,
+            clock: NO_DEADLINE,
             settings,
             output: None,
             input: None,
@@ -272,11 +275,9 @@ impl Stream {
         self.adopted = true;
     }
 
-    /// Puts a wire format on a connection that has none; `peer` is where an accepted one comes from.
-    pub(crate) fn set_wire(&mut self, wire: Wire, peer: Option<Address>) {
-        let extra = self.extra_mut();
-        extra.wire = Some(wire);
-        extra.peer = peer;
+    /// Puts a wire format on a connection that has none.
+    pub(crate) fn set_wire(&mut self, wire: Wire) {
+        self.extra_mut().wire = Some(wire);
     }
 
     /// Whether anything that was sent would be lost if it ended now.
@@ -293,6 +294,11 @@ impl Stream {
     #[cfg(test)]
     pub(crate) fn last_moved(&self) -> u64 {
         self.clock
+    }
+
+    /// The peer's address, while the socket itself may not know it any more.
+    pub(crate) fn set_peer(&mut self, peer: Address) {
+        self.extra_mut().peer = Some(peer);
     }
 
     /// Takes the connection apart: the socket, its buffers, and what may own something of the user's.

@@ -3,29 +3,32 @@
 use std::io;
 
 use super::life::Event;
-use super::{Conn, Phase, Route, SendStatus, Stream, Wire, WriteSide};
+use super::{Attempt, Conn, NO_DEADLINE, Note, Phase, Route, SendStatus, Stream, Wire, WriteSide};
 use crate::address::Address;
-use crate::error::CloseReason;
+use crate::error::{CloseReason, ConnectError, ConnectErrorKind};
 use crate::signal::Signal;
-use crate::sys;
 use crate::token::Token;
 
 /// How far the way to an open connection has come.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
     /// Every layer is ready: the handler is next.
     Ready,
     /// A handshake is under way; or it failed, and the connection is on its way out.
     Waiting,
-    /// connect(2) failed: another address may be left.
-    Failed(io::Error),
+}
+
+/// What became of the attempts to connect.
+#[derive(Debug)]
+pub(crate) enum Established {
+    /// One has succeeded; and has been reset since, if there is an error.
+    Yes(Option<io::Error>),
+    NotYet,
+    /// None goes on any more.
+    Failed,
 }
 
 impl Stream {
-    pub(crate) fn route(&self) -> Option<&Route> {
-        self.extra.as_ref()?.route.as_deref()
-    }
-
     pub(crate) fn route_mut(&mut self) -> Option<&mut Route> {
         self.extra.as_mut()?.route.as_deref_mut()
     }
@@ -34,20 +37,53 @@ impl Stream {
         self.extra_mut().route = Some(Box::new(route));
     }
 
-    /// Puts the socket of the next attempt in the place of the last one, which is handed back.
-    pub(crate) fn replace_socket(&mut self, socket: sys::Stream) -> sys::Stream {
-        // Whatever was seen was seen of the one before.
+    /// The edges seen so far were those of earlier attempts.
+    pub(crate) fn forget_edges(&mut self) {
         (self.readable, self.writable, self.read_closed, self.error) = (false, false, false, false);
-        std::mem::replace(&mut self.socket, socket)
     }
 
     /// Whether a step towards `on_open` is possible now.
     pub(crate) fn may_open(&self) -> bool {
         match self.life.phase {
             Phase::Connecting => self.writable,
-            Phase::Handshaking => self.wire().is_none(),
+            // Without a layer, or (adopted with one) before its handshake has begun.
+            Phase::Handshaking => self.wire().is_none() || self.clock == NO_DEADLINE,
             _ => false,
         }
+    }
+
+    /// Looks at the attempts to connect after an edge. Those that are over come back, to leave the
+    /// poll.
+    pub(crate) fn look_at_attempts(&mut self) -> (Established, Vec<Attempt>) {
+        self.writable = false;
+        let layered = self.wire().is_some();
+        let Some(route) = self.route_mut() else { return (Established::Failed, Vec::new()) };
+        let mut over = Vec::new();
+        let mut index = 0;
+        while let Some(attempt) = route.attempts.get_mut(index) {
+            let reset = match attempt.socket.is_established() {
+                Ok(true) => None,
+                Ok(false) => {
+                    index += 1; // a spurious event
+                    continue;
+                }
+                // A refused connect is `ECONNREFUSED`: these two say that it was established and has
+                // been reset since (tcp(7)). What the peer sent before is offered, then the reset.
+                Err(e) if is_reset(&e) && !layered => Some(e),
+                Err(e) => {
+                    let failed = route.attempts.swap_remove(index);
+                    route.note_failure(failed.address.clone(), e);
+                    over.push(failed);
+                    continue;
+                }
+            };
+            let socket = route.attempts.swap_remove(index).socket;
+            over.append(&mut route.attempts);
+            self.socket = socket;
+            return (Established::Yes(reset), over);
+        }
+        let none_left = route.attempts.is_empty();
+        (if none_left { Established::Failed } else { Established::NotYet }, over)
     }
 }
 
@@ -58,45 +94,46 @@ impl Conn<'_> {
         self.watch();
     }
 
-    /// The socket is writable, or was made elsewhere: the next step towards `on_open`.
-    pub(crate) fn step_open(&mut self) -> Opening {
-        match self.stream.phase() {
-            Phase::Connecting => self.connected(),
-            Phase::Handshaking if self.stream.wire().is_none() => Opening::Ready,
-            _ => Opening::Waiting,
+    /// Ends the attempts that are under way, so that their local addresses are free.
+    pub(crate) fn end_attempts(&mut self, why: io::ErrorKind) {
+        let Some(route) = self.stream.route_mut() else { return };
+        let attempts = std::mem::take(&mut route.attempts);
+        if let Some(last) = attempts.last() {
+            route.note_failure(last.address.clone(), why.into());
+            self.work.notes.push(Note::EndAttempts(attempts));
         }
     }
 
-    /// A connecting socket became writable: it is established, or it failed.
-    fn connected(&mut self) -> Opening {
-        let outcome = match self.stream.socket.take_error() {
-            Ok(Some(e)) | Err(e) => Err(e),
-            Ok(None) => self.stream.socket.peer_addr().map(|_| ()),
-        };
-        match outcome {
-            Ok(()) => self.established(),
-            // A spurious event: the handshake of the transport still goes on.
-            Err(e) if e.kind() == io::ErrorKind::NotConnected => {
-                self.stream.writable = false;
-                Opening::Waiting
-            }
-            // A refused connect is `ECONNREFUSED`: these two say that it was established and has
-            // been reset since (tcp(7)). What the peer sent before is offered, then the reset.
-            Err(e) if is_reset(&e) && self.stream.wire().is_none() => {
-                let opening = self.established();
-                self.stream.extra_mut().reason = Some(CloseReason::Io(e));
-                opening
-            }
-            Err(e) => Opening::Failed(e),
+    /// No connection comes of it.
+    pub(crate) fn fail_connect(&mut self, kind: ConnectErrorKind, source: Option<io::Error>) {
+        if let Some(reason) = self.connect_error(kind, source) {
+            self.finish(reason);
         }
+    }
+
+    /// Why no connection comes of it: the target, the address that was tried last, its error.
+    pub(super) fn connect_error(
+        &mut self,
+        kind: ConnectErrorKind,
+        source: Option<io::Error>,
+    ) -> Option<CloseReason> {
+        self.end_attempts(io::ErrorKind::TimedOut);
+        let route = self.stream.route_mut()?;
+        let (address, error) = route.failed.take().unzip();
+        let told = matches!(kind, ConnectErrorKind::Resolve | ConnectErrorKind::System);
+        let source = source.or(error).filter(|_| told);
+        let error = ConnectError::new(kind, route.target.clone(), address, source);
+        Some(CloseReason::ConnectFailed(error))
     }
 
     /// The transport is established: the layers' handshakes are next, if there are layers.
-    pub(crate) fn established(&mut self) -> Opening {
+    /// `reset`: it has been reset since.
+    pub(crate) fn established(&mut self, reset: Option<io::Error>) -> Opening {
         self.happens(Event::Established, None);
         self.stream.writable = true;
         if let Some(extra) = self.stream.extra.as_mut() {
             extra.route = None;
+            extra.reason = reset.map(CloseReason::Io);
         }
         if self.stream.wire().is_none() {
             return Opening::Ready;

@@ -1,16 +1,47 @@
-//! Where a connection that does not stand yet may still go.
+//! How an outgoing connection gets to an established socket.
 
-use crate::address::Address;
+use std::io;
+use std::net::SocketAddr;
 
-/// The addresses of a connect.
+use crate::address::{Address, Target};
+use crate::sys;
+
+/// The target of a connect, the addresses that are left to try, and the sockets that try now.
+///
+/// The sockets are a set, all registered under the connection's token. Today there is one at a time;
+/// racing two families (RFC 8305) needs a second one in the set and nothing else.
 #[derive(Debug)]
 pub(crate) struct Route {
-    /// The addresses to try, the next one last.
+    pub(crate) target: Target,
+    /// The addresses to try, the next one last. Empty before the target is resolved.
     pub(crate) left: Vec<Address>,
-    /// The one that is being tried.
-    pub(crate) current: Option<Address>,
+    pub(crate) attempts: Vec<Attempt>,
+    /// The last failure, which is the reason when no address is left.
+    pub(crate) failed: Option<(Address, io::Error)>,
     /// The local address to connect from.
-    pub(crate) from: Option<std::net::SocketAddr>,
-    /// The tick by which it has to stand, all addresses together.
+    pub(crate) local: Option<SocketAddr>,
+    /// The tick by which it has to be established, all addresses together.
     pub(crate) deadline: u64,
+}
+
+/// A socket on which connect(2) goes on.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) address: Address,
+    pub(crate) socket: sys::Stream,
+}
+
+impl Route {
+    pub(crate) fn new(target: Target, local: Option<SocketAddr>, deadline: u64) -> Self {
+        let (left, attempts, failed) = (Vec::new(), Vec::new(), None);
+        Route { target, left, attempts, failed, local, deadline }
+    }
+
+    /// Keeps a failure as the reason, unless it only says that this host lacks the address family
+    /// and an earlier one says more.
+    pub(crate) fn note_failure(&mut self, address: Address, error: io::Error) {
+        if self.failed.is_none() || !sys::is_missing_family(&error) {
+            self.failed = Some((address, error));
+        }
+    }
 }

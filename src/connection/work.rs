@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use super::Attempt;
 use super::life::Death;
 use super::pair::PartnerEnd;
 use super::pool::Pool;
@@ -52,6 +53,8 @@ pub(crate) enum Note {
     Unpaired { partner: Token },
     /// One of a relay has ended, which decides about the other one.
     Ended { partner: Token, end: PartnerEnd },
+    /// Sockets that tried to connect leave the poll and are closed.
+    EndAttempts(Vec<Attempt>),
     /// It leaves its groups.
     LeavesGroups(Token),
 }

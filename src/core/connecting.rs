@@ -1,89 +1,130 @@
 //! Outgoing connections: one address after the other, until one is established or none is left.
 
 use std::io;
+use std::time::Duration;
 
 use super::Core;
-use crate::address::Address;
-use crate::error::{CloseReason, Error};
+use crate::connection::{Attempt, Established, Opening, Phase, Route};
+use crate::error::ConnectErrorKind;
 use crate::sys;
 use crate::token::Token;
 
+/// How soon a connect is tried again where the listener's backlog was full. A Unix socket refuses it
+/// at once then, where TCP sends the SYN again by itself.
+const BACKLOG_FULL_RETRY: u64 = 10;
+
 impl Core {
-    /// Starts connecting to the next address; `failure` is what became of the one before. When none
-    /// is left, the last error is the reason.
+    /// Resolves the target and tries the first address. Resolving a name blocks the loop.
+    pub(crate) fn start_connect(&mut self, token: Token) {
+        let Some(route) = self.route_mut(token) else { return };
+        match sys::resolve(&route.target) {
+            Ok(mut addresses) => {
+                addresses.reverse();
+                route.left = addresses;
+                self.connect_next(token);
+            }
+            Err(e) => self.fail_connect(token, ConnectErrorKind::Resolve, Some(e)),
+        }
+    }
+
+    /// Tries the next address. When none is left, the last failure is the reason.
     ///
     /// Each address gets an equal share of the time that is left, so that one that never answers
     /// does not use up the others'.
-    pub(crate) fn connect_next(&mut self, token: Token, mut failure: io::Error) {
+    fn connect_next(&mut self, token: Token) {
+        let now = self.work.tick_after_this_moment(Duration::ZERO);
         loop {
             let Some(stream) = self.table.stream_mut(token) else { return };
-            let Some(route) = stream.route_mut() else {
-                return self.connect_failed(token, None, failure);
-            };
-            let tried = route.current.take();
+            let options = stream.options().socket.clone();
+            let Some(route) = stream.route_mut() else { return };
             let Some(address) = route.left.pop() else {
-                return self.connect_failed(token, tried, failure);
+                return self.fail_connect(token, ConnectErrorKind::System, None);
             };
-            if let Some(tried) = tried {
-                log::debug!("{token}: {tried}: {failure}; trying {address}");
+            if let Some((tried, error)) = &route.failed {
+                log::debug!("{token}: {tried}: {error}; trying {address}");
             }
-            let (from, attempts) = (route.from, route.left.len() as u64 + 1);
-            let deadline = route.deadline;
-            route.current = Some(address.clone());
-            let connect = |core: &Core| {
-                let options = &core.stream(token)?.options().socket;
-                Some(sys::connect(&address, from, options))
-            };
-            let Some(mut socket) = connect(self) else { return };
+            let (local, deadline) = (route.local, route.deadline);
+            let share = deadline.saturating_sub(now) / (route.left.len() as u64 + 1);
+            let mut socket = sys::connect(&address, local, &options);
             // Some descriptors may be pipes that relays keep for the next one.
             if socket.as_ref().is_err_and(sys::is_out_of_descriptors) && self.pipes.give_back() {
-                let Some(again) = connect(self) else { return };
-                socket = again;
+                socket = sys::connect(&address, local, &options);
             }
-            let started = socket.and_then(|socket| self.replace_socket(token, socket));
-            match started {
-                Ok(()) => {
-                    let now = self.work.tick_after_this_moment(std::time::Duration::ZERO);
-                    let until = now.saturating_add(deadline.saturating_sub(now) / attempts);
-                    self.with(token, |conn| conn.attempt_until(until));
-                    return;
+            let started = socket.and_then(|mut socket| {
+                self.sys.register(&mut socket, token.to_usize())?;
+                Ok(socket)
+            });
+            let Some(stream) = self.table.stream_mut(token) else { return };
+            stream.forget_edges();
+            let Some(route) = stream.route_mut() else { return };
+            let until = match started {
+                Ok(socket) => {
+                    route.attempts.push(Attempt { address, socket });
+                    now.saturating_add(share)
                 }
-                Err(e) => failure = e,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    route.left.push(address.clone());
+                    route.note_failure(address, e);
+                    now.saturating_add(BACKLOG_FULL_RETRY).min(deadline)
+                }
+                Err(e) => {
+                    route.note_failure(address, e);
+                    continue;
+                }
+            };
+            self.with(token, |conn| conn.attempt_until(until));
+            return;
+        }
+    }
+
+    /// The next step towards `on_open` of a connection that may have one.
+    pub(crate) fn step_open(&mut self, token: Token) -> Opening {
+        match self.stream(token).map(crate::connection::Stream::phase) {
+            Some(Phase::Connecting) => self.look_at_attempts(token),
+            Some(Phase::Handshaking) => {
+                self.with(token, |conn| conn.established(None)).unwrap_or(Opening::Waiting)
+            }
+            _ => Opening::Waiting,
+        }
+    }
+
+    /// An attempt may have ended. If one failed and no other goes on, the next address is tried.
+    fn look_at_attempts(&mut self, token: Token) -> Opening {
+        let Core { sys, table, .. } = self;
+        let Some(stream) = table.stream_mut(token) else { return Opening::Waiting };
+        let (established, over) = stream.look_at_attempts();
+        for mut attempt in over {
+            sys.deregister(&mut attempt.socket, true);
+        }
+        match established {
+            Established::Yes(reset) => {
+                self.with(token, |conn| conn.established(reset)).unwrap_or(Opening::Waiting)
+            }
+            Established::NotYet => Opening::Waiting,
+            Established::Failed => {
+                self.connect_next(token);
+                Opening::Waiting
             }
         }
     }
 
-    fn connect_failed(&mut self, token: Token, tried: Option<Address>, failure: io::Error) {
-        let error = unreachable(tried.as_ref(), failure);
-        self.with(token, |conn| conn.finish(CloseReason::ConnectFailed(error)));
-    }
-
-    /// The deadline of an attempt to connect has passed: the next address gets its share. `false` if
-    /// there is none.
-    pub(crate) fn next_attempt(&mut self, token: Token) -> bool {
-        let route = self.stream(token).and_then(crate::connection::Stream::route);
-        let more = route.is_some_and(|route| !route.left.is_empty());
-        if more {
-            self.connect_next(token, io::ErrorKind::TimedOut.into());
+    /// The time of an attempt is over: the next address gets its share, or the connection fails.
+    pub(crate) fn attempt_timed_out(&mut self, token: Token) {
+        let tick = self.work.tick;
+        self.with(token, |conn| conn.end_attempts(io::ErrorKind::TimedOut));
+        match self.route_mut(token) {
+            Some(route) if !route.left.is_empty() && tick < route.deadline => {
+                self.connect_next(token);
+            }
+            _ => self.fail_connect(token, ConnectErrorKind::TimedOut, None),
         }
-        more
     }
 
-    /// Gives a connecting stream its socket.
-    fn replace_socket(&mut self, token: Token, socket: sys::Stream) -> io::Result<()> {
-        let Core { sys, table, .. } = self;
-        if let Some(stream) = table.stream_mut(token) {
-            let mut last = stream.replace_socket(socket);
-            sys.deregister(&mut last, true);
-        }
-        self.register_stream(token)
+    fn fail_connect(&mut self, token: Token, kind: ConnectErrorKind, source: Option<io::Error>) {
+        self.with(token, |conn| conn.fail_connect(kind, source));
     }
-}
 
-fn unreachable(address: Option<&Address>, error: io::Error) -> Error {
-    let what = match address {
-        Some(address) => format!("cannot connect to {address}"),
-        None => "cannot connect".to_owned(),
-    };
-    Error::new(what, error)
+    fn route_mut(&mut self, token: Token) -> Option<&mut Route> {
+        self.table.stream_mut(token)?.route_mut()
+    }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{Core, Entity};
 use crate::connection::{Due, Fired, PARKED, Work};
-use crate::error::Deadline;
 use crate::timer::{Chain, Key};
 use crate::token::Token;
 
@@ -62,8 +61,8 @@ impl Core {
     /// The watchdog of a connection fired.
     pub(crate) fn watchdog_fired(&mut self, token: Token) {
         let fired = self.with_settled(token, |conn| conn.watchdog_fired());
-        if fired == Some(Fired::AttemptTimedOut) && !self.next_attempt(token) {
-            self.with(token, |conn| conn.time_up(Deadline::Connect));
+        if fired == Some(Fired::AttemptTimedOut) {
+            self.attempt_timed_out(token);
         }
     }
 }

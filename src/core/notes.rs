@@ -67,6 +67,11 @@ impl Core {
                 Note::Ended { partner, end } => {
                     self.with_settled(partner, |conn| conn.partner_ended(end));
                 }
+                Note::EndAttempts(attempts) => {
+                    for mut attempt in attempts {
+                        self.sys.deregister(&mut attempt.socket, true);
+                    }
+                }
                 Note::LeavesGroups(token) => self.groups.leave_all(token),
             }
         }

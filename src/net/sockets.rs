@@ -3,14 +3,13 @@
 use std::io;
 
 use super::{Net, Role};
-use crate::address::Address;
 use crate::connect::{Adopt, Connect};
 use crate::connection::{Phase, Route, Settings, Stream, Wire};
 use crate::core::{Entity, ListenerStats, Listening, ListeningSockets, Stopping};
 use crate::datagram::Udp;
 use crate::error::Error;
 use crate::handler::{DatagramHandler, Handler};
-use crate::listener::{Factory, Listen, Peer, open_sockets};
+use crate::listener::{Factory, Listen, Peer};
 use crate::sys;
 use crate::timer::Chain;
 use crate::token::Token;
@@ -32,31 +31,17 @@ impl<S: 'static> Net<S> {
             let late = io::Error::other("the reactor is being shut down");
             return Err(Error::new("cannot listen", late));
         }
-        let Listen { addresses, adopted, backlog, max_connections, options, hooks } = on.into();
-        let addresses = addresses.into_addresses()?;
-        let is_adopted = !adopted.is_empty();
-        let mut sockets = open_sockets(&addresses, backlog, &options)?;
-        for socket in adopted {
-            let failed = |e| Error::new("cannot adopt the listening socket", e);
-            let socket = socket.map_err(failed)?;
-            socket.apply(&options.socket).map_err(failed)?;
-            sockets.push(socket);
-        }
+        let Listen { on, backlog, max_connections, options, hooks } = on.into();
+        let opened = on.open(backlog, &options)?;
         let listener = ListeningSockets {
-            sockets: sockets.into_iter().map(Listening::new).collect(),
+            sockets: opened.sockets.into_iter().map(Listening::new).collect(),
             #[cfg(unix)]
-            paths: addresses
-                .into_iter()
-                .filter_map(|address| match address {
-                    Address::Unix(path) => path.map(sys::OwnPath::new),
-                    Address::Ip(_) => None,
-                })
-                .collect(),
+            paths: opened.paths,
             turn: 0,
             settings: Settings::new(options, None),
             max_connections,
             stats: ListenerStats::default(),
-            adopted: is_adopted,
+            adopted: opened.adopted,
             timers: Chain::default(),
             retry: None,
             silent_until: 0,
@@ -75,29 +60,32 @@ impl<S: 'static> Net<S> {
         Ok(token)
     }
 
-    /// Connects without blocking. The handler is told `on_open` when the connection stands and its
-    /// layers are ready, or `on_close` if that fails; exactly one of them comes first, and never
-    /// before this call has returned. What is sent meanwhile goes out once it stands.
+    /// Connects. The handler's `on_open` is called when the connection is established and its layers
+    /// are ready, or `on_close` if that fails; exactly one of them comes first, and never before this
+    /// call has returned. What is sent meanwhile leaves once the connection is open. Until it is
+    /// established it has no local address.
+    ///
+    /// A failure has one place: `on_close` with
+    /// [`CloseReason::ConnectFailed`](crate::CloseReason::ConnectFailed), also where the name does not
+    /// resolve. Resolving a name blocks inside this call; everything else does not.
     ///
     /// # Errors
-    /// The address does not resolve. Everything that concerns the network is told to `on_close`.
+    /// No token is left for it, or the reactor is being dropped: the handler is dropped.
     pub fn connect<H>(&mut self, to: impl Into<Connect>, handler: H) -> Result<Token, Error>
     where
         H: Handler<S> + 'static,
     {
-        let Connect { to, from, options, layer } = to.into();
-        let mut left = to.into_addresses()?;
-        left.reverse();
+        let Connect { to, local, options, layer } = to.into();
         let deadline = self.core.work.tick_after_this_moment(options.connect_timeout);
         let settings = Settings::new(options, None);
         let mut stream = Stream::new(sys::Stream::None, Phase::Connecting, settings);
-        stream.set_route(Route { left, current: None, from, deadline });
+        stream.set_route(Route::new(to, local, deadline));
         if let Some(layer) = layer {
-            stream.set_wire(Wire::new(layer), None);
+            stream.set_wire(Wire::new(layer));
         }
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
         self.births.push((token, Role::Stream(Box::new(handler))));
-        self.core.connect_next(token, io::ErrorKind::AddrNotAvailable.into());
+        self.core.start_connect(token);
         Ok(token)
     }
 
@@ -110,10 +98,14 @@ impl<S: 'static> Net<S> {
     where
         H: Handler<S> + 'static,
     {
-        let (socket, options) = socket.into().open()?;
+        let mut adopt = socket.into();
+        let (socket, options) = adopt.open()?;
         let settings = Settings::new(options, None);
         let mut stream = Stream::new(socket, Phase::Handshaking, settings);
         stream.set_adopted();
+        if let Some(layer) = adopt.layer {
+            stream.set_wire(Wire::new(layer));
+        }
         let token = self.insert(Entity::Stream(stream), "cannot adopt the socket")?;
         let registered = self.core.register_stream(token);
         self.or_remove(token, registered, "cannot adopt the socket")?;

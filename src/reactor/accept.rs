@@ -8,6 +8,7 @@ use super::dispatch::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Due, Phase, Stream, Wire};
 use crate::core::Entity;
+use crate::error::CloseReason;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::listener::Peer;
 use crate::sys::{self, Failure};
@@ -128,81 +129,103 @@ impl<S: 'static> Dispatch<S> {
             Ok(token) => token,
             Err(e) => return log::error!("{listener}: {address} is turned away: {e}"),
         };
-        let Ok(wire) = self.ask_hooks(token, listener, &address) else {
-            // Nobody has been told of it; it goes as it came.
-            return self.net.core.release(token);
-        };
-        if let Some(wire) = wire {
-            let peer = Some(address.clone());
-            self.net.core.with(token, |conn| conn.stream.set_wire(wire, peer));
-        }
-        if let Err(e) = self.net.core.register_stream(token) {
-            log::error!("{listener}: {address} cannot be registered: {e}");
+        if !self.passes_filter(token, listener, &address) {
+            // No hook and no handler knows of it.
             return self.net.core.release(token);
         }
+        // From here on it has one end that a hook or a handler hears of.
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
+        }
+        let wire = self.make_layers(token, listener, &address);
+        if !matches!(wire, Ok(None)) {
+            self.net.core.with(token, |conn| conn.stream.set_peer(address.clone()));
+        }
+        match wire {
+            Ok(None) => {}
+            Ok(Some(wire)) => {
+                self.net.core.with(token, |conn| conn.stream.set_wire(wire));
+            }
+            Err(text) => {
+                log::error!("{listener}: a hook panicked: {text}");
+                return self.net.core.finish(token, CloseReason::Panicked(text));
+            }
+        }
+        if let Err(e) = self.net.core.register_stream(token) {
+            return self.cannot_register(token, listener, address, e);
         }
         self.established(token, address);
         self.net.core.flush(token);
     }
 
-    /// The filter's verdict, and the layers. A hook that panics refuses.
-    fn ask_hooks(
+    /// The poll takes no more sockets (`ENOSPC`, epoll_ctl(2), "max_user_watches"). The next peer
+    /// would meet the same, so that accepting rests, as it does without descriptors.
+    fn cannot_register(&mut self, token: Token, listener: Token, peer: Address, e: io::Error) {
+        self.back_off(listener, "cannot register what was accepted", &e);
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.stats.exhausted += 1;
+            for listening in &mut listener.sockets {
+                listening.resting = true;
+            }
+        }
+        self.net.core.with(token, |conn| conn.stream.set_peer(peer));
+        self.net.core.finish(token, CloseReason::Io(e));
+    }
+
+    /// The filter's verdict. One that panics refuses.
+    fn passes_filter(&mut self, token: Token, listener: Token, address: &Address) -> bool {
+        let Dispatch { net, state, roles } = self;
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return false };
+        let Some(filter) = &mut acceptor.hooks().filter else { return true };
+        let peer = Peer { token, listener, address: address.clone(), layer: None };
+        match guarded(|| filter(&peer, state)) {
+            Ok(true) => return true,
+            Ok(false) => log::debug!("{listener}: {address} is refused by the filter"),
+            Err(text) => {
+                log::error!("{listener}: the filter panicked: {text}");
+                return false;
+            }
+        }
+        if let Some(listener) = net.core.listener_mut(listener) {
+            listener.stats.refused += 1;
+        }
+        false
+    }
+
+    /// The layers of a new connection, or the text of the hook's panic.
+    fn make_layers(
         &mut self,
         token: Token,
         listener: Token,
         address: &Address,
-    ) -> Result<Option<Wire>, ()> {
-        let Dispatch { net, state, roles } = self;
-        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return Err(()) };
-        let hooks = acceptor.hooks();
-        if hooks.filter.is_none() && hooks.layers.is_none() {
-            return Ok(None);
-        }
+    ) -> Result<Option<Wire>, String> {
+        let Dispatch { net, roles, .. } = self;
+        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return Ok(None) };
+        let Some(make) = &mut acceptor.hooks().layers else { return Ok(None) };
         let peer = Peer { token, listener, address: address.clone(), layer: None };
-        let answer = guarded(|| {
-            let refused = hooks.filter.as_mut().is_some_and(|filter| !filter(&peer, state));
-            if refused { None } else { Some(hooks.layers.as_mut().map(|make| make(&peer))) }
-        });
-        let layer = match answer {
-            Ok(Some(layer)) => layer,
-            Ok(None) => {
-                log::debug!("{listener}: {address} is refused by the filter");
-                if let Some(listener) = net.core.listener_mut(listener) {
-                    listener.stats.refused += 1;
-                }
-                return Err(());
-            }
-            Err(text) => {
-                log::error!("{listener}: a hook panicked: {text}");
-                return Err(());
-            }
-        };
-        Ok(layer.map(Wire::new))
+        guarded(|| make(&peer)).map(|layer| Some(Wire::new(layer)))
     }
 
-    /// A connection ended before it had a handler: the listener's hook is told.
-    pub(super) fn tell_failed(&mut self, token: Token, reason: crate::error::CloseReason) {
+    /// An accepted connection ended without a handler: the listener's hook is called.
+    pub(super) fn tell_unopened(&mut self, token: Token, reason: CloseReason) {
         let Some(stream) = self.net.core.stream(token) else { return };
         let Some(listener) = stream.listener() else { return };
-        if reason.is_orderly() {
-            // A layer did all there was to do without a connection: a page for a browser.
-            return log::trace!("{token}: served before it was open");
-        }
         let address = stream.peer_addr();
         log_guarded(|| match &address {
             Some(address) => log::debug!("{token}: {address}: ended before it was open: {reason}"),
             None => log::debug!("{token}: ended before it was open: {reason}"),
         });
-        if let Some(listener) = self.net.core.listener_mut(listener) {
+        // A layer may have done all there was to do without a connection: a page for a browser.
+        if !reason.is_orderly()
+            && let Some(listener) = self.net.core.listener_mut(listener)
+        {
             listener.stats.failed_handshakes += 1;
         }
         let Dispatch { net, state, roles } = self;
         let Some(acceptor) = acceptor(&net.core, roles, listener) else {
             return drop_guarded(reason);
         };
-        if let (Some(hook), Some(address)) = (&mut acceptor.hooks().failed, address) {
+        if let (Some(hook), Some(address)) = (&mut acceptor.hooks().unopened, address) {
             let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| wire.layer());
             let peer = Peer { token, listener, address, layer };
             if let Err(text) = guarded(|| hook(&peer, &reason, state)) {

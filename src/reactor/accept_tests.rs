@@ -68,7 +68,7 @@ fn rig_on(scripts: &[Listener]) -> Rig {
     let net = reactor.net();
     let listener = net.core.insert(Entity::Listener(Box::new(listener))).unwrap();
     net.core.listener_mut(listener).unwrap().settings = settings(Some(listener)).into();
-    let hooks = Hooks { filter: None, layers: None, failed: None };
+    let hooks = Hooks { filter: None, layers: None, unopened: None };
     let factory = Factory { hooks, make: |_: &crate::Peer<'_>| Nothing };
     net.births.push((listener, Role::Listener(Box::new(factory))));
     Rig { reactor, listener, script: scripts[0].clone() }

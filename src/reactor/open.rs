@@ -14,7 +14,7 @@ use crate::token::Token;
 impl<S: 'static> Dispatch<S> {
     /// An accepted connection's transport is established; with no layer it opens at once.
     pub(super) fn established(&mut self, token: Token, from: Address) {
-        if let Some(Opening::Ready) = self.net.core.with(token, |conn| conn.established()) {
+        if let Some(Opening::Ready) = self.net.core.with(token, |conn| conn.established(None)) {
             self.opened(token, Some(from));
         }
     }
@@ -59,6 +59,9 @@ impl<S: 'static> Dispatch<S> {
             }
             Err(text) => {
                 log::error!("{token}: the handler factory panicked: {text}");
+                // For `on_unopened`: the socket may not know it any more.
+                let address = peer.address;
+                net.core.with(token, |conn| conn.stream.set_peer(address));
                 net.core.finish(token, CloseReason::Panicked(text));
                 false
             }

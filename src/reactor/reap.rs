@@ -49,7 +49,7 @@ impl<S: 'static> Dispatch<S> {
         let closed = Closed { reason, unsent };
         match self.take_role(token) {
             Some(role) => self.say_goodbye(token, role, closed),
-            None => self.tell_failed(token, closed.reason),
+            None => self.tell_unopened(token, closed.reason),
         }
         self.net.core.release(token);
         if let Some(entity) = listener.and_then(|listener| self.net.core.listener_mut(listener)) {
@@ -81,10 +81,8 @@ impl<S: 'static> Dispatch<S> {
         }
         if all_told {
             for token in unopened {
-                let reason = self.net.core.with(token, |conn| conn.take_reason());
-                if let Some(reason) = reason.flatten() {
-                    self.tell_failed(token, reason);
-                }
+                let reason = self.net.core.with(token, |conn| conn.take_reason()).flatten();
+                self.tell_unopened(token, reason.unwrap_or(CloseReason::Closed));
             }
         }
         all_told

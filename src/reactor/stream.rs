@@ -128,10 +128,9 @@ impl<S: 'static> Dispatch<S> {
 
     /// The next step towards `on_open`.
     fn step_open(&mut self, token: Token) {
-        match self.net.core.with(token, |conn| conn.step_open()) {
-            Some(Opening::Ready) => self.opened(token, None),
-            Some(Opening::Failed(error)) => self.net.core.connect_next(token, error),
-            Some(Opening::Waiting) | None => {}
+        match self.net.core.step_open(token) {
+            Opening::Ready => self.opened(token, None),
+            Opening::Waiting => {}
         }
     }
 }

@@ -81,12 +81,8 @@ impl Datagram {
     pub(crate) fn set_up(
         &self,
         peer: Option<SocketAddr>,
-        reuse_address: bool,
         options: &SocketOptions,
     ) -> io::Result<()> {
-        if reuse_address {
-            self.options().set_reuse_address(true)?;
-        }
         options.apply(&self.options(), domain_of(self.local_addr()?), Type::DGRAM)?;
         peer.map_or(Ok(()), |peer| self.socket.connect(peer))
     }
@@ -161,14 +157,10 @@ impl Pollable for Datagram {
 pub(crate) fn bind_udp(
     addr: SocketAddr,
     peer: Option<SocketAddr>,
-    reuse_address: bool,
     options: &SocketOptions,
 ) -> io::Result<Datagram> {
     let domain = domain_of(addr);
     let socket = socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
-    if reuse_address {
-        socket.set_reuse_address(true)?;
-    }
     options.apply(&SockRef::from(&socket), domain, Type::DGRAM)?;
     socket.bind(&SockAddr::from(addr))?;
     if let Some(peer) = peer {

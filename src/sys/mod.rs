@@ -64,7 +64,7 @@ mod splice;
 pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
 pub(crate) use os::{
-    Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect,
+    Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect, is_missing_family,
     is_out_of_descriptors, listen, resolve,
 };
 #[cfg(unix)]

@@ -41,6 +41,9 @@ impl SocketOptions {
     }
 
     fn apply_before_bind(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
+        if self.reuse_address {
+            named("SO_REUSEADDR", socket.set_reuse_address(true))?;
+        }
         if self.reuse_port {
             named("SO_REUSEPORT", set_reuse_port(socket))?;
         }

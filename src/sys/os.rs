@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+#[cfg(unix)]
+use std::path::Path;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -9,7 +11,7 @@ use mio::{Interest, Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::{Pollable, Ready, Stream, uninterrupted};
-use crate::address::Address;
+use crate::address::{Address, Named, Target};
 use crate::socket_options::SocketOptions;
 
 /// mio's event as bits.
@@ -92,6 +94,26 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(s) => s.shutdown_write(),
+        }
+    }
+
+    /// Whether connect(2) has succeeded; `false` while it goes on, and its error if it failed.
+    pub(crate) fn is_established(&self) -> io::Result<bool> {
+        if let Some(error) = self.take_error()? {
+            return Err(error);
+        }
+        match self.peer_addr() {
+            Ok(Address::Ip(peer))
+                if self.local_addr().is_ok_and(|own| own == Address::Ip(peer)) =>
+            {
+                // TCP's simultaneous open: nobody listens at a local port of the ephemeral range,
+                // and the system chose that very port to connect from.
+                let itself = "the socket was connected to itself: nobody listens there";
+                Err(io::Error::new(io::ErrorKind::ConnectionRefused, itself))
+            }
+            Ok(_) => Ok(true),
+            Err(e) if e.kind() == io::ErrorKind::NotConnected => Ok(false),
+            Err(e) => Err(e),
         }
     }
 
@@ -262,7 +284,8 @@ pub(crate) fn connect(
             let socket = socket(Domain::UNIX, Type::STREAM, None)?;
             options.apply(&SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
             // EAGAIN means here that the listener's backlog is full, not that it goes on (unix(7)).
-            match uninterrupted(|| socket.connect(&SockAddr::unix(path)?)) {
+            let at = unix_address(path)?;
+            match uninterrupted(|| socket.connect(&at)) {
                 Err(e) if e.raw_os_error() != Some(EINPROGRESS) => Err(e),
                 _ => Ok(Stream::Unix(mio::net::UnixStream::from_std(socket.into()))),
             }
@@ -270,6 +293,22 @@ pub(crate) fn connect(
         #[cfg(unix)]
         Address::Unix(None) => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// A path as the system takes it. With a NUL byte inside it would be cut there and name another
+/// file; an empty one would bind to a name that the system makes up (unix(7), "autobind"). A path that
+/// begins with a NUL byte is a name of Linux's abstract namespace, in which every byte counts.
+#[cfg(unix)]
+fn unix_address(path: &Path) -> io::Result<SockAddr> {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let is_abstract = LINUX && bytes.first() == Some(&0);
+    let wrong = match bytes {
+        [] => "an empty path names no socket",
+        _ if !is_abstract && bytes.contains(&0) => "there is a NUL byte inside the path",
+        _ => return SockAddr::unix(path),
+    };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
 }
 
 pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
@@ -357,10 +396,11 @@ impl Pollable for Listener {
 /// leave the IPv4 one its port.
 pub(crate) fn listen(
     on: &Address,
-    backlog: i32,
+    backlog: u32,
     options: &SocketOptions,
     several: bool,
 ) -> io::Result<Listener> {
+    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     match on {
         Address::Ip(addr) => {
             let domain = domain_of(*addr);
@@ -381,7 +421,7 @@ pub(crate) fn listen(
         Address::Unix(Some(path)) => {
             let socket = socket(Domain::UNIX, Type::STREAM, None)?;
             options.apply(&SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
-            socket.bind(&SockAddr::unix(path)?)?;
+            socket.bind(&unix_address(path)?)?;
             socket.listen(backlog)?;
             Ok(Listener::Unix(mio::net::UnixListener::from_std(socket.into())))
         }
@@ -403,10 +443,26 @@ pub(crate) fn adopt_unix_listener(
     Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
 }
 
-/// The addresses of a name, or the addresses themselves. A name asks the system's resolver, which
-/// blocks (getaddrinfo(3)).
-pub(crate) fn resolve(addrs: &impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
-    addrs.to_socket_addrs().map(Iterator::collect)
+/// The addresses of a target; at least one. A name asks the system's resolver, which blocks
+/// (getaddrinfo(3)).
+pub(crate) fn resolve(target: &Target) -> io::Result<Vec<Address>> {
+    let found: Vec<Address> = match &target.0 {
+        Named::Name(name) => name.to_socket_addrs()?.map(Address::Ip).collect(),
+        Named::Addresses(addresses) => addresses.iter().copied().map(Address::Ip).collect(),
+        #[cfg(unix)]
+        Named::Unix(path) => vec![Address::Unix(Some(path.clone()))],
+    };
+    if found.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "no address belongs to it"));
+    }
+    Ok(found)
+}
+
+/// Whether this host lacks the address, or its whole family (a kernel without IPv6): an address of
+/// the other family may work.
+pub(crate) fn is_missing_family(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error().is_some_and(|code| FAMILY_MISSING.contains(&code))
 }
 
 /// Whether the process or the system has no descriptor left (`EMFILE`, `ENFILE`).
@@ -455,6 +511,14 @@ const TRANSIENT: &[i32] = &[100, 42, 64];
     target_os = "ios"
 )))]
 const TRANSIENT: &[i32] = &[];
+
+/// EAFNOSUPPORT, EPROTONOSUPPORT.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const FAMILY_MISSING: &[i32] = &[97, 93];
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const FAMILY_MISSING: &[i32] = &[47, 43];
+#[cfg(windows)]
+const FAMILY_MISSING: &[i32] = &[10047, 10043];
 
 /// ENFILE, EMFILE: the same numbers on every Unix.
 #[cfg(unix)]

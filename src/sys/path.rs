@@ -12,6 +12,8 @@ pub(crate) struct OwnPath {
 
 impl OwnPath {
     pub(crate) fn new(path: PathBuf) -> Self {
+        // A relative path must survive a change of the working directory.
+        let path = std::path::absolute(&path).unwrap_or(path);
         OwnPath { file: Self::file(&path), path }
     }
 

@@ -132,7 +132,7 @@ fn a_filter_that_panics_refuses_and_a_factory_that_panics_costs_its_connection()
             assert_ne!(knocks, 1, "a bug in the filter");
             true
         })
-        .on_failed(move |peer, reason: &CloseReason, ()| {
+        .on_unopened(move |peer, reason: &CloseReason, ()| {
             of_hook.borrow_mut().push((peer.token(), reason.to_string()));
         });
     let listener = reactor
@@ -152,6 +152,70 @@ fn a_filter_that_panics_refuses_and_a_factory_that_panics_costs_its_connection()
     assert_eq!(failed.len(), 1);
     assert!(failed[0].1.contains("a bug in the factory"), "{failed:?}");
     assert_eq!(stats(&mut reactor, listener).open, 1);
+}
+
+// C13
+#[cfg(feature = "websocket")]
+#[test]
+fn every_peer_that_passed_the_filter_has_exactly_one_end_that_a_hook_hears() {
+    use tidegate::layer::websocket::WebSocket;
+
+    let counts = Rc::new(RefCell::new((0, Vec::new())));
+    let (of_filter, of_hook) = (Rc::clone(&counts), Rc::clone(&counts));
+    let log = Log::new();
+    let of_handler = log.clone();
+    let server = WebSocket::server();
+    let (mut layers, mut handlers) = (0, 0);
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0")
+        .options(StreamOptions::new().handshake_limit(4096))
+        .filter(move |_, ()| {
+            of_filter.borrow_mut().0 += 1;
+            true
+        })
+        .layer(move |_| {
+            layers += 1;
+            assert_ne!(layers, 1, "a bug in the layer's hook");
+            server.layer()
+        })
+        .on_unopened(move |peer, reason: &CloseReason, ()| {
+            assert!(peer.address().socket_addr().is_some());
+            of_hook.borrow_mut().1.push(reason.to_string());
+        });
+    let listener = reactor
+        .net()
+        .listen(listen, move |_| {
+            handlers += 1;
+            assert_ne!(handlers, 1, "a bug in the factory");
+            Probe::new(&of_handler)
+        })
+        .unwrap();
+    let address = address_of(&mut reactor, listener);
+    let upgrade = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
+                   Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let page = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let said = ["", upgrade, upgrade, page, "nonsense\r\n\r\n", ""];
+    for (index, request) in said.into_iter().enumerate() {
+        let mut peer = client(address);
+        peer.write_all(request.as_bytes()).unwrap();
+        peer.shutdown(Shutdown::Write).unwrap();
+        let ends = |counts: &(usize, Vec<String>)| counts.1.len() + log.closes();
+        until(&mut reactor, "its one end", |_| ends(&counts.borrow()) == index + 1);
+        drop(peer);
+    }
+    // One more is under way when the listener closes.
+    let _silent = client(address);
+    until(&mut reactor, "the last", |_| counts.borrow().0 == said.len() + 1);
+    reactor.net().close(listener);
+    until(&mut reactor, "the end of all", |r| r.net().connections() == 0);
+    settle(&mut reactor);
+    let (passed, unopened) = &*counts.borrow();
+    assert_eq!(*passed, unopened.len() + log.closes(), "{unopened:?}");
+    assert_eq!((log.opens(), log.closes(), unopened.len()), (1, 1, 6), "{unopened:?}");
+    assert!(unopened[0].contains("a bug in the layer's hook"), "{unopened:?}");
+    assert!(unopened[1].contains("a bug in the factory"), "{unopened:?}");
+    assert!(unopened.iter().any(|reason| reason == "both sides ended"), "the page: {unopened:?}");
 }
 
 #[test]
@@ -369,7 +433,7 @@ fn a_busy_address_does_not_starve_the_listeners_other_address() {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 #[test]
 fn reuse_port_spreads_connections_over_listeners() {
-    let options = StreamOptions::new().socket(SocketOptions::new().reuse_port(true));
+    let options = StreamOptions::new().socket_options(SocketOptions::new().reuse_port(true));
     let log = Log::new();
     let mut reactors = Vec::new();
     let mut address: SocketAddr = "127.0.0.1:0".parse().unwrap();
@@ -401,7 +465,7 @@ fn a_socket_that_listens_already_is_adopted_with_those_who_wait_at_it() {
     let log = Log::new();
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
-    let listen = Listen::adopt_tcp(activated);
+    let listen = Listen::adopt(activated);
     let listener = reactor.net().listen(listen, move |_| Probe::echo(&of_handler)).unwrap();
     assert_eq!(address_of(&mut reactor, listener), address);
     until(&mut reactor, "the early one", |_| log.count(is_data) == 1);
@@ -417,8 +481,8 @@ fn an_adopted_listeners_connections_get_the_options_that_were_asked_for() {
     let address = activated.local_addr().unwrap();
     let _early = small_client(address);
     let mut reactor = Reactor::new().unwrap();
-    let options = StreamOptions::new().socket(SocketOptions::new().send_buffer(8192));
-    let listen = Listen::adopt_tcp(activated).options(options);
+    let options = StreamOptions::new().socket_options(SocketOptions::new().send_buffer(8192));
+    let listen = Listen::adopt(activated).options(options);
     let log = Log::new();
     let of_handler = log.clone();
     let make = move |_: &Peer<'_>| {

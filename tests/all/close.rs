@@ -639,7 +639,8 @@ fn close_while_connecting_is_one_callback_cancelled() {
         assert_eq!(log.told(), [], "{name}: nothing is called from inside the call");
         until(&mut reactor, "the close", |_| log.closes() == 1);
         assert_falls_asleep(&mut reactor);
-        assert_eq!(log.told(), [Told::Close("cancelled before it stood".to_owned(), 7)], "{name}");
+        let reason = format!("cannot connect to {}: cancelled", deaf.address);
+        assert_eq!(log.told(), [Told::Close(reason, 7)], "{name}");
         assert_eq!(reactor.next_deadline(), None, "{name}: its timeout died with it");
     }
 }
@@ -663,7 +664,10 @@ fn close_all_flushes_every_connection_cancels_those_on_their_way_and_closes_noth
         assert_eq!(streams.each_mut().map(read_all), [b"bye", b"bye"]);
     });
     until(&mut reactor, "all to end", |r| r.net().connections() == 0);
-    assert_eq!(of_connecting.told(), [closed("cancelled before it stood")]);
+    assert_eq!(
+        of_connecting.told(),
+        [closed(&format!("cannot connect to {}: cancelled", deaf.address))]
+    );
 
     assert!(reactor.net().is_open(listener));
     let answer = with_client(&mut reactor, move || {
@@ -875,7 +879,7 @@ fn serving(
 
 /// The system takes little, so that a large message is queued here for the most part.
 fn small_buffers() -> StreamOptions {
-    StreamOptions::new().socket(SocketOptions::new().send_buffer(8 * 1024))
+    StreamOptions::new().socket_options(SocketOptions::new().send_buffer(8 * 1024))
 }
 
 fn read_to_reset(stream: &mut TcpStream) -> ErrorKind {

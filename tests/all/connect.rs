@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::{
-    CloseReason, Closed, Connect, Context, Handler, HandlerResult, Input, Listen, Reactor,
-    SendStatus, SocketOptions, StreamOptions,
+    Address, CloseReason, Closed, Connect, ConnectErrorKind, Context, Handler, HandlerResult,
+    Input, Listen, Reactor, SendStatus, SocketOptions, StreamOptions, Target,
 };
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, deaf, refusing};
@@ -45,7 +45,7 @@ fn a_large_message_and_the_end_of_the_write_side_wait_for_the_connection() {
     let log = Log::new();
     let mut reactor = Reactor::new().unwrap();
     let to = Connect::tcp(server.local_addr().unwrap())
-        .options(StreamOptions::new().socket(SocketOptions::new().send_buffer(8 * 1024)));
+        .options(StreamOptions::new().socket_options(SocketOptions::new().send_buffer(8 * 1024)));
     let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
     let large = vec![b'x'; 1 << 20];
     assert_eq!(reactor.net().send(token, &large), SendStatus::AboveHigh);
@@ -178,7 +178,7 @@ fn a_connect_that_nobody_answers_ends_at_its_timeout() {
     reactor.net().send(token, b"hello?");
     until(&mut reactor, "the result", |_| log.closes() == 1);
     assert!(start.elapsed() >= SHORT, "{:?}", start.elapsed());
-    let reason = "timed out: the connection did not stand in time".to_owned();
+    let reason = format!("cannot connect to {}: not established in time", deaf.address);
     assert_eq!(log.told(), [Told::Close(reason, 6)]);
     assert_asleep(&mut reactor);
 }
@@ -234,7 +234,8 @@ fn a_connect_cancelled_by_another_connections_callback_is_told_once() {
     crate::support::client(address).write_all(b"!").unwrap();
     until(&mut reactor, "the result", |_| cancelled.closes() == 1);
     settle(&mut reactor);
-    assert_eq!(cancelled.told(), [Told::Close("cancelled before it stood".to_owned(), 0)]);
+    let reason = format!("cannot connect to {}: cancelled", deaf.address);
+    assert_eq!(cancelled.told(), [Told::Close(reason, 0)]);
 }
 
 // row 20
@@ -245,7 +246,7 @@ fn connecting_from_an_address_that_is_not_this_hosts_fails_and_says_so() {
     for (from, to) in foreign {
         let outcome = Outcome::default();
         let mut reactor = Reactor::new().unwrap();
-        let connect = Connect::tcp(to).from(from.parse().unwrap());
+        let connect = Connect::tcp(to).local_addr(from.parse().unwrap());
         reactor.net().connect(connect, outcome.handler()).unwrap();
         assert_eq!(outcome.told(), 0, "it failed at once, and is told later all the same");
         until(&mut reactor, "the result", |_| outcome.told() > 0);
@@ -260,19 +261,66 @@ fn connecting_from_an_address_that_is_not_this_hosts_fails_and_says_so() {
 
 // row 20
 #[test]
-fn an_address_that_does_not_resolve_is_an_error_of_the_call() {
-    let mut reactor = Reactor::new().unwrap();
-    let log = Log::new();
-    for nonsense in ["127.0.0.1", "", "127.0.0.1:notaport", "[::1:80"] {
-        let error = reactor.net().connect(nonsense, Probe::new(&log)).unwrap_err();
-        assert!(error.to_string().contains("expected address:port"), "{error}");
+fn a_target_that_does_not_resolve_fails_in_on_close_like_any_other_connect() {
+    let nothing = Target::from(Vec::new());
+    let nonsense = ["127.0.0.1", "", "127.0.0.1:notaport", "[::1:80"].map(Target::from);
+    for target in nonsense.into_iter().chain([nothing]) {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let mut reactor = Reactor::new().unwrap();
+        let token = reactor.net().connect(target.clone(), Reasons(Rc::clone(&seen))).unwrap();
+        assert_eq!(reactor.net().send(token, b"unheard"), SendStatus::Gone);
+        assert!(seen.borrow().is_empty(), "not before connect has returned");
+        settle(&mut reactor);
+        let seen = seen.borrow();
+        let [(failed, text)] = &seen[..] else { panic!("{seen:?}") };
+        assert_eq!(failed, &(ConnectErrorKind::Resolve, target, None, true));
+        assert!(text.contains("expected address:port"), "{text}");
+        assert_eq!(reactor.net().connections(), 0);
+        assert_eq!(reactor.next_deadline(), None);
     }
-    let nothing: &[SocketAddr] = &[];
-    let error = reactor.net().connect(Connect::tcp(nothing), Probe::new(&log)).unwrap_err();
-    assert!(error.to_string().contains("no address belongs to it"), "{error}");
-    settle(&mut reactor);
-    assert_eq!(log.told(), []);
-    assert_eq!(reactor.net().connections(), 0);
+}
+
+// every failure of a connect has one place, and says which target and address
+#[test]
+fn each_kind_of_connect_failure_names_its_target_and_address() {
+    let (refusing, deaf) = (refusing(), deaf());
+    let both = Target::from([refusing.address, deaf.address]);
+    for (kind, target, address) in [
+        (ConnectErrorKind::System, Target::from(refusing.address), refusing.address),
+        (ConnectErrorKind::TimedOut, both, deaf.address),
+        (ConnectErrorKind::Cancelled, Target::from(deaf.address), deaf.address),
+    ] {
+        let seen = Rc::new(RefCell::new(Vec::new()));
+        let mut reactor = Reactor::new().unwrap();
+        let options = StreamOptions::new().connect_timeout(SHORT);
+        let connect = Connect::tcp(target.clone()).options(options);
+        let token = reactor.net().connect(connect, Reasons(Rc::clone(&seen))).unwrap();
+        if kind == ConnectErrorKind::Cancelled {
+            reactor.net().close(token);
+        }
+        until(&mut reactor, "the result", |_| !seen.borrow().is_empty());
+        settle(&mut reactor);
+        let seen = seen.borrow();
+        let [(failed, text)] = &seen[..] else { panic!("{seen:?}") };
+        let of_system = kind == ConnectErrorKind::System;
+        assert_eq!(failed, &(kind, target, Some(address.into()), of_system), "{text}");
+    }
+}
+
+// D10
+#[cfg(target_os = "linux")]
+#[test]
+fn a_socket_that_is_connected_to_itself_is_refused() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let outcome = Outcome::default();
+    let mut reactor = Reactor::new().unwrap();
+    let connect = Connect::tcp(free).local_addr(free);
+    reactor.net().connect(connect, outcome.handler()).unwrap();
+    until(&mut reactor, "the result", |_| outcome.told() > 0);
+    let error = outcome.failure();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    assert!(error.to_string().contains("connected to itself"), "{error}");
+    assert_eq!(outcome.opens(), 0);
 }
 
 // ---- several addresses, a local address ----
@@ -335,7 +383,9 @@ fn the_connect_timeout_covers_all_addresses_together() {
     reactor.net().connect(to, Probe::new(&log)).unwrap();
     until(&mut reactor, "the result", |_| log.closes() == 1);
     assert!(start.elapsed() >= SHORT, "{:?}", start.elapsed());
-    assert_eq!(log.reasons(), ["timed out: the connection did not stand in time"]);
+    let (tried, target) = (deaf.address, format!("{}, {}", refusing.address, deaf.address));
+    let reason = format!("cannot connect to {tried} (of {target}): not established in time");
+    assert_eq!(log.reasons(), [reason]);
 }
 
 #[cfg(target_os = "linux")] // where all of 127/8 is this host
@@ -346,7 +396,7 @@ fn a_connection_comes_from_the_local_address_that_was_chosen() {
     let addresses = [refusing.address, server.local_addr().unwrap()];
     let log = Log::new();
     let mut reactor = Reactor::new().unwrap();
-    let connect = Connect::tcp(&addresses[..]).from("127.0.0.7:0".parse().unwrap());
+    let connect = Connect::tcp(&addresses[..]).local_addr("127.0.0.7:0".parse().unwrap());
     let token = reactor.net().connect(connect, Probe::new(&log)).unwrap();
     until(&mut reactor, "the opening", |_| log.opens() == 1);
     let (_stream, from) = server.accept().unwrap();
@@ -385,8 +435,8 @@ fn a_hundred_connects_of_every_kind_have_a_hundred_results() {
             (1, [Told::Close(reason, 1)]) => {
                 assert!(reason.starts_with("cannot connect"), "{reason}");
             }
-            (2, [Told::Close(reason, 1)]) => assert!(reason.starts_with("timed out"), "{reason}"),
-            (3, [Told::Close(reason, 1)]) => assert_eq!(reason, "cancelled before it stood"),
+            (2, [Told::Close(reason, 1)]) => assert!(reason.ends_with("in time"), "{reason}"),
+            (3, [Told::Close(reason, 1)]) => assert!(reason.ends_with("cancelled"), "{reason}"),
             other => panic!("{other:?}"),
         }
     }
@@ -425,6 +475,26 @@ fn an_address_that_is_not_this_hosts_cannot_be_listened_on() {
 
 // ---- what these tests share ----
 
+/// The parts of a failed connect: kind, target, address, whether it has an error of the system.
+type Failed = (ConnectErrorKind, Target, Option<Address>, bool);
+
+/// Keeps how a connect failed, and its text; nothing else may come.
+struct Reasons(Rc<RefCell<Vec<(Failed, String)>>>);
+
+impl Handler for Reasons {
+    fn on_open(&mut self, _: &mut Context<'_>) -> HandlerResult {
+        unreachable!("it is never established")
+    }
+    fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
+        unreachable!("it is never established")
+    }
+    fn on_close(&mut self, _: &mut Context<'_>, closed: &Closed) {
+        let CloseReason::ConnectFailed(e) = &closed.reason else { panic!("{closed}") };
+        let parts = (e.kind(), e.target().clone(), e.address().cloned(), e.io().is_some());
+        self.0.borrow_mut().push((parts, e.to_string()));
+    }
+}
+
 /// The result of one connect, with its reason whole.
 #[derive(Default, Clone)]
 struct Outcome(Rc<RefCell<Seen>>);
@@ -451,7 +521,9 @@ impl Outcome {
                 let mut seen = self.0.0.borrow_mut();
                 seen.closes.push(closed.reason.to_string());
                 if let CloseReason::ConnectFailed(e) = &closed.reason {
-                    seen.failure = Some(std::io::Error::new(e.kind(), e.to_string()));
+                    assert_eq!(e.kind(), ConnectErrorKind::System);
+                    let kind = e.io().expect("the system's error").kind();
+                    seen.failure = Some(std::io::Error::new(kind, e.to_string()));
                 }
             }
         }
@@ -487,4 +559,43 @@ fn an_address_that_never_answers_leaves_the_next_one_its_share_of_the_time() {
     let to = Connect::tcp(&[deaf.address, address][..]).options(options);
     reactor.net().connect(to, Probe::new(&log)).unwrap();
     until(&mut reactor, "the opening", |_| log.opens() == 1);
+}
+
+// what `Connect` and `Listen` can do, `Adopt` can: a layer, with a handshake and without
+#[cfg(feature = "websocket")]
+#[test]
+fn an_adopted_socket_can_be_given_a_layer() {
+    use tidegate::layer::websocket::WebSocket;
+    use tidegate::{Adopt, Listen};
+
+    let of_server = Log::new();
+    let of_handler = of_server.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let server = WebSocket::server();
+    let listen = Listen::tcp("127.0.0.1:0").layer(move |_| server.layer());
+    let listener = reactor.net().listen(listen, move |_| Probe::echo(&of_handler)).unwrap();
+    let stream = crate::support::client(address_of(&mut reactor, listener));
+    let log = Log::new();
+    let adopt = Adopt::from(stream).layer(WebSocket::client("localhost", "/").layer());
+    let token = reactor.net().adopt(adopt, Probe::new(&log)).unwrap();
+    assert_eq!(reactor.net().send(token, b"through the layer"), SendStatus::Queued);
+    until(&mut reactor, "the echo", |_| log.data() == b"through the layer");
+    assert_eq!((log.opens(), of_server.opens()), (1, 1));
+}
+
+#[test]
+fn an_adopted_socket_with_a_layer_that_has_no_handshake_opens_at_once() {
+    use tidegate::Adopt;
+    use tidegate::layer::LengthPrefixed;
+
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let stream = crate::support::client(server.local_addr().unwrap());
+    let (mut peer, _) = server.accept().unwrap();
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let adopt = Adopt::from(stream).layer(LengthPrefixed::new(2));
+    let token = reactor.net().adopt(adopt, Probe::new(&log)).unwrap();
+    reactor.net().send(token, b"hello");
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    assert_eq!(read_n(&mut peer, 7), b"\0\x05hello");
 }

@@ -282,8 +282,8 @@ fn waiting_datagrams_accepts_timers_and_messages_keep_to_their_budgets() {
     let log = Log::new();
     let (mut reactor, _listener, address) = echoes(ones(), &log);
     let datagrams = Rc::new(RefCell::new(Vec::new()));
-    let udp =
-        tidegate::Udp::bind("127.0.0.1:0").options(SocketOptions::new().receive_buffer(1 << 20));
+    let udp = tidegate::Udp::bind("127.0.0.1:0")
+        .socket_options(SocketOptions::new().receive_buffer(1 << 20));
     let socket = reactor.net().bind_udp(udp, Counter(Rc::clone(&datagrams))).unwrap();
     let to = address_of(&mut reactor, socket);
     let sender = UdpSocket::bind("127.0.0.1:0").unwrap();

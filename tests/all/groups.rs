@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidegate::layer::{Item, Kind, Layer, LayerError, LengthPrefixed, Step};
+use tidegate::layer::{Item, Kind, Layer, LayerContext, LayerError, LengthPrefixed, Step};
 use tidegate::{
     Config, Group, Listen, Message, Net, Overflow, Reactor, SendStatus, SocketOptions,
     StreamOptions, Token,
@@ -216,7 +216,9 @@ fn an_empty_message_is_a_message_where_a_layer_frames() {
 fn tight(overflow: Overflow) -> impl FnOnce(Listen) -> Listen {
     move |listen| {
         let socket = SocketOptions::new().send_buffer(4096).receive_buffer(4096);
-        listen.options(StreamOptions::new().output_cap(64 * 1024).overflow(overflow).socket(socket))
+        listen.options(
+            StreamOptions::new().output_cap(64 * 1024).overflow(overflow).socket_options(socket),
+        )
     }
 }
 
@@ -568,13 +570,20 @@ fn a_message_carries_its_kind_to_the_layers() {
         }
         fn decode(
             &mut self,
-            wire: &[u8],
+            _: &mut LayerContext<'_>,
+            wire: &mut [u8],
             _: &mut Vec<u8>,
             _: &mut Vec<u8>,
         ) -> Result<Step, LayerError> {
             Ok(Step::new(wire.len(), Item::Nothing))
         }
-        fn encode(&mut self, m: &[u8], kind: Kind, wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        fn encode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            m: &[u8],
+            kind: Kind,
+            wire: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
             wire.push(match kind {
                 Kind::Default => b'd',
                 Kind::Text => b't',
@@ -605,7 +614,7 @@ mod budget {
     use tidegate::{Config, Group, Reactor, Token};
 
     use super::Log;
-    use super::support::{Probe, settle};
+    use crate::support::{Probe, settle};
 
     struct Crowd {
         reactor: Reactor,

@@ -88,16 +88,17 @@ impl Stage {
         let mut reactor = Reactor::new().unwrap();
         let (ends, server) = (Ends::default(), Log::new());
         let (of_hook, of_handlers, log) = (Rc::clone(&ends), Rc::clone(&ends), server.clone());
-        let listen = Listen::tcp("127.0.0.1:0").options(options).layer(move |_| layer()).on_failed(
-            move |peer, reason, ()| {
+        let listen = Listen::tcp("127.0.0.1:0")
+            .options(options)
+            .layer(move |_| layer())
+            .on_unopened(move |peer, reason, ()| {
                 of_hook.borrow_mut().push(End {
                     opened: false,
                     why: reason.into(),
                     peer: Some(peer.address().clone()),
                     text: reason.to_string(),
                 });
-            },
-        );
+            });
         let make = move |_: &tidegate::Peer<'_>| {
             let ends = Rc::clone(&of_handlers);
             Probe::echo(&log).close(move |_, closed: &Closed| {
@@ -648,7 +649,10 @@ mod websocket {
         });
         assert_eq!(status(&said), 426);
         settle(&mut stage.reactor);
-        assert_eq!(*stage.ends.borrow(), [], "neither the hook nor a handler is told");
+        let ends = stage.ends.borrow();
+        let [End { opened: false, text, .. }] = &ends[..] else { panic!("{ends:?}") };
+        assert_eq!(text, "both sides ended", "the hook balances the filter, and this was in order");
+        drop(ends);
         let stats = stage.reactor.net().listener_stats(stage.listener).unwrap();
         assert_eq!((stats.accepted, stats.failed_handshakes), (2, 0));
         stage.neighbour_is_well();

@@ -115,7 +115,7 @@ fn without_layers_there_is_nothing_to_know() {
 fn the_hook_for_failures_knows_as_much_as_the_layers() {
     let mut reactor = Reactor::with_state(Vec::new()).unwrap();
     let web = WebSocket::server();
-    let listen = Listen::tcp("127.0.0.1:0").layer(move |_| web.layer()).on_failed(
+    let listen = Listen::tcp("127.0.0.1:0").layer(move |_| web.layer()).on_unopened(
         |peer, reason, failures: &mut Vec<(Address, String, bool)>| {
             let origin = peer.fact::<HttpRequest>().and_then(|request| request.header("Origin"));
             let origin = origin.unwrap_or("nobody").to_owned();
@@ -160,7 +160,7 @@ fn a_hook_for_failures_that_panics_costs_nobody_anything() {
     let of_handlers = log.clone();
     let listen = Listen::tcp("127.0.0.1:0")
         .layer(|_| secure::server())
-        .on_failed(|_, reason, ()| panic!("a bug in the hook, told of {reason}"));
+        .on_unopened(|_, reason, ()| panic!("a bug in the hook, told of {reason}"));
     let listener = reactor.net().listen(listen, move |_| Probe::echo(&of_handlers)).unwrap();
     let address = address_of(&mut reactor, listener);
     for _ in 0..3 {

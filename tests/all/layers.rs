@@ -244,7 +244,7 @@ fn a_failed_handshake_announces_nobody() {
     let log = Log::new();
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
-    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Refuser).on_failed(move |_, reason, ()| {
+    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Refuser).on_unopened(move |_, reason, ()| {
         of_hook.borrow_mut().push(reason.to_string());
     });
     let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
@@ -286,7 +286,7 @@ fn a_handshake_that_begins_behind_a_slow_callback_has_all_its_time() {
             begins.set(Instant::now());
             Knock::new()
         })
-        .on_failed(move |_, _, ()| note.set(Some(ends.get().elapsed())));
+        .on_unopened(move |_, _, ()| note.set(Some(ends.get().elapsed())));
     let listener = reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap();
     let _silent = client(address_of(&mut reactor, listener));
     reactor.remote().post(move |(), _| std::thread::sleep(time * 9 / 10)).unwrap();
@@ -493,7 +493,7 @@ fn what_a_full_queue_drops_does_not_hold_a_late_handshake_back() {
 
 #[test]
 fn a_close_tells_what_waited_for_a_late_layer_and_is_lost() {
-    for (waits, closed) in [("", "closed"), ("hello", "cancelled before it stood")] {
+    for (waits, closed) in [("", "closed"), ("hello", "cancelled before it was open")] {
         let log = Log::new();
         let of_handler = log.clone();
         let (mut reactor, _, address) = listening(move || {
@@ -683,7 +683,7 @@ fn doors(reactor: &mut Reactor, log: &Log) -> (Token, Failures) {
     let hooked = Rc::clone(&failures);
     let listen = Listen::tcp("127.0.0.1:0")
         .layer(|_| Door::default())
-        .on_failed(move |_, reason, ()| hooked.borrow_mut().push(reason.to_string()));
+        .on_unopened(move |_, reason, ()| hooked.borrow_mut().push(reason.to_string()));
     let listener = reactor.net().listen(listen, move |_| Probe::echo(&of_handler)).unwrap();
     (listener, failures)
 }
@@ -712,11 +712,11 @@ fn a_listener_that_closes_ends_its_handshakes_and_tells_its_hook() {
     });
     assert_eq!(*failures.borrow(), [""; 0]);
     reactor.net().close(old);
-    until(&mut reactor, "the hook", |_| failures.borrow().len() == 2);
+    until(&mut reactor, "the hook", |_| failures.borrow().len() == 3);
     failures.borrow_mut().sort();
     assert_eq!(
         *failures.borrow(),
-        ["cancelled before it stood", "door: malformed: expected no question"]
+        ["cancelled before it was open", "closed", "door: malformed: expected no question"]
     );
     assert_eq!(read_all(&mut silent), b"");
 
@@ -731,7 +731,7 @@ fn a_listener_that_closes_ends_its_handshakes_and_tells_its_hook() {
     let answer = with_client(&mut reactor, move || read_n(&mut open, 12));
     assert_eq!(answer, b"still served");
     settle(&mut reactor);
-    assert_eq!((failures.borrow().len(), new_failures.borrow().len()), (2, 0));
+    assert_eq!((failures.borrow().len(), new_failures.borrow().len()), (3, 0));
     assert_eq!((log.opens(), new_log.told()), (1, vec![]));
 }
 
@@ -771,7 +771,7 @@ fn a_peer_that_is_gone_has_failed_its_handshake_all_the_same() {
         let listen = Listen::tcp("127.0.0.1:0")
             .options(StreamOptions::new().handshake_limit(4))
             .layer(|_| Knock::new())
-            .on_failed(move |peer, reason, ()| {
+            .on_unopened(move |peer, reason, ()| {
                 hooked.borrow_mut().push((peer.address().socket_addr(), reason.to_string()));
             });
         let log = Log::new();

@@ -23,7 +23,7 @@ const FLOWING: usize = 128 * 1024;
 /// Low marks, and socket buffers of this size.
 fn tight(buffer: usize) -> StreamOptions {
     let socket = SocketOptions::new().send_buffer(buffer).receive_buffer(buffer);
-    StreamOptions::new().marks(4_096, 16_384).socket(socket)
+    StreamOptions::new().marks(4_096, 16_384).socket_options(socket)
 }
 
 /// One side of a proxied connection: what it hears goes to the other.

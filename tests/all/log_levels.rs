@@ -90,7 +90,7 @@ fn a_panic_in_the_users_code_is_an_error() {
     until(&mut reactor, "the close", |_| log.closes() == 1);
     let lines = lines(Level::Info);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("ERROR") && lines[0].ends_with("a hook panicked: on purpose"));
+    assert!(lines[0].starts_with("ERROR") && lines[0].ends_with("the filter panicked: on purpose"));
     assert!(
         lines[1].starts_with("ERROR") && lines[1].ends_with("the handler panicked: on purpose")
     );

@@ -23,7 +23,7 @@ fn adopted(options: SocketOptions) -> (Reactor, TcpStream, TcpStream) {
     let (peer, _) = listener.accept().unwrap();
     let seen = ours.try_clone().unwrap();
     let mut reactor = Reactor::new().unwrap();
-    let adopt = Adopt::from(ours).options(StreamOptions::new().socket(options));
+    let adopt = Adopt::from(ours).options(StreamOptions::new().socket_options(options));
     reactor.net().adopt(adopt, Probe::new(&Log::new())).unwrap();
     (reactor, seen, peer)
 }
@@ -98,7 +98,7 @@ fn traffic_class_and_hops_are_set_on_ipv6() {
         return eprintln!("no IPv6 here: not tested");
     };
     let seen = socket.try_clone().unwrap();
-    let udp = Udp::adopt(socket).options(SocketOptions::new().traffic_class(46 << 2).ttl(9));
+    let udp = Udp::adopt(socket).socket_options(SocketOptions::new().traffic_class(46 << 2).ttl(9));
     Reactor::new().unwrap().net().bind_udp(udp, Deaf).unwrap();
     assert_eq!(SockRef::from(&seen).tclass_v6().unwrap(), 46 << 2);
     assert_eq!(SockRef::from(&seen).unicast_hops_v6().unwrap(), 9);
@@ -133,7 +133,7 @@ fn a_udp_sockets_options_are_set() {
         .multicast_loop(false)
         .multicast_interface_v4(Ipv4Addr::LOCALHOST)
         .receive_buffer(30_000);
-    let udp = Udp::adopt(socket).options(options).reuse_address(true);
+    let udp = Udp::adopt(socket).socket_options(options.reuse_address(true));
     Reactor::new().unwrap().net().bind_udp(udp, Deaf).unwrap();
     assert!(seen.broadcast().unwrap());
     assert_eq!(seen.multicast_ttl_v4().unwrap(), 3);
@@ -149,7 +149,8 @@ fn several_udp_sockets_share_a_port_where_both_say_so() {
     for options in [false, true] {
         let mut reactor = Reactor::new().unwrap();
         let share = |address: &str| {
-            Udp::bind(address.to_owned().as_str()).options(SocketOptions::new().reuse_port(options))
+            Udp::bind(address.to_owned().as_str())
+                .socket_options(SocketOptions::new().reuse_port(options))
         };
         let first = reactor.net().bind_udp(share("127.0.0.1:0"), Deaf).unwrap();
         let at = address_of(&mut reactor, first).to_string();
@@ -161,9 +162,9 @@ fn several_udp_sockets_share_a_port_where_both_say_so() {
 fn an_adopted_listener_gets_the_options_of_its_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let seen = listener.try_clone().unwrap();
-    let options = StreamOptions::new().socket(SocketOptions::new().ttl(9));
+    let options = StreamOptions::new().socket_options(SocketOptions::new().ttl(9));
     let mut reactor = Reactor::new().unwrap();
-    let listen = Listen::adopt_tcp(listener).options(options);
+    let listen = Listen::adopt(listener).options(options);
     reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap();
     assert_eq!(seen.ttl().unwrap(), 9);
     assert!(SockRef::from(&seen).tcp_nodelay().unwrap(), "the default");
@@ -173,7 +174,7 @@ fn an_adopted_listener_gets_the_options_of_its_connections() {
 
 #[test]
 fn an_option_the_system_refuses_is_a_clear_error_of_the_call() {
-    let options = || StreamOptions::new().socket(SocketOptions::new().ttl(1000));
+    let options = || StreamOptions::new().socket_options(SocketOptions::new().ttl(1000));
     let mut reactor = Reactor::new().unwrap();
     let refused = "setting IP_TTL/IPV6_UNICAST_HOPS: Invalid argument (os error 22)";
 
@@ -182,7 +183,7 @@ fn an_option_the_system_refuses_is_a_clear_error_of_the_call() {
     assert_eq!(error.to_string(), format!("cannot listen on 127.0.0.1:0: {refused}"));
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 
-    let udp = Udp::bind("127.0.0.1:0").options(SocketOptions::new().ttl(1000));
+    let udp = Udp::bind("127.0.0.1:0").socket_options(SocketOptions::new().ttl(1000));
     let error = reactor.net().bind_udp(udp, Deaf).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot bind UDP 127.0.0.1:0: {refused}"));
 
@@ -203,7 +204,7 @@ fn an_option_the_system_refuses_is_a_clear_error_of_the_call() {
 #[test]
 fn a_multicast_interface_this_host_does_not_have_is_a_clear_error() {
     let options = SocketOptions::new().multicast_interface_v4(Ipv4Addr::new(203, 0, 113, 77));
-    let udp = Udp::bind("127.0.0.1:0").options(options);
+    let udp = Udp::bind("127.0.0.1:0").socket_options(options);
     let error = Reactor::new().unwrap().net().bind_udp(udp, Deaf).unwrap_err();
     assert!(error.to_string().contains("setting IP_MULTICAST_IF: "), "{error}");
 }
@@ -214,7 +215,7 @@ fn options_a_unix_socket_does_not_know_are_passed_over() {
     let (ours, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
     let seen = ours.try_clone().unwrap();
     let socket = SocketOptions::new().ttl(9).keepalive(Duration::from_secs(9)).send_buffer(20_000);
-    let adopt = Adopt::from(ours).options(StreamOptions::new().socket(socket));
+    let adopt = Adopt::from(ours).options(StreamOptions::new().socket_options(socket));
     let mut reactor = Reactor::new().unwrap();
     reactor.net().adopt(adopt, Probe::new(&Log::new())).unwrap();
     assert!((20_000..=40_000).contains(&SockRef::from(&seen).send_buffer_size().unwrap()));
@@ -228,7 +229,7 @@ fn a_linger_time_never_blocks_the_loop() {
     let of_handlers = log.clone();
     let socket = SocketOptions::new().linger(Duration::from_secs(60)).send_buffer(30_000);
     let options = StreamOptions::new()
-        .socket(socket)
+        .socket_options(socket)
         .output_cap(40_000)
         .close_timeout(Duration::from_millis(10));
     let mut reactor = Reactor::new().unwrap();

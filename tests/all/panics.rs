@@ -221,7 +221,7 @@ fn a_factory_that_panics_costs_the_one_connection() {
     let mut town = Town::new();
     let (calls, failed) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
     let (counted, told) = (Rc::clone(&calls), Rc::clone(&failed));
-    let listen = anywhere().on_failed(move |_, reason, ()| {
+    let listen = anywhere().on_unopened(move |_, reason, ()| {
         assert_eq!(reason.to_string(), "the handler panicked: on purpose");
         told.set(told.get() + 1);
         panic_on_purpose(); // so may this hook
@@ -550,7 +550,7 @@ fn a_layer_that_breaks_its_own_rules_costs_its_connection() {
         let hooked = Rc::clone(&failed);
         let listen = Listen::tcp("127.0.0.1:0")
             .layer(move |_| Rogue(how, false))
-            .on_failed(move |_, _, ()| hooked.set(hooked.get() + 1));
+            .on_unopened(move |_, _, ()| hooked.set(hooked.get() + 1));
         let log = Log::new();
         let of_handler = log.clone();
         let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();

@@ -501,7 +501,7 @@ fn random_duplex_traffic_with_pauses_and_half_closes_arrives_whole() {
         // Larger than the smallest: those move only with the system's window probes, slowly.
         let buffer = 8000 + random.below(60_000);
         let socket = SocketOptions::new().send_buffer(buffer).receive_buffer(buffer);
-        let options = StreamOptions::new().socket(socket);
+        let options = StreamOptions::new().socket_options(socket);
         // Both sides talk before they listen: each would wait for the other to read first.
         let options =
             options.auto_pause(false).marks(random.below(4000), 4000 + random.below(60_000));

@@ -85,7 +85,8 @@ fn a_signal_that_waits_for_a_connection_does_not_keep_the_loop_awake() {
     // Nobody is told when it never comes to stand, and nothing is kept.
     reactor.net().close(newborn);
     until(&mut reactor, "the end", |_| log.closes() == 1);
-    assert_eq!(log.told(), [Told::Close("cancelled before it stood".to_owned(), 0)]);
+    let reason = format!("cannot connect to {}: cancelled", full.address);
+    assert_eq!(log.told(), [Told::Close(reason, 0)]);
     assert_eq!(Rc::strong_count(&counted), 1);
 }
 

@@ -164,7 +164,7 @@ fn stuck(log: &Log) -> (Reactor, TcpStream) {
     let mut reactor = Reactor::new().unwrap();
     let socket = SocketOptions::new().send_buffer(8192);
     let listen = Listen::tcp("127.0.0.1:0")
-        .options(StreamOptions::new().socket(socket).output_cap(16 << 20));
+        .options(StreamOptions::new().socket_options(socket).output_cap(16 << 20));
     let listener = reactor
         .net()
         .listen(listen, move |_| {
@@ -209,7 +209,7 @@ fn a_shutdown_cuts_neither_what_is_flushed_nor_the_reason_noted_before() {
     let mut reactor = Reactor::new().unwrap();
     let socket = SocketOptions::new().send_buffer(8192);
     let listen = Listen::tcp("127.0.0.1:0")
-        .options(StreamOptions::new().socket(socket).output_cap(16 << 20));
+        .options(StreamOptions::new().socket_options(socket).output_cap(16 << 20));
     let make = move |_: &Peer<'_>| {
         Probe::new(&of_handler).data(|cx, input| match input.take_all() {
             b"c" => {

@@ -240,7 +240,7 @@ impl Meddler {
             }
             // Fails before connect(2): a local address that is not this host's.
             let from = "192.0.2.1:0".parse().unwrap();
-            let hopeless = tidegate::Connect::tcp(cx.state.live.unwrap()).from(from);
+            let hopeless = tidegate::Connect::tcp(cx.state.live.unwrap()).local_addr(from);
             cx.net.connect(hopeless, Meddler).unwrap();
         }
         if calls.is_multiple_of(3) {

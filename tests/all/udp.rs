@@ -264,7 +264,7 @@ fn an_adopted_socket_can_be_given_a_peer_and_options() {
     let seen = ours.try_clone().unwrap();
     let peer = socket();
     let options = SocketOptions::new().broadcast(true);
-    let mut rig = rig(Udp::adopt(ours).connect(address(&peer)).options(options));
+    let mut rig = rig(Udp::adopt(ours).connect(address(&peer)).socket_options(options));
     rig.reactor.net().send(rig.token, b"hello");
     settle(&mut rig.reactor);
     assert_eq!(received(&peer), b"hello");
@@ -278,7 +278,7 @@ fn joins_and_leaves(bind: &str, group: IpAddr, interface: Interface, options: So
     let ear =
         |heard: &Rc<RefCell<Vec<Heard>>>| Ear { heard: Rc::clone(heard), act: Box::new(|_, _| {}) };
     let member = reactor.net().bind_udp(bind, ear(&heard)).unwrap();
-    let sender = Udp::bind(bind).options(options);
+    let sender = Udp::bind(bind).socket_options(options);
     let sender = reactor.net().bind_udp(sender, ear(&Rc::default())).unwrap();
     reactor.net().join_multicast(member, group, interface).unwrap();
     let port = address_of(&mut reactor, member).port();
@@ -356,7 +356,8 @@ fn broadcast_needs_its_option() {
     let mut without = rig("127.0.0.1:0");
     without.send_to(to, b"all");
     without.expect(&[Heard::Open, Heard::Error(ErrorKind::PermissionDenied, Some(to))]);
-    let mut with = rig(Udp::bind("127.0.0.1:0").options(SocketOptions::new().broadcast(true)));
+    let mut with =
+        rig(Udp::bind("127.0.0.1:0").socket_options(SocketOptions::new().broadcast(true)));
     with.send_to(to, b"all");
     settle(&mut with.reactor);
     assert_eq!(with.heard(), [Heard::Open]);

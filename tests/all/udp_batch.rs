@@ -241,7 +241,7 @@ mod trains {
 
     fn trains(at: &str) -> Udp {
         let options = SocketOptions::new().receive_buffer(1 << 20);
-        Udp::bind(at).options(options).receive_trains(true)
+        Udp::bind(at).socket_options(options).receive_trains(true)
     }
 
     fn send(from: &mut Rig, to: SocketAddr, row: &[Vec<u8>]) {

@@ -101,19 +101,89 @@ fn a_connect_that_fails_is_told_once_with_the_path() {
     }
 }
 
+/// A listener whose backlog is full, by a connection that waits in it.
 #[cfg(target_os = "linux")] // elsewhere a full backlog refuses
-#[test]
-fn a_full_backlog_is_a_failed_connect_and_not_one_that_goes_on_for_ever() {
-    let path = TestPath::new();
+fn full_backlog(path: &TestPath) -> (UnixListener, UnixStream) {
     let deaf = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
-    deaf.bind(&socket2::SockAddr::unix(&path).unwrap()).unwrap();
+    deaf.bind(&socket2::SockAddr::unix(path).unwrap()).unwrap();
     deaf.listen(0).unwrap();
-    let _waiting = connect(&path);
+    let waiting = connect(path);
+    (deaf.into(), waiting)
+}
+
+// D8
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_backlog_is_tried_again_until_the_connect_timeout() {
+    let path = TestPath::new();
+    let _full = full_backlog(&path);
     let log = Log::new();
     let mut reactor = Reactor::new().unwrap();
-    reactor.net().connect(Connect::unix(&path), Probe::new(&log)).unwrap();
+    let options = StreamOptions::new().connect_timeout(Duration::from_millis(60));
+    let connect = Connect::unix(&path).options(options);
+    reactor.net().connect(connect, Probe::new(&log)).unwrap();
     until(&mut reactor, "the result", |_| log.closes() == 1);
-    assert!(log.reasons()[0].starts_with("cannot connect to "), "{:?}", log.reasons());
+    let text = format!("cannot connect to {}: not established in time", path.0.display());
+    assert_eq!(log.reasons(), [text]);
+    assert_eq!(reactor.next_deadline(), None);
+}
+
+// D8
+#[cfg(target_os = "linux")]
+#[test]
+fn a_backlog_that_is_full_for_a_moment_fails_no_connect() {
+    let path = TestPath::new();
+    let (listener, _waiting) = full_backlog(&path);
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let token = reactor.net().connect(Connect::unix(&path), Probe::new(&log)).unwrap();
+    reactor.net().send(token, b"kept");
+    settle(&mut reactor);
+    assert_eq!(log.told(), [], "it waits for a place");
+    let _first = listener.accept().unwrap();
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    let (mut second, _) = listener.accept().unwrap();
+    let mut heard = [0; 4];
+    second.read_exact(&mut heard).unwrap();
+    assert_eq!(&heard, b"kept");
+}
+
+// D4: the system would cut the path at the NUL byte and reach another socket
+#[test]
+fn a_path_with_a_nul_byte_inside_or_an_empty_one_is_refused() {
+    let path = TestPath::new();
+    let log = Log::new();
+    let (mut reactor, _listener) = listening(&path, || Probe::new(&Log::new()));
+    for wrong in [format!("{}\0/../other", path.0.display()), String::new()] {
+        let before = log.closes();
+        reactor.net().connect(Connect::unix(&wrong), Probe::new(&log)).unwrap();
+        until(&mut reactor, "the result", |_| log.closes() == before + 1);
+        let error = reactor.net().listen(Listen::unix(&wrong), |_| Probe::new(&Log::new()));
+        assert_eq!(error.unwrap_err().kind(), ErrorKind::InvalidInput, "{wrong:?}");
+    }
+    assert_eq!(log.opens(), 0);
+    assert!(log.reasons().iter().all(|r| r.starts_with("cannot connect to ")));
+}
+
+// D5, in a process of its own: the working directory is the process's
+#[test]
+fn a_relative_path_is_removed_though_the_working_directory_has_changed() {
+    if !crate::support::child::in_a_process_of_its_own(
+        a_relative_path_is_removed_though_the_working_directory_has_changed,
+    ) {
+        return;
+    }
+    let path = TestPath::new();
+    std::env::set_current_dir(path.0.parent().unwrap()).unwrap();
+    let relative = path.0.file_name().unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::unix(relative);
+    let listener = reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap();
+    assert!(path.0.exists());
+    std::env::set_current_dir("/").unwrap();
+    reactor.net().close(listener);
+    settle(&mut reactor);
+    assert!(!path.0.exists());
 }
 
 // row 7
@@ -127,7 +197,8 @@ fn a_connect_that_is_closed_at_once_is_cancelled() {
     reactor.net().close(token);
     until(&mut reactor, "the result", |_| log.closes() == 1);
     settle(&mut reactor);
-    assert_eq!(log.told(), [Told::Close("cancelled before it stood".to_owned(), 0)]);
+    let reason = format!("cannot connect to {}: cancelled", path.as_ref().display());
+    assert_eq!(log.told(), [Told::Close(reason, 0)]);
 }
 
 // ---- the path ----
@@ -317,7 +388,7 @@ fn an_adopted_listener_keeps_its_path() {
     let log = Log::new();
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
-    let listen = Listen::adopt_unix(activated);
+    let listen = Listen::adopt(activated);
     reactor.net().listen(listen, move |_| Probe::echo(&of_handler)).unwrap();
     until(&mut reactor, "the early one", |_| log.count(is_data) == 1);
     drop(reactor);
@@ -351,7 +422,7 @@ fn accepted_connections_have_the_options_of_their_listener() {
     let log = Log::new();
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
-    let options = StreamOptions::new().socket(SocketOptions::new().send_buffer(8192));
+    let options = StreamOptions::new().socket_options(SocketOptions::new().send_buffer(8192));
     let make = move |_: &Peer<'_>| {
         Probe::new(&of_handler).open(|cx| {
             cx.send(vec![1; 1 << 20]);

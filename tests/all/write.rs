@@ -53,7 +53,7 @@ fn plain() -> Pair {
 
 /// Both socket buffers as small as they can be, so that a peer that does not read is felt at once.
 fn stuck(options: StreamOptions) -> Pair {
-    pair(options.socket(small()), small_client, |probe| probe)
+    pair(options.socket_options(small()), small_client, |probe| probe)
 }
 
 impl Pair {

@@ -16,7 +16,7 @@ pub fn small() -> SocketOptions {
 
 /// The defaults, with small socket buffers.
 pub fn small_options() -> StreamOptions {
-    StreamOptions::new().socket(small())
+    StreamOptions::new().socket_options(small())
 }
 
 /// A blocking client with a small receive buffer; it must be small before the connection stands,
