@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Entity};
+use super::{Core, Entity, Table};
 use crate::connection::Phase;
 use crate::error::{CloseReason, Deadline};
 use crate::timer::{Chain, Key, Owned};
@@ -37,17 +37,17 @@ impl Owned for Due {
     }
 }
 
-impl Core {
-    /// The list of timers that belong to `token`, unless it is on its way out.
-    fn chain_mut(&mut self, token: Token) -> Option<&mut Chain> {
-        match self.entity_mut(token)? {
-            Entity::Stream(s) => (s.phase != Phase::Dead).then_some(&mut s.timers),
-            Entity::Listener(l) => (!l.dead).then_some(&mut l.timers),
-            Entity::Datagram(d) => (!d.dead).then_some(&mut d.timers),
-            Entity::Source(s) => (!s.dead).then_some(&mut s.timers),
-        }
+/// The timers that belong to `token`, unless it is on its way out.
+fn chain_mut(table: &mut Table, token: Token) -> Option<&mut Chain> {
+    match table.entity_mut(token)? {
+        Entity::Stream(s) => (s.phase != Phase::Dead).then_some(&mut s.timers),
+        Entity::Listener(l) => (!l.dead).then_some(&mut l.timers),
+        Entity::Datagram(d) => (!d.dead).then_some(&mut d.timers),
+        Entity::Source(s) => (!s.dead).then_some(&mut s.timers),
     }
+}
 
+impl Core {
     /// Sets a timer that belongs to `token`; `None` if that is gone.
     pub(crate) fn set_timer(&mut self, token: Token, after: Duration, due: Due) -> Option<Key> {
         let at = self.tick_after_this_moment(after);
@@ -55,32 +55,17 @@ impl Core {
     }
 
     fn set_timer_at(&mut self, token: Token, at: u64, due: Due) -> Option<Key> {
-        let mut chain = std::mem::take(self.chain_mut(token)?);
-        let key = self.timers.insert(&mut chain, at, due);
-        if let Some(place) = self.chain_mut(token) {
-            *place = chain;
-        }
-        Some(key)
+        Some(self.timers.insert(chain_mut(&mut self.table, token)?, at, due))
     }
 
     pub(crate) fn cancel_timer(&mut self, token: Token, key: Key) -> bool {
-        let Some(place) = self.chain_mut(token) else { return false };
-        let mut chain = std::mem::take(place);
-        let cancelled = self.timers.cancel(&mut chain, key).is_some();
-        if let Some(place) = self.chain_mut(token) {
-            *place = chain;
-        }
-        cancelled
+        chain_mut(&mut self.table, token)
+            .is_some_and(|chain| self.timers.cancel(chain, key).is_some())
     }
 
     /// A due timer has been popped: takes it from its owner. `None` if the owner is gone.
     pub(crate) fn finish_timer(&mut self, token: Token, key: Key) -> Option<Due> {
-        let mut chain = std::mem::take(self.chain_mut(token)?);
-        let due = self.timers.finish(&mut chain, key);
-        if let Some(place) = self.chain_mut(token) {
-            *place = chain;
-        }
-        due
+        self.timers.finish(chain_mut(&mut self.table, token)?, key)
     }
 
     /// A due timer of a connection that does not stand yet waits until it has been told `on_open`.
@@ -96,17 +81,14 @@ impl Core {
 
     /// It stands: what has become due meanwhile is due now.
     pub(crate) fn recall_timers(&mut self, token: Token) {
-        let Some(place) = self.chain_mut(token) else { return };
-        let chain = std::mem::take(place);
-        self.timers.recall(&chain, PUT_OFF);
-        if let Some(place) = self.chain_mut(token) {
-            *place = chain;
+        if let Some(chain) = chain_mut(&mut self.table, token) {
+            self.timers.recall(chain, PUT_OFF);
         }
     }
 
     /// All timers of `token` die, the watchdog among them.
     pub(crate) fn cancel_timers(&mut self, token: Token) {
-        let place = match self.entity_mut(token) {
+        let chain = match self.table.entity_mut(token) {
             Some(Entity::Stream(s)) => {
                 s.watchdog = None;
                 &mut s.timers
@@ -116,8 +98,7 @@ impl Core {
             Some(Entity::Source(s)) => &mut s.timers,
             None => return,
         };
-        let mut chain = std::mem::take(place);
-        self.timers.cancel_all(&mut chain);
+        self.timers.cancel_all(chain);
     }
 
     /// Makes sure that the connection is looked at by its next deadline. Called when a deadline
