@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tidegate::layer::testkit::Environment;
-use tidegate::layer::tls::{Pem, RECORD_MAX, Tls, TlsServerConfig};
+use tidegate::layer::tls::{Pem, RECORD_MAX, TlsServerConfig};
 use tidegate::layer::{Item, Layer, LayerEnd};
 
 const LIMIT: usize = 8 * 1024;
@@ -20,11 +20,10 @@ static CONFIG: LazyLock<TlsServerConfig> = LazyLock::new(|| {
         .alpn(["chat"])
         .build()
         .expect("a configuration")
-        .with_handshake_limit(LIMIT)
 });
 
 fuzz_target!(|input: &[u8]| {
-    let mut tls = Tls::server(&CONFIG);
+    let mut tls = CONFIG.layer().handshake_limit(LIMIT);
     let mut environment = Environment::new();
     let (mut wire, mut unit, mut reply) = (Vec::new(), Vec::new(), Vec::new());
     tls.start(&mut environment.cx(), &mut reply).expect("a server starts");

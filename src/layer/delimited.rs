@@ -16,7 +16,7 @@ const MAX_MESSAGE: usize = 8 * 1024;
 /// [`LayerErrorKind::Unencodable`]: the peer would read something else.
 ///
 /// **Limit.** 8 KiB for one message received, the delimiter not counted
-/// ([`max_message`](Delimited::max_message)), for the reasons of [`Lines`](super::Lines). The peer
+/// ([`message_limit`](Delimited::message_limit)), for the reasons of [`Lines`](super::Lines). The peer
 /// is refused as soon as more has come. What is sent has no limit here.
 ///
 /// **End of stream.** What stands behind the last delimiter is a message, as with
@@ -65,7 +65,7 @@ impl Delimited {
     /// Refuses a received message of more than `bytes`, the delimiter not counted. 8 KiB by
     /// default.
     #[must_use]
-    pub fn max_message(mut self, bytes: usize) -> Self {
+    pub fn message_limit(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
     }

@@ -6,6 +6,7 @@ use std::fmt;
 
 /// Whose fault it was, and of what sort.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LayerErrorKind {
     /// The peer sent what the format does not allow.
     Malformed,

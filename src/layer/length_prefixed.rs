@@ -24,7 +24,7 @@ const MAX_VARINT: usize = 10;
 /// | [`length_field_offset(o)`](Self::length_field_offset) | 0 | `lengthFieldOffset` | `length_field_offset` |
 /// | [`length_adjustment`](Self::length_adjustment) | 0 | `lengthAdjustment` | `length_adjustment` (1) |
 /// | [`strip`](Self::strip) | header and length field | `initialBytesToStrip` (its default is 0) | `num_skip` |
-/// | [`max_frame`](Self::max_frame) | 1 MiB, body only | `maxFrameLength` (the whole frame) | `max_frame_length` |
+/// | [`frame_limit`](Self::frame_limit) | 1 MiB, body only | `maxFrameLength` (the whole frame) | `max_frame_length` |
 ///
 /// (1) In tokio-util the adjustment depends on `num_skip`; ours is theirs + `num_skip` - (o + w), so
 /// the same as long as `num_skip` is left alone. Here, as in Netty, what is stripped has no
@@ -120,7 +120,7 @@ impl LengthPrefixed {
 
     /// Refuses a received frame with more than `bytes` behind its length field. 1 MiB by default.
     #[must_use]
-    pub fn max_frame(mut self, bytes: usize) -> Self {
+    pub fn frame_limit(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
     }

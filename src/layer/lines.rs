@@ -19,7 +19,7 @@ const MAX_LINE: usize = 8 * 1024;
 /// another, so that every line that was received can be sent on; only one at the very end of a
 /// message is lost at a receiver who takes CRLF for the end, as this layer does.
 ///
-/// **Limit.** 8 KiB for one line received, its end not counted ([`max_line`](Lines::max_line)):
+/// **Limit.** 8 KiB for one line received, its end not counted ([`line_limit`](Lines::line_limit)):
 /// what HTTP servers customarily allow a line, far above what people type, and little enough for
 /// ten thousand peers who never send a line feed. The peer is refused as soon as more has come
 /// without one. What is sent has no limit here.
@@ -68,7 +68,7 @@ impl Lines {
 
     /// Refuses a received line of more than `bytes`, its end not counted. 8 KiB by default.
     #[must_use]
-    pub fn max_line(mut self, bytes: usize) -> Self {
+    pub fn line_limit(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
     }

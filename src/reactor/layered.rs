@@ -129,7 +129,10 @@ impl<S: 'static> Dispatch<S> {
                 Err(e) => return self.layer_failed(token, e, len),
             };
             at += consumed;
-            if !self.handshake_within_limit(token, consumed, len - at) {
+            // Only what the layer cannot take counts against it: behind the last step of a handshake
+            // bulk data may have come in the same read.
+            let waiting = if item == Item::Nothing { len - at } else { 0 };
+            if !self.handshake_within_limit(token, consumed, waiting) {
                 return len;
             }
             let how = (delivery, kind, &**fields);

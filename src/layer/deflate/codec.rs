@@ -117,7 +117,7 @@ fn malformed(what: impl Into<Cow<'static, str>>) -> LayerError {
 
 /// Appends `out` to `unit`, up to the cap.
 fn keep(unit: &mut Vec<u8>, out: &[u8], limits: &Limits, body: usize) -> Result<(), LayerError> {
-    let left = limits.max_message.saturating_sub(unit.len());
+    let left = limits.message_limit.saturating_sub(unit.len());
     if out.len() > left {
         return Err(limits.too_large(NAME, body));
     }

@@ -76,8 +76,8 @@ impl fmt::Debug for ServerSettings {
 ///
 /// | setting | default | why |
 /// |---|---|---|
-/// | [`max_message`](Self::max_message) | 1 MiB | what one connection can make this side keep |
-/// | [`max_frame`](Self::max_frame) | as `max_message` | |
+/// | [`message_limit`](Self::message_limit) | 1 MiB | what one connection can make this side keep |
+/// | [`frame_limit`](Self::frame_limit) | as `message_limit` | |
 /// | [`header_limit`](Self::header_limit) | 16 KiB, and 100 fields | a head is kept until it is whole |
 /// | [`default_kind`](Self::default_kind) | binary | it can carry every message |
 /// | [`deflate`](Self::deflate) | off | memory, see there |
@@ -109,14 +109,14 @@ impl WebSocketServer {
     /// A message that arrives may be this many bytes long, its fragments taken together (and
     /// decompressed). A longer one closes the connection with code 1009.
     #[must_use]
-    pub fn max_message(self, bytes: usize) -> Self {
+    pub fn message_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.message = bytes)
     }
 
     /// One frame that arrives may be this many bytes long, as announced in its header; a longer
     /// one closes the connection with code 1009 before any of it is kept.
     #[must_use]
-    pub fn max_frame(self, bytes: usize) -> Self {
+    pub fn frame_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.frame = bytes)
     }
 
@@ -136,7 +136,7 @@ impl WebSocketServer {
     /// Messages under 32 bytes and those that would grow leave as they are. Off by default: it
     /// costs some 350 KiB for each connection that has used both directions, and time; and it
     /// lets whoever can mix text of its own into a message guess secrets in it from the length
-    /// (CRIME), under TLS too. [`max_message`](Self::max_message) counts what comes out of it.
+    /// (CRIME), under TLS too. [`message_limit`](Self::message_limit) counts what comes out of it.
     #[must_use]
     pub fn deflate(self, on: bool) -> Self {
         self.with(|settings| settings.limits.deflate = on)
@@ -261,15 +261,15 @@ impl WebSocketClient {
         self.with(|settings| settings.subprotocols = names)
     }
 
-    /// As [`WebSocketServer::max_message`]: 1 MiB by default.
+    /// As [`WebSocketServer::message_limit`]: 1 MiB by default.
     #[must_use]
-    pub fn max_message(self, bytes: usize) -> Self {
+    pub fn message_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.message = bytes)
     }
 
-    /// As [`WebSocketServer::max_frame`]: as long as a message by default.
+    /// As [`WebSocketServer::frame_limit`]: as long as a message by default.
     #[must_use]
-    pub fn max_frame(self, bytes: usize) -> Self {
+    pub fn frame_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.frame = bytes)
     }
 

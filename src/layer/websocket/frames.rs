@@ -221,7 +221,7 @@ impl Frames {
         }
         let Limits { frame, message, .. } = self.limits;
         if length > frame as u64 {
-            return Err(Fault::too_big("a frame", length, frame, "max_frame"));
+            return Err(Fault::too_big("a frame", length, frame, "frame_limit"));
         }
         // Of a compressed message counts what comes out of it, when it comes out. Nobody needs to
         // send much more than that: what DEFLATE adds to bytes that cannot be compressed.
@@ -232,7 +232,7 @@ impl Frames {
         };
         let size = length.saturating_add(so_far);
         if size > limit {
-            return Err(Fault::too_big("a message", size, message, "max_message"));
+            return Err(Fault::too_big("a message", size, message, "message_limit"));
         }
         Ok(())
     }

@@ -12,7 +12,7 @@
 //!         "/" => HttpResponse::html(page),
 //!         _ => HttpResponse::text(404, "There is no such page.\n"),
 //!     })
-//!     .max_message(64 * 1024);
+//!     .message_limit(64 * 1024);
 //! let layer = server.layer(); // one for each connection
 //!
 //! let client = WebSocket::client("localhost:8080", "/socket").header("Cookie", "taste=sweet");
@@ -93,6 +93,7 @@ pub use close::PeerClose;
 pub use config::{WebSocketClient, WebSocketServer};
 pub use http::{HttpRequest, HttpResponse};
 
+use client::Answer;
 use config::{ClientSettings, ServerSettings};
 use extension::Agreed;
 use frames::Frames;
@@ -131,6 +132,8 @@ pub struct WebSocket {
     side: Side,
     state: State,
     scan: HeadScan,
+    /// Bytes of interim answers that came before the server's final one.
+    interim: usize,
     request: Option<HttpRequest>,
     upgrade: Option<Upgrade>,
 }
@@ -184,6 +187,7 @@ impl WebSocket {
             side,
             state: State::Opening,
             scan: HeadScan::default(),
+            interim: 0,
             request: None,
             upgrade: None,
         }
@@ -217,18 +221,28 @@ impl WebSocket {
             }
             Side::Client(settings, expected) => {
                 client::check_beginning(wire)?;
-                let limit = settings.limits.head;
+                // Interim answers count towards the limit: a server could go on with them for ever.
+                let limit = settings.limits.head.saturating_sub(self.interim);
                 let end = loop {
                     match self.scan.find(wire, limit) {
                         Ok(Scanned::Part) => return Ok(Step::new(0, Item::Nothing)),
                         Ok(Scanned::FirstLine(_)) => {} // its beginning is checked, byte by byte
                         Ok(Scanned::Whole(end)) => break end,
-                        Err(fault) => return Err(client::refuse_unparsed(&fault, limit)),
+                        Err(fault) => {
+                            let limit = settings.limits.head;
+                            return Err(client::refuse_unparsed(&fault, limit));
+                        }
                     }
                 };
                 let (head, behind) = wire.split_at(end);
-                let upgrade = client::accept(settings, expected, head, behind)?;
-                (Role::Client, settings.limits, upgrade, end)
+                match client::accept(settings, expected, head, behind)? {
+                    Answer::Open(upgrade) => (Role::Client, settings.limits, upgrade, end),
+                    Answer::Interim => {
+                        self.interim += end;
+                        self.scan = HeadScan::default();
+                        return Ok(Step::new(end, Item::Progress));
+                    }
+                }
             }
         };
         self.state = State::Open(Frames::new(role, limits, upgrade.deflate));

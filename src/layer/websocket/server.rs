@@ -147,14 +147,15 @@ fn checked_key(request: &HttpRequest) -> Result<&str, Refusal> {
     if request.method() != "GET" {
         return Err(Refusal::malformed("expected an upgrade by GET, got another method"));
     }
-    let body = request.header("Content-Length").is_some_and(|length| length.trim() != "0");
-    if body || request.header("Transfer-Encoding").is_some() {
+    let body = request.fields_named("Content-Length").any(|length| length.trim_ascii() != b"0");
+    if body || request.fields_named("Transfer-Encoding").next().is_some() {
         // Its bytes would be read as frames.
         return Err(Refusal::malformed("expected an upgrade without a body, got one with"));
     }
-    let version = request.header("Sec-WebSocket-Version");
-    if version.map(str::trim) != Some(VERSION) {
-        let what = format!("expected Sec-WebSocket-Version: {VERSION}, got {version:?}");
+    // A list of several would be an answer's; a request names one.
+    let versions: Vec<&str> = request.list("Sec-WebSocket-Version").collect();
+    if versions != [VERSION] {
+        let what = format!("expected Sec-WebSocket-Version: {VERSION}, got {versions:?}");
         let response = upgrade_required("This endpoint speaks version 13 (RFC 6455).\n");
         return Err(Refusal::refused(response, what));
     }
@@ -179,8 +180,7 @@ fn check_origin(origins: &Origins, request: &HttpRequest) -> Result<(), Refusal>
         Origins::These(these) => these.iter().any(|one| one.eq_ignore_ascii_case(&origin)),
         Origins::Same => {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
-            let host = request.header("Host");
-            authority.zip(host).is_some_and(|(a, h)| a.eq_ignore_ascii_case(h.trim()))
+            authority.zip(request.host()).is_some_and(|(a, h)| a.eq_ignore_ascii_case(h))
         }
     };
     // Two of them: one could be checked and the other be the page's.
