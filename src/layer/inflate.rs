@@ -69,6 +69,7 @@ impl Inflater {
     }
 
     /// Enters bytes into the history that came uncompressed.
+    #[cfg(feature = "deflate")]
     pub(super) fn learn(&mut self, bytes: &[u8]) {
         let seen = &bytes[bytes.len().saturating_sub(WINDOW)..];
         self.make_room(seen.len());
@@ -92,6 +93,7 @@ impl Inflater {
     }
 
     /// Inflates up to the end of `input` or of a final block. Returns how much was taken.
+    #[cfg(feature = "deflate")]
     pub(super) fn inflate_one<E>(
         &mut self,
         input: &[u8],
@@ -112,6 +114,7 @@ impl Inflater {
     }
 
     /// Whether the last byte was the last one of a final block.
+    #[cfg(feature = "deflate")]
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
