@@ -470,7 +470,7 @@ mod tls {
     fn a_server_that_is_none() {
         for (answer, text) in [
             (&b"220 mail.example ESMTP\r\n"[..], "220 mail.example"),
-            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP answer without TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP response without TLS"),
         ] {
             let (said, why) = against(secure::client(), move |stream| {
                 let mut hello = [0; 5];
@@ -559,7 +559,7 @@ mod websocket {
         Stage::set(move || server.layer(), WebSocket::client("localhost", "/").layer())
     }
 
-    /// The status of the one HTTP answer, of which the head and the body came whole.
+    /// The status of the one HTTP response, of which the head and the body came whole.
     #[track_caller]
     fn status(said: &[u8]) -> u16 {
         let said = std::str::from_utf8(said).unwrap();

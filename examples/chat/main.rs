@@ -1,4 +1,4 @@
-//! A chat room. Whoever connects is in it: with `nc`, with `openssl s_client`, or with a browser.
+//! A chat room. Everyone who connects is in it: with `nc`, with `openssl s_client`, or with a browser.
 //!
 //! `room.rs` has the room and its members, who know nothing of the network; `page.rs` and
 //! `page.html` the web page. Here is where the sockets are, and what lines look like on each.
@@ -83,7 +83,7 @@ fn main() -> ExitCode {
 }
 
 /// A door to the room: a listener whose connections put what `layer` makes between their socket
-/// and their `Member`. Answers where it is.
+/// and their `Member`. Returns its addresses.
 fn open<L: Layer + 'static>(
     net: &mut Net<Room>,
     room: Group,

@@ -14,8 +14,8 @@ const PAGE: &str = include_str!("page.html");
 /// `GET /` gets the page, an upgrade of `/room` is a member, all else is not found.
 ///
 /// The layer lets a browser open the socket only for a page whose `Origin` is the `Host` that the
-/// request names. That alone does not stop a page under a name of somebody else's who makes that name
-/// resolve to this machine (DNS rebinding): there the two agree. So the `Host` has to be an IP address,
+/// request names. That alone does not stop a foreign page whose name resolves to this machine (DNS
+/// rebinding): there the two agree. So the `Host` has to be an IP address,
 /// `localhost` or the `name` that was given.
 pub(crate) fn server(name: Option<String>) -> WebSocketServer {
     let policy = content_security_policy();

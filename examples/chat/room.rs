@@ -49,7 +49,7 @@ impl Room {
 pub(crate) enum Form {
     /// Lines of a byte stream, which any program may send.
     Lines,
-    /// Messages of a WebSocket, whose handshake has proven that the peer means it.
+    /// Messages of a WebSocket, whose handshake no other protocol performs by accident.
     Messages,
 }
 
@@ -82,8 +82,8 @@ impl Handler<Room> for Member {
     fn on_data(&mut self, cx: &mut Context<'_, Room>, input: &mut Input<'_>) -> HandlerResult {
         let line = printable(input.take_all());
         let line = line.trim();
-        // A page that somebody looks at can make their browser send a request here, and the lines in
-        // the request's body would be said in their name.
+        // A foreign web page can make a browser send a request here, and the lines in its body would
+        // be messages of that browser's user.
         if std::mem::replace(&mut self.form, Form::Messages) == Form::Lines && is_http(line) {
             cx.send("* This is a chat for lines of text, not a web server.");
             return Err("expected a line of chat, an HTTP request came".into());

@@ -1,6 +1,6 @@
 //! Arbitrary bytes, in arbitrary splits, to a TLS layer that accepts.
 //!
-//! Each input is a list of pieces: one byte for the length, then so many bytes (0 stands for 4096).
+//! Each input is a list of pieces: one byte for the length, then so many bytes (0 means 4096).
 //! It must not panic, must not read on past the handshake limit, must not get ready, and must end.
 #![no_main]
 
@@ -52,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
                     }
                 }
                 Err(_) => {
-                    // Told once, and nothing more is said to it.
+                    // One alert at most, and nothing behind it.
                     let said = reply.len();
                     tls.end(&mut environment.cx(), &LayerEnd::Closed, &mut reply);
                     assert_eq!(reply.len(), said);

@@ -13,7 +13,7 @@ use tidegate::layer::{Item, Kind, Layer, LayerEnd};
 
 const MAX_MESSAGE: usize = 2000;
 const HEADER_LIMIT: usize = 1000;
-/// 33 pongs of 127 bytes each, a Close frame, or an HTTP answer.
+/// 33 pongs of 127 bytes each, a Close frame, or an HTTP response.
 const MAX_REPLY: usize = 33 * 131 + 131;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\

@@ -182,11 +182,11 @@ pub(super) fn append_stored(wire: &mut Vec<u8>, form: Form, message: &[u8]) {
     wire.extend_from_slice(message);
 }
 
-/// Compresses `message` straight into `wire`, with the header before it. Answers `false`, with
+/// Compresses `message` straight into `wire`, with the header before it. Returns `false`, with
 /// `wire` as it was, when that is no gain.
 ///
 /// `compress` gets `room` bytes (the codec's worst case, so that it never has to stop half-way)
-/// and answers how many it used. It writes into the driver's buffer: the layer keeps none of its
+/// and returns how many it used. It writes into the driver's buffer: the layer keeps none of its
 /// own, at the price of clearing `room` bytes first.
 pub(super) fn append_compressed<E>(
     wire: &mut Vec<u8>,

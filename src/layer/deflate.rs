@@ -230,7 +230,7 @@ impl Layer for Deflate {
         })
     }
 
-    /// Answers to [`CompressionRate`].
+    /// [`CompressionRate`].
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<CompressionRate>()).then_some(&self.rate as &dyn Any)
     }

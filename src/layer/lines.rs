@@ -8,12 +8,12 @@ const MAX_LINE: usize = 8 * 1024;
 
 /// One message is one line.
 ///
-/// A line ends with LF or with CRLF, whichever the peer likes line by line; the handler gets it
+/// A line ends with LF or with CRLF, and each line may end differently; the handler gets it
 /// without that end. An empty line is an empty message. The bytes are not checked to be UTF-8.
 ///
 /// **Sending.** The message is sent with LF behind it, or CRLF with [`crlf`](Lines::crlf). A
 /// message that contains a line feed is refused as [`LayerErrorKind::Unencodable`]: the peer would
-/// read it as two lines, and whoever chose the text could have words put into the sender's mouth.
+/// read it as two lines, and text from a third party could forge a line of the sender.
 /// With [`crlf`](Lines::crlf) a carriage return is refused as well, because receivers of such
 /// protocols (IRC, SMTP) may end a line there. Without it, a carriage return is a byte like
 /// another, so that every line that was received can be sent on; only one at the very end of a

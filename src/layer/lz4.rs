@@ -166,7 +166,7 @@ impl Layer for Lz4 {
         Some(WireClass::of::<Lz4>().with(message_limit as u64).with(threshold as u64))
     }
 
-    /// Answers to [`CompressionRate`].
+    /// [`CompressionRate`].
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<CompressionRate>()).then_some(&self.rate as &dyn Any)
     }

@@ -1,4 +1,4 @@
-//! For whoever writes a [`Layer`]: what the built-in ones are tested with.
+//! Tests for a [`Layer`] of your own: what the built-in ones are tested with.
 //!
 //! * [`Driver`] runs one layer in memory, the way a connection does, and panics as soon as the
 //!   layer breaks its side of the [contract](super).

@@ -31,7 +31,7 @@ impl Deflater {
         Deflater { stream: Compress::new(Compression::new(level.into()), false) }
     }
 
-    /// Compresses `message` against what came before it and flushes. Answers the length in `out`,
+    /// Compresses `message` against what came before it and flushes. Returns the length in `out`,
     /// without the tail that every sync flush has.
     pub(super) fn with_context(
         &mut self,
@@ -75,7 +75,7 @@ impl Deflater {
     }
 }
 
-/// The compressor broke its promise; nothing of the message is sent.
+/// The compressor did not do what it documents; nothing of the message is sent.
 #[cold]
 fn unexpected(expected: &str, status: Status, taken: usize, len: usize) -> LayerError {
     LayerError::new(

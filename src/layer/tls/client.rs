@@ -99,7 +99,7 @@ impl TlsClientBuilder {
         self
     }
 
-    /// Trusts everybody, so that whoever sits on the line can read and change everything. For
+    /// Trusts every server, so that an attacker on the path can read and change everything. For
     /// tests and measurements; [`pin_certificate`](Self::pin_certificate) is as easy for
     /// self-signed certificates. That the server has the private key of what it shows is still
     /// checked.

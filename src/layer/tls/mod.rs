@@ -23,21 +23,21 @@
 //! # What is on by default
 //! - Certificates are verified: chain, names, dates. What weakens that says so in its name.
 //! - A stream must end with `close_notify` (RFC 8446 section 6.1); an end without it is
-//!   [`Truncated`](super::LayerErrorKind::Truncated), for whoever cuts the line could otherwise cut
+//!   [`Truncated`](super::LayerErrorKind::Truncated), because an attacker who cuts the connection could otherwise cut
 //!   the message.
-//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes ([`Tls::handshake_limit`]). How *long* it may take is the deadline of
-//!   whoever drives the layer.
+//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes ([`Tls::handshake_limit`]). How *long* it may take is a deadline of
+//!   the driver.
 //! - Sessions are resumed, with stateless tickets on the server and a store of 256 on the client.
 //! - No early data (0-RTT): it can be replayed, and a handler could not tell.
 //!
 //! # Memory
 //! Nothing is buffered for a connection between calls, except the pieces of a handshake message
-//! that came in several records. A record is decrypted when it has arrived whole, in a scratch
-//! buffer that the thread's connections share. So the driver keeps up to [`RECORD_MAX`] undecoded
+//! that came in several records. A record is decrypted when it has arrived whole, in the driver's
+//! own buffer. So the driver keeps up to [`RECORD_MAX`] undecoded
 //! bytes for a connection: its limit on unread input must not be below that.
 //!
 //! # Facts
-//! [`Layer::fact`] answers to [`TlsInfo`], once the handshake is done.
+//! [`Layer::fact`] has [`TlsInfo`], once the handshake is done.
 //!
 //! # A client is ready before the server has judged its certificate
 //! In TLS 1.3 a client's handshake ends with its own certificate. If the server refuses that, the
@@ -110,7 +110,7 @@ pub struct Tls {
     next: Option<Result<Item, LayerError>>,
     /// The name that the client asked for.
     server_name: Option<Box<str>>,
-    /// Made when somebody asks: it copies the peer's certificates.
+    /// Made on demand: it copies the peer's certificates.
     info: OnceCell<Box<TlsInfo>>,
 }
 
@@ -119,7 +119,7 @@ enum Side {
     Client(Arc<rustls::ClientConfig>, ServerName<'static>),
 }
 
-/// What both sides can be told beyond `rustls`'s own configuration.
+/// What can be set for both sides beyond `rustls`'s own configuration.
 #[derive(Debug, Clone, Copy)]
 struct Options {
     handshake_limit: usize,
@@ -232,8 +232,8 @@ impl Layer for Tls {
     ) -> Result<(), LayerError> {
         let unencodable = |what| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
         match &mut self.session {
-            // An alert has ended the session, and `decode` is about to give the error behind the
-            // unit that this answers to: that error is the connection's reason, not this one.
+            // An alert has ended the session, and the next `decode` returns its error, which is the
+            // reason of the close. An error here would take its place.
             _ if self.failed => Ok(()),
             Some(_) if self.ended => {
                 Err(unencodable("expected nothing after close_notify, got bytes to send"))
@@ -275,8 +275,8 @@ impl Layer for Tls {
         } else if self.options.accept_missing_close_notify {
             return Ok(());
         } else {
-            "expected close_notify before the end of the stream, got none: the peer, or somebody \
-             between, cut it off"
+            "expected close_notify before the end of the stream, got none: the peer, or an attacker \
+             on the path, cut it off"
                 .to_owned()
         };
         Err(LayerError::truncated(NAME, what))

@@ -130,8 +130,8 @@ impl Tls {
         Ok(())
     }
 
-    /// Makes the error of `cause`, and sees to it that the peer is told if that can still be said
-    /// in clear text (`rustls` sends no alert for some of its errors).
+    /// Makes the error of `cause`. Sends an alert in clear text where `rustls` sent none and no keys
+    /// are agreed on yet.
     fn fail(
         &mut self,
         cause: rustls::Error,

@@ -73,7 +73,7 @@ impl TlsServerBuilder {
     }
 
     /// A certificate for clients that ask for `name` (SNI): a DNS name, or `*.` and one, which
-    /// stands for exactly one more label in front. Building checks that the certificate holds for
+    /// matches exactly one more label in front. Building checks that the certificate holds for
     /// it. Without a [default](Self::certificate), clients that ask for no known name are refused.
     pub fn certificate_for(mut self, name: &str, chain: Pem, key: Pem) -> Self {
         self.named.push((name.to_owned(), chain, key));

@@ -13,7 +13,7 @@ use super::{NAME, Upgrade, extension};
 /// So much of a refusal's body is quoted in the error, in bytes.
 const QUOTED: usize = 200;
 
-/// What every answer begins with (RFC 9112 section 4).
+/// What every response begins with (RFC 9112 section 4).
 const ANSWER: &[u8] = b"HTTP/1.";
 
 /// Fields that only the handshake writes.
@@ -27,7 +27,7 @@ const OWN_FIELDS: [&str; 7] = [
     "sec-websocket-extensions",
 ];
 
-/// Appends the request; answers with the value of `Sec-WebSocket-Accept` that must come back.
+/// Appends the request. Returns the value of `Sec-WebSocket-Accept` that must come back.
 pub(super) fn request(
     cx: &mut LayerContext<'_>,
     settings: &ClientSettings,
@@ -89,7 +89,7 @@ fn check(settings: &ClientSettings) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// Refuses what is no answer at its first wrong byte: a server that speaks another protocol may
+/// Refuses what is no response at its first wrong byte: a server that speaks another protocol may
 /// never send the empty line that ends a head, and be waited for in vain.
 pub(super) fn check_beginning(wire: &[u8]) -> Result<(), LayerError> {
     if wire.iter().zip(ANSWER).all(|(came, expected)| came == expected) {
@@ -99,22 +99,22 @@ pub(super) fn check_beginning(wire: &[u8]) -> Result<(), LayerError> {
     if let [21, 3, ..] = wire {
         return Err(LayerError::malformed(
             NAME,
-            "expected an HTTP answer, got what looks like TLS: is the address ws:// and the port \
+            "expected an HTTP response, got what looks like TLS: is the address ws:// and the port \
              a secured one?",
         ));
     }
     let came = wire[..wire.len().min(QUOTED_BEGINNING)].escape_ascii();
-    Err(LayerError::malformed(NAME, format!("expected an HTTP answer, got \"{came}\"")))
+    Err(LayerError::malformed(NAME, format!("expected an HTTP response, got \"{came}\"")))
 }
 
-/// What a server's answer comes to.
+/// The result of a server's response.
 pub(super) enum Answer {
-    /// An interim one (100, 102, 103): the final one is still to come (RFC 9110 section 15.2).
+    /// An interim one (100, 102, 103): the final one follows (RFC 9110 section 15.2).
     Interim,
     Open(Upgrade),
 }
 
-/// Reads a server's answer, its head whole; `behind` is what has come behind it.
+/// Reads a server's response, its head whole; `behind` is what came after it.
 pub(super) fn accept(
     settings: &ClientSettings,
     expected: &str,
@@ -147,7 +147,7 @@ pub(super) fn accept(
     if !says("Upgrade", "websocket") || !says("Connection", "upgrade") {
         return Err(LayerError::malformed(
             NAME,
-            "the server answered 101, but its Upgrade and Connection fields say nothing of a \
+            "the server responded 101, but its Upgrade and Connection fields say nothing of a \
              websocket",
         ));
     }
@@ -194,12 +194,12 @@ pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize) -> LayerError {
     match fault {
         HeadFault::TooLong => LayerError::too_large(
             NAME,
-            format!("the server's answer has no end within {limit} bytes (header_limit)"),
+            format!("the server's response has no end within {limit} bytes (header_limit)"),
         ),
         HeadFault::NotHttp(byte) => LayerError::malformed(
             NAME,
             format!(
-                "expected an HTTP answer, got a byte {byte:#04x}, which no HTTP head holds there"
+                "expected an HTTP response, got a byte {byte:#04x}, which no HTTP head holds there"
             ),
         ),
     }

@@ -17,7 +17,7 @@ pub(super) struct Agreed {
     pub(super) peer_forgets: bool,
 }
 
-/// The parameters of one offer, or of the answer.
+/// The parameters of one offer, or of the response.
 #[derive(Debug, Default)]
 struct Params {
     server_forgets: bool,
@@ -56,7 +56,7 @@ pub(super) fn choose<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Agree
     None
 }
 
-/// A client's reading of the answer to [`OFFER`].
+/// What a client reads in the response to [`OFFER`].
 pub(super) fn accepted<'a>(mut extensions: impl Iterator<Item = &'a str>) -> Option<Agreed> {
     let params = parse(extensions.next()?)?;
     if extensions.next().is_some() || params.client_bits {

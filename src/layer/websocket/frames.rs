@@ -251,7 +251,7 @@ impl Frames {
         }
     }
 
-    /// Takes what has arrived of a frame's payload; answers with how much that was.
+    /// Takes what has arrived of a frame's payload. Returns how much that was.
     fn take(&mut self, mut frame: Arriving, rest: &mut [u8]) -> Result<usize, Fault> {
         let now = frame.left.min(rest.len());
         let payload = &mut rest[..now];
@@ -308,7 +308,7 @@ impl Frames {
         Ok(kind)
     }
 
-    /// The peer's Close: answered with the same code, unless it is itself an answer.
+    /// The peer's Close: replied to with the same code, unless it is itself the reply.
     fn closed(
         &mut self,
         cx: &mut LayerContext<'_>,
@@ -337,8 +337,8 @@ impl Frames {
         match self.closing {
             Closing::Open => {}
             Closing::Ours => return unencodable("a message behind this side's Close frame"),
-            // The peer has said that it reads no more. That is no fault of whoever was about to
-            // send, perhaps to a whole room; and the connection is ending anyhow.
+            // The peer reads no more. That is no error of the sender, which may be sending to a
+            // whole room; and the connection is ending.
             Closing::Done => return Ok(()),
         }
         let text = match kind {
@@ -393,7 +393,7 @@ impl Frames {
         let unfinished = left > 0 || self.message.is_some();
         match self.closing {
             Closing::Done => Ok(()),
-            // It took our Close and did not answer: nothing that was said is lost.
+            // It received our Close and did not reply: nothing is lost.
             Closing::Ours if !unfinished => Ok(()),
             _ if unfinished => {
                 Err(LayerError::truncated(NAME, "the stream ended in the middle of a message"))

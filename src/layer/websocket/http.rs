@@ -25,7 +25,7 @@ pub(super) struct HeadScan {
     /// The first line that is not empty has begun. Empty ones may come before it (RFC 9112 section
     /// 2.2).
     begun: bool,
-    /// Its end has been told.
+    /// Its end was reported.
     first_line: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct HeadScan {
 pub(super) enum Scanned {
     /// More of it is needed.
     Part,
-    /// Its first line has come whole, and ends there. Told once, before the rest is looked at.
+    /// Its first line is whole, and ends there. Reported once, before the rest is scanned.
     FirstLine(usize),
     /// It is whole, and is so long, its empty line included.
     Whole(usize),
@@ -316,7 +316,7 @@ impl Target {
             }
             let start = scheme.len() + "://".len();
             let path = target[start..].find(['/', '?']).map_or(end, |at| start + at);
-            // What is before an `@` is for the client alone (RFC 9110 section 4.2.4).
+            // User information is not for the server (RFC 9110 section 4.2.4).
             let start = target[start..path].rfind('@').map_or(start, |at| start + at + 1);
             if start == path {
                 return None;
@@ -355,11 +355,11 @@ pub(super) fn head_error(fault: httparse::Error) -> LayerError {
     LayerError::malformed(NAME, format!("expected an HTTP/1.1 head, got one with an {fault}"))
 }
 
-/// The answer to a request that is no WebSocket upgrade, or to one that a filter refuses.
+/// The response to a request that is no WebSocket upgrade, or to one that a filter refuses.
 ///
 /// The connection ends behind it: `Connection: close` and the `Content-Length` are written by the
 /// layer, and a response to `HEAD` leaves without its body. There is no `Date`: a layer has no
-/// calendar clock, and who has none must not send that field (RFC 9110 section 6.6.1).
+/// wall clock, and a server without one must not send that field (RFC 9110 section 6.6.1).
 /// [`with_header`](HttpResponse::with_header) adds one.
 #[derive(Debug, Clone)]
 pub struct HttpResponse {

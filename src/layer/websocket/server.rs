@@ -11,16 +11,16 @@ use super::{NAME, Upgrade, extension};
 /// The one version there is (RFC 6455; those before it were drafts).
 pub(super) const VERSION: &str = "13";
 
-/// What became of a request that was understood.
+/// The result of a request that was understood.
 #[derive(Debug)]
 pub(super) enum Answered {
     /// The socket is open.
     Open(Upgrade),
-    /// It asked for no socket, and has its answer.
+    /// It was no upgrade, and has its response.
     Served,
 }
 
-/// Answers a head that ended where it should, and is to be parsed.
+/// Parses a head that is whole, and appends the response.
 pub(super) fn answer(
     settings: &ServerSettings,
     head: &[u8],
@@ -41,12 +41,12 @@ pub(super) fn answer(
     Ok((request, answered))
 }
 
-/// Answers a first line that is no request's.
+/// Appends the response to a first line that is no request's.
 pub(super) fn check_first_line(line: &[u8], reply: &mut Vec<u8>) -> Result<(), LayerError> {
     HttpRequest::check_first_line(line).inspect_err(|fault| refuse_head(fault, reply))
 }
 
-/// Answers a head that is refused before it is parsed.
+/// Appends the response to a head that is refused before it is parsed.
 pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize, reply: &mut Vec<u8>) -> LayerError {
     let error = match fault {
         HeadFault::TooLong => LayerError::too_large(
@@ -118,7 +118,7 @@ fn open(settings: &ServerSettings, request: &HttpRequest) -> Result<(Words, Answ
     if let Some(filter) = &settings.filter {
         filter(request).map_err(|response| {
             let what = format!(
-                "the filter answered {} to an upgrade of {:?}",
+                "the filter returned {} to an upgrade of {:?}",
                 response.status(),
                 request.target()
             );
@@ -152,7 +152,7 @@ fn checked_key(request: &HttpRequest) -> Result<&str, Refusal> {
         // Its bytes would be read as frames.
         return Err(Refusal::malformed("expected an upgrade without a body, got one with"));
     }
-    // A list of several would be an answer's; a request names one.
+    // Only a response lists several; a request names one.
     let versions: Vec<&str> = request.list("Sec-WebSocket-Version").collect();
     if versions != [VERSION] {
         let what = format!("expected Sec-WebSocket-Version: {VERSION}, got {versions:?}");

@@ -66,7 +66,7 @@ fn a_client_says_what_answered_instead_of_tls() {
     let world = World::new();
     let client = world.client().build().unwrap();
     for (answer, text) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "an HTTP answer without TLS"),
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "an HTTP response without TLS"),
         (b"220 mail.example ESMTP\r\n", "text: \"220 mail.example ESMTP\""),
     ] {
         let mut side = Side::new(client.layer("localhost").unwrap());
