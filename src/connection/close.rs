@@ -6,7 +6,7 @@ use super::work::ordinary;
 use super::{Conn, Note, Phase};
 use crate::error::{CloseReason, ConnectErrorKind, Deadline, Limit};
 use crate::guard::drop_guarded;
-use crate::layer::{LayerEnd, LayerError};
+use crate::layer::{LayerEnd, LayerError, LayerErrorKind};
 use crate::timer::Chain;
 
 impl Conn<'_> {
@@ -44,6 +44,9 @@ impl Conn<'_> {
     /// A layer gave up. What it had to say about that leaves before the connection ends, and input
     /// is discarded as in every graceful close, so that no reset destroys it.
     pub(crate) fn close_for_layer(&mut self, error: LayerError) {
+        if error.kind() == LayerErrorKind::Panicked {
+            self.stream.give_up_format(); // it is not called again
+        }
         self.close_unopened(Some(CloseReason::Layer(error)));
     }
 
