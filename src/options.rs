@@ -47,6 +47,8 @@ pub struct StreamOptions {
     pub(crate) stall_timeout: Duration,
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) socket: SocketOptions,
+    /// The connection has a local port of the user's choice, which has to be free in `on_close`.
+    pub(crate) fixed_port: bool,
 }
 
 impl Default for StreamOptions {
@@ -65,6 +67,7 @@ impl Default for StreamOptions {
             stall_timeout: Duration::from_secs(60),
             idle_timeout: None,
             socket: SocketOptions::default(),
+            fixed_port: false,
         }
     }
 }

@@ -254,9 +254,17 @@ impl Core {
             Some(Entity::Stream(_)) | None => return,
         };
         if std::mem::replace(dead, true) {
-            drop_guarded(reason);
-        } else {
-            self.dead.push((token, reason));
+            return drop_guarded(reason);
         }
+        let reason = match self.entity_mut(token) {
+            Some(Entity::Datagram(_)) => self.close_datagram(token, reason),
+            _ => reason,
+        };
+        if let Core { sys, table, .. } = self
+            && let Some(Entity::Listener(listener)) = table.entity_mut(token)
+        {
+            listener.close(sys);
+        }
+        self.dead.push((token, reason));
     }
 }

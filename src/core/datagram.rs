@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::{Core, SendStatus};
-use crate::error::{DatagramError, Error};
+use super::{Core, Entity, SendStatus};
+use crate::error::{CloseReason, DatagramError, Error};
 use crate::socket_options::Interface;
 use crate::sys::{self, Outgoing};
 use crate::timer::Chain;
@@ -36,8 +36,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) timers: Chain,
     /// `on_open` has been called.
     pub(crate) opened: bool,
-    /// It stands in the list of what has work left, of what to flush.
+    /// It is in the list of what to flush at the end of the turn.
     in_dirty: bool,
+    /// Before this tick no further warning about datagrams that its handler failed at.
+    pub(crate) silent_until: u64,
     pub(crate) dead: bool,
 }
 
@@ -58,6 +60,7 @@ impl DatagramSocket {
             timers: Chain::default(),
             opened: false,
             in_dirty: false,
+            silent_until: 0,
             dead: false,
         }
     }
@@ -104,7 +107,10 @@ impl DatagramSocket {
                 }
                 Err(error) => {
                     let pending = is_pending(error.kind(), to.is_none());
-                    self.report(DatagramError { error, to: if pending { None } else { to } });
+                    self.report(DatagramError::System {
+                        error,
+                        to: if pending { None } else { to },
+                    });
                     if pending && !tried {
                         tried = true;
                         continue;
@@ -173,7 +179,7 @@ impl Core {
 
     /// Sends what waits, up to the budget; the rest goes on in the next turn.
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
-        let most = self.config.datagrams_per_turn;
+        let most = self.config.datagram_sends_per_turn;
         let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
         socket.in_dirty = false;
         if socket.dead {
@@ -185,6 +191,32 @@ impl Core {
             self.make_ready(token);
         } else if more {
             self.make_ready_later(token);
+        }
+    }
+
+    /// A UDP socket ends: sends what waits, unless it was aborted, and closes the socket, so that its
+    /// address is free. No callback but `on_close` comes any more, so that an error of this last
+    /// flush, or a queue that the system did not take, becomes the reason.
+    pub(crate) fn close_datagram(&mut self, token: Token, reason: CloseReason) -> CloseReason {
+        let Core { sys, table, outbox, .. } = self;
+        let Some(Entity::Datagram(socket)) = table.entity_mut(token) else { return reason };
+        socket.errors.clear(); // no callback hears of these any more
+        if !matches!(reason, CloseReason::Aborted) {
+            socket.flush(outbox, usize::MAX);
+        }
+        sys.deregister(&mut socket.socket, false);
+        socket.socket.close();
+        if !reason.is_orderly() {
+            return reason;
+        }
+        let failed = socket.errors.pop_front();
+        match failed {
+            Some(DatagramError::System { error, .. }) => CloseReason::Io(error),
+            _ if socket.queued() > 0 || !socket.waiting.is_empty() => {
+                let what = "the system took no more of the datagrams that waited";
+                CloseReason::Io(io::Error::new(io::ErrorKind::WouldBlock, what))
+            }
+            _ => reason,
         }
     }
 

@@ -71,11 +71,26 @@ impl ListeningSockets {
     }
 }
 
-impl Drop for ListeningSockets {
-    fn drop(&mut self) {
+impl ListeningSockets {
+    /// Closes the sockets and removes their paths: the addresses are free then.
+    pub(crate) fn close(&mut self, sys: &mut sys::Poller) {
+        // Paths first: the number of a file is not used again while its socket is open.
+        self.remove_paths();
+        for mut listening in self.sockets.drain(..) {
+            sys.deregister(&mut listening.socket, false);
+        }
+    }
+
+    fn remove_paths(&mut self) {
         #[cfg(unix)]
-        for path in &self.paths {
+        for path in self.paths.drain(..) {
             path.remove();
         }
+    }
+}
+
+impl Drop for ListeningSockets {
+    fn drop(&mut self) {
+        self.remove_paths();
     }
 }

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::{Core, Entity, Stopping};
 use crate::address::Address;
-use crate::connection::{OwnSide, Phase, ReadSide, Wire, WriteSide};
+use crate::connection::{OwnSide, Phase, ReadSide, Stream, Wire, WriteSide};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::layer::{Layer, LayerError, Then};
+use crate::sys;
 use crate::token::Token;
 
 impl Core {
@@ -55,16 +56,23 @@ impl Core {
         noted.or_else(|| stream.socket.peer_addr().ok())
     }
 
+    /// Closes the socket of a connection that was given a local port, before `on_close`: a handler
+    /// that connects again from there finds it free.
+    pub(crate) fn free_local_port(&mut self, token: Token) {
+        let Core { sys, table, .. } = self;
+        if let Some(stream) = table.stream_mut(token)
+            && stream.options().fixed_port
+        {
+            close_socket(sys, stream);
+        }
+    }
+
     /// Takes a socket out of the poll and frees its token; the descriptor is closed here.
     pub(crate) fn release(&mut self, token: Token) {
         let Some(entity) = self.remove(token) else { return };
         match entity {
             Entity::Stream(mut s) => {
-                let own = !s.adopted;
-                if s.adopted || s.options().socket.lingers() {
-                    s.socket.close_without_waiting();
-                }
-                self.sys.deregister(&mut s.socket, own);
+                close_socket(&mut self.sys, &mut s);
                 if let Some(output) = s.output.take() {
                     self.spares.keep_output(output);
                 }
@@ -82,11 +90,7 @@ impl Core {
                     drop_guarded(extra.wire.take());
                 }
             }
-            Entity::Listener(mut l) => {
-                for listening in &mut l.sockets {
-                    self.sys.deregister(&mut listening.socket, false);
-                }
-            }
+            Entity::Listener(mut l) => l.close(&mut self.sys),
             Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
             // The source lives with its callback, which has taken it out already.
             Entity::Source(_) => {}
@@ -237,4 +241,13 @@ impl Core {
             }
         }
     }
+}
+
+fn close_socket(sys: &mut sys::Poller, stream: &mut Stream) {
+    let own = !stream.adopted;
+    if stream.adopted || stream.options().socket.lingers() {
+        stream.socket.close_without_waiting();
+    }
+    sys.deregister(&mut stream.socket, own);
+    stream.socket = sys::Stream::None;
 }

@@ -74,7 +74,8 @@ impl<S: 'static> Net<S> {
     where
         H: Handler<S> + 'static,
     {
-        let Connect { to, local, options, layer } = to.into();
+        let Connect { to, local, mut options, layer } = to.into();
+        options.fixed_port = local.is_some_and(|local| local.port() != 0);
         let deadline = self.core.tick_after_this_moment(options.connect_timeout);
         let settings = Settings::new(options, None);
         let mut stream = Stream::new(sys::Stream::None, Phase::Connecting, settings);

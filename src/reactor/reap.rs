@@ -33,11 +33,6 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.leave_all(token);
         self.net.core.unlink(token);
         self.net.core.cancel_timers(token);
-        if !matches!(reason, CloseReason::Aborted)
-            && let Some((socket, outbox)) = self.net.core.datagram_and_outbox(token)
-        {
-            socket.flush(outbox, usize::MAX);
-        }
         let unsent = match self.net.core.entity(token) {
             None => return,
             Some(Entity::Stream(stream)) => stream.unsent(),
@@ -47,7 +42,10 @@ impl<S: 'static> Dispatch<S> {
         let listener = self.net.core.stream(token).and_then(|stream| stream.settings.listener);
         let closed = Closed { reason, unsent };
         match self.take_role(token) {
-            Some(role) => self.say_goodbye(token, role, closed),
+            Some(role) => {
+                self.net.core.free_local_port(token);
+                self.say_goodbye(token, role, closed);
+            }
             None => self.tell_unopened(token, closed.reason),
         }
         self.net.core.release(token);

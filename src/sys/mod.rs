@@ -63,7 +63,7 @@ pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
 pub(crate) use os::{
     Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect, is_missing_family,
-    is_out_of_descriptors, listen, resolve,
+    is_networks_answer, is_out_of_descriptors, listen, resolve,
 };
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};

@@ -311,14 +311,28 @@ fn unix_address(path: &Path) -> io::Result<SockAddr> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
 }
 
+/// Sets close-on-exec, as every socket of this crate's own has it: a socket that was handed to this
+/// process (socket activation) need not have it, and a child would keep it open.
+#[cfg(unix)]
+pub(super) fn keep_from_children(socket: SockRef<'_>) -> io::Result<()> {
+    socket.set_cloexec(true)
+}
+
+#[cfg(not(unix))]
+pub(super) fn keep_from_children(_: SockRef<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
     stream.set_nonblocking(true)?;
+    keep_from_children(SockRef::from(&stream))?;
     Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 #[cfg(unix)]
 pub(crate) fn adopt_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
     stream.set_nonblocking(true)?;
+    keep_from_children(SockRef::from(&stream))?;
     Ok(Stream::Unix(mio::net::UnixStream::from_std(stream)))
 }
 
@@ -432,6 +446,7 @@ pub(crate) fn listen(
 
 pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
+    adopt_listening(SockRef::from(&listener))?;
     Ok(Listener::Tcp(mio::net::TcpListener::from_std(listener)))
 }
 
@@ -440,7 +455,27 @@ pub(crate) fn adopt_unix_listener(
     listener: std::os::unix::net::UnixListener,
 ) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
+    adopt_listening(SockRef::from(&listener))?;
     Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
+}
+
+/// A socket that does not listen would be refused by each accept(2), for ever (`SO_ACCEPTCONN`,
+/// socket(7)).
+fn adopt_listening(socket: SockRef<'_>) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if !socket.is_listener()? {
+        let what = "the socket does not listen (listen(2))";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    keep_from_children(socket)
+}
+
+/// Whether an error of a UDP socket is the network's answer to an earlier datagram (ICMP), which peers
+/// cause, and not a fault of the socket.
+pub(crate) fn is_networks_answer(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+        || accept_failure(error) == Failure::OneConnection
+        || error.raw_os_error() == Some(EMSGSIZE)
 }
 
 /// The addresses of a target; at least one. A name asks the system's resolver, which blocks
@@ -526,6 +561,13 @@ const OUT_OF_DESCRIPTORS: &[i32] = &[23, 24];
 /// WSAEMFILE.
 #[cfg(windows)]
 const OUT_OF_DESCRIPTORS: &[i32] = &[10024];
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EMSGSIZE: i32 = 90;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const EMSGSIZE: i32 = 40;
+#[cfg(windows)]
+const EMSGSIZE: i32 = 10040;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const EINPROGRESS: i32 = 115;
