@@ -94,7 +94,7 @@ impl SocketOptions {
     }
 
     /// The eight bits of `IP_TOS` or `IPV6_TCLASS`: the DSCP in the upper six (RFC 2474), so that
-    /// "expedited forwarding" is `46 << 2`.
+    /// "expedited forwarding" is `46 << 2`. On an IPv6 socket that serves IPv4 peers too, both.
     #[must_use]
     pub fn traffic_class(mut self, bits: u8) -> Self {
         self.traffic_class = Some(bits);
@@ -144,7 +144,7 @@ impl SocketOptions {
         self
     }
 
-    /// `IP_TTL` or `IPV6_UNICAST_HOPS`.
+    /// `IP_TTL` or `IPV6_UNICAST_HOPS`; on an IPv6 socket that serves IPv4 peers too, both.
     #[must_use]
     pub fn ttl(mut self, hops: u32) -> Self {
         self.ttl = Some(hops);

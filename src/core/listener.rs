@@ -52,6 +52,12 @@ pub(crate) struct ListeningSockets {
     pub(crate) settings: Rc<Settings>,
     pub(crate) max_connections: usize,
     pub(crate) stats: ListenerStats,
+    /// A shutdown closes it once the peers that the system has accepted are served: at most so many
+    /// more.
+    pub(crate) draining: Option<usize>,
+    /// Connections that were accepted and have no handler yet, or never get one. Where there are
+    /// none, closing the listener need not look for them among all tokens.
+    pub(crate) unopened: usize,
     /// The sockets listened before they were ours.
     pub(crate) adopted: bool,
     pub(crate) timers: Chain,

@@ -39,6 +39,9 @@ use spares::Spares;
 use table::Table;
 pub(crate) use table::{Attached, Entity};
 
+/// How much memory of the queue of signals is kept: what a turn handles by default.
+const KEPT_SIGNALS: usize = 1024;
+
 /// How the loop is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stopping {
@@ -82,6 +85,8 @@ pub(crate) struct Core {
     pub(crate) current: Option<Token>,
     /// Listeners that wait for a descriptor.
     pub(crate) starved: Vec<Token>,
+    /// Listeners that a shutdown closes once they have served who was accepted.
+    draining: Vec<Token>,
     pub(crate) stopping: Stopping,
     pub(crate) streams: usize,
     /// The reactor is being dropped: nothing new is made.
@@ -114,6 +119,7 @@ impl Core {
             pipes: sys::Pipes::default(),
             current: None,
             starved: Vec::new(),
+            draining: Vec::new(),
             stopping: Stopping::No,
             streams: 0,
             ended: false,
@@ -237,6 +243,9 @@ impl Core {
     pub(crate) fn begin_turn(&mut self) {
         self.read_clock();
         self.ready.extend(self.later.drain(..));
+        if self.signals.is_empty() && self.signals.capacity() > KEPT_SIGNALS {
+            self.signals = VecDeque::new(); // a flood is over
+        }
     }
 
     /// Takes the next one from that list.

@@ -41,6 +41,8 @@ impl<S: 'static> Net<S> {
             settings: Settings::new(options, None),
             max_connections,
             stats: ListenerStats::default(),
+            unopened: 0,
+            draining: None,
             adopted: opened.adopted,
             timers: Chain::default(),
             retry: None,

@@ -38,11 +38,15 @@ impl<S: 'static> Dispatch<S> {
         let mut seen_empty = 0;
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
-            // At the limit those who knock wait in the backlog; `reap` makes the listener ready.
-            if listener.dead || listener.paused || listener.is_full() {
+            // At the limit new peers wait in the backlog; `reap` makes the listener ready.
+            let rests = listener.paused || listener.is_full();
+            if listener.dead {
                 return;
             }
-            if seen_empty == listener.sockets.len() {
+            if rests || listener.draining == Some(0) || seen_empty == listener.sockets.len() {
+                if listener.draining.is_some() {
+                    self.net.core.close(token, None);
+                }
                 return;
             }
             if budget == 0 {
@@ -61,6 +65,9 @@ impl<S: 'static> Dispatch<S> {
                     budget -= 1;
                     listening.failed_in_a_row = 0;
                     listener.stats.accepted += 1;
+                    if let Some(left) = &mut listener.draining {
+                        *left -= 1;
+                    }
                     self.admit(token, stream, address);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => seen_empty += 1,
@@ -135,6 +142,7 @@ impl<S: 'static> Dispatch<S> {
         // From here on it has one end that a hook or a handler hears of.
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
+            listener.unopened += 1;
         }
         let wire = self.make_layers(token, listener, &address);
         if let Some(stream) = self.net.core.stream_mut(token)
@@ -225,6 +233,9 @@ impl<S: 'static> Dispatch<S> {
             && let Some(listener) = self.net.core.listener_mut(listener)
         {
             listener.stats.failed_handshakes += 1;
+        }
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.unopened = listener.unopened.saturating_sub(1);
         }
         let Dispatch { net, state, roles } = self;
         let Some(acceptor) = acceptor(&net.core, roles, listener) else {

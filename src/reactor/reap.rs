@@ -62,6 +62,9 @@ impl<S: 'static> Dispatch<S> {
     /// handshakes end, and its hook hears of every failure. `false` if some of them wait to be
     /// buried, which has to come first.
     fn settle_handshakes(&mut self, listener: Token) -> bool {
+        if self.net.core.listener_mut(listener).is_none_or(|l| l.unopened == 0) {
+            return true;
+        }
         let mut unopened = self.net.core.tokens();
         unopened.retain(|&token| {
             let stream = self.net.core.stream(token);

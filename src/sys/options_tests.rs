@@ -37,6 +37,10 @@ fn assert_all(stream: &Stream, v4: bool) {
     } else {
         assert_eq!(seen.tclass_v6().unwrap(), 46 << 2);
         assert_eq!(seen.unicast_hops_v6().unwrap(), 9);
+        if cfg!(target_os = "linux") && !seen.only_v6().unwrap() {
+            // D6: IPv4 peers of a dual-stack socket
+            assert_eq!((seen.tos_v4().unwrap(), seen.ttl_v4().unwrap()), (46 << 2, 9));
+        }
     }
     #[cfg(target_os = "linux")]
     {
@@ -173,4 +177,29 @@ fn times_are_rounded_up_to_whole_seconds() {
         assert_eq!(whole_seconds(Duration::from_millis(millis)), Duration::from_secs(seconds));
     }
     assert_eq!(whole_seconds(Duration::MAX), Duration::from_secs(u64::MAX));
+}
+
+// D7
+#[cfg(all(feature = "udp-batch", target_os = "linux"))]
+#[test]
+fn a_port_that_the_system_chooses_is_chosen_when_the_destination_is_known() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address::Ip(server.local_addr().unwrap());
+    let from = Some("127.0.0.1:0".parse().unwrap());
+    let stream = sys::connect(&to, from, &SocketOptions::new()).unwrap();
+    let Stream::Tcp(tcp) = &stream else { panic!("{stream:?}") };
+    let late = nix::sys::socket::sockopt::IpBindAddressNoPort;
+    assert!(nix::sys::socket::getsockopt(tcp, late).unwrap());
+}
+
+// D7
+#[cfg(not(windows))]
+#[test]
+fn a_fixed_local_port_may_be_in_time_wait() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let to = Address::Ip(server.local_addr().unwrap());
+    let stream = sys::connect(&to, Some(free), &SocketOptions::new()).unwrap();
+    let Stream::Tcp(tcp) = &stream else { panic!("{stream:?}") };
+    assert!(SockRef::from(tcp).reuse_address().unwrap());
 }

@@ -270,6 +270,7 @@ pub(crate) fn connect(
             let socket = socket(domain, Type::STREAM, Some(Protocol::TCP))?;
             options.apply(&SockRef::from(&socket), domain, Type::STREAM)?;
             if let Some(local) = from {
+                share_ports(&socket, local)?;
                 socket.bind(&SockAddr::from(local)).map_err(|e| {
                     io::Error::new(e.kind(), format!("binding to the local address {local}: {e}"))
                 })?;
@@ -293,6 +294,26 @@ pub(crate) fn connect(
         #[cfg(unix)]
         Address::Unix(None) => Err(io::ErrorKind::InvalidInput.into()),
     }
+}
+
+/// Lets a port serve several destinations, as the system does where no local address is chosen. A
+/// fixed port may be in `TIME_WAIT` from its last connection (`SO_REUSEADDR`); not on Windows, where
+/// that option takes over a port in use. A port that the system chooses is chosen at connect(2) and not
+/// at bind(2), so that only the same destination needs another one (`IP_BIND_ADDRESS_NO_PORT`, ip(7),
+/// Linux 4.2), where the crate that sets it safely is there (feature `udp-batch`).
+fn share_ports(socket: &Socket, local: SocketAddr) -> io::Result<()> {
+    if local.port() != 0 {
+        #[cfg(not(windows))]
+        socket.set_reuse_address(true)?;
+        return Ok(());
+    }
+    #[cfg(all(feature = "udp-batch", any(target_os = "linux", target_os = "android")))]
+    if let Err(e) =
+        nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
+    {
+        log::debug!("each connection from {local} takes a port of its own: {e}");
+    }
+    Ok(())
 }
 
 /// A path as the system takes it. With a NUL byte inside it would be cut there and name another
