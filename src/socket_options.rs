@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Socket options. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
+/// Socket options. What is not set keeps the system's default, but for `TCP_NODELAY`, which is on
 /// by default: small messages leave at once instead of waiting for an acknowledgement (RFC 896).
 /// Times that the system counts in whole seconds are rounded up.
 ///
-/// An option that a socket's family does not know (`TCP_NODELAY` on a Unix socket) is passed over;
-/// one that the system refuses is an error of the call that made the socket, with the option's name.
+/// An option that a socket's family does not have (`TCP_NODELAY` on a Unix socket) is ignored; one that
+/// the system refuses is an error of the call that makes the socket, with the option's name. For an
+/// outgoing connection that is [`ConnectFailed`](crate::CloseReason::ConnectFailed).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketOptions {
     pub(crate) delay: bool,

@@ -606,7 +606,7 @@ fn a_peer_with_several_addresses_is_reached_at_the_first_that_works() {
 #[test]
 fn a_loop_that_turns_once_a_tick_loses_nothing_that_fits_the_queue() {
     let peer = socket();
-    let mut rig = self::rig("127.0.0.1:0");
+    let mut rig = rig("127.0.0.1:0");
     rig.until_heard(&Heard::Open);
     for _ in 0..10 {
         for _ in 0..200 {

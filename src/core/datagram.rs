@@ -1,4 +1,4 @@
-//! UDP sockets: what waits to be sent, and what is to be told.
+//! UDP sockets: the send queue, the errors to report, the end.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use crate::sys::{self, Outgoing};
 use crate::timer::Chain;
 use crate::token::Token;
 
-/// How many errors wait for the handler; more are counted in the log and dropped.
+/// How many errors are kept for the handler; more are logged at debug level and dropped.
 const ERRORS_KEPT: usize = 64;
 
 /// One UDP socket.
@@ -20,10 +20,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) socket: sys::Datagram,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The handler wants nothing now.
+    /// The handler has paused receiving.
     pub(crate) paused: bool,
-    /// Datagrams that wait: their bytes one after the other, behind `gone` bytes of others that have
-    /// left, and where each goes and how long it is.
+    /// The queue: the bytes of the datagrams one after the other, behind `gone` bytes of datagrams that
+    /// have left, and the destination and length of each.
     bytes: Vec<u8>,
     gone: usize,
     waiting: VecDeque<Outgoing>,
@@ -65,7 +65,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Notes what an edge said. Sticky: an edge is told once.
+    /// Notes an edge, which is reported once: the flags stay until a call uses them up.
     pub(crate) fn note(&mut self, ready: sys::Ready) {
         self.readable |= ready.has(sys::Ready::READABLE | sys::Ready::ERROR);
         self.writable |= ready.has(sys::Ready::WRITABLE | sys::Ready::ERROR);
@@ -88,7 +88,7 @@ impl DatagramSocket {
         self.writable && !self.waiting.is_empty()
     }
 
-    /// Sends what waits, as far as the system takes it, up to `most` datagrams.
+    /// Sends from the queue what the system takes, up to `most` datagrams.
     pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox, most: usize) {
         let mut left = most;
         // An error that was pending belongs to an earlier datagram, and the system has not even
@@ -160,7 +160,7 @@ impl Core {
         // Empty datagrams take room too.
         let queued = socket.queued().max(socket.waiting.len());
         if queued + bytes.len().max(1) > socket.cap {
-            // Who is refused because of what waits is owed a word when that has gone.
+            // A sender that is refused because of the queue is owed `on_drain`.
             socket.blocked |= !socket.waiting.is_empty();
             return SendStatus::Full;
         }
@@ -177,7 +177,7 @@ impl Core {
         self.send_datagram(token, None, bytes)
     }
 
-    /// Sends what waits, up to the budget; the rest goes on in the next turn.
+    /// Sends from the queue up to the budget; the rest leaves in the next turn, which is due at once.
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
         let most = self.config.datagram_sends_per_turn;
         let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };

@@ -1,4 +1,4 @@
-//! Listening sockets: whose turn it is, what they have seen, the paths they leave behind.
+//! Listening sockets: which one is served next, their statistics, their end.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use crate::connection::Settings;
 use crate::sys;
 use crate::timer::{Chain, Key};
 
-/// What a listener has seen. Counts since it was made.
+/// Statistics of a listener, counted since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ListenerStats {
@@ -16,9 +16,9 @@ pub struct ListenerStats {
     pub refused: u64,
     /// Errors of accept(2) that concerned one connection only (`ECONNABORTED` and the like).
     pub transient_errors: u64,
-    /// How often accepting had to wait because descriptors or memory ran out.
+    /// How often accepting had to wait because descriptors, memory or places in the poll ran out.
     pub exhausted: u64,
-    /// Connections that ended before their layers were ready.
+    /// Connections that ended before their layers were ready, but for those that ended in order.
     pub failed_handshakes: u64,
     /// Connections that are open now.
     pub open: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Listening {
     pub(crate) socket: sys::Listener,
     /// Errors of accept(2) since it last brought a connection.
     pub(crate) failed_in_a_row: u32,
-    /// It only brings errors, and is not asked before the back-off is over.
+    /// It returned errors only; it is not asked before the back-off is over.
     pub(crate) resting: bool,
 }
 
@@ -47,7 +47,7 @@ pub(crate) struct ListeningSockets {
     /// The paths to remove at the end.
     #[cfg(unix)]
     pub(crate) paths: Vec<sys::OwnPath>,
-    /// Whose turn it is of the sockets.
+    /// Which of the sockets is served first next time.
     pub(crate) turn: usize,
     pub(crate) settings: Rc<Settings>,
     pub(crate) max_connections: usize,
@@ -65,9 +65,9 @@ pub(crate) struct ListeningSockets {
     pub(crate) retry: Option<Key>,
     /// Before this tick no further warning that it cannot accept.
     pub(crate) silent_until: u64,
-    /// Nobody is accepted: the backlog fills.
+    /// No peer is accepted: the backlog fills.
     pub(crate) paused: bool,
-    /// It waits to be reaped.
+    /// It is in the list of the dead.
     pub(crate) dead: bool,
 }
 

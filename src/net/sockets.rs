@@ -16,8 +16,7 @@ use crate::token::Token;
 
 /// New sockets.
 impl<S: 'static> Net<S> {
-    /// Listens. `factory` makes a handler for each accepted connection, told who it is for; the
-    /// handlers of one listener may be of one type, or boxed (`Box<dyn Handler<S>>`).
+    /// Listens. `factory` makes a handler for each accepted [`Peer`]; the handlers of one listener may be of one type, or boxed (`Box<dyn Handler<S>>`).
     ///
     /// # Errors
     /// The address does not resolve, is in use, is not this host's, or needs privileges; or a

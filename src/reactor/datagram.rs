@@ -27,7 +27,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// In the order of the grammar: it opens, its queue drains, its errors are told, it receives.
+    /// In the order of the grammar: it opens, its queue drains, its errors are reported, it receives.
     pub(super) fn serve_datagrams(&mut self, token: Token, scratch: &mut Scratch) {
         self.open_datagram(token);
         self.net.core.flush_datagrams(token);
@@ -40,8 +40,8 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.flush_datagrams(token);
     }
 
-    /// Makes `on_open` the first thing that is told, also where a timer or a signal comes before the
-    /// turn gets to a newborn. Answers whether more may be told.
+    /// Makes `on_open` the first callback, also where a timer or a signal comes before the turn gets to
+    /// a new socket. Returns whether more callbacks may follow.
     pub(super) fn open_datagram(&mut self, token: Token) -> bool {
         let Some(socket) = self.net.core.datagram_mut(token) else { return false };
         if !socket.dead && !std::mem::replace(&mut socket.opened, true) {
@@ -61,8 +61,8 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Receives until nothing is left or the budget is used up; what is left over goes on the ready
-    /// queue.
+    /// Receives until nothing is left or the budget is used up; if more is left, the socket goes on the
+    /// ready queue.
     fn receive(&mut self, token: Token, scratch: &mut Scratch) {
         let inbox = &mut scratch.inbox;
         let mut budget = self.net.core.config.datagrams_per_turn;

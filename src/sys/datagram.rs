@@ -21,7 +21,7 @@ pub(crate) struct Datagram {
     io: DatagramIo,
 }
 
-/// A datagram that waits to be sent. Its bytes lie behind those of the ones before it.
+/// A datagram in the send queue. Its bytes follow those of the datagrams before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing {
     /// `None`: to the peer that the socket is connected to.
@@ -34,7 +34,7 @@ pub(crate) struct Outgoing {
 pub(crate) struct Arrived<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) from: SocketAddr,
-    /// It was longer than what is taken of one.
+    /// It was longer than the limit and has been cut.
     pub(crate) truncated: bool,
 }
 
@@ -56,14 +56,14 @@ impl Datagram {
     }
 
     /// Receives up to `most` datagrams, which is not zero; more only where the system hands over
-    /// several as one. Answers whether none is left, as far as that can be told.
+    /// several as one. Returns whether none is left, as far as that is known.
     pub(crate) fn receive(&mut self, inbox: &mut Inbox, most: usize) -> io::Result<bool> {
         let socket = self.socket.as_ref().ok_or_else(closed)?;
         self.io.receive(socket, inbox, most)
     }
 
     /// Sends from the front of those that wait, whose bytes are `bytes`, what one call takes, up to
-    /// `most`, which is not zero. Answers how many have left. An error is the first one's.
+    /// `most`, which is not zero. Returns how many have left. An error is about the first one.
     pub(crate) fn send(
         &mut self,
         outbox: &mut Outbox,

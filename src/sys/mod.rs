@@ -91,6 +91,11 @@ const SHORT_IO_DRAINS: bool = cfg!(all(
     not(mio_unsupported_force_poll_poll)
 ));
 
+/// Whether the poll reports urgent data. A read stops short at its mark, and where that is not
+/// known (kqueue), no short read proves that the buffer is empty: what is behind the mark causes no
+/// edge of its own.
+const URGENT_IS_REPORTED: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
 /// The token of the waker. No socket's token has this value.
 const WAKE: mio::Token = mio::Token(usize::MAX);
 
@@ -145,7 +150,7 @@ impl Stream {
         if let Stream::Unix(_) = self {
             return false;
         }
-        SHORT_IO_DRAINS
+        SHORT_IO_DRAINS && URGENT_IS_REPORTED
     }
 
     /// Whether a write that takes less than it was given has filled the system's buffer.
@@ -242,8 +247,8 @@ impl Poller {
         socket.register(self.poll.registry(), mio::Token(token))
     }
 
-    /// Takes a socket out of the poll. `own`: this crate made the socket and nobody else holds a
-    /// descriptor of it, so that closing it does the same where the system works like that
+    /// Takes a socket out of the poll. `own`: this crate made the socket and holds its only
+    /// descriptor, so that closing it does the same where the system works like that
     /// (epoll(7), question 6). That saves one system call for each connection.
     pub(crate) fn deregister(&mut self, socket: &mut impl Pollable, own: bool) {
         if own && socket.leaves_by_closing() {

@@ -152,7 +152,7 @@ fn whole_seconds(time: Duration) -> Duration {
     Duration::from_secs(time.as_secs().saturating_add(up))
 }
 
-/// Puts the option's name before the system's answer.
+/// Puts the option's name before the system's error.
 fn named<T>(option: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|e| io::Error::new(e.kind(), format!("setting {option}: {e}")))
 }

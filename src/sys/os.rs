@@ -25,7 +25,7 @@ pub(super) fn ready(event: &mio::event::Event) -> Ready {
     Ready { token: event.token().0, bits }
 }
 
-/// Both directions once and for all: edge-triggered readiness makes later changes needless.
+/// Both directions for the whole life of a socket: edge-triggered readiness makes changes needless.
 fn interest() -> Interest {
     let both = Interest::READABLE | Interest::WRITABLE;
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -36,8 +36,9 @@ fn interest() -> Interest {
 // ---- streams ----
 
 /// A write to a peer that is gone must not raise SIGPIPE: Rust programs ignore it, but a host in
-/// another language need not. `std` gives the flag to every plain write (send(2)), but cannot give
-/// it to a vectored one (writev(2)). Apple's have `SO_NOSIGPIPE`, which `std` and socket2 set.
+/// another language need not. `std` gives the flag to every plain write (send(2); to Unix sockets since
+/// Rust 1.90), but cannot give it to a vectored one (writev(2)). Apple's systems have `SO_NOSIGPIPE`,
+/// which `std` and socket2 set.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MSG_NOSIGNAL: i32 = 0x4000;
 
@@ -106,9 +107,9 @@ impl Stream {
             Ok(Address::Ip(peer))
                 if self.local_addr().is_ok_and(|own| own == Address::Ip(peer)) =>
             {
-                // TCP's simultaneous open: nobody listens at a local port of the ephemeral range,
+                // TCP's simultaneous open: no socket listens at a local port of the ephemeral range,
                 // and the system chose that very port to connect from.
-                let itself = "the socket was connected to itself: nobody listens there";
+                let itself = "the socket was connected to itself: no socket listens there";
                 Err(io::Error::new(io::ErrorKind::ConnectionRefused, itself))
             }
             Ok(_) => Ok(true),
@@ -176,8 +177,8 @@ impl Stream {
     }
 
     /// Gives the socket options to an accepted socket, where the system did not let it inherit
-    /// them from its listener. `adopted`: that listened before it had them, and who connected by then
-    /// has not inherited them.
+    /// them from its listener. `adopted`: the listener was given its options after it began to listen,
+    /// so that peers that had connected by then have not inherited them.
     pub(crate) fn apply_accepted(&self, options: &SocketOptions, adopted: bool) -> io::Result<()> {
         match self {
             // Linux copies every option we set from the listening socket (tcp(7), "inherited");
@@ -253,12 +254,12 @@ pub(super) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io
     Ok(socket)
 }
 
-/// Whether connect(2) says that it goes on by itself.
+/// Whether connect(2) goes on in the background (`EINPROGRESS`).
 fn in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
 }
 
-/// Starts a connection; whether it stands shows when the socket becomes writable.
+/// Starts a connection. [`Stream::is_established`] has its result once the socket is writable.
 pub(crate) fn connect(
     to: &Address,
     from: Option<SocketAddr>,
@@ -370,7 +371,7 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// The next connection that waits, and where it comes from.
+    /// The next connection in the backlog, and the address of its peer.
     pub(crate) fn accept(&self) -> io::Result<(Stream, Address)> {
         uninterrupted(|| match self {
             Listener::Tcp(l) => l.accept().map(|(s, a)| (Stream::Tcp(s), Address::Ip(a))),
@@ -526,7 +527,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code))
 }
 
-/// What an error of accept(2) says about the listener.
+/// What an error of accept(2) means for the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It concerns the one connection that was being accepted: go on with the next.
@@ -535,8 +536,8 @@ pub(crate) enum Failure {
     Exhausted,
 }
 
-/// Sorts an error of accept(2). The manual asks to treat the network errors of the connection as
-/// transient; what is not in the list is treated as exhaustion, so that nothing spins.
+/// Classifies an error of accept(2). The manual says to treat the network errors of the connection as
+/// transient. Any other error counts as exhaustion, so that no error makes the loop spin.
 pub(crate) fn accept_failure(error: &io::Error) -> Failure {
     use io::ErrorKind as Kind;
     match error.kind() {
