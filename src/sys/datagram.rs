@@ -190,6 +190,6 @@ pub(crate) fn bind_udp(
 
 pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
     socket.set_nonblocking(true)?;
-    keep_from_children(SockRef::from(&socket))?;
+    keep_from_children(&SockRef::from(&socket))?;
     Ok(Datagram::new(mio::net::UdpSocket::from_std(socket)))
 }

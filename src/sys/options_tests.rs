@@ -37,10 +37,6 @@ fn assert_all(stream: &Stream, v4: bool) {
     } else {
         assert_eq!(seen.tclass_v6().unwrap(), 46 << 2);
         assert_eq!(seen.unicast_hops_v6().unwrap(), 9);
-        if cfg!(target_os = "linux") && !seen.only_v6().unwrap() {
-            // D6: IPv4 peers of a dual-stack socket
-            assert_eq!((seen.tos_v4().unwrap(), seen.ttl_v4().unwrap()), (46 << 2, 9));
-        }
     }
     #[cfg(target_os = "linux")]
     {
@@ -202,4 +198,20 @@ fn a_fixed_local_port_may_be_in_time_wait() {
     let stream = sys::connect(&to, Some(free), &SocketOptions::new()).unwrap();
     let Stream::Tcp(tcp) = &stream else { panic!("{stream:?}") };
     assert!(SockRef::from(tcp).reuse_address().unwrap());
+}
+
+// D6
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dual_stack_socket_has_its_options_for_peers_of_both_families() {
+    let on = Address::Ip("[::]:0".parse().unwrap());
+    for only in [false, true] {
+        let options = SocketOptions::new().traffic_class(46 << 2).ttl(9).only_v6(only);
+        let Ok(listener) = sys::listen(&on, 10, &options, false) else { return };
+        let sys::Listener::Tcp(tcp) = &listener else { panic!("{listener:?}") };
+        let seen = SockRef::from(tcp);
+        assert_eq!((seen.tclass_v6().unwrap(), seen.unicast_hops_v6().unwrap()), (46 << 2, 9));
+        let both = (seen.tos_v4().unwrap(), seen.ttl_v4().unwrap()) == (46 << 2, 9);
+        assert_eq!(both, !only, "IPv4 peers, where it has any");
+    }
 }

@@ -336,25 +336,25 @@ fn unix_address(path: &Path) -> io::Result<SockAddr> {
 /// Sets close-on-exec, as every socket of this crate's own has it: a socket that was handed to this
 /// process (socket activation) need not have it, and a child would keep it open.
 #[cfg(unix)]
-pub(super) fn keep_from_children(socket: SockRef<'_>) -> io::Result<()> {
+pub(super) fn keep_from_children(socket: &SockRef<'_>) -> io::Result<()> {
     socket.set_cloexec(true)
 }
 
 #[cfg(not(unix))]
-pub(super) fn keep_from_children(_: SockRef<'_>) -> io::Result<()> {
+pub(super) fn keep_from_children(_: &SockRef<'_>) -> io::Result<()> {
     Ok(())
 }
 
 pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
     stream.set_nonblocking(true)?;
-    keep_from_children(SockRef::from(&stream))?;
+    keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 #[cfg(unix)]
 pub(crate) fn adopt_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
     stream.set_nonblocking(true)?;
-    keep_from_children(SockRef::from(&stream))?;
+    keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Unix(mio::net::UnixStream::from_std(stream)))
 }
 
@@ -468,7 +468,7 @@ pub(crate) fn listen(
 
 pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    adopt_listening(SockRef::from(&listener))?;
+    adopt_listening(&SockRef::from(&listener))?;
     Ok(Listener::Tcp(mio::net::TcpListener::from_std(listener)))
 }
 
@@ -477,13 +477,13 @@ pub(crate) fn adopt_unix_listener(
     listener: std::os::unix::net::UnixListener,
 ) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
-    adopt_listening(SockRef::from(&listener))?;
+    adopt_listening(&SockRef::from(&listener))?;
     Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
 }
 
 /// A socket that does not listen would be refused by each accept(2), for ever (`SO_ACCEPTCONN`,
 /// socket(7)).
-fn adopt_listening(socket: SockRef<'_>) -> io::Result<()> {
+fn adopt_listening(socket: &SockRef<'_>) -> io::Result<()> {
     #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
     if !socket.is_listener()? {
         let what = "the socket does not listen (listen(2))";
