@@ -25,10 +25,14 @@ pub struct Config {
     pub messages_per_turn: usize,
     /// How many connections one listener accepts in one turn. Default 64.
     pub accepts_per_turn: usize,
-    /// How many datagrams one socket receives in one turn, and how many of those that wait leave at
-    /// once. Default 64. Sockets that receive trains (feature `udp-batch`, `Udp::receive_trains`) may
+    /// How many datagrams one socket receives in one turn. Default 64. Sockets that receive trains (feature `udp-batch`, `Udp::receive_trains`) may
     /// go over it by one train.
     pub datagrams_per_turn: usize,
+    /// How many of the datagrams that wait on one socket leave at once. Default 1,024: more than the
+    /// queue's default limit holds of the size that Ethernet carries, so that a loop that turns once a
+    /// tick empties the queue. What is over it leaves in the next turn, which is due at once
+    /// ([`Reactor::next_deadline`](crate::Reactor::next_deadline)).
+    pub datagram_sends_per_turn: usize,
     /// How many due timers fire in one turn. Default 4,096.
     pub timers_per_turn: usize,
     /// How many messages from other threads, and how many signals, one turn handles. Default 1,024.
@@ -66,6 +70,7 @@ impl Default for Config {
             messages_per_turn: 256,
             accepts_per_turn: 64,
             datagrams_per_turn: 64,
+            datagram_sends_per_turn: 1024,
             timers_per_turn: 4096,
             posts_per_turn: 1024,
             post_limit: 1 << 20,
@@ -90,6 +95,7 @@ impl Config {
             &mut self.messages_per_turn,
             &mut self.accepts_per_turn,
             &mut self.datagrams_per_turn,
+            &mut self.datagram_sends_per_turn,
             &mut self.timers_per_turn,
             &mut self.posts_per_turn,
             &mut self.post_limit,

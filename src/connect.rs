@@ -45,6 +45,11 @@ impl Connect {
 
     /// The local address to connect from (bind(2)); port 0 lets the system choose the port. Only for
     /// TCP.
+    ///
+    /// A fixed port has `SO_REUSEADDR`, and is free again in `on_close`. With port 0 each connection
+    /// takes a port of its own, whatever its destination, so that an address has as many as there are
+    /// ephemeral ports (28,232 by default on Linux, ip(7)); with the feature `udp-batch`, on Linux and
+    /// Android, connections to different destinations share them (`IP_BIND_ADDRESS_NO_PORT`).
     pub fn local_addr(mut self, local: SocketAddr) -> Self {
         self.local = Some(local);
         self

@@ -15,8 +15,12 @@ use crate::sys;
 ///
 /// With the feature `udp-batch`, on Linux and Android, datagrams that wait are received and sent many
 /// a call (`recvmmsg(2)`, `sendmmsg(2)`), and those that are of one size and follow one another to
-/// one destination leave as one (`UDP_SEGMENT`, udp(7)), up to 64 of them. What a handler is told
-/// and may do is the same without it.
+/// one destination leave as one (`UDP_SEGMENT`, udp(7)), up to 64 of them. A handler sees no
+/// difference.
+///
+/// Multicast: on Linux a socket bound to the unspecified address receives the datagrams of every group
+/// that any socket of the host has joined (`IP_MULTICAST_ALL`, ip(7)). Bind to the group's address to
+/// receive that group alone.
 #[derive(Debug)]
 #[must_use]
 pub struct Udp {
@@ -38,7 +42,7 @@ impl Udp {
     /// [`connect`](Self::connect), the first that reaches the peer. A name is resolved inside
     /// [`Net::bind_udp`](crate::Net::bind_udp), which blocks.
     ///
-    /// A socket bound to the unspecified address answers from whatever address the system's routes
+    /// A socket bound to the unspecified address sends from whatever address the system's routes
     /// choose, which on a host with several need not be the one that a datagram was sent to. Bind to
     /// each address where peers check that.
     pub fn bind(target: impl Into<Target>) -> Self {
@@ -79,7 +83,7 @@ impl Udp {
     }
 
     /// Takes trains of datagrams from the system as one (`UDP_GRO`, udp(7)): for peers that send
-    /// many of one size in a row, as bulk transfers do. Each is told by itself all the same. A
+    /// many of one size in a row, as bulk transfers do. `on_datagram` is called for each all the same. A
     /// train, up to 64 datagrams, is received whole, so that a turn may go that far over
     /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn).
     ///
@@ -135,8 +139,8 @@ fn addresses_of(target: &Target) -> Result<Vec<SocketAddr>, Error> {
     Ok(addresses)
 }
 
-/// What the first choice gives that works. Else the last error; but one that only says that this host
-/// lacks an address or its family hides no other.
+/// The result of the first choice that works, else the last error; but an error about an address or a
+/// family that this host lacks hides no other.
 fn first_that_works<C, T>(
     choices: Vec<C>,
     mut attempt: impl FnMut(C) -> Result<T, Error>,

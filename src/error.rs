@@ -340,28 +340,75 @@ impl fmt::Display for Closed {
     }
 }
 
-/// What the system reported on a datagram socket.
+/// What went wrong on a datagram socket. The socket lives on.
 #[derive(Debug)]
-pub struct DatagramError {
-    /// The error: `ConnectionRefused` for an ICMP "port unreachable" (ip(7)), `EMSGSIZE` for a
-    /// datagram that is too large.
-    pub error: io::Error,
-    /// Where the datagram was to go, if sending failed; `None` for an error that was pending on
-    /// the socket, of which the system does not say which datagram it concerns.
-    pub to: Option<SocketAddr>,
+#[non_exhaustive]
+pub enum DatagramError {
+    /// The system reported an error.
+    System {
+        /// `ConnectionRefused` for an ICMP "port unreachable" (ip(7)), `EMSGSIZE` for a datagram that
+        /// is too large, and so on.
+        error: io::Error,
+        /// The destination, if sending failed; `None` for an error that was pending on the socket,
+        /// of which the system does not say which datagram it is about.
+        to: Option<SocketAddr>,
+    },
+    /// `on_datagram` returned this error.
+    Handler {
+        /// The error.
+        error: BoxError,
+        /// The sender of the datagram.
+        from: SocketAddr,
+    },
+    /// `on_datagram` panicked. The handler may be half-changed: return an error from `on_error` to
+    /// close the socket.
+    Panicked {
+        /// The panic's message where it had one.
+        text: String,
+        /// The sender of the datagram.
+        from: SocketAddr,
+    },
 }
 
-impl fmt::Display for DatagramError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.to {
-            Some(to) => write!(f, "sending to {to}: {}", self.error),
-            None => write!(f, "{}", self.error),
+impl DatagramError {
+    /// The peer that it is about, where that is known.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        match self {
+            DatagramError::System { to, .. } => *to,
+            DatagramError::Handler { from, .. } | DatagramError::Panicked { from, .. } => {
+                Some(*from)
+            }
+        }
+    }
+
+    /// The system's error, if it is one.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            DatagramError::System { error, .. } => Some(error),
+            _ => None,
         }
     }
 }
 
-impl std::error::Error for DatagramError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+impl fmt::Display for DatagramError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DatagramError::System { error, to: Some(to) } => write!(f, "sending to {to}: {error}"),
+            DatagramError::System { error, to: None } => write!(f, "{error}"),
+            DatagramError::Handler { error, from } => write!(f, "a datagram of {from}: {error}"),
+            DatagramError::Panicked { text, from } => {
+                write!(f, "a datagram of {from}: the handler panicked: {text}")
+            }
+        }
+    }
+}
+
+impl StdError for DatagramError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            DatagramError::System { error, .. } => Some(error),
+            DatagramError::Handler { error, .. } => Some(&**error),
+            DatagramError::Panicked { .. } => None,
+        }
     }
 }

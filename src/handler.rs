@@ -144,9 +144,12 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
 /// (on_open (on_datagram | on_error | on_drain | on_timer | on_signal)*)? on_close
 /// ```
 ///
-/// A callback that returns an error, or panics, closes its own socket and nothing else. What the
-/// network reports (an ICMP "port unreachable", a datagram too large for the path) is told to
-/// [`on_error`](Self::on_error), and the socket lives on.
+/// What goes wrong with one datagram leaves the socket open, because it serves all peers:
+/// [`on_error`](Self::on_error) is called with it. That is what the network reports (an ICMP "port
+/// unreachable", a datagram too large for the path), and an error or a panic of
+/// [`on_datagram`](Self::on_datagram), which a peer's bytes may have caused. The log has a line above
+/// debug level about those at most every 10 s for each socket. Any other callback that returns an
+/// error, or panics, closes its own socket and nothing else.
 pub trait DatagramHandler<S = ()> {
     /// The socket is bound and registered.
     ///
@@ -160,10 +163,12 @@ pub trait DatagramHandler<S = ()> {
     /// A datagram arrived. One of length zero is data like any other (RFC 768).
     ///
     /// # Errors
-    /// Closes this socket, as in every callback.
+    /// Goes to [`on_error`](Self::on_error) as [`DatagramError::Handler`]; the socket lives on. Call
+    /// [`close`](crate::Context::close) to end it.
     fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult;
 
-    /// The system reported an error on this socket. It lives on. The default logs it.
+    /// The system reported an error on this socket, or `on_datagram` failed. The socket lives on. The
+    /// default logs it at debug level.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.

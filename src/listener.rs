@@ -13,11 +13,11 @@ use crate::options::StreamOptions;
 use crate::sys;
 use crate::token::Token;
 
-/// Where to listen, whom to let in, and what every accepted connection may use.
+/// Where to listen, which peers to accept, and what every accepted connection may use.
 ///
 /// An address alone will do (`net.listen("127.0.0.1:8888", factory)`); the builder adds the rest.
-/// A name that stands for several addresses (`localhost` as a rule does) is listened to on all of
-/// them, under one token.
+/// A name with several addresses (`localhost` has two on most hosts) is listened to on all of them,
+/// under one token.
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -151,6 +151,10 @@ impl<S> Listen<S> {
     }
 
     /// Decides about each peer before anything is made for it: `false` closes the socket.
+    ///
+    /// On an IPv6 socket that serves IPv4 peers too (`[::]` on Linux) those have IPv4-mapped addresses
+    /// (`::ffff:127.0.0.1`), which `is_loopback` and the like do not match: compare
+    /// [`to_canonical`](std::net::IpAddr::to_canonical).
     pub fn filter(mut self, filter: impl FnMut(&Peer<'_>, &mut S) -> bool + 'static) -> Self {
         self.hooks.filter = Some(Box::new(filter));
         self
@@ -245,7 +249,7 @@ impl Peer<'_> {
     }
 
     /// What the connection's layers have learned of the peer: its certificate, the protocol that
-    /// was agreed on, the path of an upgrade. Each layer documents the types it answers to.
+    /// was agreed on, the path of an upgrade. Each layer documents its types.
     pub fn fact<T: Any>(&self) -> Option<&T> {
         self.layer?.fact(TypeId::of::<T>())?.downcast_ref()
     }

@@ -48,6 +48,8 @@ pub struct StreamOptions {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) socket: SocketOptions,
+    /// The connection has a local port of the user's choice, which has to be free in `on_close`.
+    pub(crate) fixed_port: bool,
 }
 
 impl Default for StreamOptions {
@@ -67,6 +69,7 @@ impl Default for StreamOptions {
             idle_timeout: None,
             message_timeout: None,
             socket: SocketOptions::default(),
+            fixed_port: false,
         }
     }
 }

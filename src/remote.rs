@@ -1,16 +1,24 @@
 //! How other threads reach the reactor.
 //!
-//! Messages wait in one vector under a lock; the reactor swaps it for an empty one, so that a batch
-//! costs it one lock, and only whoever finds the vector empty wakes the poll, so that a batch costs
-//! one wake. Measured against a channel and against a wake for each message, this is the cheapest
-//! by far for many messages, and as good for one.
+//! Messages wait in one vector under a lock. The reactor swaps it for an empty one, so that a batch
+//! costs it one lock. The thread that finds the vector empty wakes the poll, so that a batch costs one
+//! wake; a thread that finds that wake still owed, because the first one was preempted before it, wakes
+//! too. Measured against a channel and against a wake for each message, this is the cheapest by far for
+//! many messages, and as good for one.
+//!
+//! What ends something (`close`, `abort`, `stop`, `shutdown`) is never refused for
+//! [`Config::post_limit`](crate::Config::post_limit), or a full inbox could not be ended. Its memory is
+//! bounded all the same: a token is in the vector once, and so are a stop and a shutdown.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::layer::Kind;
 use crate::net::Net;
 use crate::sys;
 use crate::token::Token;
@@ -18,7 +26,8 @@ use crate::token::Token;
 /// A handle to a reactor for other threads: `Clone`, `Send` and `Sync`.
 ///
 /// Messages of one thread arrive in the order in which they were sent. They are handled at the start
-/// of a turn. Nothing that was accepted is lost while the reactor runs.
+/// of a turn. Nothing that was accepted is lost while the reactor runs. Every method may be called from
+/// any thread, and none waits for the reactor.
 ///
 /// ```
 /// use tidegate::Reactor;
@@ -46,26 +55,62 @@ type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>) + Send>;
 pub(crate) enum Message<S> {
     Call(Call<S>),
     Send(Token, Vec<u8>),
+    SendAs(Token, Kind, Vec<u8>),
+    SendTo(Token, SocketAddr, Vec<u8>),
     Signal(Token, Box<dyn Any + Send>),
     Close(Token),
+    Abort(Token),
     Stop,
     Shutdown(Duration),
 }
 
 struct Inbox<S> {
     messages: Vec<Message<S>>,
+    /// What of it ends something, and does not count against the limit.
+    control: Control,
     /// The reactor is gone: nothing is accepted any more.
     closed: bool,
 }
 
+/// The control messages in an inbox, each of which is there once.
+#[derive(Default)]
+struct Control {
+    closes: HashSet<Token>,
+    aborts: HashSet<Token>,
+    stops: bool,
+    /// Where in the vector the shutdown is: a later one replaces its time.
+    shutdown: Option<usize>,
+}
+
+impl Control {
+    fn len(&self) -> usize {
+        self.closes.len()
+            + self.aborts.len()
+            + usize::from(self.stops)
+            + usize::from(self.shutdown.is_some())
+    }
+
+    fn clear(&mut self) {
+        if self.len() == 0 {
+            return;
+        }
+        *self = Control::default();
+    }
+}
+
+/// How much memory of a vector of messages is kept for the next batch: what a turn handles by default.
+const KEPT: usize = 1024;
+
 pub(crate) struct Shared<S> {
     inbox: Mutex<Inbox<S>>,
+    /// The wake for what is in the inbox has been made.
+    woken: AtomicBool,
     /// How many messages the reactor has taken out and not handled yet, and how many signals it has
-    /// not told yet: they count as waiting.
+    /// not delivered yet: they count as waiting.
     taken: AtomicUsize,
     limit: usize,
     /// Held by the reactor too: dropping the last one would close the descriptor and lose a wake
-    /// that nobody has seen yet.
+    /// that the poll has not seen yet.
     waker: sys::Waker,
 }
 
@@ -129,6 +174,27 @@ impl<S> Remote<S> {
         self.push(bytes, |bytes| Message::Send(to, bytes))
     }
 
+    /// Like [`send`](Self::send), marked as text or binary, as [`Net::send_as`] does it.
+    ///
+    /// # Errors
+    /// The reactor has ended, or too many messages wait; the bytes come back.
+    pub fn send_as(&self, to: Token, kind: Kind, bytes: Vec<u8>) -> Result<(), PostError<Vec<u8>>> {
+        self.push(bytes, |bytes| Message::SendAs(to, kind, bytes))
+    }
+
+    /// Sends a datagram from a UDP socket, as [`Net::send_to`] does.
+    ///
+    /// # Errors
+    /// The reactor has ended, or too many messages wait; the bytes come back.
+    pub fn send_to(
+        &self,
+        from: Token,
+        to: SocketAddr,
+        bytes: Vec<u8>,
+    ) -> Result<(), PostError<Vec<u8>>> {
+        self.push(bytes, |bytes| Message::SendTo(from, to, bytes))
+    }
+
     /// Posts a typed message to a handler's `on_signal`.
     ///
     /// # Errors
@@ -137,45 +203,78 @@ impl<S> Remote<S> {
         self.push(value, |value| Message::Signal(to, Box::new(value)))
     }
 
-    /// Closes a connection gracefully, or a listener or socket.
+    /// Closes a connection gracefully, or a listener or socket, behind what this thread has posted
+    /// before. Never refused because too many messages wait.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait.
+    /// The reactor has ended.
     pub fn close(&self, token: Token) -> Result<(), PostError<()>> {
-        self.push((), |()| Message::Close(token))
+        self.control(|inbox| {
+            if inbox.control.closes.insert(token) {
+                inbox.messages.push(Message::Close(token));
+            }
+        })
     }
 
-    /// Ends `run` after the turn in which this arrives.
+    /// Ends a connection at once, as [`Net::abort`] does. Never refused because too many messages wait.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait.
+    /// The reactor has ended.
+    pub fn abort(&self, token: Token) -> Result<(), PostError<()>> {
+        self.control(|inbox| {
+            if inbox.control.aborts.insert(token) {
+                inbox.messages.push(Message::Abort(token));
+            }
+        })
+    }
+
+    /// Ends `run` after the turn in which this arrives. Never refused because too many messages wait.
+    ///
+    /// # Errors
+    /// The reactor has ended.
     pub fn stop(&self) -> Result<(), PostError<()>> {
-        self.push((), |()| Message::Stop)
+        self.control(|inbox| {
+            if !std::mem::replace(&mut inbox.control.stops, true) {
+                inbox.messages.push(Message::Stop);
+            }
+        })
     }
 
     /// Stops accepting and ends `run` when the last connection is done, after `grace` at the latest;
-    /// see [`Net::shutdown`].
+    /// see [`Net::shutdown`]. Never refused because too many messages wait; where one waits already,
+    /// its time is replaced by this one.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait.
+    /// The reactor has ended.
     pub fn shutdown(&self, grace: Duration) -> Result<(), PostError<()>> {
-        self.push((), |()| Message::Shutdown(grace))
+        self.control(|Inbox { messages, control, .. }| match control.shutdown {
+            Some(place) => messages[place] = Message::Shutdown(grace),
+            None => {
+                control.shutdown = Some(messages.len());
+                messages.push(Message::Shutdown(grace));
+            }
+        })
     }
 
     fn push<T>(&self, value: T, wrap: impl FnOnce(T) -> Message<S>) -> Result<(), PostError<T>> {
-        let mut inbox = self.shared.lock();
+        let inbox = self.shared.lock();
         if inbox.closed {
             return Err(PostError::Ended(value));
         }
-        if inbox.messages.len() + self.shared.taken.load(Relaxed) >= self.shared.limit {
+        let waiting = inbox.messages.len() - inbox.control.len();
+        if waiting + self.shared.taken.load(Ordering::Relaxed) >= self.shared.limit {
             return Err(PostError::Full(value));
         }
-        let first = inbox.messages.is_empty();
-        inbox.messages.push(wrap(value));
-        drop(inbox);
-        if first {
-            self.shared.wake();
+        self.shared.add(inbox, |inbox| inbox.messages.push(wrap(value)));
+        Ok(())
+    }
+
+    fn control(&self, add: impl FnOnce(&mut Inbox<S>)) -> Result<(), PostError<()>> {
+        let inbox = self.shared.lock();
+        if inbox.closed {
+            return Err(PostError::Ended(()));
         }
+        self.shared.add(inbox, add);
         Ok(())
     }
 }
@@ -194,24 +293,49 @@ impl<S> fmt::Debug for Remote<S> {
 
 impl<S> Shared<S> {
     pub(crate) fn new(waker: sys::Waker, limit: usize) -> Arc<Self> {
-        let inbox = Inbox { messages: Vec::new(), closed: false };
-        Arc::new(Shared { inbox: Mutex::new(inbox), taken: AtomicUsize::new(0), limit, waker })
+        let inbox = Inbox { messages: Vec::new(), control: Control::default(), closed: false };
+        Arc::new(Shared {
+            inbox: Mutex::new(inbox),
+            woken: AtomicBool::new(false),
+            taken: AtomicUsize::new(0),
+            limit,
+            waker,
+        })
+    }
+
+    /// Adds to the inbox and wakes the poll if that is owed.
+    fn add(&self, mut inbox: MutexGuard<'_, Inbox<S>>, add: impl FnOnce(&mut Inbox<S>)) {
+        let first = inbox.messages.is_empty();
+        if first {
+            self.woken.store(false, Ordering::Relaxed);
+        }
+        add(&mut inbox);
+        drop(inbox);
+        if first || !self.woken.load(Ordering::Relaxed) {
+            self.wake();
+            self.woken.store(true, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn remote(self: &Arc<Self>) -> Remote<S> {
         Remote { shared: Arc::clone(self) }
     }
 
-    /// Swaps what waits for `empty`; so many signals that were taken earlier are not told yet.
+    /// Swaps what waits for `empty`; so many signals that were taken earlier are not delivered yet.
     pub(crate) fn take(&self, empty: &mut Vec<Message<S>>, untold: usize) {
+        if empty.capacity() > KEPT {
+            // A flood is over: its memory is given back.
+            *empty = Vec::new();
+        }
         let mut inbox = self.lock();
         std::mem::swap(&mut inbox.messages, empty);
+        inbox.control.clear();
         self.still_taken(empty.len() + untold);
     }
 
-    /// So many of those that were taken are left, signals that are not told yet included.
+    /// So many of those that were taken are left, signals that are not delivered yet included.
     pub(crate) fn still_taken(&self, left: usize) {
-        self.taken.store(left, Relaxed);
+        self.taken.store(left, Ordering::Relaxed);
     }
 
     /// Refuses everything from now on. What waits is the caller's to drop, outside the lock: a
@@ -219,6 +343,7 @@ impl<S> Shared<S> {
     pub(crate) fn close(&self) -> Vec<Message<S>> {
         let mut inbox = self.lock();
         inbox.closed = true;
+        inbox.control.clear();
         std::mem::take(&mut inbox.messages)
     }
 
@@ -232,5 +357,61 @@ impl<S> Shared<S> {
         if let Err(e) = self.waker.wake() {
             log::error!("cannot wake the reactor: {e}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shared(limit: usize) -> Arc<Shared<()>> {
+        Shared::new(sys::Poller::new(1).unwrap().waker().unwrap(), limit)
+    }
+
+    // C3
+    #[test]
+    fn what_ends_something_is_never_refused_and_takes_bounded_memory() {
+        let shared = shared(1);
+        let remote = shared.remote();
+        let tokens = [Token::new(1, 1).unwrap(), Token::new(2, 1).unwrap()];
+        remote.post(|(), _| {}).unwrap();
+        assert!(matches!(remote.post(|(), _| {}), Err(PostError::Full(_))));
+        for time in 0..10_000 {
+            remote.stop().unwrap();
+            remote.shutdown(Duration::from_secs(time)).unwrap();
+            for token in tokens {
+                remote.close(token).unwrap();
+                remote.abort(token).unwrap();
+            }
+        }
+        let mut taken = Vec::new();
+        shared.take(&mut taken, 0);
+        assert_eq!(taken.len(), 1 + 2 + 2 * tokens.len());
+        assert!(matches!(taken[0], Message::Call(_)), "the order is that of the calls");
+        assert!(matches!(taken[1], Message::Stop));
+        let Message::Shutdown(time) = taken[2] else { panic!("no shutdown") };
+        assert_eq!(time, Duration::from_secs(9_999), "the latest one's");
+        // They were taken out, so that the next ones are new.
+        taken.clear();
+        remote.stop().unwrap();
+        remote.close(tokens[0]).unwrap();
+        shared.take(&mut taken, 0);
+        assert!(matches!(taken[..], [Message::Stop, Message::Close(_)]));
+    }
+
+    // B5
+    #[test]
+    fn the_memory_of_a_flood_is_given_back() {
+        let shared = shared(usize::MAX);
+        let remote = shared.remote();
+        for _ in 0..100 * KEPT {
+            remote.post(|(), _| {}).unwrap();
+        }
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            shared.take(&mut taken, 0);
+            taken.clear();
+        }
+        assert!(taken.capacity() <= KEPT && shared.lock().messages.capacity() <= KEPT);
     }
 }

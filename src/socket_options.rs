@@ -3,12 +3,13 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Socket options. What is not set stays as the system has it, but for `TCP_NODELAY`, which is on
+/// Socket options. What is not set keeps the system's default, but for `TCP_NODELAY`, which is on
 /// by default: small messages leave at once instead of waiting for an acknowledgement (RFC 896).
 /// Times that the system counts in whole seconds are rounded up.
 ///
-/// An option that a socket's family does not know (`TCP_NODELAY` on a Unix socket) is passed over;
-/// one that the system refuses is an error of the call that made the socket, with the option's name.
+/// An option that a socket's family does not have (`TCP_NODELAY` on a Unix socket) is ignored; one that
+/// the system refuses is an error of the call that makes the socket, with the option's name. For an
+/// outgoing connection that is [`ConnectFailed`](crate::CloseReason::ConnectFailed).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketOptions {
     pub(crate) delay: bool,
@@ -94,7 +95,7 @@ impl SocketOptions {
     }
 
     /// The eight bits of `IP_TOS` or `IPV6_TCLASS`: the DSCP in the upper six (RFC 2474), so that
-    /// "expedited forwarding" is `46 << 2`.
+    /// "expedited forwarding" is `46 << 2`. On an IPv6 socket that serves IPv4 peers too, both.
     #[must_use]
     pub fn traffic_class(mut self, bits: u8) -> Self {
         self.traffic_class = Some(bits);
@@ -144,7 +145,7 @@ impl SocketOptions {
         self
     }
 
-    /// `IP_TTL` or `IPV6_UNICAST_HOPS`.
+    /// `IP_TTL` or `IPV6_UNICAST_HOPS`; on an IPv6 socket that serves IPv4 peers too, both.
     #[must_use]
     pub fn ttl(mut self, hops: u32) -> Self {
         self.ttl = Some(hops);

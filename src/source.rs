@@ -13,7 +13,7 @@ use crate::token::Token;
 
 /// What a custom source has become ready for.
 ///
-/// Readiness is edge-triggered: it is told once, and the source must be used until it says
+/// Readiness is edge-triggered: it is reported once, and the source must be used until it returns
 /// `WouldBlock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Readiness {
@@ -27,12 +27,12 @@ pub struct Readiness {
 
 /// Custom sources.
 impl<S: 'static> Net<S> {
-    /// Registers anything that mio can wait for; `callback` is told when it becomes ready. Readiness
-    /// is edge-triggered: use the source until it says `WouldBlock`. An error of the callback closes
+    /// Registers anything that mio can wait for; `callback` is called when it becomes ready.
+    /// Readiness is edge-triggered: use the source until it returns `WouldBlock`. An error of the callback closes
     /// the source; so does [`close`](Self::close) with its token.
     ///
     /// # Errors
-    /// The system refuses it: it is registered already, say.
+    /// The system refuses it, for example because it is registered already.
     pub fn register<T, F>(
         &mut self,
         source: T,

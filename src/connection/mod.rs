@@ -301,20 +301,32 @@ impl Stream {
         self.extra_mut().peer = Some(peer);
     }
 
-    /// Takes the connection apart: the socket, its buffers, and what may own something of the user's.
-    pub(crate) fn into_parts(self) -> Parts {
+    /// The socket, to be closed; the connection has none any more.
+    pub(crate) fn take_socket(&mut self) -> ClosingSocket {
         let lingers = self.adopted || self.options().socket.lingers();
-        let Stream { socket, adopted, output, input, extra, .. } = self;
-        Parts { socket, adopted, lingers, output, input, extra }
+        let socket = std::mem::replace(&mut self.socket, sys::Stream::None);
+        ClosingSocket { socket, adopted: self.adopted, lingers }
     }
+
+    /// Takes the connection apart: the socket, its buffers, and what may own something of the user's.
+    pub(crate) fn into_parts(mut self) -> Parts {
+        let socket = self.take_socket();
+        Parts { socket, output: self.output, input: self.input, extra: self.extra }
+    }
+}
+
+/// A socket at its end.
+pub(crate) struct ClosingSocket {
+    pub(crate) socket: sys::Stream,
+    /// A second descriptor may exist: closing this one does not take it out of the poll.
+    pub(crate) adopted: bool,
+    /// close(2) might wait.
+    pub(crate) lingers: bool,
 }
 
 /// What is left of a connection at its end.
 pub(crate) struct Parts {
-    pub(crate) socket: sys::Stream,
-    pub(crate) adopted: bool,
-    /// close(2) might wait.
-    pub(crate) lingers: bool,
+    pub(crate) socket: ClosingSocket,
     pub(crate) output: Option<Box<Output>>,
     pub(crate) input: Option<Box<Tail>>,
     pub(crate) extra: Option<Box<Extra>>,

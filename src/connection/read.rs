@@ -407,9 +407,7 @@ impl Conn<'_> {
     /// it is owed no longer.
     pub(crate) fn finish_serving(&mut self) -> bool {
         let stream = &mut *self.stream;
-        if stream.drained
-            && stream.life.phase == Phase::Open
-            && std::mem::take(&mut stream.drained)
+        if stream.drained && stream.life.phase == Phase::Open && std::mem::take(&mut stream.drained)
         {
             return false;
         }

@@ -1,10 +1,10 @@
 //! Endings by token: a connection's (`connection/close.rs` does it), and everything else's.
 
-use std::time::Duration;
-
-use super::{Core, Entity, Stopping};
+use super::{Core, Entity};
+use crate::connection::ClosingSocket;
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
+use crate::sys;
 use crate::token::Token;
 
 impl Core {
@@ -53,22 +53,28 @@ impl Core {
             Some(Entity::Stream(_)) | None => return,
         };
         if std::mem::replace(dead, true) {
-            drop_guarded(reason);
-        } else {
-            self.work.dead.push((token, reason));
+            return drop_guarded(reason);
         }
+        let reason = match self.entity_mut(token) {
+            Some(Entity::Datagram(_)) => self.close_datagram(token, reason),
+            _ => reason,
+        };
+        if let Core { sys, table, .. } = self
+            && let Some(Entity::Listener(listener)) = table.entity_mut(token)
+        {
+            listener.close(sys);
+        }
+        self.work.dead.push((token, reason));
     }
 
-    /// Closes the listeners; the connections run to their ends, or to the deadline.
-    pub(crate) fn start_shutdown(&mut self, grace: Duration) {
-        // A stop that was called in the same turn is not taken back.
-        if self.stopping != Stopping::Now {
-            self.stopping = Stopping::Draining(self.work.tick_after_this_moment(grace));
-        }
-        for token in self.tokens() {
-            if matches!(self.entity(token), Some(Entity::Listener(_))) {
-                self.close(token, None);
-            }
+    /// Closes the socket of a connection that was given a local port, before `on_close`: a handler
+    /// that connects again from there finds it free.
+    pub(crate) fn free_local_port(&mut self, token: Token) {
+        let Core { sys, table, .. } = self;
+        if let Some(stream) = table.stream_mut(token)
+            && stream.options().fixed_port
+        {
+            close_socket(sys, stream.take_socket());
         }
     }
 
@@ -77,11 +83,8 @@ impl Core {
         let Some(entity) = self.remove(token) else { return };
         match entity {
             Entity::Stream(stream) => {
-                let mut parts = stream.into_parts();
-                if parts.lingers {
-                    parts.socket.close_without_waiting();
-                }
-                self.sys.deregister(&mut parts.socket, !parts.adopted);
+                let parts = stream.into_parts();
+                close_socket(&mut self.sys, parts.socket);
                 if let Some(output) = parts.output {
                     self.work.pool.keep_output(output);
                 }
@@ -97,11 +100,7 @@ impl Core {
                     drop_guarded(wire);
                 }
             }
-            Entity::Listener(mut l) => {
-                for listening in &mut l.sockets {
-                    self.sys.deregister(&mut listening.socket, false);
-                }
-            }
+            Entity::Listener(mut l) => l.close(&mut self.sys),
             Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
             // The source lives with its callback, which has taken it out already.
             Entity::Source(_) => {}
@@ -111,4 +110,13 @@ impl Core {
             self.make_ready(listener);
         }
     }
+}
+
+/// Takes a socket out of the poll and closes it.
+fn close_socket(sys: &mut sys::Poller, closing: ClosingSocket) {
+    let ClosingSocket { mut socket, adopted, lingers } = closing;
+    if lingers {
+        socket.close_without_waiting();
+    }
+    sys.deregister(&mut socket, !adopted);
 }

@@ -1,18 +1,18 @@
-//! UDP sockets: what waits to be sent, and what is to be told.
+//! UDP sockets: the send queue, the errors to report, the end.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Core;
+use super::{Core, Entity};
 use crate::connection::SendStatus;
-use crate::error::{DatagramError, Error};
+use crate::error::{CloseReason, DatagramError, Error};
 use crate::socket_options::Interface;
 use crate::sys::{self, Outgoing};
 use crate::timer::Chain;
 use crate::token::Token;
 
-/// How many errors wait for the handler; more are counted in the log and dropped.
+/// How many errors are kept for the handler; more are logged at debug level and dropped.
 const ERRORS_KEPT: usize = 64;
 
 /// One UDP socket.
@@ -21,10 +21,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) socket: sys::Datagram,
     pub(crate) readable: bool,
     pub(crate) writable: bool,
-    /// The handler wants nothing now.
+    /// The handler has paused receiving.
     pub(crate) paused: bool,
-    /// Datagrams that wait: their bytes one after the other, behind `gone` bytes of others that have
-    /// left, and where each goes and how long it is.
+    /// The queue: the bytes of the datagrams one after the other, behind `gone` bytes of datagrams that
+    /// have left, and the destination and length of each.
     bytes: Vec<u8>,
     gone: usize,
     waiting: VecDeque<Outgoing>,
@@ -39,8 +39,10 @@ pub(crate) struct DatagramSocket {
     pub(crate) opened: bool,
     /// It is on the list of those with work left.
     pub(crate) in_ready: bool,
-    /// It is on the list of what to flush.
+    /// It is on the list of what to flush at the end of the turn.
     in_dirty: bool,
+    /// Before this tick no further warning about datagrams that its handler failed at.
+    pub(crate) silent_until: u64,
     pub(crate) dead: bool,
 }
 
@@ -62,11 +64,12 @@ impl DatagramSocket {
             opened: false,
             in_ready: false,
             in_dirty: false,
+            silent_until: 0,
             dead: false,
         }
     }
 
-    /// Notes what an edge said. Sticky: an edge is told once.
+    /// Notes an edge, which is reported once: the flags stay until a call uses them up.
     pub(crate) fn note(&mut self, ready: sys::Ready) {
         self.readable |= ready.has(sys::Ready::READABLE | sys::Ready::ERROR);
         self.writable |= ready.has(sys::Ready::WRITABLE | sys::Ready::ERROR);
@@ -89,7 +92,7 @@ impl DatagramSocket {
         self.writable && !self.waiting.is_empty()
     }
 
-    /// Sends what waits, as far as the system takes it, up to `most` datagrams.
+    /// Sends from the queue what the system takes, up to `most` datagrams.
     pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox, most: usize) {
         let mut left = most;
         // An error that was pending belongs to an earlier datagram, and the system has not even
@@ -108,7 +111,10 @@ impl DatagramSocket {
                 }
                 Err(error) => {
                     let pending = is_pending(error.kind(), to.is_none());
-                    self.report(DatagramError { error, to: if pending { None } else { to } });
+                    self.report(DatagramError::System {
+                        error,
+                        to: if pending { None } else { to },
+                    });
                     if pending && !tried {
                         tried = true;
                         continue;
@@ -158,7 +164,7 @@ impl Core {
         // Empty datagrams take room too.
         let queued = socket.queued().max(socket.waiting.len());
         if queued + bytes.len().max(1) > socket.cap {
-            // Who is refused because of what waits is owed a word when that has gone.
+            // A sender that is refused because of the queue is owed `on_drain`.
             socket.blocked |= !socket.waiting.is_empty();
             return SendStatus::Full;
         }
@@ -175,9 +181,9 @@ impl Core {
         self.send_datagram(token, None, bytes)
     }
 
-    /// Sends what waits, up to the budget; the rest goes on in the next turn.
+    /// Sends from the queue up to the budget; the rest leaves in the next turn, which is due at once.
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
-        let most = self.config.datagrams_per_turn;
+        let most = self.config.datagram_sends_per_turn;
         let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
         socket.in_dirty = false;
         if socket.dead {
@@ -189,6 +195,32 @@ impl Core {
             self.make_ready(token);
         } else if more {
             self.make_ready_later(token);
+        }
+    }
+
+    /// A UDP socket ends: sends what waits, unless it was aborted, and closes the socket, so that its
+    /// address is free. No callback but `on_close` comes any more, so that an error of this last
+    /// flush, or a queue that the system did not take, becomes the reason.
+    pub(crate) fn close_datagram(&mut self, token: Token, reason: CloseReason) -> CloseReason {
+        let Core { sys, table, outbox, .. } = self;
+        let Some(Entity::Datagram(socket)) = table.entity_mut(token) else { return reason };
+        socket.errors.clear(); // no callback hears of these any more
+        if !matches!(reason, CloseReason::Aborted) {
+            socket.flush(outbox, usize::MAX);
+        }
+        sys.deregister(&mut socket.socket, false);
+        socket.socket.close();
+        if !reason.is_orderly() {
+            return reason;
+        }
+        let failed = socket.errors.pop_front();
+        match failed {
+            Some(DatagramError::System { error, .. }) => CloseReason::Io(error),
+            _ if socket.queued() > 0 || !socket.waiting.is_empty() => {
+                let what = "the system took no more of the datagrams that waited";
+                CloseReason::Io(io::Error::new(io::ErrorKind::WouldBlock, what))
+            }
+            _ => reason,
         }
     }
 

@@ -1,4 +1,4 @@
-//! Listening sockets: whose turn it is, what they have seen, the paths they leave behind.
+//! Listening sockets: which one is served next, their statistics, their end.
 
 use std::rc::Rc;
 
@@ -6,7 +6,7 @@ use crate::connection::Settings;
 use crate::sys;
 use crate::timer::{Chain, Key};
 
-/// What a listener has seen. Counts since it was made.
+/// Statistics of a listener, counted since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct ListenerStats {
@@ -16,9 +16,9 @@ pub struct ListenerStats {
     pub refused: u64,
     /// Errors of accept(2) that concerned one connection only (`ECONNABORTED` and the like).
     pub transient_errors: u64,
-    /// How often accepting had to wait because descriptors or memory ran out.
+    /// How often accepting had to wait because descriptors, memory or places in the poll ran out.
     pub exhausted: u64,
-    /// Connections that ended before their layers were ready.
+    /// Connections that ended before their layers were ready, but for those that ended in order.
     pub failed_handshakes: u64,
     /// Connections that are open now.
     pub open: usize,
@@ -30,7 +30,7 @@ pub(crate) struct Listening {
     pub(crate) socket: sys::Listener,
     /// Errors of accept(2) since it last brought a connection.
     pub(crate) failed_in_a_row: u32,
-    /// It only brings errors, and is not asked before the back-off is over.
+    /// It returned errors only; it is not asked before the back-off is over.
     pub(crate) resting: bool,
 }
 
@@ -47,11 +47,17 @@ pub(crate) struct ListeningSockets {
     /// The paths to remove at the end.
     #[cfg(unix)]
     pub(crate) paths: Vec<sys::OwnPath>,
-    /// Whose turn it is of the sockets.
+    /// Which of the sockets is served first next time.
     pub(crate) turn: usize,
     pub(crate) settings: Rc<Settings>,
     pub(crate) max_connections: usize,
     pub(crate) stats: ListenerStats,
+    /// A shutdown closes it once the peers that the system has accepted are served: at most so many
+    /// more.
+    pub(crate) draining: Option<usize>,
+    /// Connections that were accepted and have no handler yet, or never get one. Where there are
+    /// none, closing the listener need not look for them among all tokens.
+    pub(crate) unopened: usize,
     /// The sockets listened before they were ours.
     pub(crate) adopted: bool,
     pub(crate) timers: Chain,
@@ -59,11 +65,11 @@ pub(crate) struct ListeningSockets {
     pub(crate) retry: Option<Key>,
     /// Before this tick no further warning that it cannot accept.
     pub(crate) silent_until: u64,
-    /// Nobody is accepted: the backlog fills.
+    /// No peer is accepted: the backlog fills.
     pub(crate) paused: bool,
     /// It is on the list of those with work left.
     pub(crate) in_ready: bool,
-    /// It waits to be reaped.
+    /// It is on the list of the dead.
     pub(crate) dead: bool,
 }
 
@@ -73,11 +79,26 @@ impl ListeningSockets {
     }
 }
 
-impl Drop for ListeningSockets {
-    fn drop(&mut self) {
+impl ListeningSockets {
+    /// Closes the sockets and removes their paths: the addresses are free then.
+    pub(crate) fn close(&mut self, sys: &mut sys::Poller) {
+        // Paths first: the number of a file is not used again while its socket is open.
+        self.remove_paths();
+        for mut listening in self.sockets.drain(..) {
+            sys.deregister(&mut listening.socket, false);
+        }
+    }
+
+    fn remove_paths(&mut self) {
         #[cfg(unix)]
-        for path in &self.paths {
+        for path in self.paths.drain(..) {
             path.remove();
         }
+    }
+}
+
+impl Drop for ListeningSockets {
+    fn drop(&mut self) {
+        self.remove_paths();
     }
 }

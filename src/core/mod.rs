@@ -22,6 +22,7 @@ mod listener;
 mod notes;
 mod relay;
 mod send;
+mod shutdown;
 mod sockets;
 mod table;
 
@@ -33,6 +34,9 @@ pub use listener::ListenerStats;
 pub(crate) use listener::{Listening, ListeningSockets};
 use table::Table;
 pub(crate) use table::{Attached, Entity};
+
+/// How much memory of the queue of signals is kept: what a turn handles by default.
+const KEPT_SIGNALS: usize = 1024;
 
 /// How the loop is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub(crate) struct Core {
     pub(crate) pipes: sys::Pipes,
     /// Listeners that wait for a descriptor.
     pub(crate) starved: Vec<Token>,
+    /// Listeners that a shutdown closes once they have served who was accepted.
+    draining: Vec<Token>,
     pub(crate) stopping: Stopping,
     pub(crate) streams: usize,
     /// The reactor is being dropped: nothing new is made.
@@ -83,6 +89,7 @@ impl Core {
             outbox: sys::Outbox::default(),
             pipes: sys::Pipes::default(),
             starved: Vec::new(),
+            draining: Vec::new(),
             stopping: Stopping::No,
             streams: 0,
             ended: false,
@@ -185,6 +192,9 @@ impl Core {
         self.work.read_clock();
         self.work.units = self.config.work_per_turn;
         self.work.ready.extend(self.work.later.drain(..));
+        if self.signals.is_empty() && self.signals.capacity() > KEPT_SIGNALS {
+            self.signals = VecDeque::new(); // a flood is over
+        }
     }
 
     /// Takes the next one from that list.

@@ -51,7 +51,9 @@ impl<S> Net<S> {
         self.core.stopping = Stopping::Now;
     }
 
-    /// Closes the listeners, lets the connections run to their own ends, and ends
+    /// Closes the listeners, once the peers that the system has accepted already are served (at most
+    /// 4,096 of each, and none of a paused listener or one at its limit), lets the connections run to
+    /// their own ends, and ends
     /// [`run`](crate::Reactor::run) when the last is done. Those still open after `grace` are cut,
     /// with [`Deadline::Shutdown`](crate::Deadline::Shutdown) as the reason, unless an error was to
     /// end them already. Until then [`listen`](Self::listen) is refused.

@@ -16,8 +16,7 @@ use crate::token::Token;
 
 /// New sockets.
 impl<S: 'static> Net<S> {
-    /// Listens. `factory` makes a handler for each accepted connection, told who it is for; the
-    /// handlers of one listener may be of one type, or boxed (`Box<dyn Handler<S>>`).
+    /// Listens. `factory` makes a handler for each accepted [`Peer`]; the handlers of one listener may be of one type, or boxed (`Box<dyn Handler<S>>`).
     ///
     /// # Errors
     /// The address does not resolve, is in use, is not this host's, or needs privileges; or a
@@ -41,6 +40,8 @@ impl<S: 'static> Net<S> {
             settings: Settings::new(options, None),
             max_connections,
             stats: ListenerStats::default(),
+            unopened: 0,
+            draining: None,
             adopted: opened.adopted,
             timers: Chain::default(),
             retry: None,
@@ -75,7 +76,8 @@ impl<S: 'static> Net<S> {
     where
         H: Handler<S> + 'static,
     {
-        let Connect { to, local, options, layer } = to.into();
+        let Connect { to, local, mut options, layer } = to.into();
+        options.fixed_port = local.is_some_and(|local| local.port() != 0);
         let deadline = self.core.work.tick_after_this_moment(options.connect_timeout);
         let settings = Settings::new(options, None);
         let mut stream = Stream::new(sys::Stream::None, Phase::Connecting, settings);

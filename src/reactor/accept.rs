@@ -14,22 +14,22 @@ use crate::listener::Peer;
 use crate::sys::{self, Failure};
 use crate::token::Token;
 
-/// How long accepting rests after descriptors ran out, or while it brings nothing but errors. A
-/// descriptor that is freed here is used at once; this is for those that the rest of the process, or
-/// of the system, frees.
+/// How long accepting pauses after descriptors ran out, or while it returns errors only. A descriptor
+/// that this reactor frees is used at once; this is for those that the rest of the process, or of the
+/// system, frees.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
-/// So many errors, each said to concern one connection, and no connection between them: it is
-/// something else. (A firewall refuses one peer; a security module refuses to accept at all, takes
-/// nobody out of the backlog, and would be asked for ever.)
+/// After this many consecutive per-connection errors and no accept, the socket itself is treated as
+/// failing. (A firewall refuses one peer; a security module may refuse accept(2) as such, which leaves
+/// the backlog as it is, so that the loop would ask for ever.)
 const ERRORS_IN_A_ROW: u32 = 64;
 
-/// How often a listener says at warn level that it cannot accept. Whoever runs it has to know, but
-/// peers cause it, and ten tries a second would let them fill the log; those between are at debug.
+/// How often a listener logs at warn level that it cannot accept. The operator has to know, but peers
+/// cause it, and ten tries a second would let them fill the log; the others are at debug level.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl<S: 'static> Dispatch<S> {
-    /// Accepts what waits, within the budget; what is left over goes on the ready queue.
+    /// Accepts from the backlog within the budget; if more is left, the listener goes on the ready queue.
     pub(super) fn accept(&mut self, token: Token) {
         if !self.net.births.is_empty() {
             self.install_births();
@@ -38,15 +38,19 @@ impl<S: 'static> Dispatch<S> {
         let mut seen_empty = 0;
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
-            // At the limit those who knock wait in the backlog; `reap` makes the listener ready.
-            if listener.dead || listener.paused || listener.is_full() {
+            // At the limit new peers wait in the backlog; `reap` makes the listener ready.
+            let rests = listener.paused || listener.is_full();
+            if listener.dead {
                 return;
             }
-            if seen_empty == listener.sockets.len() {
+            if rests || listener.draining == Some(0) || seen_empty == listener.sockets.len() {
+                if listener.draining.is_some() {
+                    self.net.core.close(token, None);
+                }
                 return;
             }
             if budget == 0 {
-                // Another of its addresses has the first word next time.
+                // Another of its addresses is served first next time.
                 listener.turn += 1;
                 return self.net.core.make_ready_later(token);
             }
@@ -61,6 +65,9 @@ impl<S: 'static> Dispatch<S> {
                     budget -= 1;
                     listening.failed_in_a_row = 0;
                     listener.stats.accepted += 1;
+                    if let Some(left) = &mut listener.draining {
+                        *left -= 1;
+                    }
                     self.admit(token, stream, address);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => seen_empty += 1,
@@ -80,14 +87,14 @@ impl<S: 'static> Dispatch<S> {
                     }
                     Failure::Exhausted => {
                         listener.stats.exhausted += 1;
-                        // Some may only lie ready for relays.
+                        // Some descriptors may be pipes that relays keep for the next one.
                         if self.net.core.pipes.give_back() {
                             continue;
                         }
                         if !self.net.core.starved.contains(&token) {
                             self.net.core.starved.push(token);
                         }
-                        // An error nobody knows may be this socket's alone.
+                        // An unknown error may be this socket's alone.
                         seen_empty += 1;
                         self.back_off(token, "cannot accept", &e);
                     }
@@ -96,7 +103,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Asks again after a while.
+    /// Sets the timer after which accepting goes on.
     fn back_off(&mut self, token: Token, what: &str, error: &io::Error) {
         let (now, again) =
             (self.net.core.work.tick, self.net.core.work.tick_after_this_moment(WARN_EVERY));
@@ -115,7 +122,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Lets a new connection in: the filter, the options, the layers, the handler.
+    /// Takes over an accepted socket: options, filter, layers, registration, handler.
     fn admit(&mut self, listener: Token, socket: sys::Stream, address: Address) {
         let Some(entity) = self.net.core.listener_mut(listener) else { return };
         let settings = Rc::clone(&entity.settings);
@@ -136,6 +143,7 @@ impl<S: 'static> Dispatch<S> {
         // From here on it has one end that a hook or a handler hears of.
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
+            listener.unopened += 1;
         }
         let wire = self.make_layers(token, listener, &address);
         if !matches!(wire, Ok(None)) {
@@ -182,7 +190,7 @@ impl<S: 'static> Dispatch<S> {
             Ok(true) => return true,
             Ok(false) => log::debug!("{listener}: {address} is refused by the filter"),
             Err(text) => {
-                log::error!("{listener}: the filter panicked: {text}");
+                log::error!("{listener}: a hook panicked: {text}");
                 return false;
             }
         }
@@ -220,6 +228,9 @@ impl<S: 'static> Dispatch<S> {
             && let Some(listener) = self.net.core.listener_mut(listener)
         {
             listener.stats.failed_handshakes += 1;
+        }
+        if let Some(listener) = self.net.core.listener_mut(listener) {
+            listener.unopened = listener.unopened.saturating_sub(1);
         }
         let Dispatch { net, state, roles } = self;
         let Some(acceptor) = acceptor(&net.core, roles, listener) else {

@@ -57,6 +57,8 @@ fn rig_on(scripts: &[Listener]) -> Rig {
         settings: settings(None).into(),
         max_connections: 1000,
         stats: ListenerStats::default(),
+        unopened: 0,
+        draining: None,
         adopted: false,
         timers: Chain::default(),
         retry: None,

@@ -1,17 +1,22 @@
 //! UDP sockets with something to do.
 
 use std::io;
+use std::time::Duration;
 
 use super::dispatch::Dispatch;
 use super::scratch::Scratch;
-use crate::error::{CloseReason, DatagramError};
+use crate::error::DatagramError;
+use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::Datagram;
-use crate::sys::{Arrived, Inbox, Ready};
+use crate::sys::{self, Arrived, Inbox, Ready};
 use crate::token::Token;
 
-/// How many errors one socket may report in a row within one turn; the system keeps one pending at
-/// a time, so that more come only of a socket that is broken.
+/// How many errors in a row that are not the network's answer to a datagram mean that a socket is
+/// broken.
 const ERRORS_IN_A_ROW: usize = 16;
+
+/// How often a socket logs above debug level that its handler failed at a datagram.
+const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl<S: 'static> Dispatch<S> {
     pub(super) fn look_at_datagram_error(&mut self, token: Token, ready: Ready) {
@@ -22,7 +27,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// In the order of the grammar: it opens, its queue drains, its errors are told, it receives.
+    /// In the order of the grammar: it opens, its queue drains, its errors are reported, it receives.
     pub(super) fn serve_datagrams(&mut self, token: Token, scratch: &mut Scratch) {
         self.open_datagram(token);
         self.net.core.flush_datagrams(token);
@@ -35,8 +40,8 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.flush_datagrams(token);
     }
 
-    /// Makes `on_open` the first thing that is told, also where a timer or a signal comes before the
-    /// turn gets to a newborn. Answers whether more may be told.
+    /// Makes `on_open` the first callback, also where a timer or a signal comes before the turn gets to
+    /// a new socket. Returns whether more callbacks may follow.
     pub(super) fn open_datagram(&mut self, token: Token) -> bool {
         let Some(socket) = self.net.core.datagram_mut(token) else { return false };
         if !socket.dead && !std::mem::replace(&mut socket.opened, true) {
@@ -56,8 +61,8 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Receives until nothing is left or the budget is used up; what is left over goes on the ready
-    /// queue.
+    /// Receives until nothing is left or the budget is used up; if more is left, the socket goes on the
+    /// ready queue.
     fn receive(&mut self, token: Token, scratch: &mut Scratch) {
         let inbox = &mut scratch.inbox;
         let mut budget = self.net.core.config.datagrams_per_turn;
@@ -80,29 +85,63 @@ impl<S: 'static> Dispatch<S> {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) => {
                     // A pending error (an ICMP answer, as a rule) is taken by the call that reports
-                    // it; what has arrived is behind it. One that comes again and again is the
-                    // socket's own and would never end.
-                    errors += 1;
+                    // it; what has arrived is behind it. Peers cause those, so that no number of them
+                    // means anything. Any other error that comes again and again is the socket's own
+                    // and would never end: the socket rests until something arrives.
+                    errors += usize::from(!sys::is_networks_answer(&error));
                     if errors > ERRORS_IN_A_ROW {
-                        return self.net.core.finish(token, CloseReason::Io(error));
+                        socket.readable = false;
+                        return log::debug!("{token}: receiving fails every time: {error}");
                     }
                     budget -= 1;
-                    let error = DatagramError { error, to: None };
+                    let error = DatagramError::System { error, to: None };
                     self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
                 }
             }
         }
     }
 
-    /// Tells the handler what has arrived, as long as it wants to hear of it.
+    /// Calls the handler with each datagram that has arrived, as long as it wants them.
     fn tell_datagrams(&mut self, token: Token, inbox: &Inbox) {
         for index in 0..inbox.len() {
             let Some(Arrived { bytes, from, truncated }) = inbox.get(index) else { return };
             let datagram = Datagram { bytes, from, truncated };
-            self.call_datagram(token, |handler, cx| handler.on_datagram(cx, datagram));
+            let mut failed = None;
+            // The error of one peer's datagram must not end the service of all the others.
+            self.call_datagram(token, |handler, cx| {
+                failed = match guarded(|| handler.on_datagram(cx, datagram)) {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(DatagramError::Handler { error, from }),
+                    Err(text) => Some(DatagramError::Panicked { text, from }),
+                };
+                Ok(())
+            });
+            if let Some(error) = failed {
+                self.datagram_failed(token, error);
+            }
             if self.net.core.datagram(token).is_none_or(|socket| socket.dead) {
                 return;
             }
         }
+    }
+
+    /// `on_datagram` failed. Peers can cause that, so that the log has a line at most once an
+    /// interval; the handler hears of each.
+    #[cold]
+    fn datagram_failed(&mut self, token: Token, error: DatagramError) {
+        let (now, again) =
+            (self.net.core.work.tick, self.net.core.work.tick_after_this_moment(WARN_EVERY));
+        let Some(socket) = self.net.core.datagram_mut(token) else { return drop_guarded(error) };
+        if socket.dead {
+            return drop_guarded(error);
+        }
+        let bug = matches!(error, DatagramError::Panicked { .. });
+        let mut level = log::Level::Debug;
+        if now >= socket.silent_until {
+            socket.silent_until = again;
+            level = if bug { log::Level::Error } else { log::Level::Warn };
+        }
+        log_guarded(|| log::log!(level, "{token}: {error}"));
+        self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
     }
 }

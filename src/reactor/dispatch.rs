@@ -151,7 +151,14 @@ impl<S: 'static> Dispatch<S> {
             Message::Signal(token, value) => {
                 self.net.core.signals.push_back((token, Signal::from_box(value)));
             }
+            Message::SendAs(token, kind, bytes) => {
+                self.net.core.send(token, &bytes, kind);
+            }
+            Message::SendTo(token, to, bytes) => {
+                self.net.core.send_datagram(token, Some(to), &bytes);
+            }
             Message::Close(token) => self.net.core.close(token, None),
+            Message::Abort(token) => self.net.core.abort(token),
             Message::Stop => self.net.stop(),
             Message::Shutdown(grace) => self.net.shutdown(grace),
         }

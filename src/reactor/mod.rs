@@ -371,13 +371,15 @@ impl<S: 'static> Reactor<S> {
         match core.stopping {
             Stopping::No => Turn::Running,
             Stopping::Now => {
+                core.close_draining();
                 core.stopping = Stopping::No;
                 Turn::Stopped
             }
             Stopping::Draining(deadline) => {
-                if core.streams > 0 && core.work.tick < deadline {
+                if (core.streams > 0 || core.drains_listeners()) && core.work.tick < deadline {
                     return Turn::Running;
                 }
+                core.close_draining();
                 self.report = Report::default();
                 for token in core.tokens() {
                     let Some(stream) = core.stream(token) else { continue };

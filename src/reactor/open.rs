@@ -54,6 +54,9 @@ impl<S: 'static> Dispatch<S> {
         let peer = Peer { token, listener, address, layer };
         match guarded(|| acceptor.make(&peer)) {
             Ok(handler) => {
+                if let Some(listener) = net.core.listener_mut(listener) {
+                    listener.unopened -= 1;
+                }
                 self.install(token, Role::Stream(handler));
                 true
             }

@@ -34,11 +34,6 @@ impl<S: 'static> Dispatch<S> {
         if self.net.core.with(token, |conn| conn.cancel_timers()).is_none() {
             self.net.core.cancel_timers(token);
         }
-        if !matches!(reason, CloseReason::Aborted)
-            && let Some((socket, outbox)) = self.net.core.datagram_and_outbox(token)
-        {
-            socket.flush(outbox, usize::MAX);
-        }
         let unsent = match self.net.core.entity(token) {
             None => return,
             Some(Entity::Stream(stream)) => stream.unsent(),
@@ -48,7 +43,10 @@ impl<S: 'static> Dispatch<S> {
         let listener = self.net.core.stream(token).and_then(|stream| stream.listener());
         let closed = Closed { reason, unsent };
         match self.take_role(token) {
-            Some(role) => self.say_goodbye(token, role, closed),
+            Some(role) => {
+                self.net.core.free_local_port(token);
+                self.say_goodbye(token, role, closed);
+            }
             None => self.tell_unopened(token, closed.reason),
         }
         self.net.core.release(token);
@@ -65,6 +63,9 @@ impl<S: 'static> Dispatch<S> {
     /// handshakes end, and its hook hears of every failure. `false` if some of them wait to be
     /// buried, which has to come first.
     fn settle_handshakes(&mut self, listener: Token) -> bool {
+        if self.net.core.listener_mut(listener).is_none_or(|l| l.unopened == 0) {
+            return true;
+        }
         let mut unopened = self.net.core.tokens();
         unopened.retain(|&token| {
             let stream = self.net.core.stream(token);

@@ -9,18 +9,19 @@ use mio::{Interest, Registry, Token};
 use socket2::{Protocol, SockAddr, SockRef, Type};
 
 use super::datagram_io::{DatagramIo, Inbox, Outbox};
-use super::os::{domain_of, socket};
+use super::os::{domain_of, keep_from_children, socket};
 use super::{Pollable, uninterrupted};
 use crate::socket_options::{Interface, SocketOptions};
 
 /// A UDP socket.
 #[derive(Debug)]
 pub(crate) struct Datagram {
-    socket: mio::net::UdpSocket,
+    /// `None` once it is closed: every call then returns `NotConnected`.
+    socket: Option<mio::net::UdpSocket>,
     io: DatagramIo,
 }
 
-/// A datagram that waits to be sent. Its bytes lie behind those of the ones before it.
+/// A datagram in the send queue. Its bytes follow those of the datagrams before it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outgoing {
     /// `None`: to the peer that the socket is connected to.
@@ -33,7 +34,7 @@ pub(crate) struct Outgoing {
 pub(crate) struct Arrived<'a> {
     pub(crate) bytes: &'a [u8],
     pub(crate) from: SocketAddr,
-    /// It was longer than what is taken of one.
+    /// It was longer than the limit and has been cut.
     pub(crate) truncated: bool,
 }
 
@@ -51,17 +52,18 @@ pub(super) fn send_one(
 
 impl Datagram {
     fn new(socket: mio::net::UdpSocket) -> Self {
-        Datagram { socket, io: DatagramIo::default() }
+        Datagram { socket: Some(socket), io: DatagramIo::default() }
     }
 
     /// Receives up to `most` datagrams, which is not zero; more only where the system hands over
-    /// several as one. Answers whether none is left, as far as that can be told.
+    /// several as one. Returns whether none is left, as far as that is known.
     pub(crate) fn receive(&mut self, inbox: &mut Inbox, most: usize) -> io::Result<bool> {
-        self.io.receive(&self.socket, inbox, most)
+        let socket = self.socket.as_ref().ok_or_else(closed)?;
+        self.io.receive(socket, inbox, most)
     }
 
     /// Sends from the front of those that wait, whose bytes are `bytes`, what one call takes, up to
-    /// `most`, which is not zero. Answers how many have left. An error is the first one's.
+    /// `most`, which is not zero. Returns how many have left. An error is about the first one.
     pub(crate) fn send(
         &mut self,
         outbox: &mut Outbox,
@@ -69,12 +71,15 @@ impl Datagram {
         bytes: &[u8],
         most: usize,
     ) -> io::Result<usize> {
-        self.io.send(&self.socket, outbox, waiting, bytes, most)
+        let socket = self.socket.as_ref().ok_or_else(closed)?;
+        self.io.send(socket, outbox, waiting, bytes, most)
     }
 
     /// Lets the system hand over trains of datagrams as one, where it can.
     pub(crate) fn receive_trains(&mut self) {
-        self.io.receive_trains(&self.socket);
+        if let Some(socket) = &self.socket {
+            self.io.receive_trains(socket);
+        }
     }
 
     /// Sets up a socket that exists already.
@@ -83,16 +88,17 @@ impl Datagram {
         peer: Option<SocketAddr>,
         options: &SocketOptions,
     ) -> io::Result<()> {
-        options.apply(&self.options(), domain_of(self.local_addr()?), Type::DGRAM)?;
-        peer.map_or(Ok(()), |peer| self.socket.connect(peer))
+        let socket = self.open()?;
+        options.apply(&SockRef::from(socket), domain_of(socket.local_addr()?), Type::DGRAM)?;
+        peer.map_or(Ok(()), |peer| socket.connect(peer))
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.open()?.local_addr()
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
+        self.open()?.peer_addr()
     }
 
     /// Joins or leaves a multicast group. An interface of the other family is `InvalidInput`.
@@ -102,7 +108,7 @@ impl Datagram {
         interface: Interface,
         join: bool,
     ) -> io::Result<()> {
-        let socket = self.options();
+        let socket = SockRef::from(self.open()?);
         match group {
             IpAddr::V4(group) => {
                 let local = match interface {
@@ -131,9 +137,18 @@ impl Datagram {
         }
     }
 
-    fn options(&self) -> SockRef<'_> {
-        SockRef::from(&self.socket)
+    fn open(&self) -> io::Result<&mio::net::UdpSocket> {
+        self.socket.as_ref().ok_or_else(closed)
     }
+
+    /// Closes the socket; its address is free then. It must be deregistered before.
+    pub(crate) fn close(&mut self) {
+        self.socket = None;
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::NotConnected, "the socket is closed")
 }
 
 fn wrong_interface() -> io::Error {
@@ -145,11 +160,12 @@ fn wrong_interface() -> io::Error {
 
 impl Pollable for Datagram {
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        let socket = self.socket.as_mut().ok_or_else(closed)?;
+        socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.socket.deregister(registry)
+        self.socket.as_mut().map_or(Ok(()), |socket| socket.deregister(registry))
     }
 }
 
@@ -174,5 +190,6 @@ pub(crate) fn bind_udp(
 
 pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
     socket.set_nonblocking(true)?;
+    keep_from_children(&SockRef::from(&socket))?;
     Ok(Datagram::new(mio::net::UdpSocket::from_std(socket)))
 }

@@ -65,7 +65,7 @@ pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
 pub(crate) use os::{
     Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect, is_missing_family,
-    is_out_of_descriptors, listen, resolve,
+    is_networks_answer, is_out_of_descriptors, listen, resolve,
 };
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};
@@ -92,6 +92,11 @@ const SHORT_IO_DRAINS: bool = cfg!(all(
     ),
     not(mio_unsupported_force_poll_poll)
 ));
+
+/// Whether the poll reports urgent data. A read stops short at its mark, and where that is not
+/// known (kqueue), no short read proves that the buffer is empty: what is behind the mark causes no
+/// edge of its own.
+const URGENT_IS_REPORTED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The token of the waker. No socket's token has this value.
 const WAKE: mio::Token = mio::Token(usize::MAX);
@@ -147,7 +152,7 @@ impl Stream {
         if let Stream::Unix(_) = self {
             return false;
         }
-        SHORT_IO_DRAINS
+        SHORT_IO_DRAINS && URGENT_IS_REPORTED
     }
 
     /// Whether a write that takes less than it was given has filled the system's buffer.
@@ -254,8 +259,8 @@ impl Poller {
         socket.register(self.poll.registry(), mio::Token(token))
     }
 
-    /// Takes a socket out of the poll. `own`: this crate made the socket and nobody else holds a
-    /// descriptor of it, so that closing it does the same where the system works like that
+    /// Takes a socket out of the poll. `own`: this crate made the socket and holds its only
+    /// descriptor, so that closing it does the same where the system works like that
     /// (epoll(7), question 6). That saves one system call for each connection.
     pub(crate) fn deregister(&mut self, socket: &mut impl Pollable, own: bool) {
         if own && socket.leaves_by_closing() {

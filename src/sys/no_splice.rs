@@ -4,7 +4,7 @@ use std::io;
 
 use super::Stream;
 
-/// A pipe that cannot be had.
+/// A pipe that never exists.
 #[derive(Debug)]
 pub(crate) enum Pipe {}
 

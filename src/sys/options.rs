@@ -55,15 +55,15 @@ impl SocketOptions {
 
     fn apply_ip(&self, socket: &SockRef<'_>, domain: Domain) -> io::Result<()> {
         if let Some(bits) = self.traffic_class {
-            named("IP_TOS/IPV6_TCLASS", set_traffic_class(socket, domain, u32::from(bits)))?;
+            let set = |domain| set_traffic_class(socket, domain, u32::from(bits));
+            named("IP_TOS/IPV6_TCLASS", for_each_family(socket, domain, set))?;
         }
         if let Some(hops) = self.ttl {
-            let set = if domain == Domain::IPV4 {
-                socket.set_ttl_v4(hops)
-            } else {
-                socket.set_unicast_hops_v6(hops)
+            let set = |domain| match domain {
+                Domain::IPV4 => socket.set_ttl_v4(hops),
+                _ => socket.set_unicast_hops_v6(hops),
             };
-            named("IP_TTL/IPV6_UNICAST_HOPS", set)?;
+            named("IP_TTL/IPV6_UNICAST_HOPS", for_each_family(socket, domain, set))?;
         }
         Ok(())
     }
@@ -101,23 +101,23 @@ impl SocketOptions {
         if self.broadcast {
             named("SO_BROADCAST", socket.set_broadcast(true))?;
         }
-        let v4 = domain == Domain::IPV4;
         if let Some(hops) = self.multicast.hops {
-            let set = if v4 {
-                socket.set_multicast_ttl_v4(hops)
-            } else {
-                socket.set_multicast_hops_v6(hops)
+            let set = |domain| match domain {
+                Domain::IPV4 => socket.set_multicast_ttl_v4(hops),
+                _ => socket.set_multicast_hops_v6(hops),
             };
+            let set = for_each_family(socket, domain, set);
             named("IP_MULTICAST_TTL/IPV6_MULTICAST_HOPS", set)?;
         }
         if let Some(on) = self.multicast.looped {
-            let set = if v4 {
-                socket.set_multicast_loop_v4(on)
-            } else {
-                socket.set_multicast_loop_v6(on)
+            let set = |domain| match domain {
+                Domain::IPV4 => socket.set_multicast_loop_v4(on),
+                _ => socket.set_multicast_loop_v6(on),
             };
+            let set = for_each_family(socket, domain, set);
             named("IP_MULTICAST_LOOP/IPV6_MULTICAST_LOOP", set)?;
         }
+        let v4 = domain == Domain::IPV4;
         if let (Some(interface), true) = (self.multicast.interface_v4, v4) {
             named("IP_MULTICAST_IF", socket.set_multicast_if_v4(&interface))?;
         }
@@ -128,13 +128,31 @@ impl SocketOptions {
     }
 }
 
+/// Sets an option that each family has in a form of its own. An IPv6 socket that serves IPv4 peers too
+/// needs both: the IPv6 form does not reach those. Where the system does not take the IPv4 form on an
+/// IPv6 socket, only IPv6 peers have it.
+fn for_each_family(
+    socket: &SockRef<'_>,
+    domain: Domain,
+    set: impl Fn(Domain) -> io::Result<()>,
+) -> io::Result<()> {
+    set(domain)?;
+    if domain == Domain::IPV6
+        && socket.only_v6().is_ok_and(|only| !only)
+        && let Err(e) = set(Domain::IPV4)
+    {
+        log::debug!("an option is set for IPv6 peers alone: {e}");
+    }
+    Ok(())
+}
+
 /// Rounded up: the system cuts fractions off, and zero means something else than "soon".
 fn whole_seconds(time: Duration) -> Duration {
     let up = u64::from(time.subsec_nanos() > 0);
     Duration::from_secs(time.as_secs().saturating_add(up))
 }
 
-/// Puts the option's name before the system's answer.
+/// Puts the option's name before the system's error.
 fn named<T>(option: &str, result: io::Result<T>) -> io::Result<T> {
     result.map_err(|e| io::Error::new(e.kind(), format!("setting {option}: {e}")))
 }

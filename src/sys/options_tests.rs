@@ -174,3 +174,44 @@ fn times_are_rounded_up_to_whole_seconds() {
     }
     assert_eq!(whole_seconds(Duration::MAX), Duration::from_secs(u64::MAX));
 }
+
+// D7
+#[cfg(all(feature = "udp-batch", target_os = "linux"))]
+#[test]
+fn a_port_that_the_system_chooses_is_chosen_when_the_destination_is_known() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = Address::Ip(server.local_addr().unwrap());
+    let from = Some("127.0.0.1:0".parse().unwrap());
+    let stream = sys::connect(&to, from, &SocketOptions::new()).unwrap();
+    let Stream::Tcp(tcp) = &stream else { panic!("{stream:?}") };
+    let late = nix::sys::socket::sockopt::IpBindAddressNoPort;
+    assert!(nix::sys::socket::getsockopt(tcp, late).unwrap());
+}
+
+// D7
+#[cfg(not(windows))]
+#[test]
+fn a_fixed_local_port_may_be_in_time_wait() {
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let to = Address::Ip(server.local_addr().unwrap());
+    let stream = sys::connect(&to, Some(free), &SocketOptions::new()).unwrap();
+    let Stream::Tcp(tcp) = &stream else { panic!("{stream:?}") };
+    assert!(SockRef::from(tcp).reuse_address().unwrap());
+}
+
+// D6
+#[cfg(target_os = "linux")]
+#[test]
+fn a_dual_stack_socket_has_its_options_for_peers_of_both_families() {
+    let on = Address::Ip("[::]:0".parse().unwrap());
+    for only in [false, true] {
+        let options = SocketOptions::new().traffic_class(46 << 2).ttl(9).only_v6(only);
+        let Ok(listener) = sys::listen(&on, 10, &options, false) else { return };
+        let sys::Listener::Tcp(tcp) = &listener else { panic!("{listener:?}") };
+        let seen = SockRef::from(tcp);
+        assert_eq!((seen.tclass_v6().unwrap(), seen.unicast_hops_v6().unwrap()), (46 << 2, 9));
+        let both = (seen.tos_v4().unwrap(), seen.ttl_v4().unwrap()) == (46 << 2, 9);
+        assert_eq!(both, !only, "IPv4 peers, where it has any");
+    }
+}

@@ -25,7 +25,7 @@ pub(super) fn ready(event: &mio::event::Event) -> Ready {
     Ready { token: event.token().0, bits }
 }
 
-/// Both directions once and for all: edge-triggered readiness makes later changes needless.
+/// Both directions for the whole life of a socket: edge-triggered readiness makes changes needless.
 fn interest() -> Interest {
     let both = Interest::READABLE | Interest::WRITABLE;
     #[cfg(any(target_os = "linux", target_os = "android"))]
@@ -36,8 +36,9 @@ fn interest() -> Interest {
 // ---- streams ----
 
 /// A write to a peer that is gone must not raise SIGPIPE: Rust programs ignore it, but a host in
-/// another language need not. `std` gives the flag to every plain write (send(2)), but cannot give
-/// it to a vectored one (writev(2)). Apple's have `SO_NOSIGPIPE`, which `std` and socket2 set.
+/// another language need not. `std` gives the flag to every plain write (send(2); to Unix sockets since
+/// Rust 1.90), but cannot give it to a vectored one (writev(2)). Apple's systems have `SO_NOSIGPIPE`,
+/// which `std` and socket2 set.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const MSG_NOSIGNAL: i32 = 0x4000;
 
@@ -106,9 +107,9 @@ impl Stream {
             Ok(Address::Ip(peer))
                 if self.local_addr().is_ok_and(|own| own == Address::Ip(peer)) =>
             {
-                // TCP's simultaneous open: nobody listens at a local port of the ephemeral range,
+                // TCP's simultaneous open: no socket listens at a local port of the ephemeral range,
                 // and the system chose that very port to connect from.
-                let itself = "the socket was connected to itself: nobody listens there";
+                let itself = "the socket was connected to itself: no socket listens there";
                 Err(io::Error::new(io::ErrorKind::ConnectionRefused, itself))
             }
             Ok(_) => Ok(true),
@@ -176,8 +177,8 @@ impl Stream {
     }
 
     /// Gives the socket options to an accepted socket, where the system did not let it inherit
-    /// them from its listener. `adopted`: that listened before it had them, and who connected by then
-    /// has not inherited them.
+    /// them from its listener. `adopted`: the listener was given its options after it began to listen,
+    /// so that peers that had connected by then have not inherited them.
     pub(crate) fn apply_accepted(&self, options: &SocketOptions, adopted: bool) -> io::Result<()> {
         match self {
             // Linux copies every option we set from the listening socket (tcp(7), "inherited");
@@ -253,12 +254,12 @@ pub(super) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io
     Ok(socket)
 }
 
-/// Whether connect(2) says that it goes on by itself.
+/// Whether connect(2) goes on in the background (`EINPROGRESS`).
 fn in_progress(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock || error.raw_os_error() == Some(EINPROGRESS)
 }
 
-/// Starts a connection; whether it stands shows when the socket becomes writable.
+/// Starts a connection. [`Stream::is_established`] has its result once the socket is writable.
 pub(crate) fn connect(
     to: &Address,
     from: Option<SocketAddr>,
@@ -270,6 +271,7 @@ pub(crate) fn connect(
             let socket = socket(domain, Type::STREAM, Some(Protocol::TCP))?;
             options.apply(&SockRef::from(&socket), domain, Type::STREAM)?;
             if let Some(local) = from {
+                share_ports(&socket, local)?;
                 socket.bind(&SockAddr::from(local)).map_err(|e| {
                     io::Error::new(e.kind(), format!("binding to the local address {local}: {e}"))
                 })?;
@@ -295,6 +297,26 @@ pub(crate) fn connect(
     }
 }
 
+/// Lets a port serve several destinations, as the system does where no local address is chosen. A
+/// fixed port may be in `TIME_WAIT` from its last connection (`SO_REUSEADDR`); not on Windows, where
+/// that option takes over a port in use. A port that the system chooses is chosen at connect(2) and not
+/// at bind(2), so that only the same destination needs another one (`IP_BIND_ADDRESS_NO_PORT`, ip(7),
+/// Linux 4.2), where the crate that sets it safely is there (feature `udp-batch`).
+fn share_ports(socket: &Socket, local: SocketAddr) -> io::Result<()> {
+    if local.port() != 0 {
+        #[cfg(not(windows))]
+        socket.set_reuse_address(true)?;
+        return Ok(());
+    }
+    #[cfg(all(feature = "udp-batch", any(target_os = "linux", target_os = "android")))]
+    if let Err(e) =
+        nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::IpBindAddressNoPort, &true)
+    {
+        log::debug!("each connection from {local} takes a port of its own: {e}");
+    }
+    Ok(())
+}
+
 /// A path as the system takes it. With a NUL byte inside it would be cut there and name another
 /// file; an empty one would bind to a name that the system makes up (unix(7), "autobind"). A path that
 /// begins with a NUL byte is a name of Linux's abstract namespace, in which every byte counts.
@@ -311,14 +333,28 @@ fn unix_address(path: &Path) -> io::Result<SockAddr> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
 }
 
+/// Sets close-on-exec, as every socket of this crate's own has it: a socket that was handed to this
+/// process (socket activation) need not have it, and a child would keep it open.
+#[cfg(unix)]
+pub(super) fn keep_from_children(socket: &SockRef<'_>) -> io::Result<()> {
+    socket.set_cloexec(true)
+}
+
+#[cfg(not(unix))]
+pub(super) fn keep_from_children(_: &SockRef<'_>) -> io::Result<()> {
+    Ok(())
+}
+
 pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
     stream.set_nonblocking(true)?;
+    keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
 }
 
 #[cfg(unix)]
 pub(crate) fn adopt_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
     stream.set_nonblocking(true)?;
+    keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Unix(mio::net::UnixStream::from_std(stream)))
 }
 
@@ -335,7 +371,7 @@ pub(crate) enum Listener {
 }
 
 impl Listener {
-    /// The next connection that waits, and where it comes from.
+    /// The next connection in the backlog, and the address of its peer.
     pub(crate) fn accept(&self) -> io::Result<(Stream, Address)> {
         uninterrupted(|| match self {
             Listener::Tcp(l) => l.accept().map(|(s, a)| (Stream::Tcp(s), Address::Ip(a))),
@@ -432,6 +468,7 @@ pub(crate) fn listen(
 
 pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
+    adopt_listening(&SockRef::from(&listener))?;
     Ok(Listener::Tcp(mio::net::TcpListener::from_std(listener)))
 }
 
@@ -440,7 +477,27 @@ pub(crate) fn adopt_unix_listener(
     listener: std::os::unix::net::UnixListener,
 ) -> io::Result<Listener> {
     listener.set_nonblocking(true)?;
+    adopt_listening(&SockRef::from(&listener))?;
     Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
+}
+
+/// A socket that does not listen would be refused by each accept(2), for ever (`SO_ACCEPTCONN`,
+/// socket(7)).
+fn adopt_listening(socket: &SockRef<'_>) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+    if !socket.is_listener()? {
+        let what = "the socket does not listen (listen(2))";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
+    keep_from_children(socket)
+}
+
+/// Whether an error of a UDP socket is the network's answer to an earlier datagram (ICMP), which peers
+/// cause, and not a fault of the socket.
+pub(crate) fn is_networks_answer(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionRefused
+        || accept_failure(error) == Failure::OneConnection
+        || error.raw_os_error() == Some(EMSGSIZE)
 }
 
 /// The addresses of a target; at least one. A name asks the system's resolver, which blocks
@@ -470,7 +527,7 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
     error.raw_os_error().is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code))
 }
 
-/// What an error of accept(2) says about the listener.
+/// What an error of accept(2) means for the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// It concerns the one connection that was being accepted: go on with the next.
@@ -479,8 +536,8 @@ pub(crate) enum Failure {
     Exhausted,
 }
 
-/// Sorts an error of accept(2). The manual asks to treat the network errors of the connection as
-/// transient; what is not in the list is treated as exhaustion, so that nothing spins.
+/// Classifies an error of accept(2). The manual says to treat the network errors of the connection as
+/// transient. Any other error counts as exhaustion, so that no error makes the loop spin.
 pub(crate) fn accept_failure(error: &io::Error) -> Failure {
     use io::ErrorKind as Kind;
     match error.kind() {
@@ -526,6 +583,13 @@ const OUT_OF_DESCRIPTORS: &[i32] = &[23, 24];
 /// WSAEMFILE.
 #[cfg(windows)]
 const OUT_OF_DESCRIPTORS: &[i32] = &[10024];
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const EMSGSIZE: i32 = 90;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+const EMSGSIZE: i32 = 40;
+#[cfg(windows)]
+const EMSGSIZE: i32 = 10040;
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const EINPROGRESS: i32 = 115;

@@ -1,11 +1,11 @@
-//! A stream that answers from a script: faults at the exact call where they hurt.
+//! A stream whose calls return what a script says: faults at an exact call.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
-/// What one call answers.
+/// What one call returns.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// A read yields these bytes (as many as fit); a write takes up to this many of what is given.
@@ -34,7 +34,7 @@ pub(crate) struct Script {
 pub(crate) struct Stream(pub(crate) Rc<RefCell<Script>>);
 
 impl Stream {
-    /// An exhausted script says `WouldBlock`.
+    /// An exhausted script returns `WouldBlock`.
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut script = self.0.borrow_mut();
         match script.reads.pop_front() {
@@ -107,8 +107,8 @@ impl Stream {
     }
 }
 
-/// What each accept(2) answers: a connection with a script of its own, or the system's error of
-/// this number. An exhausted one says `WouldBlock`.
+/// What each accept(2) returns: a connection with a script of its own, or the system's error of
+/// this number. An exhausted one returns `WouldBlock`.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Listener(pub(crate) Rc<RefCell<VecDeque<Result<(), i32>>>>);
 

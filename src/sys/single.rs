@@ -1,4 +1,4 @@
-//! Datagrams one a call: what every system has.
+//! One datagram per call: what every system has.
 
 use std::collections::VecDeque;
 use std::io;
@@ -9,7 +9,7 @@ use mio::net::UdpSocket;
 use super::datagram::{Arrived, Outgoing, send_one};
 use super::uninterrupted;
 
-/// Moves datagrams; nothing has to be remembered of a socket for that.
+/// Moves datagrams; a socket needs no state for that.
 #[derive(Debug, Default)]
 pub(super) struct DatagramIo {}
 
@@ -17,11 +17,11 @@ pub(super) struct DatagramIo {}
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {}
 
-/// Where a datagram arrives. The room is made with the first one, so that a reactor without UDP
+/// Buffer for a received datagram. It is allocated with the first one, so that a reactor without UDP
 /// does not pay for it.
 #[derive(Debug)]
 pub(crate) struct Inbox {
-    /// One byte more than is taken of a datagram: that byte tells a cut one apart.
+    /// One byte more than the limit: a datagram that fills it was cut.
     room: Vec<u8>,
     most: usize,
     arrived: Option<(usize, SocketAddr)>,
@@ -33,7 +33,7 @@ impl Inbox {
         Inbox { room: Vec::new(), most, arrived: None }
     }
 
-    /// How many datagrams the last call has brought.
+    /// How many datagrams the last call received.
     pub(crate) fn len(&self) -> usize {
         usize::from(self.arrived.is_some())
     }
@@ -45,7 +45,7 @@ impl Inbox {
 }
 
 impl DatagramIo {
-    /// Receives a datagram. Whether it was the last one that waits cannot be told.
+    /// Receives a datagram. Returns `false`: whether it was the last one is unknown.
     pub(super) fn receive(
         &mut self,
         socket: &UdpSocket,
@@ -60,7 +60,7 @@ impl DatagramIo {
         Ok(false)
     }
 
-    /// Sends the first of those that wait.
+    /// Sends the first one of the queue.
     pub(super) fn send(
         &mut self,
         socket: &UdpSocket,

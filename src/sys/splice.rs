@@ -1,7 +1,7 @@
-//! Bytes from socket to socket that this process never sees: splice(2), through a pipe.
+//! Moves bytes from socket to socket without copying them into this process: splice(2), through a pipe.
 //!
 //! A pipe is filled only while it is empty and drained only while it is not. So `EAGAIN`, which
-//! splice(2) says of either end alike, always speaks of the socket.
+//! splice(2) returns for either end, is always about the socket.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, PipeReader, PipeWriter, Read};
@@ -16,15 +16,14 @@ use super::{Stream, uninterrupted};
 /// What a pipe is made to hold: as much as a read brings by default.
 const SIZE: usize = 256 * 1024;
 
-/// How many pipes may hold something at once. Whoever finds them all at work copies. All together
-/// are half of what the pipes of an unprivileged user may hold (64 MiB, pipe(7)).
+/// How many pipes may hold bytes at once; beyond that relays copy. Together they are half of what the
+/// pipes of an unprivileged user may hold (64 MiB, pipe(7)).
 const MOST: usize = 128;
 
-/// How many of them are kept while they have nothing to do.
+/// How many empty pipes are kept for the next use.
 const KEPT: usize = 8;
 
-/// How often a pipe is asked for in vain, after the system had none to give, before it is asked
-/// again.
+/// After the system could not make a pipe, so many requests are refused before it is tried again.
 const PAUSE: usize = 1000;
 
 /// The pipes of one reactor.
@@ -47,7 +46,7 @@ struct Ends {
 }
 
 impl Pipes {
-    /// An empty pipe; `None` if there is none to be had now.
+    /// An empty pipe; `None` if none is available now.
     pub(crate) fn take(&self) -> Option<Pipe> {
         let shelf = &self.0;
         if shelf.at_work.get() == MOST {
@@ -59,8 +58,7 @@ impl Pipes {
         Some(Pipe { ends: Some(ends), len: 0, shelf: Rc::clone(shelf) })
     }
 
-    /// Closes those that have nothing to do: somebody needs descriptors. Answers whether there were
-    /// any.
+    /// Closes the empty ones, because descriptors ran out. Returns whether there were any.
     pub(crate) fn give_back(&self) -> bool {
         !std::mem::take(&mut *self.0.at_rest.borrow_mut()).is_empty()
     }
@@ -84,7 +82,7 @@ impl Shelf {
     }
 }
 
-/// A pipe and what it holds. Dropped empty, it goes back to the others.
+/// A pipe and its bytes. An empty one returns to the pool when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     /// `None` while it is dropped.
@@ -99,9 +97,9 @@ impl Pipe {
         self.len
     }
 
-    /// Moves what a socket has, up to `most` bytes, into the empty pipe. `None`: only a read can
-    /// tell, because it is the end, or the system does not splice from this socket. A short count
-    /// says nothing: the pipe may have run out of places for pieces.
+    /// Moves what a socket has, up to `most` bytes, into the empty pipe. `None`: a read must
+    /// follow, because the stream has ended, or the system does not splice from this socket. A short
+    /// count proves nothing: the pipe may have run out of slots for pieces.
     pub(crate) fn fill(&mut self, from: &mut Stream, most: usize) -> io::Result<Option<usize>> {
         debug_assert_eq!(self.len, 0);
         let Some(Ends { writer, .. }) = &self.ends else { return Ok(None) };
@@ -166,8 +164,8 @@ fn move_between(from: impl AsFd, to: impl AsFd, most: usize) -> io::Result<usize
     Ok(splice(from, None, to, None, most, SpliceFlags::NONBLOCK)?)
 }
 
-/// `None` if it was the call that the system, or a filter on it, does not know for such a socket. Any
-/// other error is the socket's own, and told once: a read after it would find an ordinary end.
+/// `None` if the system, or a system call filter, does not support the call for such a socket. Any
+/// other error is the socket's own, and returned once: a read after it would see an ordinary end.
 fn unless_unsupported(moved: io::Result<usize>) -> io::Result<Option<usize>> {
     match moved {
         Ok(n) => Ok(Some(n)),

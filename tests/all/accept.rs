@@ -669,3 +669,99 @@ fn ends(stream: &mut TcpStream) -> bool {
         Err(e) => e.kind() == ErrorKind::ConnectionReset,
     }
 }
+
+// C6
+#[test]
+fn a_shutdown_serves_those_who_were_accepted_by_the_system_already() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let config = Config { accepts_per_turn: 1, ..Config::default() };
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::echo(&of_handler)).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let clients = knock(address, 5);
+    reactor.net().shutdown(crate::support::PATIENCE);
+    let reading = std::thread::spawn(move || {
+        clients.into_iter().map(|mut client| read_n(&mut client, 1)[0]).collect::<Vec<_>>()
+    });
+    let report = reactor.run().unwrap();
+    assert_eq!(reading.join().unwrap(), [0, 1, 2, 3, 4]);
+    assert_eq!((report.connections_cut, log.opens(), log.closes()), (0, 5, 5));
+    assert_eq!(TcpStream::connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+}
+
+// C6: a listener that takes nobody, and one without anybody, do not hold the end up
+#[test]
+fn a_shutdown_does_not_wait_for_listeners_that_take_nobody() {
+    let mut reactor = Reactor::new().unwrap();
+    let on = "127.0.0.1:0";
+    let paused = reactor.net().listen(on, |_| Probe::new(&Log::new())).unwrap();
+    let _idle = reactor.net().listen(on, |_| Probe::new(&Log::new())).unwrap();
+    reactor.net().pause(paused);
+    let mut waiting = client(address_of(&mut reactor, paused));
+    reactor.net().shutdown(crate::support::PATIENCE);
+    assert_eq!(reactor.run().unwrap().connections_cut, 0);
+    assert!(ends(&mut waiting));
+    assert!(!reactor.net().is_open(paused));
+}
+
+// D3
+#[test]
+fn close_frees_the_address_of_a_listener_when_it_returns() {
+    let again = Rc::new(RefCell::new(None));
+    let of_handler = Rc::clone(&again);
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .net()
+        .listen("127.0.0.1:0", move |peer| {
+            let (listener, again) = (peer.listener(), Rc::clone(&of_handler));
+            Probe::new(&Log::new()).open(move |cx| {
+                let address = cx.net.local_addr(listener).unwrap().socket_addr().unwrap();
+                cx.net.close(listener);
+                assert_eq!(cx.net.local_addr(listener), None);
+                let new = cx.net.listen(address, |_| Probe::new(&Log::new()));
+                *again.borrow_mut() = Some(new.map(|token| cx.net.local_addr(token)));
+                Ok(())
+            })
+        })
+        .unwrap();
+    let address = address_of(&mut reactor, listener);
+    let _peer = client(address);
+    until(&mut reactor, "the opening", |_| again.borrow().is_some());
+    let again = again.borrow_mut().take().unwrap();
+    assert_eq!(again.expect("the address is free"), Some(address.into()));
+}
+
+// D9
+#[cfg(target_os = "linux")]
+#[test]
+fn adopting_what_does_not_listen_is_an_error_of_the_call() {
+    let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    bound.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::adopt(TcpListener::from(bound));
+    let error = reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("does not listen"), "{error}");
+}
+
+// D9
+#[cfg(target_os = "linux")]
+#[test]
+fn an_adopted_socket_is_closed_on_exec() {
+    use std::os::fd::AsRawFd;
+    const O_CLOEXEC: u32 = 0o2_000_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let fd = listener.as_raw_fd();
+    socket2::SockRef::from(&listener).set_cloexec(false).unwrap();
+    let flags = || {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap();
+        let line = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        u32::from_str_radix(line.trim(), 8).unwrap()
+    };
+    assert_eq!(flags() & O_CLOEXEC, 0);
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::adopt(listener);
+    reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap();
+    assert_eq!(flags() & O_CLOEXEC, O_CLOEXEC);
+}

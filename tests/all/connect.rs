@@ -599,3 +599,45 @@ fn an_adopted_socket_with_a_layer_that_has_no_handshake_opens_at_once() {
     until(&mut reactor, "the opening", |_| log.opens() == 1);
     assert_eq!(read_n(&mut peer, 7), b"\0\x05hello");
 }
+
+// D3, D7
+#[test]
+fn a_fixed_local_port_is_free_in_on_close() {
+    struct Again {
+        to: SocketAddr,
+        from: SocketAddr,
+        left: u32,
+        log: Log,
+    }
+    impl Handler for Again {
+        fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
+            Ok(())
+        }
+        fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+            self.log.push(cx.token(), Told::Open);
+            Ok(())
+        }
+        fn on_close(&mut self, cx: &mut Context<'_>, closed: &Closed) {
+            self.log.push(cx.token(), Told::Close(closed.reason.to_string(), closed.unsent));
+            if self.left > 0 {
+                let next = Again { left: self.left - 1, log: self.log.clone(), ..*self };
+                cx.net.connect(Connect::tcp(self.to).local_addr(self.from), next).unwrap();
+            }
+        }
+    }
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = server.local_addr().unwrap();
+    let from = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let first = Again { to, from, left: 2, log: log.clone() };
+    reactor.net().connect(Connect::tcp(to).local_addr(from), first).unwrap();
+    for round in 1..=3 {
+        until(&mut reactor, "the opening", |_| log.opens() == round);
+        let (peer, seen) = server.accept().unwrap();
+        assert_eq!(seen, from);
+        crate::support::reset(peer);
+        until(&mut reactor, "the close", |_| log.closes() == round);
+    }
+    assert!(log.reasons().iter().all(|reason| !reason.contains("cannot connect")));
+}

@@ -26,6 +26,7 @@ fn ones() -> Config {
         messages_per_turn: 1,
         accepts_per_turn: 1,
         datagrams_per_turn: 1,
+        datagram_sends_per_turn: 1,
         timers_per_turn: 1,
         posts_per_turn: 1,
         ..Config::default()
@@ -82,6 +83,7 @@ fn every_budget_may_be_as_large_as_a_number_can_be() {
         messages_per_turn: MOST,
         accepts_per_turn: MOST,
         datagrams_per_turn: MOST,
+        datagram_sends_per_turn: MOST,
         datagram_size: MOST,
         timers_per_turn: MOST,
         posts_per_turn: MOST,

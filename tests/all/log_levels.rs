@@ -2,11 +2,17 @@
 //! or an error, and what a peer can cause at will is neither. (`hostile.rs` holds the latter for every
 //! bad input it tries.)
 
+use std::cell::Cell;
 use std::io::Write;
+use std::net::UdpSocket;
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
-use tidegate::{Connect, Listen, Reactor, StreamOptions, Turn};
+use tidegate::{
+    Connect, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Listen, Reactor,
+    StreamOptions, Turn,
+};
 
 use crate::support::child::in_a_process_of_its_own;
 use crate::support::logged;
@@ -90,7 +96,7 @@ fn a_panic_in_the_users_code_is_an_error() {
     until(&mut reactor, "the close", |_| log.closes() == 1);
     let lines = lines(Level::Info);
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].starts_with("ERROR") && lines[0].ends_with("the filter panicked: on purpose"));
+    assert!(lines[0].starts_with("ERROR") && lines[0].ends_with("a hook panicked: on purpose"));
     assert!(
         lines[1].starts_with("ERROR") && lines[1].ends_with("the handler panicked: on purpose")
     );
@@ -119,4 +125,35 @@ fn a_listener_without_descriptors_warns_and_does_not_fill_the_log() {
     assert!(warnings[0].starts_with("WARN") && warnings[0].contains("trying again"), "{lines:?}");
     settle(&mut reactor);
     assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), Turn::Running);
+}
+
+// C10: peers cause it, however often
+#[test]
+fn datagrams_that_the_handler_fails_at_warn_once_an_interval() {
+    struct Picky(Rc<Cell<u32>>);
+    impl DatagramHandler for Picky {
+        fn on_datagram(&mut self, _: &mut Context<'_>, _: Datagram<'_>) -> HandlerResult {
+            Err("garbage".into())
+        }
+        fn on_error(&mut self, _: &mut Context<'_>, _: DatagramError) -> HandlerResult {
+            self.0.set(self.0.get() + 1);
+            Ok(())
+        }
+    }
+    logged::take();
+    let errors = Rc::new(Cell::new(0));
+    let mut reactor = Reactor::new().unwrap();
+    let token = reactor.net().bind_udp("127.0.0.1:0", Picky(Rc::clone(&errors))).unwrap();
+    let to = address_of(&mut reactor, token);
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for _ in 0..50 {
+        peer.send_to(b"x", to).unwrap();
+    }
+    until(&mut reactor, "the errors", |_| errors.get() == 50);
+    let lines = lines(Level::Debug);
+    let (warnings, others): (Vec<_>, Vec<_>) =
+        lines.iter().partition(|line| line.starts_with("WARN"));
+    assert_eq!((warnings.len(), others.len()), (1, 49), "{lines:?}");
+    assert!(warnings[0].ends_with("garbage"), "{warnings:?}");
+    assert!(others.iter().all(|line| line.starts_with("DEBUG")), "{others:?}");
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tidegate::layer::{Delivery, Item, LayerContext, LayerEnd, LayerError, Step};
 use tidegate::{
-    Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer, Listen, Reactor,
+    Context, Datagram, DatagramError, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer,
+    Listen, Reactor,
 };
 
 use crate::support::child::in_a_process_of_its_own;
@@ -288,7 +289,8 @@ fn what_was_posted_and_never_ran_may_panic_when_dropped() {
 }
 
 /// Panics in the callback of this number: 0 is `on_open`.
-struct UdpPanic(u32);
+/// Counts the calls of `on_error`, and panics in the second.
+struct UdpPanic(u32, Rc<Cell<u32>>);
 
 impl DatagramHandler for UdpPanic {
     fn on_open(&mut self, _: &mut Context<'_>) -> HandlerResult {
@@ -297,6 +299,11 @@ impl DatagramHandler for UdpPanic {
     fn on_datagram(&mut self, _: &mut Context<'_>, _: Datagram<'_>) -> HandlerResult {
         panic_with_a_bomb()
     }
+    fn on_error(&mut self, _: &mut Context<'_>, error: DatagramError) -> HandlerResult {
+        assert!(matches!(error, DatagramError::Panicked { .. }), "{error}");
+        self.1.set(self.1.get() + 1);
+        if self.1.get() == 2 { panic_on_purpose() } else { Ok(()) }
+    }
     fn on_close(&mut self, _: &mut Context<'_>, closed: &tidegate::Closed) {
         assert!(closed.reason.to_string().starts_with("the handler panicked"));
         panic_on_purpose()
@@ -304,12 +311,21 @@ impl DatagramHandler for UdpPanic {
 }
 
 #[test]
-fn a_datagram_handler_that_panics_loses_its_socket() {
+fn a_datagram_handler_that_panics_loses_its_socket_unless_a_datagram_was_the_cause() {
     let mut town = Town::new();
     for panics_in in 0..2 {
-        let socket = town.reactor.net().bind_udp("127.0.0.1:0", UdpPanic(panics_in)).unwrap();
+        let failed = Rc::new(Cell::new(0));
+        let handler = UdpPanic(panics_in, Rc::clone(&failed));
+        let socket = town.reactor.net().bind_udp("127.0.0.1:0", handler).unwrap();
         let address = address_of(&mut town.reactor, socket);
-        UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"x", address).unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        peer.send_to(b"x", address).unwrap();
+        if panics_in == 1 {
+            until(&mut town.reactor, "the error", |_| failed.get() == 1);
+            assert!(town.reactor.net().is_open(socket));
+            // Where `on_error` panics too, that is the end.
+            peer.send_to(b"x", address).unwrap();
+        }
         until(&mut town.reactor, "the close", |r| r.net().local_addr(socket).is_none());
     }
     town.lives_on();

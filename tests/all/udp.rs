@@ -1,19 +1,22 @@
 //! UDP: what is data, what is an error, and that the socket lives through both.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::rc::Rc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tidegate::{Config, Interface, Reactor, SendStatus, SocketOptions, Udp};
+use tidegate::{
+    Config, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Interface, Reactor,
+    SendStatus, SocketOptions, Udp,
+};
 
 use crate::support::datagrams::{
     Ear, Heard, address, datagram, nobody, received, refused, rig, rig_that, socket,
 };
 use crate::support::sockets::assert_sleeps;
-use crate::support::{PATIENCE, address_of, settle, until};
+use crate::support::{PATIENCE, address_of, settle, until, with_client};
 
 // row 48
 #[test]
@@ -477,7 +480,7 @@ fn what_is_unsent_when_a_socket_is_aborted_stays_unsent() {
 #[test]
 fn a_long_queue_leaves_in_several_turns() {
     let peer = socket(); // it loses what does not fit
-    let config = Config { datagrams_per_turn: 1, ..Config::default() };
+    let config = Config { datagram_sends_per_turn: 1, ..Config::default() };
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     until(&mut rig.reactor, "the opening", |_| !rig.heard.borrow().is_empty());
     let (to, count) = (address(&peer), 10_000);
@@ -492,4 +495,137 @@ fn a_long_queue_leaves_in_several_turns() {
     // Where datagrams leave in batches, one batch may go over the budget.
     assert!(turns > 1, "all at once");
     assert_sleeps(&mut rig.reactor);
+}
+
+/// Fails at every datagram, as its first byte says; keeps what `on_error` is called with.
+struct Picky(Rc<RefCell<Vec<DatagramError>>>);
+
+impl DatagramHandler for Picky {
+    fn on_datagram(&mut self, cx: &mut Context<'_>, datagram: Datagram<'_>) -> HandlerResult {
+        match datagram.bytes {
+            b"error" => Err("garbage".into()),
+            b"panic" => panic!("a bug"),
+            _ => {
+                cx.send_to(datagram.from, b"served");
+                Ok(())
+            }
+        }
+    }
+    fn on_error(&mut self, _: &mut Context<'_>, error: DatagramError) -> HandlerResult {
+        self.0.borrow_mut().push(error);
+        Ok(())
+    }
+}
+
+// C10
+#[test]
+fn an_error_or_a_panic_about_one_datagram_goes_to_on_error_and_the_socket_lives() {
+    let seen = Rc::new(RefCell::new(Vec::new()));
+    let mut reactor = Reactor::new().unwrap();
+    let token = reactor.net().bind_udp("127.0.0.1:0", Picky(Rc::clone(&seen))).unwrap();
+    let to = reactor.net().local_addr(token).unwrap().socket_addr().unwrap();
+    let hostile = socket();
+    for bytes in [b"error", b"panic", b"error"] {
+        hostile.send_to(bytes, to).unwrap();
+    }
+    until(&mut reactor, "the errors", |_| seen.borrow().len() == 3);
+    let from = address(&hostile);
+    for (error, expected) in seen.borrow().iter().zip(["garbage", "a bug", "garbage"]) {
+        assert_eq!(error.peer(), Some(from));
+        assert!(error.to_string().ends_with(expected), "{error}");
+        let panicked = matches!(error, DatagramError::Panicked { .. });
+        assert_eq!(panicked, expected == "a bug", "{error:?}");
+    }
+    let honest = socket();
+    honest.send_to(b"please", to).unwrap();
+    let answer = with_client(&mut reactor, move || received(&honest));
+    assert_eq!(answer, b"served");
+    assert!(reactor.net().is_open(token));
+}
+
+// D1: peers cause ICMP errors, however many come in a row
+#[test]
+fn any_number_of_icmp_errors_leaves_the_socket_open() {
+    let ours = UdpSocket::bind("127.0.0.1:0").unwrap();
+    ours.connect(nobody()).unwrap();
+    let beside = ours.try_clone().unwrap();
+    let errors = Rc::new(Cell::new(0));
+    let counted = Rc::clone(&errors);
+    // Each one is followed by the next before the socket is looked at again.
+    let mut rig = rig_that(Udp::adopt(ours), Config::default(), move |_, heard| {
+        if matches!(heard, Heard::Open | Heard::Error(..)) {
+            counted.set(counted.get() + 1);
+            beside.send(b"x").unwrap();
+        }
+    });
+    until(&mut rig.reactor, "many errors", |_| errors.get() > 200);
+    assert!(rig.reactor.net().is_open(rig.token));
+    assert!(rig.heard().iter().all(|heard| matches!(heard, Heard::Open | Heard::Error(..))));
+}
+
+// C12
+#[test]
+fn what_goes_wrong_in_the_last_flush_of_a_close_is_the_reason() {
+    let mut rig = rig("127.0.0.1:0");
+    rig.until_heard(&Heard::Open);
+    let unconnected = rig.token;
+    rig.reactor.net().send(unconnected, b"to nobody");
+    rig.reactor.net().close(unconnected);
+    settle(&mut rig.reactor);
+    let heard = rig.heard.borrow();
+    let Heard::Close(reason) = &heard[1] else { panic!("{heard:?}") };
+    assert!(reason.contains("estination address required"), "{reason}");
+}
+
+// D3
+#[test]
+fn close_frees_the_address_when_it_returns() {
+    let ear = || Ear { heard: Rc::default(), act: Box::new(|_, _| {}) };
+    let mut reactor = Reactor::new().unwrap();
+    let first = reactor.net().bind_udp("127.0.0.1:0", ear()).unwrap();
+    let at = reactor.net().local_addr(first).unwrap().socket_addr().unwrap();
+    let peer = socket();
+    reactor.net().send_to(first, address(&peer), b"before the close");
+    reactor.net().close(first);
+    assert_eq!(received(&peer), b"before the close", "what waits is flushed");
+    let second = reactor.net().bind_udp(at, ear()).unwrap();
+    assert_eq!(reactor.net().local_addr(second).unwrap().socket_addr(), Some(at));
+    assert_eq!(reactor.net().local_addr(first), None);
+}
+
+// D2
+#[test]
+fn a_peer_with_several_addresses_is_reached_at_the_first_that_works() {
+    let peer = socket();
+    let v6: SocketAddr = "[::1]:9".parse().unwrap();
+    let mut rig = rig(Udp::bind("127.0.0.1:0").connect([v6, address(&peer)]));
+    rig.reactor.net().send(rig.token, b"reached");
+    let _ = rig.reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert_eq!(received(&peer), b"reached");
+}
+
+// C15
+#[test]
+fn a_loop_that_turns_once_a_tick_loses_nothing_that_fits_the_queue() {
+    let peer = socket();
+    let mut rig = rig("127.0.0.1:0");
+    rig.until_heard(&Heard::Open);
+    for _ in 0..10 {
+        for _ in 0..200 {
+            let sent = rig.reactor.net().send_to(rig.token, address(&peer), [0; 1_200]);
+            assert_eq!(sent, SendStatus::Queued);
+        }
+        let _ = rig.reactor.turn(Some(Duration::ZERO)).unwrap();
+        assert_eq!(rig.reactor.net().queued(rig.token), 0);
+    }
+    let config = Config { datagram_sends_per_turn: 3, ..Config::default() };
+    let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
+    rig.until_heard(&Heard::Open);
+    for _ in 0..20 {
+        rig.reactor.net().send_to(rig.token, address(&peer), b"x");
+    }
+    let _ = rig.reactor.turn(Some(Duration::ZERO)).unwrap();
+    assert!(rig.reactor.net().queued(rig.token) > 0);
+    let due = rig.reactor.next_deadline().expect("a queue that waits is due");
+    assert!(due <= rig.reactor.net().now());
 }

@@ -184,7 +184,7 @@ fn a_budget_holds_in_a_burst() {
 #[test]
 fn a_budget_holds_for_what_waits_to_be_sent() {
     const BUDGET: usize = 4;
-    let config = Config { datagrams_per_turn: BUDGET, ..Config::default() };
+    let config = Config { datagram_sends_per_turn: BUDGET, ..Config::default() };
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     settle(&mut rig.reactor);
     let peer = socket();

@@ -457,3 +457,17 @@ fn connect(path: &TestPath) -> UnixStream {
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream
 }
+
+// D3
+#[test]
+fn close_frees_the_path_when_it_returns() {
+    let path = TestPath::new();
+    let (mut reactor, listener) = listening(&path, || Probe::new(&Log::new()));
+    reactor.net().close(listener);
+    assert!(!path.0.exists());
+    let listen = Listen::unix(&path);
+    let again = reactor.net().listen(listen, |_| Probe::new(&Log::new())).unwrap();
+    settle(&mut reactor);
+    assert!(path.0.exists() && reactor.net().is_open(again), "the first one's end took it along");
+    let _reaches = connect(&path);
+}

@@ -53,7 +53,8 @@ impl DatagramHandler for Ear {
     }
 
     fn on_error(&mut self, cx: &mut Context<'_>, error: DatagramError) -> HandlerResult {
-        self.note(cx, Heard::Error(error.error.kind(), error.to))
+        let kind = error.io().map_or(ErrorKind::Other, std::io::Error::kind);
+        self.note(cx, Heard::Error(kind, error.peer()))
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_>) -> HandlerResult {

@@ -2,17 +2,17 @@
 //! are datagrams of one size between the same two sockets that pass through the system as one
 //! (GSO and GRO, `UDP_SEGMENT` and `UDP_GRO`, udp(7)).
 //!
-//! How nix's `MultiHeaders` want to be used, which no type says:
+//! Rules for nix's `MultiHeaders`, which no type enforces:
 //!
 //! - Those that have received are never used to send, nor the other way round: sending leaves
 //!   pointers to the caller's addresses in them, which receiving would write to.
 //! - Receiving leaves the length of the last address in them, and what it took of the room for
 //!   control messages, as the next call's limits. So there are some for each family of addresses,
-//!   and none with control messages is received by: what `UDP_GRO` says comes by `recvmsg(2)`.
+//!   and none with control messages is received by: the segment size of `UDP_GRO` is received by `recvmsg(2)`.
 //! - Control messages are the call's, not the datagram's. So a call sends trains of one segment
 //!   size, to any number of peers.
 //! - How many messages were sent shows only by counting the results. Those hold addresses that
-//!   nobody wrote; they are never looked at.
+//!   that were never written; they are not read.
 
 use std::net::SocketAddr;
 

@@ -17,8 +17,8 @@ use crate::sys::{SHORT_IO_DRAINS, uninterrupted};
 /// The longest train: what an IP packet holds.
 const TRAIN: usize = 1 << 16;
 
-/// Room for control messages: what tells a train's segment size takes 24 bytes; the rest is for
-/// what an adopted socket may have been told to say besides (its time stamps and marks, 200).
+/// Room for control messages: a train's segment size takes 24 bytes; the rest is for those that an
+/// adopted socket may have switched on besides (time stamps and marks, 200).
 const CONTROL: usize = 512;
 
 /// The fewest datagrams a call has room for. Two would do to see that one was the last.
@@ -40,10 +40,10 @@ pub(crate) struct Inbox {
 #[derive(Debug)]
 struct Slots {
     room: Vec<u8>,
-    /// How long a datagram may be; a slot has one byte more, which tells a cut one apart.
+    /// How long a datagram may be; a slot has one byte more: a datagram that fills it was cut.
     most: usize,
     count: usize,
-    /// What `recvmsg` says of a train.
+    /// The control messages of a train.
     control: Vec<u8>,
     arrived: Vec<Place>,
 }
@@ -123,7 +123,7 @@ impl Slots {
         Ok(SHORT_IO_DRAINS && !all_came)
     }
 
-    /// Receives a datagram, or a train of them. Whether anything is left cannot be told.
+    /// Receives a datagram, or a train of them. Returns `false`: whether anything is left is unknown.
     fn receive_train<S: Name>(&mut self, socket: &UdpSocket) -> io::Result<bool> {
         self.make_room(TRAIN);
         self.control.resize(CONTROL, 0);

@@ -253,7 +253,7 @@ fn starts_with_train(mut queue: Queue<'_>, limits: Limits) -> bool {
     Train::next(&mut queue, limits.segments_below).is_some_and(|first| !first.is_single())
 }
 
-/// Whether an error may say no to the train and not to the datagram: no way to do it (EIO), or
+/// Whether an error may refuse the train and not the datagram: no way to do it (EIO), or
 /// longer than the path takes whole (EMSGSIZE, EINVAL before Linux 6.14).
 fn is_about_trains(error: &io::Error) -> bool {
     let errors = [Errno::EIO, Errno::EMSGSIZE, Errno::EINVAL];

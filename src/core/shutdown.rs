@@ -1,0 +1,51 @@
+//! The end of a service: its listeners close once the peers that wait there are served.
+
+use std::time::Duration;
+
+use super::{Core, Stopping};
+use crate::token::Token;
+
+/// How many peers a listener serves at most once a shutdown has begun: those that connect meanwhile
+/// must not keep it open. It is what the backlog holds at most by default on Linux
+/// (`net.core.somaxconn`).
+const DRAINED_AT_MOST: usize = 4096;
+
+impl Core {
+    /// Closes the listeners, once the peers that the system has accepted already are served: closing
+    /// at once would reset them. The connections run to their ends, or to the deadline.
+    pub(crate) fn start_shutdown(&mut self, grace: Duration) {
+        // A stop that was called in the same turn is not taken back.
+        let stops = self.stopping == Stopping::Now;
+        if !stops {
+            self.stopping = Stopping::Draining(self.work.tick_after_this_moment(grace));
+        }
+        for token in self.tokens() {
+            let Some(listener) = self.listener_mut(token) else { continue };
+            if stops || listener.dead {
+                self.close(token, None);
+            } else if listener.draining.is_none() {
+                listener.draining = Some(DRAINED_AT_MOST);
+                self.draining.push(token);
+                self.make_ready(token);
+            }
+        }
+    }
+
+    /// Whether a listener has not yet served all who were accepted before the shutdown.
+    pub(crate) fn drains_listeners(&mut self) -> bool {
+        let tokens = std::mem::take(&mut self.draining);
+        self.draining = tokens.into_iter().filter(|&t| self.is_listening(t)).collect();
+        !self.draining.is_empty()
+    }
+
+    fn is_listening(&mut self, token: Token) -> bool {
+        self.listener_mut(token).is_some_and(|listener| !listener.dead)
+    }
+
+    /// Closes the listeners that a shutdown has left open, also where peers wait.
+    pub(crate) fn close_draining(&mut self) {
+        for token in std::mem::take(&mut self.draining) {
+            self.close(token, None);
+        }
+    }
+}
