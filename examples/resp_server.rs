@@ -1,96 +1,116 @@
-//! A store that speaks a part of the Redis protocol (RESP2): PING, ECHO, SET with EX, GET, DEL,
-//! EXPIRE and TTL, over pipelined connections.
-//!
-//! The answers of one read leave in one write. A peer that sends commands and does not read the
-//! answers is not read from while 64 KiB wait for it. Entries that have expired are removed when
-//! they are asked for, and the others once a second.
+//! A cache that speaks a part of the Redis protocol (RESP2), pipelined: PING, ECHO, SET, GET, DEL,
+//! EXPIRE, TTL.
 
 mod support;
 
 use std::collections::HashMap;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tidegate::{Context, Handler, HandlerResult, Input, Listen, Net, Reactor, StreamOptions};
+use tidegate::{BoxError, Context, Handler, HandlerResult, Input, Listen, Net, StreamOptions};
 
-const HELP: &str = "resp_server - a store that speaks a part of the Redis protocol
+const HELP: &str = "resp_server - a cache that speaks a part of the Redis protocol
 
 Usage: cargo run --release --example resp_server [ADDRESS]         (default 127.0.0.1:6379)
-Try it: redis-cli set tide high, or: printf 'PING\\r\\n' | nc -N 127.0.0.1 6379";
+Try it: redis-cli set tide high; redis-cli expire tide 60; redis-benchmark -t set,get -P 16";
 
-/// The longest command, in bytes: what a handler may leave unread until the rest arrives.
-const MAX_COMMAND: usize = 1 << 20;
-/// The most words of a command, so that a length cannot ask for memory that no bytes came for.
-const MAX_WORDS: usize = 1024;
-/// The most keys; without a limit a peer could fill the memory.
-const MAX_KEYS: usize = 100_000;
+// Peers choose keys and values. These limits bound the cache to about 160 MB.
+const MAX_KEYS: usize = 10_000;
+const MAX_COMMAND: usize = 16 * 1024;
 
-#[derive(Default)]
-struct Cache(HashMap<Vec<u8>, (Vec<u8>, Option<Instant>)>);
+/// The values, and when they expire.
+type Cache = HashMap<Vec<u8>, (Vec<u8>, Option<Instant>)>;
 
-impl Cache {
-    fn remove_expired(&mut self, now: Instant) {
-        self.0.retain(|_, (_, end)| end.is_none_or(|end| now < end));
-    }
-
-    /// The entry, unless it has expired.
-    fn get(&mut self, key: &[u8], now: Instant) -> Option<&mut (Vec<u8>, Option<Instant>)> {
-        if self.0.get(key)?.1.is_some_and(|end| end <= now) {
-            self.0.remove(key);
-        }
-        self.0.get_mut(key)
-    }
-
-    fn answer(&mut self, words: &[&[u8]], now: Instant) -> Vec<u8> {
-        let in_seconds = |text| Some(now + Duration::from_secs(number(text)?.min(1 << 32)));
-        let name = words[0].to_ascii_uppercase();
-        match (name.as_slice(), &words[1..]) {
-            (b"PING", []) => b"+PONG\r\n".to_vec(),
-            (b"PING" | b"ECHO", [text]) => bulk(text),
-            (b"GET", [key]) => self.get(key, now).map_or(b"$-1\r\n".to_vec(), |e| bulk(&e.0)),
-            (b"SET", [key, value, time @ ..]) => {
-                let end = match time {
-                    [] => None,
-                    [ex, s] if ex.eq_ignore_ascii_case(b"EX") && in_seconds(s).is_some() => in_seconds(s),
-                    _ => return b"-ERR syntax error\r\n".to_vec(),
-                };
-                if self.0.len() >= MAX_KEYS && !self.0.contains_key(*key) {
-                    return b"-ERR too many keys\r\n".to_vec();
-                }
-                self.0.insert(key.to_vec(), (value.to_vec(), end));
-                b"+OK\r\n".to_vec()
-            }
-            (b"DEL", keys @ [_, ..]) => {
-                integer(keys.iter().filter(|key| self.get(key, now).is_some() && self.0.remove(**key).is_some()).count())
-            }
-            (b"EXPIRE", [key, s]) => match (self.get(key, now), in_seconds(s)) {
-                (_, None) => b"-ERR value is not an integer\r\n".to_vec(),
-                (None, _) => integer(0),
-                (Some(entry), end) => {
-                    entry.1 = end;
-                    integer(1)
-                }
-            },
-            (b"TTL", [key]) => match self.get(key, now) {
-                None => b":-2\r\n".to_vec(),
-                Some((_, None)) => b":-1\r\n".to_vec(),
-                Some((_, Some(end))) => integer((*end - now).as_millis().div_ceil(1000)),
-            },
-            _ => b"-ERR unknown command or wrong number of arguments\r\n".to_vec(),
-        }
-    }
+/// Once a second, removes what has expired: keys that are not used any more take no room.
+fn sweep(cache: &mut Cache, net: &mut Net<Cache>) {
+    let now = net.now();
+    cache.retain(|_, (_, expires)| expires.is_none_or(|at| at > now));
+    net.after(Duration::from_secs(1), sweep);
 }
 
-fn bulk(bytes: &[u8]) -> Vec<u8> {
-    [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
-}
-
-fn integer(n: impl std::fmt::Display) -> Vec<u8> {
-    format!(":{n}\r\n").into_bytes()
+fn execute(cache: &mut Cache, now: Instant, command: &[&[u8]]) -> Vec<u8> {
+    let Some((name, words)) = command.split_first() else { return Vec::new() };
+    let key = words.first().copied().unwrap_or_default();
+    if cache.get(key).and_then(|entry| entry.1).is_some_and(|at| at <= now) {
+        cache.remove(key); // since the last sweep
+    }
+    let integer = |n: i64| format!(":{n}\r\n").into_bytes();
+    let bulk = |b: &[u8]| [format!("${}\r\n", b.len()).as_bytes(), b, b"\r\n"].concat();
+    match (&*name.to_ascii_uppercase(), words.get(1..).unwrap_or_default()) {
+        (b"PING", _) => b"+PONG\r\n".to_vec(),
+        (b"ECHO", []) => bulk(key),
+        (b"GET", []) => cache.get(key).map_or(b"$-1\r\n".to_vec(), |entry| bulk(&entry.0)),
+        (b"SET", [value]) if cache.len() < MAX_KEYS || cache.contains_key(key) => {
+            cache.insert(key.to_vec(), (value.to_vec(), None));
+            b"+OK\r\n".to_vec()
+        }
+        (b"SET", [_]) => b"-ERR too many keys\r\n".to_vec(),
+        (b"DEL", []) => integer(cache.remove(key).is_some().into()),
+        (b"EXPIRE", [seconds]) => match (number::<u32>(seconds), cache.get_mut(key)) {
+            (None, _) => b"-ERR invalid expire time\r\n".to_vec(),
+            (_, None) => integer(0),
+            (Some(seconds), Some(entry)) => {
+                entry.1 = Some(now + Duration::from_secs(seconds.into()));
+                integer(1)
+            }
+        },
+        (b"TTL", []) => integer(match cache.get(key).map(|entry| entry.1) {
+            None => -2,
+            Some(None) => -1,
+            Some(Some(at)) => (at - now).as_secs_f64().round() as i64,
+        }),
+        _ => b"-ERR unknown command or wrong number of arguments\r\n".to_vec(),
+    }
 }
 
 fn number<N: std::str::FromStr>(text: &[u8]) -> Option<N> {
     std::str::from_utf8(text).ok()?.parse().ok()
 }
 
-/// Takes the words of one command from the front of `rest`. `Ok(None)`: it is not all there yet.
-fn command<'a>(rest: &mut &'a [u8]) -> Result<Option<Vec<&'a [u8]>>, &'static str> {
+/// The words of one command; `None` until all of it has arrived.
+fn command<'a>(input: &mut Input<'a>) -> Result<Option<Vec<&'a [u8]>>, BoxError> {
+    let header = |input: &mut Input<'a>, mark: u8, max: usize| {
+        let Some(line) = input.take_until(b'\n') else { return Ok(None) };
+        let digits = line.strip_prefix(&[mark]).and_then(|line| line.strip_suffix(b"\r"));
+        let n = digits.and_then(number::<usize>).filter(|&n| n <= max);
+        n.map(Some).ok_or_else(|| format!("expected {} and up to {max}", mark as char))
+    };
+    let Some(count) = header(input, b'*', 64)? else { return Ok(None) };
+    let mut words = Vec::with_capacity(count);
+    for _ in 0..count {
+        let Some(length) = header(input, b'$', MAX_COMMAND)? else { return Ok(None) };
+        let Some(word) = input.take(length + 2) else { return Ok(None) };
+        words.push(&word[..length]);
+    }
+    Ok(Some(words))
+}
+
+struct Session;
+
+impl Handler<Cache> for Session {
+    fn on_data(&mut self, cx: &mut Context<'_, Cache>, input: &mut Input<'_>) -> HandlerResult {
+        // Not while replies pile up: what is left is offered again when they have drained.
+        while !cx.is_above_high() {
+            let mut rest = Input::new(input); // a cursor: `input` keeps what is not whole
+            let Some(words) = command(&mut rest)? else { break };
+            let reply = execute(cx.state, cx.now(), &words);
+            cx.send(reply); // all replies of this call leave in one write
+            input.advance(input.len() - rest.len());
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    support::main(HELP, ["127.0.0.1:6379"], |[address]| {
+        let options = StreamOptions::new().unread_limit(MAX_COMMAND);
+        let listen = Listen::tcp(&*address).options(options).max_connections(1000);
+        let mut reactor = tidegate::Reactor::with_state(Cache::new())?;
+        let listener = reactor.net().listen(listen, |_peer| Session)?;
+        for at in reactor.net().local_addrs(listener) {
+            support::say(format!("resp_server: listening on {at}"))?;
+        }
+        reactor.net().after(Duration::ZERO, sweep);
+        reactor.run()?;
+        Ok(())
+    })
+}
