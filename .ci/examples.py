@@ -316,7 +316,7 @@ def a_server_that_cannot_be_reached_is_told():
         with example("custom_protocol", "client", f"127.0.0.1:{port}") as program:
             one_line(program, rf"^custom_protocol: cannot connect to 127.0.0.1:{port}: .*refused")
     with example("client", "nosuchname.invalid:1") as program:
-        one_line(program, r'^client: cannot resolve "nosuchname.invalid:1"')
+        one_line(program, r"^client: cannot resolve nosuchname.invalid:1 ")
     with example("proxy", "127.0.0.1:0", "nosuchname.invalid:1") as program:
         one_line(program, r"^proxy: cannot forward to nosuchname.invalid:1: ")
 

@@ -749,5 +749,6 @@ fn the_short_forms_act_on_the_callbacks_own_connection() {
         heard
     });
     assert_eq!(heard, "shared and longa line\n");
+    until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(log.reasons(), ["closed"]);
 }
