@@ -433,6 +433,37 @@ def two_pages_nc_and_openssl_are_in_one_room():
 
 
 @check
+def an_http_request_says_nothing_in_the_room():
+    """A page of somebody else's can make a browser send one to any port, its body included."""
+    words = "POST /room HTTP/1.1\r\nHost: h\r\n\r\n/nick Mallory\r\nsaid in somebody's name\r\n"
+    with Server() as server, Person(server.lines) as carla:
+        with socket.create_connection(("127.0.0.1", server.lines), PATIENCE) as page:
+            page.sendall(words.encode())
+            answer = b"".join(iter(lambda: page.recv(4096), b""))
+            assert b"not a web server" in answer, answer
+        equal(carla.line(), "* guest2 has joined")
+        equal(carla.line(), "* guest2 has left")
+
+
+@check
+def a_name_that_was_made_to_point_here_opens_no_socket():
+    """DNS rebinding: the page's origin and the host agree, and both are somebody else's."""
+    with Server("--name", "Chat.example") as server:
+        for host, status in (
+            ("evil.example", b"403"),
+            (f"evil.example:{server.web}", b"403"),
+            ("chat.example", b"101"),
+            (f"localhost:{server.web}", b"101"),
+            (f"[::1]:{server.web}", b"101"),
+            ("127.0.0.1", b"101"),
+        ):
+            request = upgrade_request(server.web, Host=host, Origin=f"http://{host}")
+            with socket.create_connection(("127.0.0.1", server.web), PATIENCE) as page:
+                page.sendall(request.encode())
+                equal(page.makefile("rb").readline().split()[1], status)
+
+
+@check
 def a_newcomer_with_a_name_is_told_once():
     with Server() as server, Person(server.lines) as person:
         with in_room(server) as anna:

@@ -70,7 +70,7 @@ const TOO_BUSY: u8 = 2;
 const PING: u32 = 0;
 
 fn framing() -> LengthPrefixed {
-    LengthPrefixed::new(2).max_frame(16 * 1024)
+    LengthPrefixed::new(2).frame_limit(16 * 1024)
 }
 
 // ---- the messages, to bytes and back; no network here ----

@@ -4,7 +4,7 @@ mod support;
 
 use std::process::ExitCode;
 
-use tidegate::layer::tls::{Tls, TlsInfo};
+use tidegate::layer::tls::TlsInfo;
 use tidegate::{Context, Handler, HandlerResult, Input, Listen, Reactor};
 
 const HELP: &str = "tls_echo - sends back whatever arrives, over TLS
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         let config = support::certificate::from_arguments(arguments)?.build()?;
         let [address] = arguments.rest(["127.0.0.1:8889"])?;
         let listen = Listen::tcp(&*address)
-            .layer(move |_peer| Tls::server(&config))
+            .layer(move |_peer| config.layer())
             // Whoever fails the handshake never gets a handler. The hook is where they are noticed.
             .on_unopened(|peer, reason, _state| log::info!("{}: {reason}", peer.address()));
         let mut reactor = Reactor::new()?;

@@ -39,13 +39,13 @@ impl Handler for Echo {
 
 fn main() -> ExitCode {
     support::main_with_options(HELP, |arguments| {
-        let max_message = arguments.option("--max-message")?.unwrap_or(1 << 20);
+        let message_limit = arguments.option("--max-message")?.unwrap_or(1 << 20);
         let deflate = arguments.flag("--deflate");
         let [address] = arguments.rest(["127.0.0.1:8080"])?;
 
-        let server = WebSocket::server().max_message(max_message).deflate(deflate);
+        let server = WebSocket::server().message_limit(message_limit).deflate(deflate);
         // What is sent back has to fit into the queue: a message behind one that is on its way.
-        let options = StreamOptions::new().output_cap(max_message.saturating_mul(2).max(4 << 20));
+        let options = StreamOptions::new().output_cap(message_limit.saturating_mul(2).max(4 << 20));
         let listen = Listen::tcp(&*address)
             .options(options)
             .layer(move |_peer| server.layer())

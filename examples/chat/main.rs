@@ -1,4 +1,4 @@
-//! A chat room. Whoever connects is in it: with `nc`, with `openssl s_client`, or with a browser.
+//! A chat room. Everyone who connects is in it: with `nc`, with `openssl s_client`, or with a browser.
 //!
 //! `room.rs` has the room and its members, who know nothing of the network; `page.rs` and
 //! `page.html` the web page. Here is where the sockets are, and what lines look like on each.
@@ -13,12 +13,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use tidegate::layer::Lines;
-use tidegate::layer::tls::Tls;
 use tidegate::{
     Address, Group, Layer, Listen, Net, Overflow, Peer, Reactor, SocketOptions, StreamOptions,
 };
 
-use room::{MAX_LINE, Member, Room};
+use room::{Form, MAX_LINE, Member, Room};
 
 const HELP: &str = "chat - a room for many people, one line of text a message
 
@@ -27,6 +26,7 @@ Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
     --web ADDRESS   a web page for browsers (default 127.0.0.1:8080)
+    --name HOST     a name that browsers may know it by, besides its IP addresses and localhost
     --cert FILE     the certificate chain for TLS, PEM; with none, a self-signed one is made at
                     the start and its fingerprint printed
     --key FILE      its private key, PEM
@@ -40,19 +40,20 @@ fn main() -> ExitCode {
     support::main_with_options(HELP, |arguments| {
         let tls_address = arguments.option("--tls")?.unwrap_or("127.0.0.1:8889".to_owned());
         let web_address = arguments.option("--web")?.unwrap_or("127.0.0.1:8080".to_owned());
+        let name = arguments.option("--name")?;
         let certificate = support::certificate::from_arguments(arguments)?.build()?;
         let [lines_address] = arguments.rest(["127.0.0.1:8888"])?;
 
         // The same line of text in three forms; the handler is the same behind all of them.
-        let lines = || Lines::new().max_line(MAX_LINE);
-        let tls_lines = move || Tls::server(&certificate).then(lines());
-        let web = page::server();
+        let lines = || Lines::new().line_limit(MAX_LINE);
+        let tls_lines = move || certificate.layer().then(lines());
+        let web = page::server(name);
         let messages = move || web.layer();
 
         let mut reactor = Reactor::with_state(Room::default())?;
         let net = reactor.net();
         let room = net.create_group();
-        for at in open(net, room, &lines_address, lines)? {
+        for at in open(net, room, &lines_address, Form::Lines, lines)? {
             let near = reachable(at);
             support::say(format!(
                 "chat: listening on {at}, lines: nc {} {}",
@@ -60,13 +61,13 @@ fn main() -> ExitCode {
                 near.port()
             ))?;
         }
-        for at in open(net, room, &tls_address, tls_lines)? {
+        for at in open(net, room, &tls_address, Form::Lines, tls_lines)? {
             let near = reachable(at);
             support::say(format!(
                 "chat: listening on {at}, TLS: openssl s_client -quiet -connect {near}"
             ))?;
         }
-        for at in open(net, room, &web_address, messages)? {
+        for at in open(net, room, &web_address, Form::Messages, messages)? {
             support::say(format!("chat: listening on {at}, the web: http://{}/", reachable(at)))?;
         }
         #[cfg(unix)]
@@ -82,11 +83,12 @@ fn main() -> ExitCode {
 }
 
 /// A door to the room: a listener whose connections put what `layer` makes between their socket
-/// and their `Member`. Answers where it is.
+/// and their `Member`. Returns its addresses.
 fn open<L: Layer + 'static>(
     net: &mut Net<Room>,
     room: Group,
     address: &str,
+    form: Form,
     layer: impl Fn() -> L + 'static,
 ) -> Result<Vec<SocketAddr>, tidegate::Error> {
     // What the room says to a member who does not read waits in that member's own queue, and
@@ -103,7 +105,7 @@ fn open<L: Layer + 'static>(
         .max_connections(1000) // so that the list of who is here fits into the queue
         .layer(move |_peer| layer());
     // Called for each connection, to make its handler.
-    let member = move |peer: &Peer<'_>| Member::new(room, peer.address().clone());
+    let member = move |peer: &Peer<'_>| Member::new(room, form, peer.address().clone());
     let listener = net.listen(listen, member)?;
     Ok(net.local_addrs(listener).iter().filter_map(Address::socket_addr).collect())
 }

@@ -1,5 +1,7 @@
 //! The web's way into the room: one page, and the socket that it opens.
 
+use std::net::IpAddr;
+
 use data_encoding::BASE64;
 use tidegate::Kind;
 use tidegate::layer::tls::Fingerprint;
@@ -9,18 +11,39 @@ use crate::room::MAX_LINE;
 
 const PAGE: &str = include_str!("page.html");
 
-/// `GET /` gets the page, an upgrade of `/room` is a member, all else is not found. Only our own
-/// page may open the socket in a browser: that is the layer's default.
-pub(crate) fn server() -> WebSocketServer {
+/// `GET /` gets the page, an upgrade of `/room` is a member, all else is not found.
+///
+/// The layer lets a browser open the socket only for a page whose `Origin` is the `Host` that the
+/// request names. That alone does not stop a foreign page whose name resolves to this machine (DNS
+/// rebinding): there the two agree. So the `Host` has to be an IP address,
+/// `localhost` or the `name` that was given.
+pub(crate) fn server(name: Option<String>) -> WebSocketServer {
     let policy = content_security_policy();
     WebSocket::server()
         .default_kind(Kind::Text)
-        .max_message(MAX_LINE)
+        .message_limit(MAX_LINE)
         .answer(move |request| answer(request, &policy))
-        .filter(|request| match request.path() {
-            "/room" => Ok(()),
+        .filter(move |request| match request.path() {
+            "/room" if is_ours(request.host(), name.as_deref()) => Ok(()),
+            "/room" => {
+                Err(HttpResponse::text(403, "The chat is not known by this name (--name).\n"))
+            }
             _ => Err(not_found()),
         })
+}
+
+/// Whether a request for this host may open the socket. Browsers always name one.
+fn is_ours(host: Option<&str>, name: Option<&str>) -> bool {
+    let Some(host) = host else { return true };
+    // Without the port. The colons of an IPv6 address are in brackets.
+    let host = match host.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => host,
+        _ => host,
+    };
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<IpAddr>().is_ok()
+        || host.eq_ignore_ascii_case("localhost")
+        || name.is_some_and(|name| host.eq_ignore_ascii_case(name))
 }
 
 fn answer(request: &HttpRequest, policy: &str) -> HttpResponse {

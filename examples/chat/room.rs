@@ -44,6 +44,15 @@ impl Room {
     }
 }
 
+/// What a member's messages are made of.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Form {
+    /// Lines of a byte stream, which any program may send.
+    Lines,
+    /// Messages of a WebSocket, whose handshake no other protocol performs by accident.
+    Messages,
+}
+
 /// One person in the room: the handler of one connection.
 ///
 /// It is given one line a call, and what it sends becomes one line, because there are layers
@@ -52,6 +61,8 @@ impl Room {
 pub(crate) struct Member {
     /// The group of all members: what is published to it reaches them all.
     room: Group,
+    /// `Lines` until the first one has come.
+    form: Form,
     address: Address,
     /// Empty before they are in the room, and once they have left it.
     name: String,
@@ -71,6 +82,12 @@ impl Handler<Room> for Member {
     fn on_data(&mut self, cx: &mut Context<'_, Room>, input: &mut Input<'_>) -> HandlerResult {
         let line = printable(input.take_all());
         let line = line.trim();
+        // A foreign web page can make a browser send a request here, and the lines in its body would
+        // be messages of that browser's user.
+        if std::mem::replace(&mut self.form, Form::Messages) == Form::Lines && is_http(line) {
+            cx.send("* This is a chat for lines of text, not a web server.");
+            return Err("expected a line of chat, an HTTP request came".into());
+        }
         let (command, argument) = line.split_once(' ').unwrap_or((line, ""));
         match command {
             "" => {}
@@ -116,8 +133,8 @@ impl Handler<Room> for Member {
 }
 
 impl Member {
-    pub(crate) fn new(room: Group, address: Address) -> Member {
-        Member { room, address, name: String::new() }
+    pub(crate) fn new(room: Group, form: Form, address: Address) -> Member {
+        Member { room, form, address, name: String::new() }
     }
 
     /// Tells the others, once, and makes the name free.
@@ -147,6 +164,11 @@ impl Member {
             cx.send(format!("* {name} is taken"));
         }
     }
+}
+
+/// Whether it is the first line of an HTTP request (RFC 9112 section 3).
+fn is_http(line: &str) -> bool {
+    line.rsplit_once(' ').is_some_and(|(_, version)| version.starts_with("HTTP/"))
 }
 
 /// The text of a line, safe to show on anybody's terminal: control characters could move the

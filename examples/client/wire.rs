@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use tidegate::layer::tls::{Tls, TlsClientConfig};
+use tidegate::layer::tls::TlsClientConfig;
 use tidegate::layer::websocket::{WebSocket, WebSocketClient};
 use tidegate::layer::{Kind, Layer};
 
@@ -38,7 +38,7 @@ impl Options {
         let Some(tls) = &self.tls else {
             return Ok(websocket.map(|client| Box::new(client.layer()) as Box<dyn Layer>));
         };
-        let tls = Tls::client(tls, trust::host(address))?;
+        let tls = tls.layer(trust::host(address))?;
         Ok(Some(match websocket {
             Some(client) => Box::new(tls.then(client.layer())),
             None => Box::new(tls),

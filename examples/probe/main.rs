@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use tidegate::layer::tls::{Tls, TlsClientConfig};
+use tidegate::layer::tls::TlsClientConfig;
 use tidegate::layer::{Deflate, FixedSize, Layer, LayerContext, LayerError, Lz4};
 use tidegate::{Connect, Handler, Kind, Reactor, StreamOptions, Udp};
 
@@ -138,8 +138,8 @@ fn over_stream(options: &Options) -> Result<Report, Box<dyn Error>> {
     let size = options.size.div_ceil(4).max(options.data.len().min(1 << 20) as u64);
     let cap = options.message.max(1 << 20);
     let codecs: [(&'static str, Box<dyn Layer>); 2] = [
-        ("deflate", Box::new(Deflate::new().max_message(cap))),
-        ("lz4", Box::new(Lz4::new().max_message(cap))),
+        ("deflate", Box::new(Deflate::new().message_limit(cap))),
+        ("lz4", Box::new(Lz4::new().message_limit(cap))),
     ];
     for (name, codec) in codecs {
         let found = run(Measured::new(name), |reactor| {
@@ -243,9 +243,9 @@ fn connect(
             .auto_pause(false),
     );
     let connect = match (&options.over, layer) {
-        (Over::Tls(config), None) => connect.layer(Tls::client(config, options.host())?),
+        (Over::Tls(config), None) => connect.layer(config.layer(options.host())?),
         (Over::Tls(config), Some(layer)) => {
-            connect.layer(Tls::client(config, options.host())?.then(layer))
+            connect.layer(config.layer(options.host())?.then(layer))
         }
         (_, Some(layer)) => connect.layer(layer),
         (_, None) => connect,

@@ -5,4 +5,4 @@ use libfuzzer_sys::fuzz_target;
 use tidegate::layer::Deflate;
 use tidegate_fuzz::codec::{CAP, check_codec};
 
-fuzz_target!(|data: &[u8]| check_codec(|| Deflate::new().max_message(CAP), data));
+fuzz_target!(|data: &[u8]| check_codec(|| Deflate::new().message_limit(CAP), data));

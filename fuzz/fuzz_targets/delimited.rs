@@ -14,7 +14,7 @@ fuzz_target!(|input: &[u8]| {
         delimiter => delimiter,
     };
     let make = || {
-        let delimited = Delimited::new(delimiter).max_message(max);
+        let delimited = Delimited::new(delimiter).message_limit(max);
         if refuse { delimited.refuse_unterminated() } else { delimited }
     };
     let transcript = options.transcript();

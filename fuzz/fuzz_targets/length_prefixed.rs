@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let strip = options.byte();
     let format = format
-        .max_frame(max)
+        .frame_limit(max)
         .length_field_offset(offset)
         .length_adjustment(adjustment)
         .header(vec![b'H'; offset]);

@@ -9,7 +9,7 @@ fuzz_target!(|input: &[u8]| {
     let mut options = Options::new(input);
     let (max, crlf, refuse) = (options.below(64), options.flag(), options.flag());
     let make = || {
-        let lines = Lines::new().max_line(max);
+        let lines = Lines::new().line_limit(max);
         let lines = if crlf { lines.crlf() } else { lines };
         if refuse { lines.refuse_unterminated() } else { lines }
     };

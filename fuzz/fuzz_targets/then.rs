@@ -7,12 +7,12 @@ use tidegate_fuzz::Options;
 
 fn layer(which: usize, limit: usize) -> Box<dyn Layer> {
     match which {
-        0 => Box::new(Lines::new().max_line(limit)),
-        1 => Box::new(Lines::new().max_line(limit).crlf().refuse_unterminated()),
-        2 => Box::new(LengthPrefixed::new(1).max_frame(limit)),
-        3 => Box::new(LengthPrefixed::varint().max_frame(limit)),
-        4 => Box::new(Delimited::new(b";").max_message(limit)),
-        5 => Box::new(Delimited::new(b"aab").max_message(limit)),
+        0 => Box::new(Lines::new().line_limit(limit)),
+        1 => Box::new(Lines::new().line_limit(limit).crlf().refuse_unterminated()),
+        2 => Box::new(LengthPrefixed::new(1).frame_limit(limit)),
+        3 => Box::new(LengthPrefixed::varint().frame_limit(limit)),
+        4 => Box::new(Delimited::new(b";").message_limit(limit)),
+        5 => Box::new(Delimited::new(b"aab").message_limit(limit)),
         _ => Box::new(FixedSize::new(limit + 1)),
     }
 }

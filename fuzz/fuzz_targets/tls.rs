@@ -1,6 +1,6 @@
 //! Arbitrary bytes, in arbitrary splits, to a TLS layer that accepts.
 //!
-//! Each input is a list of pieces: one byte for the length, then so many bytes (0 stands for 4096).
+//! Each input is a list of pieces: one byte for the length, then so many bytes (0 means 4096).
 //! It must not panic, must not read on past the handshake limit, must not get ready, and must end.
 #![no_main]
 
@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tidegate::layer::testkit::Environment;
-use tidegate::layer::tls::{Pem, RECORD_MAX, Tls, TlsServerConfig};
+use tidegate::layer::tls::{Pem, RECORD_MAX, TlsServerConfig};
 use tidegate::layer::{Item, Layer, LayerEnd};
 
 const LIMIT: usize = 8 * 1024;
@@ -20,11 +20,10 @@ static CONFIG: LazyLock<TlsServerConfig> = LazyLock::new(|| {
         .alpn(["chat"])
         .build()
         .expect("a configuration")
-        .with_handshake_limit(LIMIT)
 });
 
 fuzz_target!(|input: &[u8]| {
-    let mut tls = Tls::server(&CONFIG);
+    let mut tls = CONFIG.layer().handshake_limit(LIMIT);
     let mut environment = Environment::new();
     let (mut wire, mut unit, mut reply) = (Vec::new(), Vec::new(), Vec::new());
     tls.start(&mut environment.cx(), &mut reply).expect("a server starts");
@@ -53,7 +52,7 @@ fuzz_target!(|input: &[u8]| {
                     }
                 }
                 Err(_) => {
-                    // Told once, and nothing more is said to it.
+                    // One alert at most, and nothing behind it.
                     let said = reply.len();
                     tls.end(&mut environment.cx(), &LayerEnd::Closed, &mut reply);
                     assert_eq!(reply.len(), said);

@@ -13,7 +13,7 @@ use tidegate::layer::{Item, Kind, Layer, LayerEnd};
 
 const MAX_MESSAGE: usize = 2000;
 const HEADER_LIMIT: usize = 1000;
-/// 33 pongs of 127 bytes each, a Close frame, or an HTTP answer.
+/// 33 pongs of 127 bytes each, a Close frame, or an HTTP response.
 const MAX_REPLY: usize = 33 * 131 + 131;
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\n\
@@ -53,8 +53,8 @@ struct End {
 fn as_server(deflate: bool) -> End {
     let settings = WebSocket::server()
         .deflate(deflate)
-        .max_message(MAX_MESSAGE)
-        .max_frame(MAX_MESSAGE / 2)
+        .message_limit(MAX_MESSAGE)
+        .frame_limit(MAX_MESSAGE / 2)
         .header_limit(HEADER_LIMIT);
     End { environment: Environment::new(), layer: settings.layer(), tail: Vec::new(), over: false }
 }
@@ -63,8 +63,8 @@ fn as_server(deflate: bool) -> End {
 fn as_client(shaken: bool, deflate: bool) -> End {
     let settings = WebSocket::client("h", "/")
         .deflate(deflate)
-        .max_message(MAX_MESSAGE)
-        .max_frame(MAX_MESSAGE / 2)
+        .message_limit(MAX_MESSAGE)
+        .frame_limit(MAX_MESSAGE / 2)
         .header_limit(HEADER_LIMIT);
     let mut end = End { environment: Environment::new(), layer: settings.layer(), tail: Vec::new(), over: false };
     let mut asked = Vec::new();

@@ -6,7 +6,7 @@ use super::work::ordinary;
 use super::{Conn, Note, Phase};
 use crate::error::{CloseReason, ConnectErrorKind, Deadline, Limit};
 use crate::guard::drop_guarded;
-use crate::layer::{LayerEnd, LayerError};
+use crate::layer::{LayerEnd, LayerError, LayerErrorKind};
 use crate::timer::Chain;
 
 impl Conn<'_> {
@@ -44,6 +44,9 @@ impl Conn<'_> {
     /// A layer gave up. What it had to say about that leaves before the connection ends, and input
     /// is discarded as in every graceful close, so that no reset destroys it.
     pub(crate) fn close_for_layer(&mut self, error: LayerError) {
+        if error.kind() == LayerErrorKind::Panicked {
+            self.stream.give_up_format(); // it is not called again
+        }
         self.close_unopened(Some(CloseReason::Layer(error)));
     }
 
@@ -140,15 +143,21 @@ impl Conn<'_> {
 
     /// Passes an event through the table and does what that demands. `given` is the reason that
     /// comes with it; the first reason that was noted stands.
+    #[inline(always)] // with a constant event most of the table goes away
     pub(super) fn happens(&mut self, event: Event, given: Option<CloseReason>) {
-        let was = self.stream.life;
-        let (life, effects) = was.after(event);
+        let was = self.stream.life.phase;
+        let (life, effects) = self.stream.life.after(event);
         self.stream.life = life;
-        if effects == Effects::default() {
-            return self.note_reason(given);
+        if effects != Effects::default() {
+            self.carry_out(was, effects, given);
+        } else if given.is_some() {
+            self.note_reason(given);
         }
+    }
+
+    fn carry_out(&mut self, was: Phase, effects: Effects, given: Option<CloseReason>) {
         if effects.death.is_some() {
-            return self.die(was.phase, effects, given);
+            return self.die(was, effects, given);
         }
         let mut end = None;
         if effects.has(Effects::UNPAIR) {
@@ -172,11 +181,6 @@ impl Conn<'_> {
         if effects.has(Effects::CLOSE_DEADLINE) {
             let after = self.stream.options().close_timeout;
             self.stream.clock = self.work.tick_after_this_moment(after);
-            // The time for a flush begins with the call too, and not with the last byte before it.
-            let now = self.work.tick_after_this_moment(std::time::Duration::ZERO);
-            if let Some(output) = &mut self.stream.output {
-                output.progress = now;
-            }
             self.watch();
         }
         if effects.has(Effects::WRITE_END) {
@@ -195,6 +199,7 @@ impl Conn<'_> {
     }
 
     /// The first reason stands.
+    #[inline]
     fn note_reason(&mut self, given: Option<CloseReason>) {
         let Some(given) = given else { return };
         let over = !self.stream.is_live() && !self.stream.is_dead();
@@ -207,6 +212,11 @@ impl Conn<'_> {
 
     /// Kept input goes, a pause ends, user timers are cancelled, groups are left.
     fn let_go(&mut self) {
+        // The time for a flush begins with the call, and not with the last byte before it.
+        if let Some(output) = &mut self.stream.output {
+            output.progress = self.work.tick_after_this_moment(std::time::Duration::ZERO);
+            output.stall_watched = false; // the timer goes with the others
+        }
         if let Some(tail) = self.stream.input.take() {
             self.work.pool.keep_tail(tail);
         }

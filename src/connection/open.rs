@@ -170,7 +170,7 @@ impl Conn<'_> {
     }
 
     /// What was sent before the layers were ready is encoded now.
-    pub(crate) fn encode_waiting(&mut self) {
+    pub(super) fn encode_waiting(&mut self) {
         let Some(wire) = self.stream.wire_mut() else { return };
         let waiting = std::mem::take(&mut wire.waiting);
         let relayed = self.stream.relayed_to().is_some();
@@ -187,10 +187,20 @@ impl Conn<'_> {
         self.queued_more();
     }
 
+    /// The handler is there, and is about to have `on_open`: what was sent before goes first.
+    pub(crate) fn before_on_open(&mut self) {
+        if self.stream.extra.is_some() {
+            self.encode_waiting();
+        }
+    }
+
     /// `on_open` has returned: timers that came due meanwhile are due now, and notifications that
     /// were posted meanwhile are handed back.
     pub(crate) fn after_open(&mut self) -> Vec<Signal> {
         self.work.timers.recall(&self.stream.timers, super::PARKED);
+        if self.stream.extra.is_none() && self.stream.life.write == WriteSide::Open {
+            return Vec::new();
+        }
         if self.stream.phase() == Phase::Open && self.stream.life.write == WriteSide::Ending {
             self.half_close();
         }

@@ -403,15 +403,28 @@ impl Conn<'_> {
         }
     }
 
-    /// Whether `on_drain` is due; it is owed no longer.
-    pub(crate) fn take_drained(&mut self) -> bool {
-        self.stream.phase() == Phase::Open && std::mem::take(&mut self.stream.drained)
+    /// What is left to do when input has been served. `false` if `on_drain` is due, which goes first;
+    /// it is owed no longer.
+    pub(crate) fn finish_serving(&mut self) -> bool {
+        let stream = &mut *self.stream;
+        if stream.drained
+            && stream.life.phase == Phase::Open
+            && std::mem::take(&mut stream.drained)
+        {
+            return false;
+        }
+        if stream.error {
+            self.look_at_error();
+        }
+        self.flush();
+        self.close_if_done();
+        true
     }
 
     /// An error while reading is held back would go unnoticed until a resume, which may never come;
     /// one behind the peer's end, until the next write. What arrived before it is offered now, and
     /// then the connection ends.
-    pub(crate) fn look_at_error(&mut self) {
+    fn look_at_error(&mut self) {
         let stream = &mut *self.stream;
         if !stream.error || stream.life.phase != Phase::Open {
             return;

@@ -57,6 +57,15 @@ impl std::fmt::Debug for Wire {
     }
 }
 
+impl super::Stream {
+    /// The layer has nothing more to say, not even its end.
+    pub(super) fn give_up_format(&mut self) {
+        if let Some(wire) = self.wire_mut() {
+            wire.own = OwnSide::Ended;
+        }
+    }
+}
+
 impl Wire {
     pub(crate) fn new(layer: Box<dyn Layer>) -> Self {
         Wire {
@@ -255,7 +264,9 @@ impl Conn<'_> {
                 return Outcome::Drop.of(0);
             }
         };
-        let left = bytes.len() - consumed;
+        // Only what the layer cannot take counts against the limit of a handshake: behind its last
+        // step bulk data may have come in the same read.
+        let left = if item == Item::Nothing { bytes.len() - consumed } else { 0 };
         let Some(opens) = self.handshake_step(consumed, left, budget) else {
             return Outcome::Drop.of(consumed);
         };

@@ -380,19 +380,32 @@ impl Conn<'_> {
         }
         let bytes = self.work.reply.end();
         if !bytes.is_empty() {
-            match self.stream.write_through(&bytes, self.work.tick) {
-                Ok(written) if written == bytes.len() => {}
-                Ok(written) => {
-                    self.output().push(&bytes[written..]);
-                    self.after_flush();
-                }
-                Err(e) => {
-                    // It counts as unsent.
-                    self.output().push(&bytes);
-                    self.output_failed(e);
-                }
+            // That a byte moved in this turn was noted when the input was read.
+            match self.stream.socket.write(&bytes) {
+                Ok(n) if n == bytes.len() => self.stream.writable = true,
+                result => self.reply_not_written(&bytes, result),
             }
         }
         self.work.reply.give_back(bytes);
+    }
+
+    /// The socket has not taken all of a reply.
+    #[cold]
+    fn reply_not_written(&mut self, bytes: &[u8], result: io::Result<usize>) {
+        let (written, failed) = match result {
+            Ok(n) if n > 0 => {
+                self.stream.writable = n == bytes.len() || !self.stream.socket.short_write_fills();
+                (n, Ok(()))
+            }
+            result => (0, self.stream.not_written(result.map(|n| (n, false)))),
+        };
+        // What an error leaves counts as unsent.
+        if written < bytes.len() {
+            self.output().push(&bytes[written..]);
+        }
+        match failed {
+            Ok(()) => self.flush(),
+            Err(e) => self.output_failed(e),
+        }
     }
 }

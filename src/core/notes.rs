@@ -56,7 +56,8 @@ impl Core {
     /// applied before the rest of this list.
     #[cold]
     pub(crate) fn apply_notes(&mut self) {
-        for note in std::mem::take(&mut self.work.notes) {
+        let mut notes = std::mem::take(&mut self.work.notes);
+        for note in notes.drain(..) {
             match note {
                 Note::Hold { partner, held } => {
                     self.with(partner, |conn| conn.hold(held));
@@ -74,6 +75,9 @@ impl Core {
                 }
                 Note::LeavesGroups(token) => self.groups.leave_all(token),
             }
+        }
+        if self.work.notes.is_empty() {
+            self.work.notes = notes; // for its memory
         }
     }
 }

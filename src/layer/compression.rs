@@ -53,7 +53,7 @@ impl Form {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Cap on a message and on a body, in bytes.
-    pub(super) max_message: usize,
+    pub(super) message_limit: usize,
     /// Shorter messages are not compressed, in bytes.
     pub(super) threshold: usize,
 }
@@ -61,7 +61,7 @@ pub(super) struct Limits {
 impl Limits {
     /// The default cap, and the codec's own threshold.
     pub(super) fn above(threshold: usize) -> Self {
-        Limits { max_message: DEFAULT_MAX_MESSAGE, threshold }
+        Limits { message_limit: DEFAULT_MAX_MESSAGE, threshold }
     }
 
     /// Refuses what the other side, with the same cap, would refuse. Nothing is written before.
@@ -70,16 +70,16 @@ impl Limits {
         layer: &'static str,
         message: &[u8],
     ) -> Result<(), LayerError> {
-        if message.len() <= self.max_message {
+        if message.len() <= self.message_limit {
             return Ok(());
         }
         Err(LayerError::new(
             layer,
             LayerErrorKind::Unencodable,
             format!(
-                "a message of {} bytes is over the cap of {} (max_message)",
+                "a message of {} bytes is over the cap of {} (message_limit)",
                 message.len(),
-                self.max_message
+                self.message_limit
             ),
         ))
     }
@@ -89,8 +89,8 @@ impl Limits {
         LayerError::too_large(
             layer,
             format!(
-                "{body} compressed bytes decompress to more than the cap of {} (max_message)",
-                self.max_message
+                "{body} compressed bytes decompress to more than the cap of {} (message_limit)",
+                self.message_limit
             ),
         )
     }
@@ -118,12 +118,12 @@ impl Frame {
         for (at, &byte) in wire.iter().take(LONGEST_HEADER).enumerate() {
             value |= u128::from(byte & 0x7f) << (7 * at);
             let announced = value >> 2;
-            if announced > limits.max_message as u128 {
+            if announced > limits.message_limit as u128 {
                 return Err(LayerError::too_large(
                     layer,
                     format!(
-                        "a frame announces {announced} bytes or more, the cap is {} (max_message)",
-                        limits.max_message
+                        "a frame announces {announced} bytes or more, the cap is {} (message_limit)",
+                        limits.message_limit
                     ),
                 ));
             }
@@ -182,11 +182,11 @@ pub(super) fn append_stored(wire: &mut Vec<u8>, form: Form, message: &[u8]) {
     wire.extend_from_slice(message);
 }
 
-/// Compresses `message` straight into `wire`, with the header before it. Answers `false`, with
+/// Compresses `message` straight into `wire`, with the header before it. Returns `false`, with
 /// `wire` as it was, when that is no gain.
 ///
 /// `compress` gets `room` bytes (the codec's worst case, so that it never has to stop half-way)
-/// and answers how many it used. It writes into the driver's buffer: the layer keeps none of its
+/// and returns how many it used. It writes into the driver's buffer: the layer keeps none of its
 /// own, at the price of clearing `room` bytes first.
 pub(super) fn append_compressed<E>(
     wire: &mut Vec<u8>,
@@ -221,7 +221,7 @@ pub(super) fn append_compressed<E>(
 /// is not moved for each step, but never past the cap. The two together must be under the cap.
 pub(super) fn grow(unit: &mut Vec<u8>, more: usize, limits: &Limits) {
     if unit.capacity() - unit.len() < more {
-        let left = limits.max_message - unit.len();
+        let left = limits.message_limit - unit.len();
         unit.reserve_exact(more.max(unit.capacity()).min(left));
     }
 }
@@ -230,8 +230,8 @@ pub(super) fn grow(unit: &mut Vec<u8>, more: usize, limits: &Limits) {
 mod tests {
     use super::*;
 
-    fn first(wire: &[u8], max_message: usize) -> Result<Option<Frame>, LayerErrorKind> {
-        let limits = Limits { max_message, threshold: 0 };
+    fn first(wire: &[u8], message_limit: usize) -> Result<Option<Frame>, LayerErrorKind> {
+        let limits = Limits { message_limit, threshold: 0 };
         Frame::first("test", wire, &limits).map_err(|e| e.kind())
     }
 

@@ -47,7 +47,7 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// # Limits
 /// | what | default | reason |
 /// |---|---|---|
-/// | [`max_message`](Deflate::max_message) | 1 MiB | far above real-time messages; a bomb costs 1 MiB at most |
+/// | [`message_limit`](Deflate::message_limit) | 1 MiB | far above real-time messages; a bomb costs 1 MiB at most |
 /// | [`threshold`](Deflate::threshold) | 64 bytes; per message 128 | from there on the gain is worth its time: with a context half of a message, by itself a quarter |
 /// | [`level`](Deflate::level) | 3 of 9 | within 12 % of level 9's size, in half of level 6's time or less |
 ///
@@ -59,7 +59,7 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 ///
 /// # Memory
 /// A connection with a context holds 312 KiB once it has compressed its first message (window,
-/// hash chains, output). What inflates takes 11 KiB and what it has received, 48 KiB of that at most.
+/// hash chains, output). What inflates takes 11 KiB and what it has received, 64 KiB of that at most.
 /// A direction that was never used costs nothing. Per-message mode uses one such set (for each level in use) for the whole
 /// thread (what it receives is up to the peer's mode). No message allocates beyond that: the output
 /// goes into the driver's own buffers.
@@ -71,7 +71,7 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// # Wire format
 /// A stream of frames, the same in both directions. A frame is a header and a body; the header is
 /// one unsigned LEB128 integer (least digit first, shortest form, ten bytes at most) of
-/// `body length * 4 + form`. A body is at most `max_message` long.
+/// `body length * 4 + form`. A body is at most `message_limit` long.
 ///
 /// | form | the body is |
 /// |---|---|
@@ -144,8 +144,8 @@ impl Deflate {
     /// the body of a frame. Default 1 MiB (1,048,576). A longer message to send is refused as
     /// `Unencodable`, a longer one received as `TooLarge`. Give both sides the same.
     #[must_use]
-    pub fn max_message(mut self, bytes: usize) -> Self {
-        self.limits.max_message = bytes;
+    pub fn message_limit(mut self, bytes: usize) -> Self {
+        self.limits.message_limit = bytes;
         self
     }
 
@@ -224,13 +224,13 @@ impl Layer for Deflate {
     fn wire_class(&self) -> Option<WireClass> {
         (self.mode == Mode::PerMessage).then(|| {
             WireClass::of::<Deflate>()
-                .with(self.limits.max_message as u64)
+                .with(self.limits.message_limit as u64)
                 .with(self.limits.threshold as u64)
                 .with(self.level.into())
         })
     }
 
-    /// Answers to [`CompressionRate`].
+    /// [`CompressionRate`].
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<CompressionRate>()).then_some(&self.rate as &dyn Any)
     }

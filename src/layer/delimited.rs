@@ -6,7 +6,7 @@ use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, W
 /// The default limit on a message.
 const MAX_MESSAGE: usize = 8 * 1024;
 
-/// One message is what stands before a delimiter: any string of at least one byte.
+/// Each message ends at a delimiter: any string of at least one byte.
 ///
 /// The handler gets the message without the delimiter; two delimiters in a row are an empty
 /// message. The first place where the delimiter is complete ends the message.
@@ -16,10 +16,10 @@ const MAX_MESSAGE: usize = 8 * 1024;
 /// [`LayerErrorKind::Unencodable`]: the peer would read something else.
 ///
 /// **Limit.** 8 KiB for one message received, the delimiter not counted
-/// ([`max_message`](Delimited::max_message)), for the reasons of [`Lines`](super::Lines). The peer
+/// ([`message_limit`](Delimited::message_limit)), for the reasons of [`Lines`](super::Lines). The peer
 /// is refused as soon as more has come. What is sent has no limit here.
 ///
-/// **End of stream.** What stands behind the last delimiter is a message, as with
+/// **End of stream.** What follows the last delimiter is a message, as with
 /// [`Lines`](super::Lines), unless [`refuse_unterminated`](Delimited::refuse_unterminated) is
 /// chosen.
 ///
@@ -65,13 +65,13 @@ impl Delimited {
     /// Refuses a received message of more than `bytes`, the delimiter not counted. 8 KiB by
     /// default.
     #[must_use]
-    pub fn max_message(mut self, bytes: usize) -> Self {
+    pub fn message_limit(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
     }
 
     /// Takes a stream that ends without a delimiter for truncated ([`LayerErrorKind::Truncated`]),
-    /// instead of handing what stands behind the last one on.
+    /// instead of yielding what follows the last one.
     #[must_use]
     pub fn refuse_unterminated(mut self) -> Self {
         self.refuse_unterminated = true;

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::fmt;
 
-/// Whose fault it was, and of what sort.
+/// Which side caused the error, and how.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum LayerErrorKind {
     /// The peer sent what the format does not allow.
     Malformed,

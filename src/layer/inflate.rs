@@ -42,11 +42,14 @@ pub(super) enum Refused<E> {
     Sink(E),
 }
 
-/// A receiving direction: the decoder (11 KiB), and up to 48 KiB of what it has received.
+/// A receiving direction: the decoder (11 KiB), and up to 64 KiB of what it has received.
 pub(super) struct Inflater {
     decoder: Box<DecompressorOxide>,
-    /// What was received, oldest first: the last 32 KiB of it at least, or all.
-    history: Vec<u8>,
+    /// What was received, oldest first: the last 32 KiB of it at least, or all. Behind it is room,
+    /// which is cleared once and not for each step.
+    buffer: Vec<u8>,
+    /// How many bytes of the buffer were received.
+    received: usize,
     /// The message has reached the end of a final block, and nothing came behind that.
     ended: bool,
 }
@@ -54,12 +57,12 @@ pub(super) struct Inflater {
 impl Inflater {
     /// A direction in which nothing was received.
     pub(super) fn new() -> Self {
-        Inflater { decoder: Box::default(), history: Vec::new(), ended: false }
+        Inflater { decoder: Box::default(), buffer: Vec::new(), received: 0, ended: false }
     }
 
     /// Forgets what was received: the next message cannot refer to it.
     pub(super) fn forget(&mut self) {
-        self.history.clear();
+        self.received = 0;
     }
 
     /// Begins a message. It may refer to what was received before.
@@ -69,10 +72,12 @@ impl Inflater {
     }
 
     /// Enters bytes into the history that came uncompressed.
+    #[cfg(feature = "deflate")]
     pub(super) fn learn(&mut self, bytes: &[u8]) {
         let seen = &bytes[bytes.len().saturating_sub(WINDOW)..];
         self.make_room(seen.len());
-        self.history.extend_from_slice(seen);
+        self.buffer[self.received..][..seen.len()].copy_from_slice(seen);
+        self.received += seen.len();
     }
 
     /// Inflates a stretch of a message. What comes out goes to `sink` in steps, which may stop it.
@@ -92,6 +97,7 @@ impl Inflater {
     }
 
     /// Inflates up to the end of `input` or of a final block. Returns how much was taken.
+    #[cfg(feature = "deflate")]
     pub(super) fn inflate_one<E>(
         &mut self,
         input: &[u8],
@@ -112,6 +118,7 @@ impl Inflater {
     }
 
     /// Whether the last byte was the last one of a final block.
+    #[cfg(feature = "deflate")]
     pub(super) fn has_ended(&self) -> bool {
         self.ended
     }
@@ -126,19 +133,18 @@ impl Inflater {
         let mut taken = 0;
         loop {
             self.make_room(STEP);
-            let start = self.history.len();
-            self.history.resize(start + STEP, 0);
+            let start = self.received;
             let (status, read, made) = decompress(
                 &mut self.decoder,
                 &input[taken..],
-                &mut self.history,
+                &mut self.buffer[..start + STEP],
                 start,
                 flags | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF,
             );
-            self.history.truncate(start + made);
+            self.received += made;
             taken += read;
             if made > 0 {
-                sink(&self.history[start..]).map_err(Refused::Sink)?;
+                sink(&self.buffer[start..self.received]).map_err(Refused::Sink)?;
             }
             match status {
                 TINFLStatus::HasMoreOutput => {}
@@ -154,15 +160,16 @@ impl Inflater {
 
     /// Makes room for `more` bytes, 32 KiB of them at most, behind the window.
     fn make_room(&mut self, more: usize) {
-        if self.history.len() + more > BUFFER {
-            let old = self.history.len().saturating_sub(WINDOW);
-            self.history.drain(..old);
+        if self.received + more > BUFFER {
+            self.buffer.copy_within(self.received.saturating_sub(WINDOW)..self.received, 0);
+            self.received = self.received.min(WINDOW);
         }
-        // Doubled as usual while it is small, and never over what is needed at most.
-        let needed = self.history.len() + more;
-        if needed > self.history.capacity() {
-            let capacity = needed.max(2 * self.history.capacity()).min(needed.max(BUFFER));
-            self.history.reserve_exact(capacity - self.history.len());
+        let needed = self.received + more;
+        if needed > self.buffer.len() {
+            // Doubled while it is small, and never over what is needed at most.
+            let len = needed.max(2 * self.buffer.len()).min(needed.max(BUFFER));
+            self.buffer.reserve_exact(len - self.buffer.len());
+            self.buffer.resize(len, 0);
         }
     }
 }
@@ -170,7 +177,7 @@ impl Inflater {
 impl fmt::Debug for Inflater {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Inflater")
-            .field("history", &self.history.len())
+            .field("received", &self.received)
             .field("ended", &self.ended)
             .finish_non_exhaustive()
     }

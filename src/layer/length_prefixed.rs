@@ -8,7 +8,7 @@ const MAX_FRAME: usize = 1024 * 1024;
 /// The longest LEB128 form of 64 bits: ten groups of seven.
 const MAX_VARINT: usize = 10;
 
-/// A frame on the wire says how long it is.
+/// Each message follows its length on the wire.
 ///
 /// ```text
 /// +-- header --+-- length field --+------------ body ------------+
@@ -24,7 +24,7 @@ const MAX_VARINT: usize = 10;
 /// | [`length_field_offset(o)`](Self::length_field_offset) | 0 | `lengthFieldOffset` | `length_field_offset` |
 /// | [`length_adjustment`](Self::length_adjustment) | 0 | `lengthAdjustment` | `length_adjustment` (1) |
 /// | [`strip`](Self::strip) | header and length field | `initialBytesToStrip` (its default is 0) | `num_skip` |
-/// | [`max_frame`](Self::max_frame) | 1 MiB, body only | `maxFrameLength` (the whole frame) | `max_frame_length` |
+/// | [`frame_limit`](Self::frame_limit) | 1 MiB, body only | `maxFrameLength` (the whole frame) | `max_frame_length` |
 ///
 /// (1) In tokio-util the adjustment depends on `num_skip`; ours is theirs + `num_skip` - (o + w), so
 /// the same as long as `num_skip` is left alone. Here, as in Netty, what is stripped has no
@@ -33,14 +33,14 @@ const MAX_VARINT: usize = 10;
 /// **Limit.** A body of 1 MiB: far above a message that is meant to be quick, little enough for a
 /// thousand peers. A larger one is refused as [`LayerErrorKind::TooLarge`] when its length field
 /// has come and nothing else, and nothing is ever reserved for a length that was only announced.
-/// What is sent is not held to the limit (servers that take little and answer much are common),
+/// What is sent is not held to the limit (servers that take small requests and send large responses are common),
 /// but must fit the length field.
 ///
 /// A frame without a body is an empty message. A frame lies whole in the bytes that arrived when it
 /// is handed on, so it is not copied.
 ///
 /// **Sending** is the inverse of receiving. With the default strip the message becomes the body;
-/// with an offset, what stands before the length field is given with [`header`](Self::header).
+/// with an offset, what comes before the length field is given with [`header`](Self::header).
 /// With `strip(0)` handlers get whole frames and send whole frames: the length field is theirs to
 /// write, and one that does not fit is refused. With any other strip the stripped bytes are not
 /// known, so that nothing can be sent. What cannot be sent is [`LayerErrorKind::Unencodable`].
@@ -120,12 +120,12 @@ impl LengthPrefixed {
 
     /// Refuses a received frame with more than `bytes` behind its length field. 1 MiB by default.
     #[must_use]
-    pub fn max_frame(mut self, bytes: usize) -> Self {
+    pub fn frame_limit(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
     }
 
-    /// The length field stands behind a header of `bytes` bytes. 0 by default.
+    /// The length field follows a header of `bytes` bytes. 0 by default.
     #[must_use]
     pub fn length_field_offset(mut self, bytes: usize) -> Self {
         self.offset = bytes;

@@ -8,18 +8,18 @@ const MAX_LINE: usize = 8 * 1024;
 
 /// One message is one line.
 ///
-/// A line ends with LF or with CRLF, whichever the peer likes line by line; the handler gets it
+/// A line ends with LF or with CRLF, and each line may end differently; the handler gets it
 /// without that end. An empty line is an empty message. The bytes are not checked to be UTF-8.
 ///
 /// **Sending.** The message is sent with LF behind it, or CRLF with [`crlf`](Lines::crlf). A
 /// message that contains a line feed is refused as [`LayerErrorKind::Unencodable`]: the peer would
-/// read it as two lines, and whoever chose the text could have words put into the sender's mouth.
+/// read it as two lines, and text from a third party could forge a line of the sender.
 /// With [`crlf`](Lines::crlf) a carriage return is refused as well, because receivers of such
 /// protocols (IRC, SMTP) may end a line there. Without it, a carriage return is a byte like
 /// another, so that every line that was received can be sent on; only one at the very end of a
 /// message is lost at a receiver who takes CRLF for the end, as this layer does.
 ///
-/// **Limit.** 8 KiB for one line received, its end not counted ([`max_line`](Lines::max_line)):
+/// **Limit.** 8 KiB for one line received, its end not counted ([`line_limit`](Lines::line_limit)):
 /// what HTTP servers customarily allow a line, far above what people type, and little enough for
 /// ten thousand peers who never send a line feed. The peer is refused as soon as more has come
 /// without one. What is sent has no limit here.
@@ -68,7 +68,7 @@ impl Lines {
 
     /// Refuses a received line of more than `bytes`, its end not counted. 8 KiB by default.
     #[must_use]
-    pub fn max_line(mut self, bytes: usize) -> Self {
+    pub fn line_limit(mut self, bytes: usize) -> Self {
         self.max = bytes;
         self
     }

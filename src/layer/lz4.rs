@@ -32,7 +32,7 @@ const THRESHOLD: usize = 128;
 /// # Limits
 /// | what | default | reason |
 /// |---|---|---|
-/// | [`max_message`](Lz4::max_message) | 1 MiB | far above real-time messages; a bomb is refused unopened, see below |
+/// | [`message_limit`](Lz4::message_limit) | 1 MiB | far above real-time messages; a bomb is refused unopened, see below |
 /// | [`threshold`](Lz4::threshold) | 128 bytes | shorter ones hardly repeat themselves, and LZ4 makes them longer |
 ///
 /// The decompressed size is worked out from the block (its lengths are summed up, nothing is
@@ -48,7 +48,7 @@ const THRESHOLD: usize = 128;
 /// # Wire format
 /// A stream of frames, the same in both directions. A frame is a header and a body; the header is
 /// one unsigned LEB128 integer (least digit first, shortest form, ten bytes at most) of
-/// `body length * 4 + form`. A body is at most `max_message` long.
+/// `body length * 4 + form`. A body is at most `message_limit` long.
 ///
 /// | form | the body is |
 /// |---|---|
@@ -56,7 +56,7 @@ const THRESHOLD: usize = 128;
 /// | 1 | the message as one LZ4 block, without a size before it. Never empty |
 ///
 /// Forms 2 and 3 are `Malformed`. In Python (package `lz4`) the body of form 1 is read with
-/// `lz4.block.decompress(body, uncompressed_size=max_message)` and made with
+/// `lz4.block.decompress(body, uncompressed_size=message_limit)` and made with
 /// `lz4.block.compress(message, store_size=False)`.
 ///
 /// # Facts
@@ -83,8 +83,8 @@ impl Lz4 {
     /// that the format's reference implementation takes). A longer message to send is refused as
     /// `Unencodable`, a longer one received as `TooLarge`. Give both sides the same.
     #[must_use]
-    pub fn max_message(mut self, bytes: usize) -> Self {
-        self.limits.max_message = bytes.min(LARGEST_BLOCK);
+    pub fn message_limit(mut self, bytes: usize) -> Self {
+        self.limits.message_limit = bytes.min(LARGEST_BLOCK);
         self
     }
 
@@ -162,11 +162,11 @@ impl Layer for Lz4 {
     }
 
     fn wire_class(&self) -> Option<WireClass> {
-        let Limits { max_message, threshold } = self.limits;
-        Some(WireClass::of::<Lz4>().with(max_message as u64).with(threshold as u64))
+        let Limits { message_limit, threshold } = self.limits;
+        Some(WireClass::of::<Lz4>().with(message_limit as u64).with(threshold as u64))
     }
 
-    /// Answers to [`CompressionRate`].
+    /// [`CompressionRate`].
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<CompressionRate>()).then_some(&self.rate as &dyn Any)
     }

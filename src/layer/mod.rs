@@ -1,14 +1,14 @@
 //! Wire formats between socket and handler.
 //!
 //! A [`Layer`] has no I/O. Bytes that arrived go in, one unit at a time comes out; what a handler
-//! sends goes in, bytes for the wire come out. Whoever drives it (a connection, a test, a fuzzer)
+//! sends goes in, bytes for the wire come out. Its driver (a connection, a test, a fuzzer)
 //! owns every buffer and every socket. That is why one layer works the same over TCP, a Unix
 //! socket or inside a test, and why layers stack: [`Then`] feeds the units of the outer one (the
 //! one nearer to the wire) as bytes to the inner one (nearer to the handler).
 //!
 //! Framing is here without a feature: [`Lines`], [`LengthPrefixed`], [`Delimited`],
-//! [`FixedSize`]. Whoever writes a layer of their own finds in [`testkit`] what the built-in ones
-//! are tested with, and in `docs/layers.md` a complete example.
+//! [`FixedSize`]. For layers of your own, [`testkit`] is what the built-in ones are tested with,
+//! and `docs/layers.md` has a complete example.
 //!
 //! # The contract between a layer and its driver
 //!
@@ -90,14 +90,14 @@ pub use lz4::Lz4;
 pub use then::Then;
 pub use wire_class::WireClass;
 
-/// Whether a message is text or binary, where the wire format tells them apart (WebSocket does,
-/// RFC 6455 section 5.6). Formats that do not tell them apart ignore it.
+/// Whether a message is text or binary, where the wire format distinguishes them (WebSocket does,
+/// RFC 6455 section 5.6). Other formats ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub enum Kind {
-    /// The layer's own option decides; never a look at the bytes.
+    /// An option of the layer decides. The bytes are never inspected for it.
     #[default]
     Default,
-    /// Text; the sender vouches for UTF-8, and the layer checks it.
+    /// Text in UTF-8, which the layer checks.
     Text,
     /// Binary.
     Binary,
@@ -236,7 +236,7 @@ pub trait Layer {
     /// ping, say) is appended to `reply`.
     ///
     /// # Errors
-    /// The layer gives the connection up (the peer did not answer in time): what is in `reply` is
+    /// The layer gives the connection up (the peer did not reply in time): what is in `reply` is
     /// sent, then the connection is closed with the error as its reason.
     fn on_time(
         &mut self,
@@ -253,7 +253,7 @@ pub trait Layer {
     ///
     /// # Errors
     /// The end came in the middle of a unit, or without the format's own end where it demands one:
-    /// a truncated stream, told apart from a proper end.
+    /// a truncated stream, as distinct from a proper end.
     fn wire_ended(&mut self, cx: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         let _ = cx;
         if left == 0 {
@@ -270,28 +270,28 @@ pub trait Layer {
     /// it has consumed. Asked before another layer is put beneath it in mid-stream, because what came
     /// in clear must not be read as if it had come through that one (CVE-2011-0411). A layer that
     /// consumes nothing but whole units, one a step, holds none, and keeps this default; every other
-    /// one has to answer for what it has consumed. The [test kit](testkit) checks it as far as it
+    /// one has to report what it has consumed. The [test kit](testkit) checks it as far as it
     /// shows from outside.
     fn holds_input(&self) -> bool {
         false
     }
 
     /// What the wire form of a message depends on: two layers with equal classes encode every message
-    /// to the same bytes, or to bytes that can stand for each other. It is asked for when the layer
+    /// to the same bytes, or to bytes that decode to the same. It is asked for when the layer
     /// is ready, and holds until `decode` returns [`Item::End`] or an error, or `end` is called.
     /// `None`, the default, for a layer whose encoder has state (TLS, compression with a window).
     fn wire_class(&self) -> Option<WireClass> {
         None
     }
 
-    /// What the layer has learned of the peer, by type: each layer documents the types it answers
-    /// to (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
+    /// What the layer has learned of the peer, by type: each layer documents the types it
+    /// has (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
     fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
         let _ = fact;
         None
     }
 
-    /// Puts `inner` between this layer and the handler: `tls.then(Lines::new())`.
+    /// Stacks `inner` between this layer and the handler: `tls.then(Lines::new())`.
     fn then<Inner: Layer>(self, inner: Inner) -> Then<Self, Inner>
     where
         Self: Sized,

@@ -2,7 +2,7 @@
 
 use std::io::BufRead;
 
-/// Where `byte` first stands in `bytes`.
+/// The position of the first `byte` in `bytes`.
 ///
 /// `Iterator::position` looks at one byte at a time; the standard library keeps its `memchr` to
 /// itself, but `skip_until` on a slice, which cannot fail, is that very call.

@@ -1,4 +1,4 @@
-//! For whoever writes a [`Layer`]: what the built-in ones are tested with.
+//! Tests for a [`Layer`] of your own: what the built-in ones are tested with.
 //!
 //! * [`Driver`] runs one layer in memory, the way a connection does, and panics as soon as the
 //!   layer breaks its side of the [contract](super).
@@ -19,7 +19,7 @@
 //! assert_eq!(outcome.messages(), [b"one", b"two"]);
 //! assert_eq!(outcome.error_kind(), None);
 //!
-//! let outcome = every_split(|| Lines::new().max_line(3), b"one\nfour\n", Ending::Open);
+//! let outcome = every_split(|| Lines::new().line_limit(3), b"one\nfour\n", Ending::Open);
 //! assert_eq!(outcome.messages(), [b"one"]);
 //! assert_eq!(outcome.error_kind(), Some(LayerErrorKind::TooLarge));
 //!

@@ -12,7 +12,7 @@ use super::{
 /// Two layers as one: `Outer` is nearer to the wire, `Inner` nearer to the handler.
 ///
 /// What the outer layer yields is a stream of bytes to the inner one, whatever its boundaries
-/// were; what the inner layer says, its replies too, goes through the outer one's
+/// were; what the inner layer sends, its replies too, goes through the outer one's
 /// [`encode`](Layer::encode), with [`Kind::Default`]. Made by [`Layer::then`]; stacks of more
 /// layers are stacks of stacks, in either nesting.
 ///
@@ -21,12 +21,12 @@ use super::{
 ///   between the two than one unit of the outer and one unfinished unit of the inner layer: the
 ///   limits of the two are the limit of the stack.
 /// * The end travels inward: when the outer layer yields [`Item::End`], or agrees that the wire
-///   ended in order, the inner one is told that its stream ended, gives out what it still has,
+///   ended in order, the inner one is called with the end of its stream, yields what it still has,
 ///   and may object. An [`Item::End`] of the inner layer is the stack's.
 /// * [`end`](Layer::end) ends the inner layer, then the outer one.
 /// * A fact is the outer layer's if it has one of that type, else the inner one's.
-/// * A message that the inner layer refuses does no harm. When the *outer* layer cannot encode what
-///   the inner one has said, the inner one's side of the conversation has a hole: that fails as
+/// * A message that the inner layer refuses is lost alone. When the *outer* layer cannot encode bytes
+///   that the inner one sends, the peer's inner layer misses a part of its stream: that fails as
 ///   [`LayerErrorKind::OutOfStep`], with the outer layer's reason as the source, and so does every
 ///   later message.
 ///
@@ -46,30 +46,31 @@ pub struct Then<Outer, Inner> {
     inner: Inner,
     /// Yielded by the outer layer, not yet consumed by the inner one.
     between: Backlog,
-    /// Said by the inner layer, on its way through the outer one; empty between calls.
+    /// Bytes that the inner layer sends, not yet encoded by the outer one; empty between calls.
     said: Vec<u8>,
     below: Below,
     /// The inner layer has been started (here, or before it was put into this stack).
     inner_started: bool,
-    /// The outer layer is ready and the inner one started: units and words pass.
+    /// The outer layer is ready and the inner one started: bytes pass both ways.
     open: bool,
-    /// The inner layer has said `Nothing` to all that lies between.
+    /// The inner layer has returned `Nothing` for all that lies between.
     dry: bool,
-    /// The outer layer refused words of the inner one.
+    /// The outer layer refused bytes that the inner one sends.
     broken: bool,
     /// When each of the two asked to be called.
     outer_at: Option<Instant>,
     inner_at: Option<Instant>,
 }
 
-/// How far the end of the stream has come.
+/// How far the end of the stream has travelled inward.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Below {
     /// No end yet.
     Running,
-    /// The wire has ended, the outer layer agreed and is giving out what it still has.
+    /// The wire has ended, the outer layer agreed and yields what it still has.
     Draining,
-    /// The inner layer knows. It gives out what it still has, then the stack answers with this.
+    /// The inner layer was called with the end. It yields what it still has, then the stack yields
+    /// this.
     Ended(Item),
 }
 
@@ -137,7 +138,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         Ok(true)
     }
 
-    /// What the inner layer said goes through the outer one.
+    /// Encodes what the inner layer sends with the outer one.
     fn pass_on_said(
         &mut self,
         cx: &mut LayerContext<'_>,
@@ -209,7 +210,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         Ok((item, kind))
     }
 
-    /// The stream of the inner layer has ended; when it has given out all, the stack says `last`.
+    /// The stream of the inner layer has ended; when it has yielded all, the stack yields `last`.
     fn end_inner_stream(
         &mut self,
         cx: &mut LayerContext<'_>,
@@ -276,7 +277,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
                 }
                 Item::Progress => return Ok(Step::new(consumed, Item::Progress)),
                 Item::End => self.end_inner_stream(cx, Item::End)?,
-                // A running inner layer may hold units back: it is asked before this is the answer.
+                // A running inner layer may hold units back: it is pulled before the stack returns.
                 Item::Nothing if opened => {}
                 Item::Nothing if self.below == Below::Draining => {
                     self.end_inner_stream(cx, Item::Nothing)?;

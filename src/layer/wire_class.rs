@@ -3,7 +3,7 @@
 use std::any::TypeId;
 
 /// What decides a layer's wire form of a message: two layers whose classes are equal encode every
-/// message to the same bytes (or to bytes that can stand for each other), so that a message to many
+/// message to the same bytes (or to bytes that decode to the same), so that a message to many
 /// members is encoded once for each class.
 ///
 /// A layer of one type builds it from its own type and from *everything* that its

@@ -34,7 +34,7 @@ impl<S: 'static> Dispatch<S> {
                 return;
             }
         }
-        self.net.core.with(token, |conn| conn.encode_waiting());
+        self.net.core.with(token, |conn| conn.before_on_open());
         self.call(token, |handler, cx| handler.on_open(cx));
         let Some(signals) = self.net.core.with(token, |conn| conn.after_open()) else { return };
         if !signals.is_empty() {

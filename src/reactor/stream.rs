@@ -15,17 +15,16 @@ impl<S: 'static> Dispatch<S> {
         (len, more): (usize, bool),
         scratch: &mut Scratch,
     ) {
-        let core = &mut self.net.core;
-        let mut budget = Budget::new(&core.config);
-        budget.reads -= 1;
         let units = Budget::units_read(len);
-        budget.charge(units);
-        core.work.charge(units);
+        self.net.core.work.charge(units);
         let left = self.offer(token, &scratch.read[..len]);
         let done = self.net.core.with_own_reply(token, |conn| {
             conn.after_plain(&scratch.read[len - left..len], left < len, more)
         });
         if done == Some(false) {
+            let mut budget = Budget::new(&self.net.core.config);
+            budget.reads -= 1;
+            budget.charge(units);
             self.serve_in_order(token, &mut budget, scratch);
         }
     }
@@ -50,14 +49,10 @@ impl<S: 'static> Dispatch<S> {
         // Input before `on_drain`: a handler that fills its queue anew each time it drains would
         // never let its own connection be read otherwise.
         self.take_input(token, budget, scratch);
-        if self.net.core.with(token, |conn| conn.take_drained()) == Some(true) {
+        if self.net.core.with(token, |conn| conn.finish_serving()) == Some(false) {
             self.call(token, |handler, cx| handler.on_drain(cx));
+            self.net.core.with(token, |conn| conn.finish_serving());
         }
-        self.net.core.with(token, |conn| {
-            conn.look_at_error();
-            conn.flush();
-            conn.close_if_done();
-        });
     }
 
     /// Reads and offers until nothing is left, reading is held back, or the budget is used up;

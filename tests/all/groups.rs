@@ -757,6 +757,19 @@ mod budget {
     }
 
     #[test]
+    fn a_member_that_was_served_in_part_lets_the_others_go_first() {
+        let mut crowd = Crowd::new(2, 40, true);
+        for n in 0..100_u8 {
+            crowd.reactor.net().publish(crowd.group, [n]);
+        }
+        for turn in 1..=10 {
+            crowd.turn();
+            crowd.turn();
+            assert!(crowd.heard.iter().all(|heard| heard.len() == 20 * turn));
+        }
+    }
+
+    #[test]
     fn large_messages_use_the_budget_up_by_their_bytes() {
         let mut crowd = Crowd::new(10, 40, false);
         // Each member's write is 17 units and a piece: three of them fit, the third just over.

@@ -197,7 +197,7 @@ fn say(bytes: impl Into<Vec<u8>>) -> impl FnOnce(&mut TcpStream) -> Vec<u8> + Se
 
 #[test]
 fn a_line_that_is_too_long() {
-    let mut stage = Stage::set(|| Lines::new().max_line(100), Lines::new());
+    let mut stage = Stage::set(|| Lines::new().line_limit(100), Lines::new());
     let (said, end) = stage.suffers(say([&b"hello\n"[..], &[b'x'; 101]].concat()));
     assert_eq!(said, b"hello\n", "what came before is answered");
     end.is_layers(true, "lines", LayerErrorKind::TooLarge, "100");
@@ -209,7 +209,7 @@ fn a_line_that_is_too_long() {
 
 #[test]
 fn a_length_over_the_maximum() {
-    let frame = || LengthPrefixed::new(4).max_frame(1000);
+    let frame = || LengthPrefixed::new(4).frame_limit(1000);
     let mut stage = Stage::set(frame, frame());
     let (said, end) = stage.suffers(say(*b"\0\0\0\x05hello\xff\xff\xff\xff"));
     assert_eq!(said, b"\0\0\0\x05hello");
@@ -251,7 +251,7 @@ mod compression {
         use tidegate::layer::Deflate;
         let makes: [fn() -> Deflate; 2] = [Deflate::new, Deflate::per_message];
         for make in makes {
-            let bomb = bomb(make().max_message(4 << 20));
+            let bomb = bomb(make().message_limit(4 << 20));
             assert!(bomb.len() < 8 * 1024, "{} bytes of bomb", bomb.len());
             let mut stage = Stage::set(make, make());
             let (said, end) = stage.suffers(say(bomb));
@@ -265,7 +265,7 @@ mod compression {
     #[test]
     fn an_lz4_bomb() {
         use tidegate::layer::Lz4;
-        let bomb = bomb(Lz4::new().max_message(4 << 20));
+        let bomb = bomb(Lz4::new().message_limit(4 << 20));
         assert!(bomb.len() < 32 * 1024, "{} bytes of bomb", bomb.len());
         let mut stage = Stage::set(Lz4::new, Lz4::new());
         let (said, end) = stage.suffers(say(bomb));
@@ -470,7 +470,7 @@ mod tls {
     fn a_server_that_is_none() {
         for (answer, text) in [
             (&b"220 mail.example ESMTP\r\n"[..], "220 mail.example"),
-            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP answer without TLS"),
+            (b"HTTP/1.1 400 Bad Request\r\n\r\n", "an HTTP response without TLS"),
         ] {
             let (said, why) = against(secure::client(), move |stream| {
                 let mut hello = [0; 5];
@@ -559,7 +559,7 @@ mod websocket {
         Stage::set(move || server.layer(), WebSocket::client("localhost", "/").layer())
     }
 
-    /// The status of the one HTTP answer, of which the head and the body came whole.
+    /// The status of the one HTTP response, of which the head and the body came whole.
     #[track_caller]
     fn status(said: &[u8]) -> u16 {
         let said = std::str::from_utf8(said).unwrap();
@@ -797,7 +797,7 @@ mod websocket {
 
     #[test]
     fn fragments_that_come_to_too_much() {
-        let mut stage = stage_of(&WebSocket::server().max_message(300));
+        let mut stage = stage_of(&WebSocket::server().message_limit(300));
         let fragments = [masked(0x02, &[0; 120]), masked(0x00, &[0; 120]).repeat(5)].concat();
         let (said, end) = stage.suffers(frames(fragments));
         assert_eq!(said, close(1009));

@@ -3,13 +3,17 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::ops::Range;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::layer::{
     Delivery, Item, Kind, Layer, LayerContext, LayerError, LengthPrefixed, Lines, Step,
 };
-use tidegate::{Connect, Listen, Overflow, Peer, Reactor, SendStatus, StreamOptions, Token};
+use tidegate::{
+    Connect, Context, Handler, HandlerResult, Input, Listen, Overflow, Peer, Reactor, SendStatus,
+    StreamOptions, Token,
+};
 
 use crate::support::sockets::{small_client, small_options};
 use crate::support::{
@@ -796,4 +800,110 @@ fn a_peer_that_is_gone_has_failed_its_handshake_all_the_same() {
         assert_eq!(failed[0].0, Some(from), "{how}: {}", failed[0].1);
         assert_eq!(log.told(), vec![]);
     }
+}
+
+/// A handshake of five steps of one byte; then bytes are passed on, ranges of them named.
+#[derive(Default)]
+struct Stairs {
+    step: u8,
+}
+
+impl Layer for Stairs {
+    fn name(&self) -> &'static str {
+        "stairs"
+    }
+    fn is_ready(&self) -> bool {
+        self.step == 5
+    }
+    fn decode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        if wire.is_empty() {
+            return Ok(Step::new(0, Item::Nothing));
+        }
+        if self.step < 5 {
+            self.step += 1;
+            return Ok(Step::new(1, Item::Progress));
+        }
+        // A word with a colon in it and a semicolon behind it, handed on in capitals.
+        let Some(end) = wire.iter().position(|&byte| byte == b';') else {
+            return Ok(Step::new(0, Item::Nothing));
+        };
+        wire[..end].make_ascii_uppercase();
+        if let Some(colon) = wire[..end].iter().position(|&byte| byte == b':') {
+            cx.field(0..colon);
+            cx.field(colon + 1..end);
+        }
+        Ok(Step::new(end + 1, Item::Slice(0..end)))
+    }
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: Kind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+}
+
+type Fields = Rc<RefCell<Vec<(Vec<u8>, Vec<Range<usize>>)>>>;
+
+struct Keeps(Fields);
+
+impl Handler for Keeps {
+    fn on_data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        let fields = input.fields().to_vec();
+        self.0.borrow_mut().push((input.take_all().to_vec(), fields));
+        Ok(())
+    }
+}
+
+/// What handlers get of these bytes, which come in one read and are so many messages; or why the
+/// handshake failed.
+fn up_the_stairs(bytes: &[u8], limit: usize, messages: usize) -> (Fields, Vec<String>) {
+    let mut reactor = Reactor::new().unwrap();
+    let (fields, failures) = (Fields::default(), Failures::default());
+    let (of_handler, hooked) = (Rc::clone(&fields), Rc::clone(&failures));
+    let listen = Listen::tcp("127.0.0.1:0")
+        .options(StreamOptions::new().handshake_limit(limit))
+        .layer(|_| Stairs::default())
+        .on_unopened(move |_, reason, ()| hooked.borrow_mut().push(reason.to_string()));
+    let listener = reactor.net().listen(listen, move |_| Keeps(Rc::clone(&of_handler))).unwrap();
+    let mut peer = client(address_of(&mut reactor, listener));
+    peer.write_all(bytes).unwrap();
+    until(&mut reactor, "the messages, or a failure", |_| {
+        fields.borrow().len() == messages || failures.borrow().len() == 1
+    });
+    (fields, failures.take())
+}
+
+#[test]
+fn a_handler_gets_the_fields_of_each_message_and_what_was_changed_in_place() {
+    let (fields, failures) = up_the_stairs(b"12345a:bc;none;d:;", 64 * 1024, 3);
+    assert_eq!(failures, [""; 0]);
+    assert_eq!(
+        *fields.borrow(),
+        [
+            (b"A:BC".to_vec(), vec![0..1, 2..4]),
+            (b"NONE".to_vec(), vec![]),
+            (b"D:".to_vec(), vec![0..1, 2..2]),
+        ]
+    );
+}
+
+#[test]
+fn what_comes_behind_a_handshake_in_the_same_read_does_not_count_as_handshake() {
+    // The limit holds the handshake without its last step; ten times as much lies behind it.
+    let bulk = [b"12345".as_slice(), &[b'x'; 50], b";"].concat();
+    let (fields, failures) = up_the_stairs(&bulk, 4, 1);
+    assert_eq!(failures, [""; 0]);
+    assert_eq!(*fields.borrow(), [(vec![b'X'; 50], vec![])]);
+    let (fields, failures) = up_the_stairs(&bulk, 3, 1);
+    assert_eq!((fields.borrow().len(), failures.len()), (0, 1), "{failures:?}");
 }

@@ -400,11 +400,11 @@ mod secure {
     }
 
     pub(super) fn server() -> Tls {
-        Tls::server(&configs().0)
+        configs().0.layer()
     }
 
     pub(super) fn client() -> Tls {
-        Tls::client(&configs().1, "localhost").unwrap()
+        configs().1.layer("localhost").unwrap()
     }
 }
 

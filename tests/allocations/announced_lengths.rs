@@ -97,7 +97,7 @@ fn a_believer_would_be_noticed() {
 fn a_length_prefix() {
     // At the limit, so that it is waited for; and with a limit as good as none.
     costs_little(|| LengthPrefixed::new(4), b"", &(1_u32 << 20).to_be_bytes());
-    let trusting = || LengthPrefixed::new(8).max_frame(usize::MAX);
+    let trusting = || LengthPrefixed::new(8).frame_limit(usize::MAX);
     costs_little(trusting, b"", &((1_u64 << 63) - 9).to_be_bytes());
     costs_little(|| LengthPrefixed::new(8), b"", &u64::MAX.to_be_bytes());
     costs_little(LengthPrefixed::varint, b"", &[0x80, 0x80, 0x40]);
@@ -110,7 +110,7 @@ fn a_compressed_body() {
     // The header is the body's length times four, plus its form, in digits of seven bits.
     costs_little(Deflate::new, b"", &[0x81, 0x80, 0x80, 0x02]);
     costs_little(Deflate::per_message, b"", &[0x83, 0x80, 0x80, 0x02]);
-    costs_little(|| Deflate::new().max_message(usize::MAX), b"", &[0xff; 8]);
+    costs_little(|| Deflate::new().message_limit(usize::MAX), b"", &[0xff; 8]);
 }
 
 #[cfg(feature = "lz4")]
@@ -118,7 +118,7 @@ fn a_compressed_body() {
 fn an_lz4_body() {
     use tidegate::layer::Lz4;
     costs_little(Lz4::new, b"", &[0x81, 0x80, 0x80, 0x02]);
-    costs_little(|| Lz4::new().max_message(usize::MAX), b"", &[0xff; 8]);
+    costs_little(|| Lz4::new().message_limit(usize::MAX), b"", &[0xff; 8]);
 }
 
 #[cfg(feature = "websocket")]
@@ -141,7 +141,7 @@ mod websocket {
         for length in [1 << 20, (1 << 20) + 1, 1 << 32, 1 << 63, u64::MAX] {
             costs_little(server, OPENING, &frame_of(length));
         }
-        let trusting = || WebSocket::server().max_message(usize::MAX).layer();
+        let trusting = || WebSocket::server().message_limit(usize::MAX).layer();
         for length in [1 << 32, (1 << 63) - 1, 1 << 63, u64::MAX] {
             costs_little(trusting, OPENING, &frame_of(length));
         }

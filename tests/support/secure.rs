@@ -22,27 +22,27 @@ struct World {
 
 /// The server `localhost`.
 pub fn server() -> Tls {
-    Tls::server(&world().server)
+    world().server.layer()
 }
 
 /// The same one, which wants a certificate of its clients and speaks `chat/1`.
 pub fn demanding_server() -> Tls {
-    Tls::server(&world().demanding)
+    world().demanding.layer()
 }
 
 /// A client that trusts it.
 pub fn client() -> Tls {
-    Tls::client(&world().client, "localhost").unwrap()
+    world().client.layer("localhost").unwrap()
 }
 
 /// One that has a certificate of its own, `alice`, and offers `chat/2` and `chat/1`.
 pub fn certified_client() -> Tls {
-    Tls::client(&world().certified, "localhost").unwrap()
+    world().certified.layer("localhost").unwrap()
 }
 
 /// One that trusts somebody else.
 pub fn stranger() -> Tls {
-    Tls::client(&world().stranger, "localhost").unwrap()
+    world().stranger.layer("localhost").unwrap()
 }
 
 /// Whom clients of another making have to trust.

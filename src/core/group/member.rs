@@ -41,6 +41,10 @@ pub(super) struct Member {
     pub(super) queued: bool,
 }
 
+// What a membership costs: this, 12 bytes in the list (which begins with room for four), and a seat.
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Member>() <= 64);
+
 impl Member {
     pub(super) fn new(token: Token) -> Self {
         Member {

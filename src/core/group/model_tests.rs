@@ -8,6 +8,7 @@ use super::work;
 use crate::layer::Kind;
 use crate::token::{Group, Token};
 
+#[allow(unreachable_pub, dead_code)] // the tests in tests/ use the same file
 #[path = "../../../tests/support/xorshift.rs"]
 mod xorshift;
 use xorshift::Xorshift;

@@ -56,6 +56,9 @@ pub(super) struct Seat {
     pub(super) last_excluding: u32,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Seat>() <= 16);
+
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) handle: Group,
@@ -67,7 +70,6 @@ pub(super) struct State {
     pub(super) log: Log,
     published: u64,
     dropped: u64,
-    /// Empty for a group without a name.
     name: Option<Box<[u8]>>,
     /// It is in the list of named groups that may have no members.
     noted_empty: bool,

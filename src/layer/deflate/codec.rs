@@ -31,7 +31,7 @@ impl Deflater {
         Deflater { stream: Compress::new(Compression::new(level.into()), false) }
     }
 
-    /// Compresses `message` against what came before it and flushes. Answers the length in `out`,
+    /// Compresses `message` against what came before it and flushes. Returns the length in `out`,
     /// without the tail that every sync flush has.
     pub(super) fn with_context(
         &mut self,
@@ -75,7 +75,7 @@ impl Deflater {
     }
 }
 
-/// The compressor broke its promise; nothing of the message is sent.
+/// The compressor did not do what it documents; nothing of the message is sent.
 #[cold]
 fn unexpected(expected: &str, status: Status, taken: usize, len: usize) -> LayerError {
     LayerError::new(
@@ -117,7 +117,7 @@ fn malformed(what: impl Into<Cow<'static, str>>) -> LayerError {
 
 /// Appends `out` to `unit`, up to the cap.
 fn keep(unit: &mut Vec<u8>, out: &[u8], limits: &Limits, body: usize) -> Result<(), LayerError> {
-    let left = limits.max_message.saturating_sub(unit.len());
+    let left = limits.message_limit.saturating_sub(unit.len());
     if out.len() > left {
         return Err(limits.too_large(NAME, body));
     }

@@ -140,7 +140,7 @@ fn a_bomb_stops_at_the_cap() {
     for (form, body) in [(1, streamed), (3, alone)] {
         // Within the cap on bodies, so that it is the output that is refused.
         let body = &body[..cap];
-        let (mut layer, mut reader) = (Deflate::new().max_message(cap), Reader::default());
+        let (mut layer, mut reader) = (Deflate::new().message_limit(cap), Reader::default());
         let error = reader.feed(&mut layer, &frame(form, body)).unwrap_err();
         assert_eq!(error.kind(), LayerErrorKind::TooLarge, "{error}");
         assert!(reader.unit_capacity() <= cap);
@@ -152,15 +152,15 @@ fn a_message_exactly_at_the_cap_passes_and_one_byte_more_does_not() {
     for make in [Deflate::new, Deflate::per_message] {
         for cap in [200, 4095, 4096, 4097, 65_536] {
             let at = vec![b'z'; cap];
-            let wire = encode(&mut make().max_message(cap), &[&at]);
+            let wire = encode(&mut make().message_limit(cap), &[&at]);
             let mut reader = Reader::default();
-            reader.feed(&mut make().max_message(cap), &wire).unwrap();
+            reader.feed(&mut make().message_limit(cap), &wire).unwrap();
             assert_eq!(reader.messages, [at]);
             assert!(reader.unit_capacity() <= cap);
 
             let over = vec![b'z'; cap + 1];
             let wire = encode(&mut make(), &[&over]);
-            let refused = decode(&mut make().max_message(cap), &wire);
+            let refused = decode(&mut make().message_limit(cap), &wire);
             assert_eq!(refused, Err(LayerErrorKind::TooLarge));
         }
     }
@@ -168,7 +168,7 @@ fn a_message_exactly_at_the_cap_passes_and_one_byte_more_does_not() {
 
 #[test]
 fn a_message_over_the_cap_is_not_sent() {
-    let mut layer = Deflate::new().max_message(100);
+    let mut layer = Deflate::new().message_limit(100);
     let mut wire = b"before".to_vec();
     let error = layer
         .encode(&mut Environment::new().cx(), &[0; 101], Kind::Default, &mut wire)
@@ -183,7 +183,7 @@ fn damage_is_refused_or_harmless() {
     let messages = mixed();
     for make in [Deflate::new, Deflate::per_message] {
         let wire = encode(&mut make(), &slices(&messages));
-        every_damage(|| make().max_message(1000), &wire, 1000);
+        every_damage(|| make().message_limit(1000), &wire, 1000);
     }
 }
 

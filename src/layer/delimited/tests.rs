@@ -58,7 +58,7 @@ fn what_can_be_sent_arrives_and_what_could_not_is_refused() {
 
 #[test]
 fn the_limit_counts_the_message_without_the_delimiter() {
-    let make = || Delimited::new(b"aab").max_message(4);
+    let make = || Delimited::new(b"aab").message_limit(4);
     for fits in [&b"aaaaaab"[..], b"xxxxaab", b"xxxx", b"aaaa"] {
         let outcome = every_split(make, fits, Ending::Ended);
         assert_eq!(outcome.messages(), [&fits[..4]], "{}", fits.escape_ascii());
@@ -104,7 +104,7 @@ fn the_worst_delimiter_takes_linear_time() {
     let mut delimiter = vec![b'a'; 1 << 18];
     delimiter.push(b'b');
     let wire = vec![b'a'; 1 << 20];
-    let make = Delimited::new(&delimiter).max_message(usize::MAX);
+    let make = Delimited::new(&delimiter).message_limit(usize::MAX);
     let outcome = outcome_of(make, wire.chunks(1 << 14), Ending::Ended);
     assert_eq!(outcome.messages(), [&wire]);
 }

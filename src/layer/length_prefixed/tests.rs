@@ -68,14 +68,14 @@ fn an_announced_length_over_the_limit_is_refused_at_once() {
 
 #[test]
 fn the_limit_itself_is_allowed() {
-    let format = LengthPrefixed::new(1).max_frame(4);
+    let format = LengthPrefixed::new(1).frame_limit(4);
     assert_eq!(decoded(&format, b"\x04four"), (vec![b"four".to_vec()], None));
     fails(&format, b"\x05fives", LayerErrorKind::TooLarge);
 }
 
 #[test]
 fn what_is_sent_is_held_to_the_field_and_not_to_the_limit() {
-    let format = LengthPrefixed::new(1).max_frame(4);
+    let format = LengthPrefixed::new(1).frame_limit(4);
     assert_eq!(encoded(&format, &[0; 255]).unwrap().len(), 256);
     unencodable(&format, &[0; 256]);
 }
@@ -133,7 +133,7 @@ fn the_examples_of_netty_come_out_as_there() {
 #[test]
 fn arithmetic_at_the_edges_is_refused_and_not_wrapped() {
     use LayerErrorKind::{Malformed, TooLarge};
-    let format = LengthPrefixed::new(8).max_frame(usize::MAX);
+    let format = LengthPrefixed::new(8).frame_limit(usize::MAX);
     fails(&format, &[0xff; 8], TooLarge);
     fails(&format.clone().length_adjustment(i64::MAX), &[0xff; 8], TooLarge);
     fails(&format.clone().length_adjustment(-9), &[0, 0, 0, 0, 0, 0, 0, 8], Malformed);
@@ -164,7 +164,7 @@ fn whole_frames_are_checked_before_they_are_sent() {
         }
     }
     unencodable(&LengthPrefixed::varint().strip(0), b"\x80\x00");
-    let small = LengthPrefixed::new(1).strip(0).max_frame(1);
+    let small = LengthPrefixed::new(1).strip(0).frame_limit(1);
     assert_eq!(encoded(&small, b"\x02ab").unwrap(), b"\x02ab");
 }
 

@@ -43,7 +43,7 @@ fn a_last_line_without_its_end_can_be_refused() {
 
 #[test]
 fn the_limit_counts_the_line_without_its_end() {
-    let make = || Lines::new().max_line(4);
+    let make = || Lines::new().line_limit(4);
     for fits in [&b"four\n"[..], b"four\r\n", b"four", b"four\r"] {
         let outcome = every_split(make, fits, Ending::Ended);
         assert_eq!(outcome.messages(), [b"four"], "{}", fits.escape_ascii());
@@ -74,7 +74,7 @@ fn a_line_without_end_is_refused_as_soon_as_it_is_too_long() {
 
 #[test]
 fn a_limit_of_all_there_is_does_not_overflow() {
-    let make = || Lines::new().max_line(usize::MAX);
+    let make = || Lines::new().line_limit(usize::MAX);
     assert_eq!(every_split(make, b"a\nb", Ending::Ended).messages(), [b"a", b"b"]);
 }
 

@@ -85,7 +85,7 @@ fn decompressed_len(block: &[u8], limits: &Limits) -> Result<usize, LayerError> 
     let mut total = 0usize;
     let mut add = |n: usize| {
         total = total.saturating_add(n);
-        if total > limits.max_message {
+        if total > limits.message_limit {
             return Err(limits.too_large(NAME, block.len()));
         }
         Ok(total)

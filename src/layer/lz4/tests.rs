@@ -58,7 +58,7 @@ fn a_bomb_is_refused_before_anything_is_allocated_for_it() {
     let mut bomb = vec![0x1f, b'a', 1, 0];
     bomb.extend([255; 4000]);
     bomb.extend([0, 0x50, b'b', b'b', b'b', b'b', b'b']);
-    let (mut layer, mut reader) = (Lz4::new().max_message(100_000), Reader::default());
+    let (mut layer, mut reader) = (Lz4::new().message_limit(100_000), Reader::default());
     let error = reader.feed(&mut layer, &frame(1, &bomb)).unwrap_err();
     assert_eq!(error.kind(), LayerErrorKind::TooLarge, "{error}");
     assert_eq!(reader.unit_capacity(), 0);
@@ -70,21 +70,21 @@ fn a_bomb_is_refused_before_anything_is_allocated_for_it() {
 fn a_message_exactly_at_the_cap_passes_and_one_byte_more_does_not() {
     for cap in [200, 4096, 65_536] {
         let (at, over) = (vec![b'z'; cap], vec![b'z'; cap + 1]);
-        let wire = encode(&mut Lz4::new().max_message(cap), &[&at]);
+        let wire = encode(&mut Lz4::new().message_limit(cap), &[&at]);
         let mut reader = Reader::default();
-        reader.feed(&mut Lz4::new().max_message(cap), &wire).unwrap();
+        reader.feed(&mut Lz4::new().message_limit(cap), &wire).unwrap();
         assert_eq!(reader.messages, [at]);
         assert!(reader.unit_capacity() <= cap);
 
         let wire = encode(&mut Lz4::new(), &[&over]);
-        let refused = decode(&mut Lz4::new().max_message(cap), &wire);
+        let refused = decode(&mut Lz4::new().message_limit(cap), &wire);
         assert_eq!(refused, Err(LayerErrorKind::TooLarge));
     }
 }
 
 #[test]
 fn a_message_over_the_cap_is_not_sent() {
-    let mut layer = Lz4::new().max_message(100);
+    let mut layer = Lz4::new().message_limit(100);
     let mut wire = b"before".to_vec();
     let error = layer
         .encode(&mut Environment::new().cx(), &[0; 101], Kind::Default, &mut wire)
@@ -96,7 +96,7 @@ fn a_message_over_the_cap_is_not_sent() {
 #[test]
 fn damage_is_refused_or_harmless() {
     let wire = encode(&mut Lz4::new(), &slices(&mixed()));
-    every_damage(|| Lz4::new().max_message(1000), &wire, 1000);
+    every_damage(|| Lz4::new().message_limit(1000), &wire, 1000);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::super::{
 };
 use super::environment::Environment;
 
-/// So many steps in a row may yield nothing and consume nothing before it counts as a loop.
+/// The limit on steps in a row that yield and consume nothing; more of them count as a loop.
 const IDLE_STEPS: usize = 10_000;
 
 /// The default for [`Driver::slack`]: a layer may reserve a block to decode into.
@@ -233,7 +233,7 @@ impl<L: Layer> Driver<L> {
     /// The layer refused it.
     ///
     /// # Panics
-    /// When the layer is not ready (whoever drives it has to wait), or appended to the wire and
+    /// When the layer is not ready (a driver has to wait), or appended to the wire and
     /// failed.
     pub fn send(&mut self, message: &[u8], kind: Kind) -> Result<(), LayerError> {
         let name = self.layer.name();

@@ -4,9 +4,9 @@ use super::super::{Delivery, Kind, Layer};
 use super::driver::Driver;
 use super::environment::Environment;
 
-/// So often may the two sides say something in one [`Pair::run`]: layers that answer each other for
-/// ever are a failure, not a hang.
-const WORDS: usize = 100_000;
+/// The limit on transmissions in one [`Pair::run`]: layers that reply to each other for ever are a
+/// failure, not a hang.
+const TRANSMISSIONS: usize = 100_000;
 
 /// A client's layer and a server's, joined by a wire in memory.
 ///
@@ -59,18 +59,18 @@ impl<Client: Layer, Server: Layer> Pair<Client, Server> {
         self
     }
 
-    /// Carries what both sides have to say to the other, a chunk each in turn, until both are
-    /// silent. What an ended or failed side should still receive is dropped.
+    /// Carries what each side sends to the other, a chunk each in turn, until both send nothing more.
+    /// What an ended or failed side should still receive is dropped.
     ///
     /// # Panics
-    /// When they never fall silent.
+    /// When they never stop sending.
     pub fn run(&mut self) {
         let (mut up, mut down) = (Wire::default(), Wire::default());
-        let mut words = 0;
+        let mut sent = 0;
         loop {
-            words += usize::from(up.take(&mut self.client));
-            words += usize::from(down.take(&mut self.server));
-            assert!(words < WORDS, "the layers go on answering each other");
+            sent += usize::from(up.take(&mut self.client));
+            sent += usize::from(down.take(&mut self.server));
+            assert!(sent < TRANSMISSIONS, "the layers go on replying to each other");
             if up.is_empty() && down.is_empty() {
                 return;
             }
@@ -139,7 +139,7 @@ fn arrived<L: Layer>(side: &str, driver: &mut Driver<L>, messages: &[&[u8]]) {
     );
 }
 
-/// One direction: what was said and has not arrived.
+/// One direction: what was sent and has not arrived.
 #[derive(Debug, Default)]
 struct Wire {
     bytes: Vec<u8>,
@@ -151,7 +151,7 @@ impl Wire {
         self.arrived == self.bytes.len()
     }
 
-    /// Takes what `from` has to say; whether that was anything.
+    /// Takes what `from` sends. Returns whether that was anything.
     fn take<L: Layer>(&mut self, from: &mut Driver<L>) -> bool {
         let said = from.take_wire();
         if self.is_empty() {

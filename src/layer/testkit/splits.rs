@@ -84,7 +84,7 @@ pub fn outcome_of<'a, L: Layer>(
 ///
 /// And wherever the layer has left nothing and says that it [holds](Layer::holds_input) nothing, the
 /// stream may end without a word: what it had consumed there was whole. (Of a layer that is ready
-/// from the start and takes an empty stream for a whole one; others cannot be told so from outside.)
+/// from the start and takes an empty stream for a whole one; for others this cannot be checked from outside.)
 ///
 /// The layer must do the same each time. One that draws its random numbers from
 /// [`LayerContext::random`](crate::layer::LayerContext) does: each run begins with the same numbers.
@@ -144,7 +144,7 @@ pub fn every_split<L: Layer>(make: impl Fn() -> L, wire: &[u8], ending: Ending) 
     whole
 }
 
-/// Holds a layer to its word that nothing is left of `wire`, if it says so.
+/// If the layer reports that it holds nothing of `wire`, checks that this is so.
 fn check_what_is_held<L: Layer>(layer: L, wire: &[u8]) {
     let mut driver = Driver::new(layer);
     driver.feed(wire);

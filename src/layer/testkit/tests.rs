@@ -240,7 +240,7 @@ fn a_long_transcript_is_cut_at_some_places_only() {
 }
 
 #[test]
-#[should_panic(expected = "the layers go on answering each other")]
+#[should_panic(expected = "the layers go on replying to each other")]
 fn layers_that_never_fall_silent_are_noticed() {
     let parrot: Decode = |wire, _, reply| {
         reply.extend_from_slice(wire);

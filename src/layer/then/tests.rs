@@ -526,3 +526,19 @@ fn no_two_layers_that_encode_differently_have_the_same_wire_form() {
         }
     }
 }
+
+#[test]
+fn a_stack_still_says_its_end_after_one_of_its_layers_failed() {
+    let stack = || Driver::new(Veil::server().then(Lines::new().line_limit(3)));
+    let mut driver = stack();
+    driver.feed(&veiled(b"too long\n", false));
+    assert_eq!(driver.error_kind(), Some(LayerErrorKind::TooLarge));
+    driver.take_wire();
+    driver.end_for(&LayerEnd::LayerFailed);
+    assert_eq!(driver.take_wire(), [END], "the inner one failed, the outer one ends");
+
+    // Before the handshake, and at once after it.
+    let mut driver = stack();
+    driver.end_for(&LayerEnd::TimedOut);
+    assert_eq!(driver.take_wire(), [END]);
+}

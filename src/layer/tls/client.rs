@@ -6,16 +6,16 @@ use std::sync::Arc;
 use rustls::RootCertStore;
 use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
 use rustls::crypto::ring;
+use rustls_pki_types::ServerName;
 
 use super::offer::Offer;
 use super::verify::{Trust, WithoutAuthority};
-use super::{Fingerprint, Options, Pem, TlsConfigError};
+use super::{Fingerprint, Pem, Side, Tls, TlsConfigError};
 
 /// What all connections of a TLS client share, its store of sessions included. Cheap to clone.
 #[derive(Clone)]
 pub struct TlsClientConfig {
     pub(super) rustls: Arc<ClientConfig>,
-    pub(super) options: Options,
 }
 
 impl TlsClientConfig {
@@ -29,30 +29,30 @@ impl TlsClientConfig {
     /// data is turned off.
     pub fn from_rustls(mut config: ClientConfig) -> TlsClientConfig {
         config.enable_early_data = false;
-        TlsClientConfig { rustls: Arc::new(config), options: Options::default() }
+        TlsClientConfig { rustls: Arc::new(config) }
     }
 
-    /// The same configuration with another limit, in bytes, on what a server may send before the
-    /// handshake is done; the default is [`HANDSHAKE_LIMIT`](super::HANDSHAKE_LIMIT).
-    #[must_use]
-    pub fn with_handshake_limit(mut self, bytes: usize) -> Self {
-        self.options.handshake_limit = bytes;
-        self
-    }
-
-    /// The same configuration, but a server may end the stream without `close_notify`: truncation
-    /// is then not noticed. For servers that never send it, under protocols whose messages say
-    /// themselves where they end.
-    #[must_use]
-    pub fn accepting_missing_close_notify(mut self) -> Self {
-        self.options.accept_missing_close_notify = true;
-        self
+    /// The layer for one connection to the server that calls itself `name`: a DNS name, or an IP
+    /// address (for which no SNI is sent, RFC 6066 section 3).
+    ///
+    /// # Errors
+    /// `name` is neither.
+    pub fn layer(&self, name: &str) -> Result<Tls, TlsConfigError> {
+        let server_name = ServerName::try_from(name.to_owned()).map_err(|cause| {
+            TlsConfigError::new(format!(
+                "expected the server's DNS name or IP address, without a port, got {name:?}"
+            ))
+            .with_source(cause)
+        })?;
+        let mut tls = Tls::new(Side::Client(Arc::clone(&self.rustls), server_name));
+        tls.server_name = Some(name.into());
+        Ok(tls)
     }
 }
 
 impl fmt::Debug for TlsClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsClientConfig").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("TlsClientConfig").finish_non_exhaustive()
     }
 }
 
@@ -99,7 +99,7 @@ impl TlsClientBuilder {
         self
     }
 
-    /// Trusts everybody, so that whoever sits on the line can read and change everything. For
+    /// Trusts every server, so that an attacker on the path can read and change everything. For
     /// tests and measurements; [`pin_certificate`](Self::pin_certificate) is as easy for
     /// self-signed certificates. That the server has the private key of what it shows is still
     /// checked.

@@ -117,6 +117,11 @@ fn certificate_text(bad: &CertificateError, peer: &str) -> String {
             format!("expected a certificate of the {peer} for the name asked for: {bad}")
         }
         // Its Display would show the inside of the other error.
+        // The one that people meet: a certificate made to sign others is shown as a server's own.
+        C::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => format!(
+            "expected the {peer}'s own certificate, got one of an authority (CA:TRUE in its basic \
+             constraints): issue one with CA:FALSE"
+        ),
         C::Other(other) => format!("expected a certificate of the {peer} that holds: {}", other.0),
         _ => format!("expected a certificate of the {peer} that holds: {bad}"),
     }

@@ -4,17 +4,17 @@
 //! for each connection and costs next to nothing until its first byte.
 //!
 //! ```no_run
-//! use tidegate::layer::tls::{Pem, Tls, TlsClientConfig, TlsServerConfig};
+//! use tidegate::layer::tls::{Pem, TlsClientConfig, TlsServerConfig};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let server = TlsServerConfig::builder()
 //!     .certificate(Pem::file("chain.pem"), Pem::file("key.pem"))
 //!     .alpn(["chat/1"])
 //!     .build()?;
-//! let accepted = Tls::server(&server); // one for each connection
+//! let accepted = server.layer(); // one for each connection
 //!
 //! let client = TlsClientConfig::builder().roots(Pem::file("ca.pem")).alpn(["chat/1"]).build()?;
-//! let connecting = Tls::client(&client, "chat.example.org")?;
+//! let connecting = client.layer("chat.example.org")?;
 //! # let _ = (accepted, connecting);
 //! # Ok(())
 //! # }
@@ -23,21 +23,21 @@
 //! # What is on by default
 //! - Certificates are verified: chain, names, dates. What weakens that says so in its name.
 //! - A stream must end with `close_notify` (RFC 8446 section 6.1); an end without it is
-//!   [`Truncated`](super::LayerErrorKind::Truncated), for whoever cuts the line could otherwise cut
+//!   [`Truncated`](super::LayerErrorKind::Truncated), because an attacker who cuts the connection could otherwise cut
 //!   the message.
-//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes. How *long* it may take is the deadline of
-//!   whoever drives the layer.
+//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes ([`Tls::handshake_limit`]). How *long* it may take is a deadline of
+//!   the driver.
 //! - Sessions are resumed, with stateless tickets on the server and a store of 256 on the client.
 //! - No early data (0-RTT): it can be replayed, and a handler could not tell.
 //!
 //! # Memory
 //! Nothing is buffered for a connection between calls, except the pieces of a handshake message
-//! that came in several records. A record is decrypted when it has arrived whole, in a scratch
-//! buffer that the thread's connections share. So the driver keeps up to [`RECORD_MAX`] undecoded
+//! that came in several records. A record is decrypted when it has arrived whole, in the driver's
+//! own buffer. So the driver keeps up to [`RECORD_MAX`] undecoded
 //! bytes for a connection: its limit on unread input must not be below that.
 //!
 //! # Facts
-//! [`Layer::fact`] answers to [`TlsInfo`], once the handshake is done.
+//! [`Layer::fact`] has [`TlsInfo`], once the handshake is done.
 //!
 //! # A client is ready before the server has judged its certificate
 //! In TLS 1.3 a client's handshake ends with its own certificate. If the server refuses that, the
@@ -103,13 +103,14 @@ pub struct Tls {
     ready: bool,
     peer_closed: bool,
     ended: bool,
-    /// `rustls` has given an error, and is not touched again: it would give more alerts.
+    /// `rustls` has given an error, or an alert was sent in clear text. `rustls` is not called again:
+    /// it would give more alerts.
     failed: bool,
     /// What came after the unit that the last call yielded, in the same call.
     next: Option<Result<Item, LayerError>>,
     /// The name that the client asked for.
     server_name: Option<Box<str>>,
-    /// Made when somebody asks: it copies the peer's certificates.
+    /// Made on demand: it copies the peer's certificates.
     info: OnceCell<Box<TlsInfo>>,
 }
 
@@ -118,7 +119,7 @@ enum Side {
     Client(Arc<rustls::ClientConfig>, ServerName<'static>),
 }
 
-/// What both sides can be told beyond `rustls`'s own configuration.
+/// What can be set for both sides beyond `rustls`'s own configuration.
 #[derive(Debug, Clone, Copy)]
 struct Options {
     handshake_limit: usize,
@@ -132,34 +133,27 @@ impl Default for Options {
 }
 
 impl Tls {
-    /// The accepting side of one connection.
-    pub fn server(config: &TlsServerConfig) -> Tls {
-        Tls::new(Side::Server(Arc::clone(&config.rustls)), config.options)
+    /// Another limit, in bytes, on what the peer may send before the handshake is done. Default
+    /// [`HANDSHAKE_LIMIT`]. The pieces of one later handshake message are held to it as well.
+    #[must_use]
+    pub fn handshake_limit(mut self, bytes: usize) -> Self {
+        self.options.handshake_limit = bytes;
+        self
     }
 
-    /// The connecting side of one connection, to the server that calls itself `name`: a DNS name,
-    /// or an IP address (for which no SNI is sent, RFC 6066 section 3).
-    ///
-    /// # Errors
-    /// `name` is neither.
-    pub fn client(config: &TlsClientConfig, name: &str) -> Result<Tls, TlsConfigError> {
-        let server_name = ServerName::try_from(name.to_owned()).map_err(|cause| {
-            TlsConfigError::new(format!(
-                "expected the server's DNS name or IP address, without a port, got {name:?}"
-            ))
-            .with_source(cause)
-        })?;
-        let side = Side::Client(Arc::clone(&config.rustls), server_name);
-        let mut tls = Tls::new(side, config.options);
-        tls.server_name = Some(name.into());
-        Ok(tls)
+    /// The peer may end the stream without `close_notify`: truncation is then not noticed. For peers
+    /// that never send it, under protocols whose messages say themselves where they end.
+    #[must_use]
+    pub fn accept_missing_close_notify(mut self) -> Self {
+        self.options.accept_missing_close_notify = true;
+        self
     }
 
-    fn new(side: Side, options: Options) -> Tls {
+    fn new(side: Side) -> Tls {
         Tls {
             side,
             session: None,
-            options,
+            options: Options::default(),
             held: Vec::new(),
             received: 0,
             ready: false,
@@ -216,7 +210,6 @@ impl Layer for Tls {
             return next.map(|item| Step::new(0, item));
         }
         let (consumed, stop) = self.take_records(wire, unit, reply);
-        self.failed = matches!(stop, Some(Err(_)));
         if !unit.is_empty() {
             // The bytes that came before an error or the end are good: they go first.
             self.next = stop;
@@ -239,8 +232,8 @@ impl Layer for Tls {
     ) -> Result<(), LayerError> {
         let unencodable = |what| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
         match &mut self.session {
-            // An alert has ended the session, and `decode` is about to give the error behind the
-            // unit that this answers to: that error is the connection's reason, not this one.
+            // An alert has ended the session, and the next `decode` returns its error, which is the
+            // reason of the close. An error here would take its place.
             _ if self.failed => Ok(()),
             Some(_) if self.ended => {
                 Err(unencodable("expected nothing after close_notify, got bytes to send"))
@@ -253,7 +246,9 @@ impl Layer for Tls {
     }
 
     fn end(&mut self, _: &mut LayerContext<'_>, _: &LayerEnd<'_>, wire: &mut Vec<u8>) {
-        self.ended = true;
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         match &mut self.session {
             _ if self.failed => {}
             Some(session) if self.ready => session.close(&mut self.held, wire),
@@ -280,8 +275,8 @@ impl Layer for Tls {
         } else if self.options.accept_missing_close_notify {
             return Ok(());
         } else {
-            "expected close_notify before the end of the stream, got none: the peer, or somebody \
-             between, cut it off"
+            "expected close_notify before the end of the stream, got none: the peer, or an attacker \
+             on the path, cut it off"
                 .to_owned()
         };
         Err(LayerError::truncated(NAME, what))

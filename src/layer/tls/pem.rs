@@ -96,6 +96,10 @@ impl Pem {
                 "{role} {self}: expected \"BEGIN PRIVATE KEY\" (or \"RSA\", \"EC\" before \"PRIVATE\"), found {}",
                 contents(&pem)
             ))),
+            // Of a key in the old form the lines behind its `BEGIN` say that it is encrypted.
+            Err(_) if is_encrypted(&pem) => {
+                Err(TlsConfigError::new(format!("{role} {self}: expected a key, found {LOCKED}")))
+            }
             Err(cause) => Err(self.damaged(role, cause)),
         }
     }
@@ -109,13 +113,39 @@ impl Pem {
 
     fn read(&self, role: &str) -> Result<Vec<u8>, TlsConfigError> {
         match &self.0 {
-            Source::Bytes(pem) => Ok(pem.clone()),
-            Source::File(path) => fs::read(path).map_err(|cause| {
+            Source::Bytes(pem) => Ok(without_marks(pem.clone())),
+            Source::File(path) => fs::read(path).map(without_marks).map_err(|cause| {
                 TlsConfigError::new(format!("{role} {self}: cannot be read: {cause}"))
                     .with_source(cause)
             }),
         }
     }
+}
+
+/// The byte order mark that editors put before UTF-8. Before a `BEGIN` it would hide that line.
+const MARK: [u8; 3] = [0xef, 0xbb, 0xbf];
+
+/// The text without its marks, of which each file that it was put together from may have had one.
+fn without_marks(pem: Vec<u8>) -> Vec<u8> {
+    if !pem.windows(MARK.len()).any(|bytes| bytes == MARK) {
+        return pem;
+    }
+    let line = |line: &mut &[u8]| *line = line.strip_prefix(&MARK).unwrap_or(line);
+    let mut lines: Vec<&[u8]> = pem.split(|&byte| byte == b'\n').collect();
+    lines.iter_mut().for_each(line);
+    lines.join(&b'\n')
+}
+
+const LOCKED: &str =
+    "a key that a passphrase protects (unlock it: openssl pkey -in KEY -out UNLOCKED)";
+
+/// Whether a key in it is encrypted: in PKCS #8, whose `BEGIN` says so (RFC 7468 section 11), or in
+/// the older form, by a line behind that (RFC 1421 section 4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    pem.split(|&byte| byte == b'\n' || byte == b'\r').any(|line| {
+        line == b"-----BEGIN ENCRYPTED PRIVATE KEY-----"
+            || line.starts_with(b"Proc-Type:") && line.ends_with(b"ENCRYPTED")
+    })
 }
 
 /// What a source that held nothing usable holds instead.
@@ -126,8 +156,8 @@ fn contents(pem: &[u8]) -> String {
         .take(8)
         .map(|name| format!("\"BEGIN {}\"", name.escape_ascii()))
         .collect();
-    if sections.iter().any(|name| name.contains("ENCRYPTED")) {
-        "a key that a passphrase protects (unlock it: openssl pkey -in KEY -out UNLOCKED)".into()
+    if is_encrypted(pem) {
+        LOCKED.into()
     } else if !sections.is_empty() {
         sections.join(", ")
     } else if pem.is_empty() {

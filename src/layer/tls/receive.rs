@@ -32,7 +32,7 @@ impl Tls {
                 break;
             }
             if let Err(error) = self.check_limit(size) {
-                self.plain_alert(record::ILLEGAL_PARAMETER, reply);
+                self.failed = self.plain_alert(record::ILLEGAL_PARAMETER, reply);
                 return (consumed, Some(Err(error)));
             }
             if !whole {
@@ -130,15 +130,16 @@ impl Tls {
         Ok(())
     }
 
-    /// Makes the error of `cause`, and sees to it that the peer is told if that can still be said
-    /// in clear text (`rustls` sends no alert for some of its errors).
+    /// Makes the error of `cause`. Sends an alert in clear text where `rustls` sent none and no keys
+    /// are agreed on yet.
     fn fail(
-        &self,
+        &mut self,
         cause: rustls::Error,
         wire: &[u8],
         was_silent: bool,
         reply: &mut Vec<u8>,
     ) -> LayerError {
+        self.failed = true;
         if was_silent && !matches!(cause, rustls::Error::AlertReceived(_)) {
             self.plain_alert(record::DECODE_ERROR, reply);
         }
@@ -149,10 +150,12 @@ impl Tls {
         error::of_rustls(cause, self.is_server())
     }
 
-    /// Appends a fatal alert, as long as both sides still talk in clear text.
-    fn plain_alert(&self, description: u8, reply: &mut Vec<u8>) {
-        if self.session.as_ref().is_some_and(|s| s.common().protocol_version().is_none()) {
+    /// Appends a fatal alert, as long as both sides still talk in clear text. Returns whether it has.
+    fn plain_alert(&self, description: u8, reply: &mut Vec<u8>) -> bool {
+        let clear = self.session.as_ref().is_some_and(|s| s.common().protocol_version().is_none());
+        if clear {
             reply.extend_from_slice(&record::plain_alert(record::FATAL, description));
         }
+        clear
     }
 }

@@ -1,4 +1,4 @@
-//! What can be told of a TLS record without any key: its header (RFC 8446 section 5.1), and that
+//! What can be read of a TLS record without any key: its header (RFC 8446 section 5.1), and that
 //! something is no TLS at all.
 
 /// The size of a record's header.
@@ -57,7 +57,7 @@ pub(super) fn describe_foreign(wire: &[u8], by_client: bool) -> String {
     if METHODS.iter().any(|method| wire.starts_with(method)) {
         format!("expected {expected}, got an HTTP request without TLS: {shown} (an http:// URL?)")
     } else if wire.starts_with(b"HTTP/") {
-        format!("expected {expected}, got an HTTP answer without TLS: {shown} (the wrong port?)")
+        format!("expected {expected}, got an HTTP response without TLS: {shown} (the wrong port?)")
     } else if wire.starts_with(b"PROXY") || wire.starts_with(b"\r\n\r\n\0") {
         format!("expected {expected}, got a PROXY protocol header: {shown}")
     } else if wire[..HEADER.min(wire.len())].iter().all(|b| (b' '..=b'~').contains(b)) {

@@ -16,7 +16,7 @@ use rustls::sign::CertifiedKey;
 use rustls_pki_types::ServerName;
 
 use super::offer::Offer;
-use super::{Options, Pem, TlsConfigError};
+use super::{Pem, Side, Tls, TlsConfigError};
 
 /// What all connections of a TLS server share. Cheap to clone.
 ///
@@ -24,7 +24,6 @@ use super::{Options, Pem, TlsConfigError};
 #[derive(Clone)]
 pub struct TlsServerConfig {
     pub(super) rustls: Arc<ServerConfig>,
-    pub(super) options: Options,
 }
 
 impl TlsServerConfig {
@@ -38,30 +37,18 @@ impl TlsServerConfig {
     pub fn from_rustls(mut config: ServerConfig) -> TlsServerConfig {
         config.max_early_data_size = 0;
         config.cert_resolver = Arc::new(Witness(config.cert_resolver));
-        TlsServerConfig { rustls: Arc::new(config), options: Options::default() }
+        TlsServerConfig { rustls: Arc::new(config) }
     }
 
-    /// The same configuration with another limit, in bytes, on what a client may send before the
-    /// handshake is done; the default is [`HANDSHAKE_LIMIT`](super::HANDSHAKE_LIMIT).
-    #[must_use]
-    pub fn with_handshake_limit(mut self, bytes: usize) -> Self {
-        self.options.handshake_limit = bytes;
-        self
-    }
-
-    /// The same configuration, but a client may end the stream without `close_notify`: truncation
-    /// is then not noticed. For clients that never send it, under protocols whose messages say
-    /// themselves where they end.
-    #[must_use]
-    pub fn accepting_missing_close_notify(mut self) -> Self {
-        self.options.accept_missing_close_notify = true;
-        self
+    /// The layer for one accepted connection.
+    pub fn layer(&self) -> Tls {
+        Tls::new(Side::Server(Arc::clone(&self.rustls)))
     }
 }
 
 impl fmt::Debug for TlsServerConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsServerConfig").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("TlsServerConfig").finish_non_exhaustive()
     }
 }
 
@@ -86,7 +73,7 @@ impl TlsServerBuilder {
     }
 
     /// A certificate for clients that ask for `name` (SNI): a DNS name, or `*.` and one, which
-    /// stands for exactly one more label in front. Building checks that the certificate holds for
+    /// matches exactly one more label in front. Building checks that the certificate holds for
     /// it. Without a [default](Self::certificate), clients that ask for no known name are refused.
     pub fn certificate_for(mut self, name: &str, chain: Pem, key: Pem) -> Self {
         self.named.push((name.to_owned(), chain, key));

@@ -13,7 +13,7 @@ use super::{NAME, Upgrade, extension};
 /// So much of a refusal's body is quoted in the error, in bytes.
 const QUOTED: usize = 200;
 
-/// What every answer begins with (RFC 9112 section 4).
+/// What every response begins with (RFC 9112 section 4).
 const ANSWER: &[u8] = b"HTTP/1.";
 
 /// Fields that only the handshake writes.
@@ -27,7 +27,7 @@ const OWN_FIELDS: [&str; 7] = [
     "sec-websocket-extensions",
 ];
 
-/// Appends the request; answers with the value of `Sec-WebSocket-Accept` that must come back.
+/// Appends the request. Returns the value of `Sec-WebSocket-Accept` that must come back.
 pub(super) fn request(
     cx: &mut LayerContext<'_>,
     settings: &ClientSettings,
@@ -61,13 +61,16 @@ pub(super) fn request(
 fn check(settings: &ClientSettings) -> Result<(), LayerError> {
     let unencodable = |what: String| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
     let visible = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
-    if !visible(&settings.host) {
+    if !visible(&settings.host) || settings.host.contains(['/', '?', '#', '@']) {
         let host = &settings.host;
         return Err(unencodable(format!("expected a host, or host:port, in ASCII, got {host:?}")));
     }
-    if !visible(&settings.path) || !settings.path.starts_with('/') {
+    // A fragment is never sent (RFC 6455 section 3).
+    if !visible(&settings.path) || !settings.path.starts_with('/') || settings.path.contains('#') {
         let path = &settings.path;
-        return Err(unencodable(format!("expected a path that begins with a slash, got {path:?}")));
+        return Err(unencodable(format!(
+            "expected a path that begins with a slash, without a fragment, got {path:?}"
+        )));
     }
     for name in &settings.subprotocols {
         if name.is_empty() || !name.chars().all(is_token) {
@@ -86,7 +89,7 @@ fn check(settings: &ClientSettings) -> Result<(), LayerError> {
     Ok(())
 }
 
-/// Refuses what is no answer at its first wrong byte: a server that speaks another protocol may
+/// Refuses what is no response at its first wrong byte: a server that speaks another protocol may
 /// never send the empty line that ends a head, and be waited for in vain.
 pub(super) fn check_beginning(wire: &[u8]) -> Result<(), LayerError> {
     if wire.iter().zip(ANSWER).all(|(came, expected)| came == expected) {
@@ -96,21 +99,28 @@ pub(super) fn check_beginning(wire: &[u8]) -> Result<(), LayerError> {
     if let [21, 3, ..] = wire {
         return Err(LayerError::malformed(
             NAME,
-            "expected an HTTP answer, got what looks like TLS: is the address ws:// and the port \
+            "expected an HTTP response, got what looks like TLS: is the address ws:// and the port \
              a secured one?",
         ));
     }
     let came = wire[..wire.len().min(QUOTED_BEGINNING)].escape_ascii();
-    Err(LayerError::malformed(NAME, format!("expected an HTTP answer, got \"{came}\"")))
+    Err(LayerError::malformed(NAME, format!("expected an HTTP response, got \"{came}\"")))
 }
 
-/// Reads the server's answer, its head whole; `behind` is what has come behind it.
+/// The result of a server's response.
+pub(super) enum Answer {
+    /// An interim one (100, 102, 103): the final one follows (RFC 9110 section 15.2).
+    Interim,
+    Open(Upgrade),
+}
+
+/// Reads a server's response, its head whole; `behind` is what came after it.
 pub(super) fn accept(
     settings: &ClientSettings,
     expected: &str,
     head: &[u8],
     behind: &[u8],
-) -> Result<Upgrade, LayerError> {
+) -> Result<Answer, LayerError> {
     let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut response = httparse::Response::new(&mut fields);
     match response.parse(head) {
@@ -120,52 +130,63 @@ pub(super) fn accept(
         }
         Err(fault) => return Err(head_error(fault)),
     }
-    let field = |name: &str| {
-        let mut found = response.headers.iter().filter(|f| f.name.eq_ignore_ascii_case(name));
-        found.find_map(|f| std::str::from_utf8(f.value).ok())
+    let fields = &*response.headers;
+    let values = |name: &'static str| {
+        let named = fields.iter().filter(move |f| f.name.eq_ignore_ascii_case(name));
+        // Bytes that are no text are nothing that was offered or expected.
+        named.map(|f| std::str::from_utf8(f.value).unwrap_or("\u{fffd}").trim())
     };
-    let status = response.code.unwrap_or_default();
-    if status != 101 {
-        return Err(refused(status, field("Location"), behind));
+    // A field may come in several lines, which are one list (RFC 9110 section 5.3).
+    let list = |name: &'static str| values(name).flat_map(elements);
+    match response.code.unwrap_or_default() {
+        101 => {}
+        100..=199 => return Ok(Answer::Interim),
+        status => return Err(refused(status, values("Location").next(), behind)),
     }
-    let says = |name, token: &str| {
-        field(name).is_some_and(|v| elements(v).any(|t| t.eq_ignore_ascii_case(token)))
-    };
+    let says = |name, token: &str| list(name).any(|t| t.eq_ignore_ascii_case(token));
     if !says("Upgrade", "websocket") || !says("Connection", "upgrade") {
         return Err(LayerError::malformed(
             NAME,
-            "the server answered 101, but its Upgrade and Connection fields say nothing of a \
+            "the server responded 101, but its Upgrade and Connection fields say nothing of a \
              websocket",
         ));
     }
     // A server that does not know WebSocket, or a cache, cannot have worked this out.
-    let accept = field("Sec-WebSocket-Accept").unwrap_or_default().trim();
-    if accept != expected {
+    let accepts: Vec<&str> = values("Sec-WebSocket-Accept").collect();
+    if accepts != [expected] {
         return Err(LayerError::malformed(
             NAME,
-            format!("expected Sec-WebSocket-Accept: {expected}, got {accept:?}"),
+            format!("expected Sec-WebSocket-Accept: {expected}, got {accepts:?}"),
         ));
     }
     let mut deflate = None;
-    if let Some(extensions) = field("Sec-WebSocket-Extensions") {
-        deflate = extension::accepted(extensions).filter(|_| settings.limits.deflate);
+    if list("Sec-WebSocket-Extensions").next().is_some() {
+        let chosen = list("Sec-WebSocket-Extensions");
+        deflate = extension::accepted(chosen).filter(|_| settings.limits.deflate);
         if deflate.is_none() {
+            let chosen: Vec<&str> = list("Sec-WebSocket-Extensions").collect();
             return Err(LayerError::malformed(
                 NAME,
-                format!("the server chose the extensions {extensions:?}, which were not offered"),
+                format!("the server chose the extensions {chosen:?}, which were not offered"),
             ));
         }
     }
-    let subprotocol = field("Sec-WebSocket-Protocol").map(str::trim);
-    if let Some(chosen) = subprotocol
-        && !settings.subprotocols.iter().any(|offered| offered == chosen)
+    let mut chosen = list("Sec-WebSocket-Protocol");
+    let subprotocol = chosen.next();
+    if let Some(chosen) = subprotocol.filter(|one| !settings.subprotocols.iter().any(|o| o == one))
     {
         return Err(LayerError::malformed(
             NAME,
             format!("the server chose the subprotocol {chosen:?}, which was not offered"),
         ));
     }
-    Ok(Upgrade { subprotocol: subprotocol.map(str::to_owned), deflate })
+    if let Some(second) = chosen.next() {
+        return Err(LayerError::malformed(
+            NAME,
+            format!("the server chose a second subprotocol, {second:?}"),
+        ));
+    }
+    Ok(Answer::Open(Upgrade { subprotocol: subprotocol.map(str::to_owned), deflate }))
 }
 
 /// A head that is refused before it is parsed.
@@ -173,12 +194,12 @@ pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize) -> LayerError {
     match fault {
         HeadFault::TooLong => LayerError::too_large(
             NAME,
-            format!("the server's answer has no end within {limit} bytes (header_limit)"),
+            format!("the server's response has no end within {limit} bytes (header_limit)"),
         ),
         HeadFault::NotHttp(byte) => LayerError::malformed(
             NAME,
             format!(
-                "expected an HTTP answer, got a byte {byte:#04x}, which no HTTP head holds there"
+                "expected an HTTP response, got a byte {byte:#04x}, which no HTTP head holds there"
             ),
         ),
     }

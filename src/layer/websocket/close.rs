@@ -79,7 +79,7 @@ impl PeerClose {
     }
 }
 
-/// Codes that stand in frames. 1004 to 1006 and 1015 stand for things that no frame can say; 1012
+/// Codes that a frame may carry. 1004 to 1006 and 1015 are never sent (RFC 6455 section 7.4.1); 1012
 /// to 1014 came later, by way of the IANA registry.
 fn may_be_sent(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)

@@ -76,8 +76,8 @@ impl fmt::Debug for ServerSettings {
 ///
 /// | setting | default | why |
 /// |---|---|---|
-/// | [`max_message`](Self::max_message) | 1 MiB | what one connection can make this side keep |
-/// | [`max_frame`](Self::max_frame) | as `max_message` | |
+/// | [`message_limit`](Self::message_limit) | 1 MiB | what one connection can make this side keep |
+/// | [`frame_limit`](Self::frame_limit) | as `message_limit` | |
 /// | [`header_limit`](Self::header_limit) | 16 KiB, and 100 fields | a head is kept until it is whole |
 /// | [`default_kind`](Self::default_kind) | binary | it can carry every message |
 /// | [`deflate`](Self::deflate) | off | memory, see there |
@@ -106,21 +106,21 @@ impl WebSocketServer {
         WebSocket::for_server(Arc::clone(&self.settings))
     }
 
-    /// A message that arrives may be this many bytes long, its fragments taken together (and
-    /// decompressed). A longer one closes the connection with code 1009.
+    /// The limit on a message that arrives in bytes, its fragments taken together (and decompressed).
+    /// A longer one closes the connection with code 1009. Default 1 MiB.
     #[must_use]
-    pub fn max_message(self, bytes: usize) -> Self {
+    pub fn message_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.message = bytes)
     }
 
-    /// One frame that arrives may be this many bytes long, as announced in its header; a longer
-    /// one closes the connection with code 1009 before any of it is kept.
+    /// The limit on one frame that arrives in bytes, as announced in its header; a longer one closes
+    /// the connection with code 1009 before any of it is kept. Default: the limit on a message.
     #[must_use]
-    pub fn max_frame(self, bytes: usize) -> Self {
+    pub fn frame_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.frame = bytes)
     }
 
-    /// The request's head may be this many bytes long; a longer one is answered with 431.
+    /// The limit on the request's head in bytes; a longer one gets the response 431. Default 16 KiB.
     #[must_use]
     pub fn header_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.head = bytes)
@@ -134,9 +134,9 @@ impl WebSocketServer {
 
     /// Compresses messages (`permessage-deflate`, RFC 7692) if the peer offers it, as browsers do.
     /// Messages under 32 bytes and those that would grow leave as they are. Off by default: it
-    /// costs some 350 KiB for each connection that has used both directions, and time; and it
-    /// lets whoever can mix text of its own into a message guess secrets in it from the length
-    /// (CRIME), under TLS too. [`max_message`](Self::max_message) counts what comes out of it.
+    /// costs up to 360 KiB for each connection that has used both directions, and time; and it
+    /// lets an attacker who can put text of its own into a message guess secrets in it from the length
+    /// (CRIME), under TLS too. [`message_limit`](Self::message_limit) counts what comes out of it.
     #[must_use]
     pub fn deflate(self, on: bool) -> Self {
         self.with(|settings| settings.limits.deflate = on)
@@ -159,7 +159,7 @@ impl WebSocketServer {
         self.with(|settings| settings.origins = Origins::These(origins))
     }
 
-    /// Every page in the world may open the socket, in the name of whoever looks at it. By default
+    /// Every page may open the socket, with the cookies of the user who visits it. By default
     /// only pages of the host and port that the request names in its `Host` may; behind a proxy that
     /// writes another one there, [`allow_origins`](Self::allow_origins) names them.
     #[must_use]
@@ -180,8 +180,8 @@ impl WebSocketServer {
         self.with(|settings| settings.subprotocols = names)
     }
 
-    /// Answers requests that are no upgrade, so that one port serves a page and the socket. It
-    /// sees the head only: a body is not read. By default the answer is 426 and a line of text.
+    /// Responds to requests that are no upgrade, so that one port serves a page and the socket. The
+    /// hook gets the head only: a body is not read. By default the response is 426 and a line of text.
     #[must_use]
     pub fn answer<F>(self, answer: F) -> Self
     where
@@ -242,15 +242,15 @@ impl WebSocketClient {
     }
 
     /// One more field for the request: a cookie, an `Authorization`, an `Origin`. What cannot
-    /// stand in a head (a line end) is refused when the connection starts, and so are the fields
+    /// be part of a head (a line end) is refused when the connection starts, and so are the fields
     /// of the handshake itself.
     #[must_use]
     pub fn header(self, name: &str, value: &str) -> Self {
         self.with(|settings| settings.fields.push((name.to_owned(), value.to_owned())))
     }
 
-    /// Subprotocols to offer, the preferred one first. The server chooses one or none of them; an
-    /// answer with another is a fault of the server.
+    /// Subprotocols to offer, the preferred one first. The server chooses one or none of them; a
+    /// response with another one is an error of the server.
     #[must_use]
     pub fn subprotocols<I>(self, names: I) -> Self
     where
@@ -261,19 +261,19 @@ impl WebSocketClient {
         self.with(|settings| settings.subprotocols = names)
     }
 
-    /// As [`WebSocketServer::max_message`]: 1 MiB by default.
+    /// As [`WebSocketServer::message_limit`]: 1 MiB by default.
     #[must_use]
-    pub fn max_message(self, bytes: usize) -> Self {
+    pub fn message_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.message = bytes)
     }
 
-    /// As [`WebSocketServer::max_frame`]: as long as a message by default.
+    /// As [`WebSocketServer::frame_limit`]: as long as a message by default.
     #[must_use]
-    pub fn max_frame(self, bytes: usize) -> Self {
+    pub fn frame_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.frame = bytes)
     }
 
-    /// The answer's head may be this many bytes long: 16 KiB by default.
+    /// The limit on the response's head in bytes, interim responses included: 16 KiB by default.
     #[must_use]
     pub fn header_limit(self, bytes: usize) -> Self {
         self.with(|settings| settings.limits.head = bytes)

@@ -79,7 +79,7 @@ impl Deflate {
             let size = message.len() + out.len();
             if size > limit {
                 let size = format_args!("at least {size}");
-                return Err(Fault::too_big("a compressed message", size, limit, "max_message"));
+                return Err(Fault::too_big("a compressed message", size, limit, "message_limit"));
             }
             message.extend_from_slice(out);
             Ok(())

@@ -1,6 +1,6 @@
 //! Agreeing on `permessage-deflate` (RFC 7692 section 7.1).
 
-use super::http::elements;
+use super::http::split_unquoted;
 
 const DEFLATE: &str = "permessage-deflate";
 
@@ -17,7 +17,7 @@ pub(super) struct Agreed {
     pub(super) peer_forgets: bool,
 }
 
-/// The parameters of one offer, or of the answer.
+/// The parameters of one offer, or of the response.
 #[derive(Debug, Default)]
 struct Params {
     server_forgets: bool,
@@ -56,9 +56,8 @@ pub(super) fn choose<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Agree
     None
 }
 
-/// A client's reading of the answer to [`OFFER`].
-pub(super) fn accepted(answer: &str) -> Option<Agreed> {
-    let mut extensions = elements(answer);
+/// What a client reads in the response to [`OFFER`].
+pub(super) fn accepted<'a>(mut extensions: impl Iterator<Item = &'a str>) -> Option<Agreed> {
     let params = parse(extensions.next()?)?;
     if extensions.next().is_some() || params.client_bits {
         return None;
@@ -69,14 +68,14 @@ pub(super) fn accepted(answer: &str) -> Option<Agreed> {
 /// `permessage-deflate` with its parameters; none if it is another extension, or if a parameter is
 /// unknown, twice there, or of a value that it cannot have.
 fn parse(extension: &str) -> Option<Params> {
-    let mut parts = extension.split(';').map(str::trim);
+    let mut parts = split_unquoted(extension, ';');
     if !parts.next()?.eq_ignore_ascii_case(DEFLATE) {
         return None;
     }
     let mut params = Params::default();
     for part in parts {
         let (name, value) = match part.split_once('=') {
-            Some((name, value)) => (name.trim(), Some(value.trim().trim_matches('"'))),
+            Some((name, value)) => (name.trim(), Some(unquoted(value.trim())?)),
             None => (part, None),
         };
         match (name, value) {
@@ -99,6 +98,13 @@ fn parse(extension: &str) -> Option<Params> {
         }
     }
     Some(params)
+}
+
+/// A token, or what is in a quoted string; none if there is a quote elsewhere. (A string with an
+/// escape in it is no value of any parameter here.)
+fn unquoted(value: &str) -> Option<&str> {
+    let inside = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    Some(inside.unwrap_or(value)).filter(|value| !value.contains('"'))
 }
 
 /// 8 to 15, without leading zeros (RFC 7692 section 7.1.2.1).

@@ -221,7 +221,7 @@ impl Frames {
         }
         let Limits { frame, message, .. } = self.limits;
         if length > frame as u64 {
-            return Err(Fault::too_big("a frame", length, frame, "max_frame"));
+            return Err(Fault::too_big("a frame", length, frame, "frame_limit"));
         }
         // Of a compressed message counts what comes out of it, when it comes out. Nobody needs to
         // send much more than that: what DEFLATE adds to bytes that cannot be compressed.
@@ -232,7 +232,7 @@ impl Frames {
         };
         let size = length.saturating_add(so_far);
         if size > limit {
-            return Err(Fault::too_big("a message", size, message, "max_message"));
+            return Err(Fault::too_big("a message", size, message, "message_limit"));
         }
         Ok(())
     }
@@ -251,7 +251,7 @@ impl Frames {
         }
     }
 
-    /// Takes what has arrived of a frame's payload; answers with how much that was.
+    /// Takes what has arrived of a frame's payload. Returns how much that was.
     fn take(&mut self, mut frame: Arriving, rest: &mut [u8]) -> Result<usize, Fault> {
         let now = frame.left.min(rest.len());
         let payload = &mut rest[..now];
@@ -308,7 +308,7 @@ impl Frames {
         Ok(kind)
     }
 
-    /// The peer's Close: answered with the same code, unless it is itself an answer.
+    /// The peer's Close: replied to with the same code, unless it is itself the reply.
     fn closed(
         &mut self,
         cx: &mut LayerContext<'_>,
@@ -337,8 +337,8 @@ impl Frames {
         match self.closing {
             Closing::Open => {}
             Closing::Ours => return unencodable("a message behind this side's Close frame"),
-            // The peer has said that it reads no more. That is no fault of whoever was about to
-            // send, perhaps to a whole room; and the connection is ending anyhow.
+            // The peer reads no more. That is no error of the sender, which may be sending to a
+            // whole room; and the connection is ending.
             Closing::Done => return Ok(()),
         }
         let text = match kind {
@@ -393,7 +393,7 @@ impl Frames {
         let unfinished = left > 0 || self.message.is_some();
         match self.closing {
             Closing::Done => Ok(()),
-            // It took our Close and did not answer: nothing that was said is lost.
+            // It received our Close and did not reply: nothing is lost.
             Closing::Ours if !unfinished => Ok(()),
             _ if unfinished => {
                 Err(LayerError::truncated(NAME, "the stream ended in the middle of a message"))

@@ -25,7 +25,7 @@ pub(super) struct HeadScan {
     /// The first line that is not empty has begun. Empty ones may come before it (RFC 9112 section
     /// 2.2).
     begun: bool,
-    /// Its end has been told.
+    /// Its end was reported.
     first_line: bool,
 }
 
@@ -34,7 +34,7 @@ pub(super) struct HeadScan {
 pub(super) enum Scanned {
     /// More of it is needed.
     Part,
-    /// Its first line has come whole, and ends there. Told once, before the rest is looked at.
+    /// Its first line is whole, and ends there. Reported once, before the rest is scanned.
     FirstLine(usize),
     /// It is whole, and is so long, its empty line included.
     Whole(usize),
@@ -56,7 +56,11 @@ impl HeadScan {
         let within = &wire[..wire.len().min(limit)];
         while let Some(&byte) = within.get(self.seen) {
             if byte == b'\n' {
-                if self.begun && !std::mem::replace(&mut self.first_line, true) {
+                if !self.begun {
+                    self.seen += 1;
+                    continue;
+                }
+                if !std::mem::replace(&mut self.first_line, true) {
                     return Ok(Scanned::FirstLine(self.seen + 1));
                 }
                 match within[self.seen + 1..] {
@@ -106,7 +110,7 @@ impl Span {
 pub struct HttpRequest {
     head: Box<[u8]>,
     method: Span,
-    target: Span,
+    target: Target,
     minor_version: u8,
     fields: Box<[(Span, Span)]>,
 }
@@ -144,9 +148,16 @@ impl HttpRequest {
         else {
             return Err(LayerError::malformed(NAME, "the request line is not whole"));
         };
+        let Some(parts) = Target::parse(target, method == "CONNECT") else {
+            let target = target.as_bytes().escape_ascii();
+            return Err(LayerError::malformed(
+                NAME,
+                format!("expected a request target (RFC 9112 section 3.2), got \"{target}\""),
+            ));
+        };
         Ok(HttpRequest {
             method: Span::of(method.as_bytes(), head),
-            target: Span::of(target.as_bytes(), head),
+            target: parts.within(Span::of(target.as_bytes(), head).start),
             minor_version,
             fields: request
                 .headers
@@ -164,25 +175,33 @@ impl HttpRequest {
 
     /// The request target, as it came: `/chat?room=7`. Nothing in it is decoded.
     pub fn target(&self) -> &str {
-        self.str(self.target)
+        self.str(self.target.whole)
     }
 
-    /// The target up to its `?`, without scheme and authority if it came in absolute form
-    /// (RFC 9112 section 3.2.2). Percent signs are not decoded.
+    /// The path of the target: what is before its `?`, without scheme and authority if it came in
+    /// absolute form (RFC 9112 section 3.2.2), where a path that is left out is `/`. It is `*` for an
+    /// `OPTIONS` that asks about the server, and empty for a `CONNECT`, whose target is an authority.
+    /// Percent signs are not decoded.
     pub fn path(&self) -> &str {
-        let target = self.target();
-        let target = match target.split_once("://") {
-            Some((scheme, rest)) if !scheme.contains('/') => {
-                rest.find('/').map_or("/", |at| &rest[at..])
-            }
-            _ => target,
-        };
-        target.split('?').next().unwrap_or_default()
+        match self.str(self.target.path) {
+            "" if self.method() != "CONNECT" => "/",
+            path => path,
+        }
     }
 
     /// What comes behind the target's `?`, if there is one.
     pub fn query(&self) -> Option<&str> {
-        self.target().split_once('?').map(|(_, query)| query)
+        self.target.query.map(|query| self.str(query))
+    }
+
+    /// The host that the request is for, with its port if it has one: the authority of the target if
+    /// that has one, else the `Host` field (RFC 9112 section 3.2.2: where both are, the target's
+    /// counts).
+    pub fn host(&self) -> Option<&str> {
+        match self.target.authority {
+            Some(authority) => Some(self.str(authority)),
+            None => self.header("Host").map(str::trim),
+        }
     }
 
     /// The first field of this name whose value is text. Names compare without regard to case.
@@ -237,7 +256,92 @@ impl fmt::Debug for HttpRequest {
 /// The elements of a comma-separated list, without the spaces around them and without empty ones
 /// (RFC 9110 section 5.6.1).
 pub(super) fn elements(list: &str) -> impl Iterator<Item = &str> {
-    list.split(',').map(str::trim).filter(|element| !element.is_empty())
+    split_unquoted(list, ',').filter(|element| !element.is_empty())
+}
+
+/// The parts between separators, without the spaces around them. A separator inside of a quoted
+/// string (RFC 9110 section 5.6.4) separates nothing.
+pub(super) fn split_unquoted(text: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut escaped) = (false, false);
+    let parts = text.split(move |c| {
+        match c {
+            _ if std::mem::take(&mut escaped) => {}
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ => return c == separator && !quoted,
+        }
+        false
+    });
+    parts.map(str::trim)
+}
+
+/// What a request is for (RFC 9112 section 3.2), as stretches of the head.
+#[derive(Debug, Clone, Copy)]
+struct Target {
+    whole: Span,
+    authority: Option<Span>,
+    /// Empty where an absolute form has none.
+    path: Span,
+    query: Option<Span>,
+}
+
+impl Target {
+    /// The parts of a target, which is in authority form for `CONNECT` and in one of the other forms
+    /// else; `None` if it is in none of them.
+    fn parse(target: &str, connect: bool) -> Option<Target> {
+        let end = target.len();
+        let whole = Span { start: 0, end };
+        if target.contains('#') {
+            return None; // a fragment is never sent (RFC 9110 section 7.1)
+        }
+        if connect {
+            let is_authority = !target.is_empty() && !target.contains(['/', '?', '@']);
+            let path = Span { start: end, end };
+            return is_authority.then_some(Target {
+                whole,
+                authority: Some(whole),
+                path,
+                query: None,
+            });
+        }
+        let (authority, path) = if target.starts_with('/') || target == "*" {
+            (None, 0)
+        } else {
+            let (scheme, _) = target.split_once("://")?;
+            let in_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+            if !scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                || !scheme.chars().all(in_scheme)
+            {
+                return None;
+            }
+            let start = scheme.len() + "://".len();
+            let path = target[start..].find(['/', '?']).map_or(end, |at| start + at);
+            // User information is not for the server (RFC 9110 section 4.2.4).
+            let start = target[start..path].rfind('@').map_or(start, |at| start + at + 1);
+            if start == path {
+                return None;
+            }
+            (Some(Span { start, end: path }), path)
+        };
+        let query = target[path..].find('?').map(|at| path + at);
+        Some(Target {
+            whole,
+            authority,
+            path: Span { start: path, end: query.unwrap_or(end) },
+            query: query.map(|at| Span { start: at + 1, end }),
+        })
+    }
+
+    /// The same parts of a target that begins at `start`.
+    fn within(self, start: usize) -> Target {
+        let moved = |span: Span| Span { start: start + span.start, end: start + span.end };
+        Target {
+            whole: moved(self.whole),
+            authority: self.authority.map(moved),
+            path: moved(self.path),
+            query: self.query.map(moved),
+        }
+    }
 }
 
 /// What `httparse` complained of, in this crate's terms.
@@ -251,10 +355,12 @@ pub(super) fn head_error(fault: httparse::Error) -> LayerError {
     LayerError::malformed(NAME, format!("expected an HTTP/1.1 head, got one with an {fault}"))
 }
 
-/// The answer to a request that is no WebSocket upgrade, or to one that a filter refuses.
+/// The response to a request that is no WebSocket upgrade, or to one that a filter refuses.
 ///
 /// The connection ends behind it: `Connection: close` and the `Content-Length` are written by the
-/// layer, and a response to `HEAD` leaves without its body.
+/// layer, and a response to `HEAD` leaves without its body. There is no `Date`: a layer has no
+/// wall clock, and a server without one must not send that field (RFC 9110 section 6.6.1).
+/// [`with_header`](HttpResponse::with_header) adds one.
 #[derive(Debug, Clone)]
 pub struct HttpResponse {
     status: u16,

@@ -1,6 +1,6 @@
 //! Masking (RFC 6455 section 5.3): each byte of a client's payload is XORed with one of four.
 
-/// Masks or unmasks `bytes`, of which the first stands at `offset` in its payload.
+/// Masks or unmasks `bytes`, of which the first is at `offset` in its payload.
 pub(super) fn apply(bytes: &mut [u8], mask: [u8; 4], offset: usize) {
     let mut turned = mask;
     turned.rotate_left(offset % 4);

@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455), server and client.
 //!
 //! A message of the socket is a message of the handler, and the other way round; text and binary
-//! are told apart by [`Kind`]. Handshake, fragments, pings and closing are the layer's own affair.
+//! are distinguished by [`Kind`]. The layer handles handshake, fragments, pings and closing.
 //!
 //! ```
 //! use tidegate::layer::websocket::{HttpResponse, WebSocket};
@@ -12,19 +12,19 @@
 //!         "/" => HttpResponse::html(page),
 //!         _ => HttpResponse::text(404, "There is no such page.\n"),
 //!     })
-//!     .max_message(64 * 1024);
+//!     .message_limit(64 * 1024);
 //! let layer = server.layer(); // one for each connection
 //!
 //! let client = WebSocket::client("localhost:8080", "/socket").header("Cookie", "taste=sweet");
 //! let layer = client.layer();
 //! ```
 //!
-//! # What it answers by itself
+//! # What it replies by itself
 //!
 //! | the peer sends | it gets | and the layer yields |
 //! |---|---|---|
 //! | an upgrade | 101 | ready |
-//! | an HTTP request that is no upgrade | what the [`answer`](WebSocketServer::answer) hook says, else 426 | [`Item::End`] while [`is_ready`](Layer::is_ready) is false: *served*, no fault |
+//! | an HTTP request that is no upgrade | the response of the [`answer`](WebSocketServer::answer) hook, else 426 | [`Item::End`] while [`is_ready`](Layer::is_ready) is false: *served*, no fault |
 //! | an upgrade that a [`filter`](WebSocketServer::filter) refuses, from a foreign origin, of another version | the filter's response, 403, 426 | an error of kind [`Refused`](LayerErrorKind::Refused) |
 //! | no HTTP, a broken head, a broken upgrade | 400 | [`Malformed`](LayerErrorKind::Malformed) |
 //! | a head over the limit | 431 | [`TooLarge`](LayerErrorKind::TooLarge) |
@@ -34,17 +34,19 @@
 //! | text that is not UTF-8 | Close 1007, at the first wrong byte | `Malformed` |
 //! | a frame or message over its limit | Close 1009, when the header says so | `TooLarge` |
 //!
-//! Whoever drives the layer flushes the reply and closes in the ordinary way in each of these
+//! The driver flushes the reply and closes in the ordinary way in each of these
 //! cases but the first and the pings; `End` before ready wants no line in the log.
 //!
-//! [`end`](Layer::end) sends Close 1000. A stream that ends without a Close frame is
+//! [`end`](Layer::end) sends a Close frame with the code of its [`LayerEnd`]: 1000 for an ordinary
+//! close, 1001 for a shutdown or an idle peer, 1008 for a limit, 1011 for an error of the handler, or
+//! the code that the handler chose. A stream that ends without a Close frame is
 //! [`Truncated`](LayerErrorKind::Truncated), unless this side had sent its own. What is encoded
 //! after the peer's Close is dropped: the peer has said that it reads no more.
 //!
 //! # What it costs
 //!
-//! A message in one frame that arrived whole is copied once on a server (unmasking it), not at all
-//! on a client; one that is sent is copied once, onto the wire. None of this allocates. Messages
+//! A message in one frame that arrived whole is not copied: a server unmasks it where it lies. One
+//! that is sent is copied once, onto the wire. None of this allocates. Messages
 //! in pieces (fragments, or larger than one read) are copied once into a buffer of the layer,
 //! which the driver then gets as it is; it grows with what arrived, never with what was announced.
 //! No more than 4 KiB of it stays with an idle connection; so does the request's head.
@@ -63,7 +65,7 @@
 //!
 //! # What there is not
 //!
-//! No fragments are sent: a message leaves as one frame. No deadlines: whoever drives the layer has
+//! No fragments are sent: a message leaves as one frame. No deadlines: the driver has
 //! one for the handshake, and closes an idle peer. No redirects and no credentials: a refusal says
 //! where it points. Lengths that are not in their shortest form are taken, as most
 //! implementations do.
@@ -93,6 +95,7 @@ pub use close::PeerClose;
 pub use config::{WebSocketClient, WebSocketServer};
 pub use http::{HttpRequest, HttpResponse};
 
+use client::Answer;
 use config::{ClientSettings, ServerSettings};
 use extension::Agreed;
 use frames::Frames;
@@ -131,6 +134,8 @@ pub struct WebSocket {
     side: Side,
     state: State,
     scan: HeadScan,
+    /// Bytes of interim responses that came before the final one.
+    interim: usize,
     request: Option<HttpRequest>,
     upgrade: Option<Upgrade>,
 }
@@ -146,7 +151,7 @@ enum Side {
 enum State {
     Opening,
     Open(Frames),
-    /// The handshake came to nothing: a page was served, or somebody refused.
+    /// The handshake ended without a socket: a page was served, or one side refused.
     Over,
 }
 
@@ -163,8 +168,8 @@ impl WebSocket {
         WebSocketClient::new(host.into(), path.into())
     }
 
-    /// Appends a Ping with these bytes, 125 of them at most, if the socket is open: for whoever
-    /// drives the layer itself. The peer's Pong yields nothing.
+    /// Appends a Ping with these bytes, 125 of them at most, if the socket is open: for a driver of
+    /// your own. The peer's Pong yields nothing.
     pub fn ping(&mut self, cx: &mut LayerContext<'_>, payload: &[u8], wire: &mut Vec<u8>) {
         if let State::Open(frames) = &mut self.state {
             frames.ping(cx, payload, wire);
@@ -184,6 +189,7 @@ impl WebSocket {
             side,
             state: State::Opening,
             scan: HeadScan::default(),
+            interim: 0,
             request: None,
             upgrade: None,
         }
@@ -217,18 +223,28 @@ impl WebSocket {
             }
             Side::Client(settings, expected) => {
                 client::check_beginning(wire)?;
-                let limit = settings.limits.head;
+                // Interim responses count towards the limit: a server could send them for ever.
+                let limit = settings.limits.head.saturating_sub(self.interim);
                 let end = loop {
                     match self.scan.find(wire, limit) {
                         Ok(Scanned::Part) => return Ok(Step::new(0, Item::Nothing)),
                         Ok(Scanned::FirstLine(_)) => {} // its beginning is checked, byte by byte
                         Ok(Scanned::Whole(end)) => break end,
-                        Err(fault) => return Err(client::refuse_unparsed(&fault, limit)),
+                        Err(fault) => {
+                            let limit = settings.limits.head;
+                            return Err(client::refuse_unparsed(&fault, limit));
+                        }
                     }
                 };
                 let (head, behind) = wire.split_at(end);
-                let upgrade = client::accept(settings, expected, head, behind)?;
-                (Role::Client, settings.limits, upgrade, end)
+                match client::accept(settings, expected, head, behind)? {
+                    Answer::Open(upgrade) => (Role::Client, settings.limits, upgrade, end),
+                    Answer::Interim => {
+                        self.interim += end;
+                        self.scan = HeadScan::default();
+                        return Ok(Step::new(end, Item::Progress));
+                    }
+                }
             }
         };
         self.state = State::Open(Frames::new(role, limits, upgrade.deflate));

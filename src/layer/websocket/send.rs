@@ -12,7 +12,7 @@ use crate::layer::LayerContext;
 pub(super) const MAX_CONTROL: usize = 125;
 
 /// Each ping in one call of `decode` is answered up to this number; of those behind them only the
-/// last one (RFC 6455 section 5.5.3 allows that). A read full of pings then costs 4 KiB of answer
+/// last one (RFC 6455 section 5.5.3 allows that). A read full of pings then costs 4 KiB of replies
 /// at most. It is well over what a peer that measures its round trip has on the way.
 const PONGS_PER_CALL: usize = 32;
 
@@ -29,11 +29,11 @@ pub(super) struct Head {
     pub(super) payload: Range<usize>,
 }
 
-/// The answers to the pings of one call of `decode`.
+/// The replies to the pings of one call of `decode`.
 #[derive(Default)]
 pub(super) struct Pongs {
     answered: usize,
-    /// The latest one that has no answer yet.
+    /// The latest one without a reply.
     latest: Option<Head>,
 }
 

@@ -11,16 +11,16 @@ use super::{NAME, Upgrade, extension};
 /// The one version there is (RFC 6455; those before it were drafts).
 pub(super) const VERSION: &str = "13";
 
-/// What became of a request that was understood.
+/// The result of a request that was understood.
 #[derive(Debug)]
 pub(super) enum Answered {
     /// The socket is open.
     Open(Upgrade),
-    /// It asked for no socket, and has its answer.
+    /// It was no upgrade, and has its response.
     Served,
 }
 
-/// Answers a head that ended where it should, and is to be parsed.
+/// Parses a head that is whole, and appends the response.
 pub(super) fn answer(
     settings: &ServerSettings,
     head: &[u8],
@@ -41,12 +41,12 @@ pub(super) fn answer(
     Ok((request, answered))
 }
 
-/// Answers a first line that is no request's.
+/// Appends the response to a first line that is no request's.
 pub(super) fn check_first_line(line: &[u8], reply: &mut Vec<u8>) -> Result<(), LayerError> {
     HttpRequest::check_first_line(line).inspect_err(|fault| refuse_head(fault, reply))
 }
 
-/// Answers a head that is refused before it is parsed.
+/// Appends the response to a head that is refused before it is parsed.
 pub(super) fn refuse_unparsed(fault: &HeadFault, limit: usize, reply: &mut Vec<u8>) -> LayerError {
     let error = match fault {
         HeadFault::TooLong => LayerError::too_large(
@@ -118,7 +118,7 @@ fn open(settings: &ServerSettings, request: &HttpRequest) -> Result<(Words, Answ
     if let Some(filter) = &settings.filter {
         filter(request).map_err(|response| {
             let what = format!(
-                "the filter answered {} to an upgrade of {:?}",
+                "the filter returned {} to an upgrade of {:?}",
                 response.status(),
                 request.target()
             );
@@ -147,14 +147,15 @@ fn checked_key(request: &HttpRequest) -> Result<&str, Refusal> {
     if request.method() != "GET" {
         return Err(Refusal::malformed("expected an upgrade by GET, got another method"));
     }
-    let body = request.header("Content-Length").is_some_and(|length| length.trim() != "0");
-    if body || request.header("Transfer-Encoding").is_some() {
+    let body = request.fields_named("Content-Length").any(|length| length.trim_ascii() != b"0");
+    if body || request.fields_named("Transfer-Encoding").next().is_some() {
         // Its bytes would be read as frames.
         return Err(Refusal::malformed("expected an upgrade without a body, got one with"));
     }
-    let version = request.header("Sec-WebSocket-Version");
-    if version.map(str::trim) != Some(VERSION) {
-        let what = format!("expected Sec-WebSocket-Version: {VERSION}, got {version:?}");
+    // Only a response lists several; a request names one.
+    let versions: Vec<&str> = request.list("Sec-WebSocket-Version").collect();
+    if versions != [VERSION] {
+        let what = format!("expected Sec-WebSocket-Version: {VERSION}, got {versions:?}");
         let response = upgrade_required("This endpoint speaks version 13 (RFC 6455).\n");
         return Err(Refusal::refused(response, what));
     }
@@ -179,8 +180,7 @@ fn check_origin(origins: &Origins, request: &HttpRequest) -> Result<(), Refusal>
         Origins::These(these) => these.iter().any(|one| one.eq_ignore_ascii_case(&origin)),
         Origins::Same => {
             let authority = origin.split_once("://").map(|(_, authority)| authority);
-            let host = request.header("Host");
-            authority.zip(host).is_some_and(|(a, h)| a.eq_ignore_ascii_case(h.trim()))
+            authority.zip(request.host()).is_some_and(|(a, h)| a.eq_ignore_ascii_case(h))
         }
     };
     // Two of them: one could be checked and the other be the page's.

@@ -194,3 +194,17 @@ fn accepting_any_certificate_says_so_and_does() {
     let pair = Pair::of(&server, &client).ready();
     assert_eq!(pair.client.info().peer_certificate(), Some(&stranger.der[..]));
 }
+
+#[test]
+fn an_authority_that_shows_its_own_certificate_is_told_what_is_wrong_with_it() {
+    let mut params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let chain = Pem::bytes(params.self_signed(&key).unwrap().pem());
+    let key = Pem::bytes(key.serialize_pem());
+    let server = TlsServerConfig::builder().certificate(chain.clone(), key).build().unwrap();
+    let client = TlsClientConfig::builder().roots(chain).build().unwrap();
+    let mut pair = Pair::of(&server, &client);
+    pair.run();
+    pair.client.refused(Refused, "CA:FALSE");
+}

@@ -47,6 +47,16 @@ fn what_was_found_instead_is_named() {
             ),
             "passphrase",
         ),
+        (
+            chain.clone(),
+            // The form before PKCS #8.
+            Pem::bytes(
+                "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\n\
+                 DEK-Info: AES-256-CBC,00112233445566778899AABBCCDDEEFF\n\nAAAA\n\
+                 -----END RSA PRIVATE KEY-----\n",
+            ),
+            "passphrase",
+        ),
         (Pem::bytes("-----BEGIN CERTIFICATE-----\nAAAA\n"), key.clone(), "damaged"),
         (
             Pem::bytes("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
@@ -63,6 +73,21 @@ fn what_was_found_instead_is_named() {
         let text = server(chain, key);
         assert!(text.contains(wanted), "{text}");
     }
+}
+
+#[test]
+fn byte_order_marks_are_passed_over() {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["localhost".into()]).unwrap();
+    let chain = params.self_signed(&key).unwrap().pem();
+    let (chain, key) = (format!("\u{feff}{chain}"), format!("\u{feff}{}", key.serialize_pem()));
+    let build = |chain: &str, key: &str| {
+        TlsServerConfig::builder().certificate(Pem::bytes(chain), Pem::bytes(key)).build()
+    };
+    build(&chain, &key).unwrap();
+    // One file put together from two.
+    let both = format!("{chain}{key}");
+    build(&both, &both).unwrap();
 }
 
 #[test]
@@ -105,7 +130,7 @@ fn a_client_needs_one_way_to_trust() {
 fn names_are_checked() {
     let client = World::new().client().build().unwrap();
     for bad in ["", "a b", "host:443", "http://host"] {
-        let text = error(Tls::client(&client, bad));
+        let text = error(client.layer(bad));
         assert!(text.contains("without a port"), "{text}");
     }
     for bad in ["", &"x".repeat(256)] {

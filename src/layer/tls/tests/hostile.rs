@@ -5,7 +5,7 @@ const DECODE_ERROR: u8 = 50;
 const ILLEGAL_PARAMETER: u8 = 47;
 
 fn lone_server() -> Side {
-    Side::new(Tls::server(&World::new().server().build().unwrap()))
+    Side::new(World::new().server().build().unwrap().layer())
 }
 
 /// A handshake message in records of `size` bytes.
@@ -58,7 +58,7 @@ thread_local! {
 }
 
 fn lone_server_of(config: &TlsServerConfig) -> Side {
-    Side::new(Tls::server(config))
+    Side::new(config.layer())
 }
 
 #[test]
@@ -66,10 +66,10 @@ fn a_client_says_what_answered_instead_of_tls() {
     let world = World::new();
     let client = world.client().build().unwrap();
     for (answer, text) in [
-        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "an HTTP answer without TLS"),
+        (&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], "an HTTP response without TLS"),
         (b"220 mail.example ESMTP\r\n", "text: \"220 mail.example ESMTP\""),
     ] {
-        let mut side = Side::new(Tls::client(&client, "localhost").unwrap());
+        let mut side = Side::new(client.layer("localhost").unwrap());
         side.out.clear();
         side.receive(answer);
         side.refused(Malformed, text);
@@ -87,7 +87,7 @@ fn a_client_hello_in_tiny_records_is_put_together() {
         assert_eq!(hello[0], 22);
         let pieces = in_records(&hello[5..], size);
         for chunk in [1, 6, 50, usize::MAX] {
-            let mut server = Side::new(Tls::server(&world.server().build().unwrap()));
+            let mut server = Side::new(world.server().build().unwrap().layer());
             pieces.chunks(chunk.min(pieces.len())).for_each(|b| server.receive(b));
             assert!(server.error.is_none(), "{:?}", server.error);
             assert!(server.out.len() > 500, "its flight");
@@ -115,10 +115,25 @@ fn an_oversized_client_hello_is_refused_before_it_has_come() {
 }
 
 #[test]
+fn whoever_is_refused_for_the_size_of_its_hello_gets_an_alert() {
+    let sizes = [65_000, 65_480, 65_511, 65_512, 65_516, 65_531, 65_532, 65_536, 66_000, 90_000];
+    for (size, record) in sizes.iter().flat_map(|&size| [100, 4000, 16_384].map(|r| (size, r))) {
+        let mut server = lone_server();
+        for piece in in_records(&hello_of(size, size), record).chunks(1500) {
+            server.receive(piece);
+        }
+        // Some are read, and are no ClientHello; the others are too large.
+        assert!(server.error.is_some(), "{size} bytes in records of {record}");
+        assert!(plain_alert(&server.out).is_some(), "{size}, {record}: {:?}", server.error);
+    }
+}
+
+#[test]
 fn the_handshake_limit_can_be_set_on_both_sides_and_needs_only_the_header() {
     let world = World::new();
-    let server = world.server().build().unwrap().with_handshake_limit(100);
-    let mut pair = Pair::of(&server, &world.client().build().unwrap());
+    let (server, client) = (world.server().build().unwrap(), world.client().build().unwrap());
+    let connecting = || client.layer("localhost").unwrap();
+    let mut pair = Pair::between(server.layer().handshake_limit(100), connecting());
     let hello = mem::take(&mut pair.client.out);
     pair.server.receive(&hello[..5]);
     pair.server.refused(TooLarge, "100 bytes at most");
@@ -126,8 +141,7 @@ fn the_handshake_limit_can_be_set_on_both_sides_and_needs_only_the_header() {
     pair.run();
     pair.client.refused(RefusedByPeer, "IllegalParameter");
 
-    let client = world.client().build().unwrap().with_handshake_limit(300);
-    let mut pair = Pair::of(&world.server().build().unwrap(), &client);
+    let mut pair = Pair::between(server.layer(), connecting().handshake_limit(300));
     pair.run();
     pair.client.refused(TooLarge, "300 bytes at most");
 }
@@ -135,10 +149,11 @@ fn the_handshake_limit_can_be_set_on_both_sides_and_needs_only_the_header() {
 #[test]
 fn the_limit_does_not_count_what_follows_the_handshake() {
     let world = World::new();
-    let config = |limit| world.server().build().unwrap().with_handshake_limit(limit);
+    let server = world.server().build().unwrap();
     let client = world.client().without_resumption().build().unwrap();
-    let measured = Pair::of(&config(HANDSHAKE_LIMIT), &client).ready().server.tls.received;
-    let mut pair = Pair::of(&config(measured + 64), &client).ready();
+    let measured = Pair::of(&server, &client).ready().server.tls.received;
+    let accepting = server.layer().handshake_limit(measured + 64);
+    let mut pair = Pair::between(accepting, client.layer("localhost").unwrap()).ready();
     pair.client.send(&noise(100_000));
     pair.run();
     assert_eq!(pair.server.got.len(), 100_000);
@@ -307,4 +322,61 @@ fn a_server_that_lacks_a_common_cipher_says_so() {
     pair.run();
     pair.server.refused(Refused, "in common");
     pair.client.refused(RefusedByPeer, "nothing in common");
+}
+
+/// What `side` says at its end, for a layer of the connection that failed.
+fn last_words(side: &mut Side) -> Vec<u8> {
+    side.out.clear();
+    side.tls.end(&mut Environment::new().cx(), &LayerEnd::LayerFailed, &mut side.out);
+    let said = mem::take(&mut side.out);
+    side.tls.end(&mut Environment::new().cx(), &LayerEnd::LayerFailed, &mut side.out);
+    assert!(side.out.is_empty(), "once");
+    said
+}
+
+#[test]
+fn the_end_may_be_said_in_every_state_and_says_nothing_behind_an_alert() {
+    let world = World::new();
+    let close_notify = [21, 3, 3, 0, 2, 1, 0];
+
+    // Before anything came: in clear text. In the middle of a handshake: later, or never.
+    let mut pair = world.pair();
+    assert_eq!(last_words(&mut pair.server), close_notify);
+    let mut pair = world.pair();
+    let hello = mem::take(&mut pair.client.out);
+    pair.server.receive(&hello);
+    assert!(last_words(&mut pair.server).is_empty());
+
+    // Another layer of the connection failed: the peer gets close_notify.
+    let mut pair = world.pair().ready();
+    let said = last_words(&mut pair.server);
+    pair.client.receive(&said);
+    assert!(pair.client.tls.peer_closed && pair.client.error.is_none());
+
+    // This one failed, and said so in an alert.
+    let mut pair = world.pair().ready();
+    pair.server.receive(&[23, 3, 3, 0, 40].into_iter().chain([7; 40]).collect::<Vec<u8>>());
+    assert!(pair.server.error.is_some() && !pair.server.out.is_empty());
+    assert!(last_words(&mut pair.server).is_empty());
+    let mut server = lone_server();
+    server.receive(b"GET / HTTP/1.1\r\n\r\n");
+    assert!(plain_alert(&server.out).is_some());
+    assert!(last_words(&mut server).is_empty());
+
+    // The peer said why it goes: nobody is left to be told.
+    let mut pair = world.pair().ready();
+    pair.client.receive(&[23, 3, 3, 0, 40].into_iter().chain([7; 40]).collect::<Vec<u8>>());
+    let alert = mem::take(&mut pair.client.out);
+    pair.server.receive(&alert);
+    pair.server.refused(RefusedByPeer, "alert");
+    assert!(last_words(&mut pair.server).is_empty());
+
+    // A limit of this side's that `rustls` knows nothing of: it can still say its end.
+    let (mut server, mut seal) = forge(&world);
+    server.tls = server.tls.handshake_limit(100);
+    server.receive(&seal(&hello_of(90, 50)));
+    server.receive(&seal(&[0; 30]));
+    server.refused(TooLarge, "100 bytes at most");
+    assert!(server.out.is_empty(), "no alert");
+    assert!(!last_words(&mut server).is_empty());
 }

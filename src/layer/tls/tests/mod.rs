@@ -201,10 +201,11 @@ impl Pair {
     }
 
     pub(super) fn named(server: &TlsServerConfig, client: &TlsClientConfig, name: &str) -> Pair {
-        Pair {
-            client: Side::new(Tls::client(client, name).unwrap()),
-            server: Side::new(Tls::server(server)),
-        }
+        Pair::between(server.layer(), client.layer(name).unwrap())
+    }
+
+    pub(super) fn between(server: Tls, client: Tls) -> Pair {
+        Pair { client: Side::new(client), server: Side::new(server) }
     }
 
     /// Carries bytes both ways, in chunks, until the line is quiet.

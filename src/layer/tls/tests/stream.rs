@@ -100,18 +100,23 @@ fn an_end_without_close_notify_is_a_truncation() {
 #[test]
 fn a_missing_close_notify_can_be_accepted_but_not_half_a_record() {
     let world = World::new();
-    let server = world.server().build().unwrap().accepting_missing_close_notify();
-    let client = world.client().build().unwrap().accepting_missing_close_notify();
-    let mut pair = Pair::of(&server, &client).ready();
+    let (server, client) = (world.server().build().unwrap(), world.client().build().unwrap());
+    let between = || {
+        Pair::between(
+            server.layer().accept_missing_close_notify(),
+            client.layer("localhost").unwrap().accept_missing_close_notify(),
+        )
+    };
+    let mut pair = between().ready();
     assert!(pair.server.tls.wire_ended(&mut Environment::new().cx(), 0).is_ok());
     assert!(pair.client.tls.wire_ended(&mut Environment::new().cx(), 0).is_ok());
-    let mut pair = Pair::of(&server, &client).ready();
+    let mut pair = between().ready();
     assert_eq!(
         pair.server.tls.wire_ended(&mut Environment::new().cx(), 3).unwrap_err().kind(),
         Truncated
     );
     // A handshake has to come to its end in any case.
-    let mut pair = Pair::of(&server, &client);
+    let mut pair = between();
     assert_eq!(
         pair.server.tls.wire_ended(&mut Environment::new().cx(), 0).unwrap_err().kind(),
         Truncated

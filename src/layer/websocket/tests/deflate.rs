@@ -147,7 +147,7 @@ fn a_bomb_costs_what_the_limit_allows() {
         .expect("it compresses");
     bomb.truncate(stream.total_out() as usize);
     assert!(bomb.len() < 20_000);
-    let mut end = open(&WebSocket::server().max_message(10_000));
+    let mut end = open(&WebSocket::server().message_limit(10_000));
     end.feed(&masked(BINARY | 0x40, &bomb));
     assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::TooLarge)]);
     assert_eq!(end.out, close_frame(1009));

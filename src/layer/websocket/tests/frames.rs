@@ -279,3 +279,41 @@ fn both_ends_talk_ping_and_part() {
     );
     assert!(client.out.is_empty());
 }
+
+#[test]
+fn the_close_code_says_why_this_side_ends() {
+    let long = "é".repeat(80);
+    let cases: [(LayerEnd<'_>, Vec<u8>); 10] = [
+        (LayerEnd::Closed, close_frame(1000)),
+        (LayerEnd::GoingAway, close_frame(1001)),
+        (LayerEnd::TimedOut, close_frame(1001)),
+        (LayerEnd::LimitExceeded, close_frame(1008)),
+        (LayerEnd::LayerFailed, close_frame(1008)),
+        (LayerEnd::HandlerFailed, close_frame(1011)),
+        (LayerEnd::Chosen { code: 4001, reason: "bye" }, plain(CLOSE, b"\x0f\xa1bye")),
+        // 123 bytes at most, and no half of a character.
+        (
+            LayerEnd::Chosen { code: 3000, reason: &long },
+            plain(CLOSE, &[b"\x0b\xb8", &long.as_bytes()[..122]].concat()),
+        ),
+        // Codes that no frame may carry (RFC 6455 section 7.4).
+        (LayerEnd::Chosen { code: 1006, reason: "cut" }, plain(CLOSE, b"")),
+        (LayerEnd::Chosen { code: 5000, reason: "" }, plain(CLOSE, b"")),
+    ];
+    for (end, frame) in cases {
+        let mut ours = server(&WebSocket::server());
+        ours.layer.end(&mut Environment::new().cx(), &end, &mut ours.out);
+        assert_eq!(ours.out, frame, "{end:?}");
+        ours.layer.end(&mut Environment::new().cx(), &end, &mut ours.out);
+        assert_eq!(ours.out, frame, "once");
+    }
+}
+
+#[test]
+fn a_close_frame_that_was_sent_for_an_error_is_the_only_one() {
+    let mut ours = server(&WebSocket::server());
+    ours.feed(&masked(0x83, b"x"));
+    assert_eq!(ours.out, close_frame(1002));
+    ours.layer.end(&mut Environment::new().cx(), &LayerEnd::LayerFailed, &mut ours.out);
+    assert_eq!(ours.out, close_frame(1002));
+}

@@ -13,6 +13,12 @@ const UPGRADE: [&str; 4] = [
     "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
 ];
 
+/// An upgrade with one more field, of any bytes.
+fn with_bytes(field: &[u8]) -> Vec<u8> {
+    let request = request("GET / HTTP/1.1", &UPGRADE);
+    [request.strip_suffix(b"\r\n").expect("an empty line ends it"), field, b"\r\n\r\n"].concat()
+}
+
 /// What a server says to one request, and what its driver sees.
 fn ask(settings: &WebSocketServer, request: &[u8]) -> (String, End) {
     let mut end = End::new(settings.layer());
@@ -44,15 +50,88 @@ fn the_request_is_a_fact() {
 }
 
 #[test]
-fn the_target_in_absolute_form_has_a_path() {
-    for (line, path) in [
-        ("GET http://h/a/b?c HTTP/1.1", "/a/b"),
-        ("GET http://h HTTP/1.1", "/"),
-        ("GET /x?u=http://y/z HTTP/1.1", "/x"),
-        ("OPTIONS * HTTP/1.1", "*"),
+fn the_target_is_read_in_each_of_its_forms() {
+    // The target, and its path, its query and its host; the Host field says `h`.
+    for (line, path, query, host) in [
+        ("GET / HTTP/1.1", "/", None, "h"),
+        ("GET /a/b?c=/d?e HTTP/1.1", "/a/b", Some("c=/d?e"), "h"),
+        ("GET /x?u=http://y/z HTTP/1.1", "/x", Some("u=http://y/z"), "h"),
+        ("GET /a://b HTTP/1.1", "/a://b", None, "h"),
+        ("GET //double HTTP/1.1", "//double", None, "h"),
+        ("GET /a? HTTP/1.1", "/a", Some(""), "h"),
+        ("GET http://other/a/b?c HTTP/1.1", "/a/b", Some("c"), "other"),
+        ("GET http://other HTTP/1.1", "/", None, "other"),
+        ("GET ws://other:81/ HTTP/1.1", "/", None, "other:81"),
+        ("GET http://other?next=/room HTTP/1.1", "/", Some("next=/room"), "other"),
+        ("GET http://other?x HTTP/1.1", "/", Some("x"), "other"),
+        ("GET http://me:word@other/a HTTP/1.1", "/a", None, "other"),
+        ("OPTIONS * HTTP/1.1", "*", None, "h"),
+        ("CONNECT other:443 HTTP/1.1", "", None, "other:443"),
     ] {
         let (_, end) = ask(&WebSocket::server(), &request(line, &["A: b"]));
-        assert_eq!(end.fact::<HttpRequest>().expect("it was read").path(), path, "{line}");
+        let request = end.fact::<HttpRequest>().unwrap_or_else(|| panic!("{line}: {}", end.why()));
+        assert_eq!((request.path(), request.query()), (path, query), "{line}");
+        assert_eq!(request.host(), Some(host), "{line}");
+    }
+    for line in [
+        "GET a HTTP/1.1",
+        "GET ?a HTTP/1.1",
+        "GET h:80 HTTP/1.1",
+        "GET 1://h/ HTTP/1.1",
+        "GET ://h/ HTTP/1.1",
+        "GET http:///a HTTP/1.1",
+        "GET http://me@/a HTTP/1.1",
+        "GET /a#b HTTP/1.1",
+        "CONNECT /a HTTP/1.1",
+    ] {
+        let (said, end) = ask(&WebSocket::server(), &request(line, &UPGRADE));
+        assert!(said.starts_with("HTTP/1.1 400 "), "{line}\n{said}");
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)], "{line}");
+    }
+}
+
+#[test]
+fn an_origin_is_compared_with_the_host_that_the_target_names() {
+    let asked = |origin| {
+        let fields = [&UPGRADE[..], &[origin]].concat();
+        ask(&WebSocket::server(), &request("GET http://other/ HTTP/1.1", &fields)).1
+    };
+    assert!(asked("Origin: http://other").layer.is_ready());
+    assert!(!asked("Origin: http://h").layer.is_ready());
+}
+
+#[test]
+fn empty_lines_before_a_request_are_passed_over() {
+    for empty in ["\r\n", "\r\n\r\n", "\n\n\n", "\r\n\r\n\r\n\r\n"] {
+        let transcript = [empty.as_bytes(), REQUEST].concat();
+        let (seen, out) = every_split(&transcript, || End::new(WebSocket::server().layer()));
+        assert_eq!((seen, out), (vec![], SWITCHED.to_vec()));
+    }
+    let (said, _) = ask(&WebSocket::server(), &b"\r\n".repeat(20_000));
+    assert!(said.starts_with("HTTP/1.1 431 "), "they count towards the limit: {said}");
+}
+
+#[test]
+fn a_separator_inside_of_a_quoted_string_separates_nothing() {
+    let answer = |offers: &str| {
+        let fields = [&UPGRADE[..], &[offers]].concat();
+        ask(&WebSocket::server().deflate(true), &request("GET / HTTP/1.1", &fields)).1
+    };
+    let compressed = |end: &End| end.fact::<Upgrade>().expect("it is open").is_compressed();
+    for foreign in [
+        r#"Sec-WebSocket-Extensions: x; a="b, permessage-deflate, c""#,
+        r#"Sec-WebSocket-Extensions: x; a="b\", permessage-deflate, c""#,
+        r#"Sec-WebSocket-Extensions: x; a="b, permessage-deflate"#,
+        r#"Sec-WebSocket-Extensions: permessage-deflate; a="b; server_no_context_takeover""#,
+        r#"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=15""#,
+    ] {
+        assert!(!compressed(&answer(foreign)), "{foreign}");
+    }
+    for ours in [
+        r#"Sec-WebSocket-Extensions: x; a="b, c", permessage-deflate"#,
+        r#"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits="15""#,
+    ] {
+        assert!(compressed(&answer(ours)), "{ours}");
     }
 }
 
@@ -108,7 +187,22 @@ fn an_upgrade_that_breaks_a_rule_is_refused_with_its_status() {
         }
         request("GET / HTTP/1.1", &fields)
     };
-    let cases: [(Vec<u8>, &str, LayerErrorKind); 9] = [
+    let cases: [(Vec<u8>, &str, LayerErrorKind); 13] = [
+        (
+            request("GET / HTTP/1.1", &[&UPGRADE[..], &["Sec-WebSocket-Version: 8"]].concat()),
+            "426",
+            LayerErrorKind::Refused,
+        ),
+        (
+            request(
+                "GET / HTTP/1.1",
+                &[&UPGRADE[..], &["Content-Length: 0", "Content-Length: 5"]].concat(),
+            ),
+            "400",
+            LayerErrorKind::Malformed,
+        ),
+        (with_bytes(b"Transfer-Encoding: \xff"), "400", LayerErrorKind::Malformed),
+        (with_bytes(b"Content-Length: \xff"), "400", LayerErrorKind::Malformed),
         (with(&[(2, "Sec-WebSocket-Version: 8")]), "426", LayerErrorKind::Refused),
         (with(&[(2, "A: b")]), "426", LayerErrorKind::Refused),
         (with(&[(3, "A: b")]), "400", LayerErrorKind::Malformed),
@@ -262,6 +356,11 @@ fn a_client_asks_nothing_that_ends_a_line() {
         WebSocket::client("", "/"),
         WebSocket::client("h", "/ HTTP/1.1\r\nX: y"),
         WebSocket::client("h", "chat"),
+        WebSocket::client("h", "?room=7"),
+        WebSocket::client("h", "/chat#room"),
+        WebSocket::client("h/chat", "/"),
+        WebSocket::client("h#", "/"),
+        WebSocket::client("me@h", "/"),
         WebSocket::client("h", "/").header("X", "a\r\nY: z"),
         WebSocket::client("h", "/").header("X: y\r\nZ", "a"),
         WebSocket::client("h", "/").header("Sec-WebSocket-Key", "a"),
@@ -294,4 +393,80 @@ fn an_end_in_the_middle_of_the_handshake_is_truncated() {
         layer.ping(&mut Environment::new().cx(), b"x", &mut wire);
         assert!(wire.is_empty());
     }
+}
+
+/// A client that offers a subprotocol and compression, and gets what `answer` makes of the right
+/// `Sec-WebSocket-Accept`, byte by byte.
+fn answered(answer: impl Fn(&str) -> String) -> End {
+    let settings = WebSocket::client("h", "/").subprotocols(["v1", "v2"]).deflate(true);
+    let mut client = End::new(settings.layer());
+    let asked = String::from_utf8(client.said()).expect("text");
+    let key = asked.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
+    let accept = tungstenite::handshake::derive_accept_key(key.expect("there is one").as_bytes());
+    for byte in answer(&accept).as_bytes() {
+        client.feed(&[*byte]);
+    }
+    client
+}
+
+#[test]
+fn the_fields_of_an_answer_are_lists() {
+    let open = |fields: &str| {
+        answered(|accept| {
+            format!(
+                "HTTP/1.1 101 S\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}\r\n{fields}\r\n"
+            )
+        })
+    };
+    for fine in [
+        "Connection: Upgrade\r\n",
+        "Connection: keep-alive, Upgrade\r\n",
+        "Connection: keep-alive\r\nConnection: Upgrade\r\n",
+        "Connection: upgrade\r\nUpgrade: h2c\r\n",
+    ] {
+        let end = open(fine);
+        assert!(end.layer.is_ready(), "{fine}: {}", end.why());
+    }
+    let up = "Connection: Upgrade\r\n";
+    let both = open(&format!(
+        "{up}Sec-WebSocket-Protocol: v2\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
+    ));
+    let agreed = both.fact::<Upgrade>().expect("it is open");
+    assert_eq!((agreed.subprotocol(), agreed.is_compressed()), (Some("v2"), true));
+    for wrong in [
+        "Connection: keep-alive\r\n".to_owned(),
+        format!("{up}Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: x\r\n"),
+        format!("{up}Sec-WebSocket-Protocol: v1\r\nSec-WebSocket-Protocol: v2\r\n"),
+        format!("{up}Sec-WebSocket-Protocol: v1, v2\r\n"),
+        format!(
+            "{up}Sec-WebSocket-Extensions: permessage-deflate\r\nSec-WebSocket-Extensions: x\r\n"
+        ),
+        format!("{up}Sec-WebSocket-Accept: other\r\n"),
+    ] {
+        let end = open(&wrong);
+        assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)], "{wrong}");
+    }
+}
+
+#[test]
+fn interim_answers_are_passed_over_and_the_final_one_counts() {
+    let fine = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+    let before = |interim: &str| {
+        answered(|accept| {
+            format!("{interim}HTTP/1.1 101 S\r\n{fine}Sec-WebSocket-Accept: {accept}\r\n\r\n")
+        })
+    };
+    for interim in [
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 Processing\r\n\r\n",
+    ] {
+        let end = before(interim);
+        assert!(end.layer.is_ready(), "{interim}: {}", end.why());
+    }
+    let refused = answered(|_| "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 None\r\n\r\n".into());
+    assert_eq!(refused.seen, [Seen::Failed(LayerErrorKind::RefusedByPeer)]);
+    // A server that goes on with them for ever.
+    let endless = before(&"HTTP/1.1 100 Continue\r\n\r\n".repeat(1000));
+    assert_eq!(endless.seen, [Seen::Failed(LayerErrorKind::TooLarge)]);
 }
