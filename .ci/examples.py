@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the examples against real counterparts: Python's socket and asyncio, and nc.
+"""Runs the examples against real counterparts: Python's socket and asyncio, nc, curl, redis-cli.
 
     .ci/examples.py [DIRECTORY [WORD...]]
 
@@ -8,12 +8,14 @@ checks with one of them in their names are run.
 
 Every check starts its own programs on ports that the system chooses, waits for events and not for
 time, and ends what it has started. Prints what failed and "N passed, N failed"; the exit status is
-0 if nothing failed. Python's standard library is all it needs, and nc (netcat-openbsd).
+0 if nothing failed. It needs Python's standard library and nc (netcat-openbsd). Checks that need curl
+or redis-tools are skipped where they are not installed.
 """
 
 import asyncio
 import contextlib
 import hashlib
+import http.server
 import os
 import re
 import shutil
@@ -170,6 +172,16 @@ def read_to_end(connection):
     return b"".join(pieces)
 
 
+def read_exactly(connection, size):
+    """So many bytes. (MSG_WAITALL does not wait on a socket with a timeout, which does not block.)"""
+    came = b""
+    while len(came) < size:
+        piece = connection.recv(size - len(came))
+        assert piece, f"the end came after {came!r}"
+        came += piece
+    return came
+
+
 def closed_port():
     """A port on which nobody listens: it is bound, so that nobody else takes it."""
     holder = socket.socket()
@@ -202,7 +214,9 @@ def pattern_bytes(size):
 
 # ---- --help, and addresses that cannot be used ----
 
-EXAMPLES = ["echo", "chat", "client", "proxy", "custom_protocol"]
+EXAMPLES = [
+    "echo", "chat", "client", "proxy", "connect_proxy", "resp_server", "custom_protocol",
+]
 
 
 @check
@@ -224,14 +238,14 @@ def an_address_that_cannot_be_used_costs_one_line_and_status_1():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         cases = [
-            ("nonsense", r'cannot resolve "nonsense".*address:port'),
-            ("127.0.0.1:99999", r'cannot resolve "127.0.0.1:99999".*invalid port'),
-            ("nosuchname.invalid:8888", r'cannot resolve "nosuchname.invalid:8888".*'),
+            ("nonsense", r"cannot resolve nonsense .*address:port"),
+            ("127.0.0.1:99999", r"cannot resolve 127.0.0.1:99999 .*invalid port"),
+            ("nosuchname.invalid:8888", r"cannot resolve nosuchname.invalid:8888 .*"),
             ("192.0.2.1:8888", r"cannot listen on 192.0.2.1:8888: .*assign requested address"),
             (f"127.0.0.1:{port}", rf"cannot listen on 127.0.0.1:{port}: .*in use.*another address"),
         ]
         for address, why in cases:
-            for name in ("echo", "chat", "proxy"):
+            for name in ("echo", "chat", "proxy", "connect_proxy", "resp_server"):
                 with example(name, address) as program:
                     one_line(program, f"^{name}: {why}")
             with example("custom_protocol", "server", address) as program:
@@ -302,7 +316,7 @@ def a_server_that_cannot_be_reached_is_told():
         with example("custom_protocol", "client", f"127.0.0.1:{port}") as program:
             one_line(program, rf"^custom_protocol: cannot connect to 127.0.0.1:{port}: .*refused")
     with example("client", "nosuchname.invalid:1") as program:
-        one_line(program, r'^client: cannot resolve "nosuchname.invalid:1"')
+        one_line(program, r"^client: cannot resolve nosuchname.invalid:1 ")
     with example("proxy", "127.0.0.1:0", "nosuchname.invalid:1") as program:
         one_line(program, r"^proxy: cannot forward to nosuchname.invalid:1: ")
 
@@ -882,6 +896,226 @@ def pythons_classic_client_talks_through_the_proxy():
             equal(program.out(), "Received b'Hello, world!'\n")
 
 
+# ---- connect_proxy ----
+
+
+def ask_for_tunnel(port, request):
+    """Sends a request head and returns the socket and the head of the answer."""
+    s = connect(port)
+    s.sendall(request)
+    head = b""
+    while b"\r\n\r\n" not in head:
+        piece = s.recv(1)
+        assert piece, f"the proxy closed after {head!r}"
+        head += piece
+    return s, head
+
+
+def connect_request(target):
+    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
+
+
+def needs(program):
+    if not shutil.which(program):
+        raise Skip(f"{program} is not installed")
+
+
+@check
+def curl_fetches_through_the_connect_proxy():
+    needs("curl")
+    page = pattern_bytes(5_000_000)
+
+    class Pages(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page)
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages) as pages:
+        thread = threading.Thread(target=pages.serve_forever)
+        thread.start()
+        try:
+            with server("connect_proxy") as (_, port):
+                # -p: a tunnel also for http. By address, and by a name that has to be looked up.
+                for host in ("127.0.0.1", "localhost"):
+                    url = f"http://{host}:{pages.server_port}/"
+                    tunnel = ("-sS", "--noproxy", "", "-p", "-x", f"http://127.0.0.1:{port}")
+                    got = subprocess.run(
+                        ["curl", *tunnel, url], capture_output=True, timeout=PATIENCE, check=True
+                    )
+                    assert got.stdout == page, f"{len(got.stdout)} bytes of {len(page)}"
+                holder, nobody = closed_port()
+                with holder:
+                    url = f"http://127.0.0.1:{nobody}/"
+                    got = subprocess.run(
+                        ["curl", *tunnel, url], capture_output=True, timeout=PATIENCE, check=False
+                    )
+                    assert got.returncode != 0 and b"502" in got.stderr, got
+        finally:
+            pages.shutdown()
+            thread.join(PATIENCE)
+
+
+@check
+def the_connect_proxy_sends_200_when_the_target_is_open_and_relays_what_came_early():
+    with listen() as listener, server("connect_proxy") as (_, port):
+        target = f"127.0.0.1:{listener.getsockname()[1]}"
+        # In one segment with the head: an eager client, as with TLS.
+        s, head = ask_for_tunnel(port, connect_request(target) + b"early")
+        with s, accept(listener) as far:
+            assert head.startswith(b"HTTP/1.1 200 "), head
+            equal(read_exactly(far, 5), b"early")
+            far.sendall(b"answer")
+            far.shutdown(socket.SHUT_WR)
+            equal(read_to_end(s), b"answer")
+            s.sendall(b"late")
+            s.shutdown(socket.SHUT_WR)
+            equal(read_to_end(far), b"late")
+
+
+@check
+def the_connect_proxy_says_why_there_is_no_tunnel():
+    holder, nobody = closed_port()
+    # A backlog that is full: the system drops what else comes, so a connect gets no answer.
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    waiting = []
+    with holder, full, contextlib.ExitStack() as stack, server("connect_proxy") as (_, port):
+        for _ in range(4):
+            s = stack.enter_context(socket.socket())
+            s.setblocking(False)
+            s.connect_ex(full.getsockname())
+            waiting.append(s)
+        cases = [
+            (connect_request(f"127.0.0.1:{nobody}"), b"502"),
+            (connect_request("nosuchname.invalid:443"), b"502"),
+            (connect_request(f"127.0.0.1:{full.getsockname()[1]}"), b"504"),
+            (connect_request("127.0.0.1"), b"400"),
+            (b"CONNECT 127.0.0.1:80\r\n\r\n", b"400"),
+            (b"GET http://127.0.0.1/ HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"405"),
+        ]
+        for request, status in cases:
+            s, head = ask_for_tunnel(port, request)
+            with s:
+                assert head.startswith(b"HTTP/1.1 " + status + b" "), (request, head)
+                equal(read_to_end(s), b"")
+        # A head that never ends costs its sender only.
+        with connect(port) as s, contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            s.sendall(b"CONNECT " + b"x" * 20_000)
+            equal(read_to_end(s), b"")
+
+
+# ---- resp_server ----
+
+
+def command(*words):
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        word = word.encode() if isinstance(word, str) else word
+        parts.append(b"$%d\r\n%s\r\n" % (len(word), word))
+    return b"".join(parts)
+
+
+@check
+def the_resp_server_answers_pipelined_commands_in_order():
+    dialogue = [
+        (("PING",), b"+PONG\r\n"),
+        (("echo", "a\r\nb"), b"$4\r\na\r\nb\r\n"),
+        (("GET", "tide"), b"$-1\r\n"),
+        (("SET", "tide", "high"), b"+OK\r\n"),
+        (("GET", "tide"), b"$4\r\nhigh\r\n"),
+        (("TTL", "tide"), b":-1\r\n"),
+        (("EXPIRE", "tide", "100"), b":1\r\n"),
+        (("TTL", "tide"), b":100\r\n"),
+        (("EXPIRE", "tide", "soon"), b"-ERR invalid expire time\r\n"),
+        (("EXPIRE", "gate", "1"), b":0\r\n"),
+        (("TTL", "gate"), b":-2\r\n"),
+        (("DEL", "tide"), b":1\r\n"),
+        (("DEL", "tide"), b":0\r\n"),
+        (("HELLO", "3"), b"-ERR unknown command or wrong number of arguments\r\n"),
+    ]
+    commands = b"".join(command(*words) for words, _ in dialogue)
+    answers = b"".join(answer for _, answer in dialogue)
+    with server("resp_server") as (_, port), connect(port) as s:
+        s.sendall(commands)
+        equal(read_exactly(s, len(answers)), answers)
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for at in range(len(commands)):  # byte by byte
+            s.sendall(commands[at : at + 1])
+        equal(read_exactly(s, len(answers)), answers)
+
+
+@check
+def an_entry_of_the_resp_server_expires():
+    with server("resp_server") as (_, port), connect(port) as s:
+        s.sendall(command("SET", "tide", "high") + command("EXPIRE", "tide", "1"))
+        equal(read_exactly(s, 9), b"+OK\r\n:1\r\n")
+        begin = time.monotonic()
+        while time.monotonic() - begin < PATIENCE:
+            s.sendall(command("GET", "tide"))
+            if read_exactly(s, 4) == b"$-1\r":
+                break
+            read_exactly(s, 6)
+            time.sleep(0.05)
+        assert 0.9 < time.monotonic() - begin < PATIENCE, "expired too early, or not at all"
+
+
+@check
+def who_does_not_read_the_resp_servers_answers_is_not_read_from():
+    value = pattern_bytes(10_000)
+    answer = b"$10000\r\n" + value + b"\r\n"
+    with server("resp_server") as (program, port), connect(port) as s:
+        s.sendall(command("SET", "tide", value))
+        equal(read_exactly(s, 5), b"+OK\r\n")
+        count = 5_000  # 50 MB of answers for 120 KB of commands, all sent before any is read
+        s.sendall(command("GET", "tide") * count)
+        s.shutdown(socket.SHUT_WR)
+        came = read_to_end(s)
+        assert came == answer * count, f"{len(came)} bytes of {len(answer) * count}"
+        assert resident(program) < 32_000_000, f"{resident(program)} bytes in memory"
+
+
+@check
+def the_resp_server_ends_what_is_no_resp():
+    with server("resp_server") as (program, port):
+        for bad in (b"GET / HTTP/1.1\r\n\r\n", b"*1\r\n$99999999\r\n", b"*99\r\n", b"*1\r\n:1\r\n"):
+            with connect(port) as s:
+                s.sendall(bad)
+                equal(read_to_end(s), b"")
+        with connect(port) as s:
+            s.sendall(command("PING"))
+            equal(read_exactly(s, 7), b"+PONG\r\n")
+
+
+@check
+def redis_cli_and_redis_benchmark_talk_to_the_resp_server():
+    needs("redis-cli")
+    with server("resp_server") as (_, port):
+        for words, answer in [
+            (["set", "tide", "high water"], "OK"),
+            (["get", "tide"], "high water"),
+            (["expire", "tide", "60"], "1"),
+            (["ttl", "tide"], "60"),
+            (["del", "tide"], "1"),
+        ]:
+            cli = ["redis-cli", "-p", str(port), *words]
+            got = subprocess.run(cli, capture_output=True, timeout=PATIENCE, check=True, text=True)
+            equal(got.stdout.strip(), answer)
+        needs("redis-benchmark")
+        load = ["-t", "set,get", "-n", "20000", "-c", "20", "-P", "16", "-q"]
+        got = subprocess.run(
+            ["redis-benchmark", "-p", str(port), *load],
+            capture_output=True, timeout=PATIENCE, check=True, text=True,
+        )
+        for test in ("SET", "GET"):
+            assert re.search(rf"{test}: \S+ requests per second", got.stdout), got
+
+
 # ---- custom_protocol ----
 
 
@@ -947,7 +1181,7 @@ def the_custom_protocol_survives_malformed_messages():
         # More waits than one connection may have.
         with connect(port) as s:
             s.sendall(b"".join(b"\0\x09" + struct.pack(">IBI", n, 3, 60000) for n in range(1, 18)))
-            equal(s.recv(7, socket.MSG_WAITALL), b"\0\x05" + struct.pack(">IB", 17, 2))
+            equal(read_exactly(s, 7), b"\0\x05" + struct.pack(">IB", 17, 2))
         with ask(port) as client:
             equal(client.status(), 0)
 

@@ -3,14 +3,16 @@
 use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::connection::SendStatus;
-use crate::layer::Kind;
+use crate::layer::{Kind, Layer};
+use crate::message::IntoMessage;
 use crate::net::Net;
 use crate::timers::Timer;
-use crate::token::Token;
+use crate::token::{Group, Token};
 
 /// Handed to every callback: the shared state, the network, and which connection this is.
 ///
@@ -35,8 +37,9 @@ use crate::token::Token;
 /// }
 /// ```
 ///
-/// The methods here are short for those of [`Net`] with the callback's own token; everything else
-/// is on `net`.
+/// The methods here are short forms of those of [`Net`], with the callback's own token. Each method
+/// of [`Net`] that is about one connection or UDP socket has one; what is about other connections,
+/// listeners, groups as such or the loop is on `net`.
 pub struct Context<'a, S = ()> {
     /// What all handlers of the reactor share.
     pub state: &'a mut S,
@@ -72,6 +75,11 @@ impl<'a, S> Context<'a, S> {
         self.net.send_as(self.token, kind, bytes)
     }
 
+    /// Sends shared bytes on this connection; see [`Net::send_shared`].
+    pub fn send_shared(&mut self, bytes: &Arc<[u8]>) -> SendStatus {
+        self.net.send_shared(self.token, bytes)
+    }
+
     /// Sends a datagram from this socket; see [`Net::send_to`].
     pub fn send_to(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
         self.net.send_to(self.token, to, bytes)
@@ -102,6 +110,36 @@ impl<'a, S> Context<'a, S> {
         self.net.resume(self.token);
     }
 
+    /// Relays between this connection and another; see [`Net::relay`].
+    pub fn relay(&mut self, other: Token) -> bool {
+        self.net.relay(self.token, other)
+    }
+
+    /// Makes a pair of this connection and another; see [`Net::link`].
+    pub fn link(&mut self, other: Token) -> bool {
+        self.net.link(self.token, other)
+    }
+
+    /// Puts a layer beneath those of this connection; see [`Net::start_layer`].
+    pub fn start_layer(&mut self, layer: impl Layer + 'static) -> bool {
+        self.net.start_layer(self.token, layer)
+    }
+
+    /// Makes this connection a member of a group; see [`Net::join`].
+    pub fn join(&mut self, group: Group) -> bool {
+        self.net.join(group, self.token)
+    }
+
+    /// Takes this connection out of a group; see [`Net::leave`].
+    pub fn leave(&mut self, group: Group) -> bool {
+        self.net.leave(group, self.token)
+    }
+
+    /// Sends to all members of a group but this connection; see [`Net::publish_except`].
+    pub fn publish_to_others(&mut self, group: Group, message: impl IntoMessage) -> usize {
+        self.net.publish_except(group, self.token, message)
+    }
+
     /// Sets a timer of this connection; see [`Net::set_timer`].
     pub fn set_timer(&mut self, after: Duration, tag: u64) -> Timer {
         self.net.set_timer(self.token, after, tag)
@@ -115,6 +153,26 @@ impl<'a, S> Context<'a, S> {
     /// Cancels a timer; see [`Net::cancel_timer`].
     pub fn cancel_timer(&mut self, timer: Timer) -> bool {
         self.net.cancel_timer(timer)
+    }
+
+    /// Whether this connection is neither closed nor closing; see [`Net::is_open`].
+    pub fn is_open(&self) -> bool {
+        self.net.is_open(self.token)
+    }
+
+    /// How many bytes of this connection's output wait; see [`Net::queued`].
+    pub fn queued(&self) -> usize {
+        self.net.queued(self.token)
+    }
+
+    /// Whether this connection's output is above its high mark; see [`Net::is_above_high`].
+    pub fn is_above_high(&self) -> bool {
+        self.net.is_above_high(self.token)
+    }
+
+    /// The local address; see [`Net::local_addr`].
+    pub fn local_addr(&self) -> Option<Address> {
+        self.net.local_addr(self.token)
     }
 
     /// Where the peer is; see [`Net::peer_addr`].

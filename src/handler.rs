@@ -109,6 +109,39 @@ pub trait Handler<S = ()> {
     }
 }
 
+/// The handler of a connection that the reactor relays ([`Net::relay`](crate::Net::relay)) and that
+/// no code has to look at.
+///
+/// It takes no input: what arrives before the relay is made is kept for it, up to
+/// [`unread_limit`](crate::StreamOptions::unread_limit) bytes. How the connection ended is in the
+/// log and in no callback; the other connection of the relay ends with it.
+///
+/// ```no_run
+/// use tidegate::{Context, Handler, HandlerResult, Input, Reactor, Relayed};
+///
+/// struct Forward;
+///
+/// impl Handler for Forward {
+///     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+///         let target = cx.net.connect("192.0.2.7:80", Relayed)?;
+///         cx.relay(target);
+///         Ok(())
+///     }
+///
+///     fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
+///         Ok(()) // not called: the reactor relays
+///     }
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Relayed;
+
+impl<S> Handler<S> for Relayed {
+    fn on_data(&mut self, _: &mut Context<'_, S>, _: &mut Input<'_>) -> HandlerResult {
+        Ok(())
+    }
+}
+
 impl<S> Handler<S> for Box<dyn Handler<S>> {
     fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
         (**self).on_open(cx)

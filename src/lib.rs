@@ -79,7 +79,7 @@ pub use error::{
     BoxError, CloseReason, Closed, ConnectError, ConnectErrorKind, DatagramError, Deadline, Error,
     HandlerResult, Limit,
 };
-pub use handler::{Datagram, DatagramHandler, Handler};
+pub use handler::{Datagram, DatagramHandler, Handler, Relayed};
 pub use layer::{Kind, Layer};
 pub use listener::{Listen, ListeningSocket, Peer};
 pub use message::{IntoMessage, Message};

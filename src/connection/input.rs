@@ -60,6 +60,24 @@ impl<'a> Input<'a> {
         Some(taken)
     }
 
+    /// Takes `n` bytes that were read in place, through the slice that an `Input` is.
+    ///
+    /// A parser that works on a slice says how far it came: pass that number on.
+    ///
+    /// ```
+    /// # use tidegate::Input;
+    /// let mut input = Input::new(b"GET /tide");
+    /// assert!(input.starts_with(b"GET "));
+    /// input.advance(4);
+    /// assert_eq!(&*input, b"/tide");
+    /// ```
+    ///
+    /// # Panics
+    /// If `n` is more than [`len`](slice::len), as a slice that is cut there does.
+    pub fn advance(&mut self, n: usize) {
+        self.rest = &self.rest[n..];
+    }
+
     /// Takes up to the first `delimiter`, which is taken too but not handed out; nothing if there
     /// is none yet.
     ///
@@ -176,7 +194,9 @@ mod tests {
         assert_eq!(input.take_until(b'\n'), Some(&b"abc"[..]));
         assert_eq!(input.take_until(b'\n'), None);
         assert_eq!(input.take(4), None);
-        assert_eq!(input.take(2), Some(&b"de"[..]));
+        assert_eq!(input.take(1), Some(&b"d"[..]));
+        input.advance(0);
+        input.advance(1);
         assert_eq!(&*input, b"f");
         assert_eq!(input.take_all(), b"f");
         assert!(input.is_empty());

@@ -204,10 +204,11 @@ impl Conn<'_> {
         self.happens(Event::EndTold, None);
     }
 
-    /// What held its reads back is over: edges that came meanwhile are used, and an idle timeout
-    /// begins anew, because the silence was this side's.
+    /// What held its reads back is over: what the handler left is offered again, edges that came
+    /// meanwhile are used, and an idle timeout begins anew, because the silence was this side's.
     pub(super) fn reads_again(&mut self) {
         if self.stream.may_read() {
+            self.stream.unread_changed = true;
             self.stream.moved(self.work.tick);
             if self.stream.options().idle_timeout.is_some() {
                 self.watch();

@@ -7,6 +7,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use tidegate::layer::Lines;
 use tidegate::{
     Connect, Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input, Listen, Net,
     Overflow, Reactor, Remote, SendStatus, Signal, StreamOptions, Timer, Token,
@@ -701,4 +702,53 @@ fn deadlines_of_set_up_code_count_from_the_call_and_not_from_the_last_turn() {
         log.reasons(),
         [format!("cannot connect to {}: not established in time", full.address)]
     );
+}
+
+#[test]
+fn the_short_forms_act_on_the_callbacks_own_connection() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let options = StreamOptions::new().marks(0, 8);
+    let mut reactor = Reactor::new().unwrap();
+    let group = reactor.net().create_group();
+    let listener = reactor
+        .net()
+        .listen(Listen::tcp("127.0.0.1:0").options(options), move |_| {
+            Probe::new(&of_handler).data(move |cx, input| {
+                input.take_all();
+                let me = cx.token;
+                assert_eq!((cx.is_open(), cx.queued(), cx.is_above_high()), (true, 0, false));
+                assert_eq!(cx.local_addr(), cx.net.local_addr(me));
+                assert!(cx.local_addr().is_some());
+                assert_eq!(
+                    cx.send_shared(&b"shared and long".to_vec().into()),
+                    SendStatus::AboveHigh
+                );
+                assert_eq!((cx.queued(), cx.is_above_high()), (15, true));
+                assert!(!cx.relay(me) && !cx.link(me), "one connection is no pair");
+                assert!(cx.join(group));
+                assert_eq!(cx.net.members(group), [me]);
+                // The message counts its receivers, and this one is none.
+                assert_eq!(cx.publish_to_others(group, "not for me"), 0);
+                assert!(cx.leave(group));
+                assert_eq!(cx.net.members(group), []);
+                assert!(cx.start_layer(Lines::new()));
+                cx.send("a line");
+                cx.close();
+                assert!(!cx.is_open());
+                Ok(())
+            })
+        })
+        .unwrap();
+    let address = address_of(&mut reactor, listener);
+    let heard = with_client(&mut reactor, move || {
+        let mut stream = client(address);
+        stream.write_all(b"x").unwrap();
+        let mut heard = String::new();
+        stream.read_to_string(&mut heard).unwrap();
+        heard
+    });
+    assert_eq!(heard, "shared and longa line\n");
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    assert_eq!(log.reasons(), ["closed"]);
 }

@@ -726,6 +726,38 @@ fn a_handler_that_takes_one_frame_a_time_gets_the_next_without_new_input() {
 }
 
 // row 64
+// row 64: what was left without taking any waits for new bytes, the end, or reading that goes on.
+#[test]
+fn what_was_left_is_offered_again_when_the_full_queue_has_drained() {
+    const MUCH: usize = 8 << 20;
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let options = StreamOptions::new().output_cap(2 * MUCH);
+    let listener = reactor
+        .net()
+        .listen(Listen::tcp("127.0.0.1:0").options(options), move |_| {
+            let mut answered = false;
+            Probe::new(&of_handler).data(move |cx, input| {
+                if !std::mem::replace(&mut answered, true) {
+                    assert_eq!(cx.send(vec![0; MUCH]), SendStatus::AboveHigh);
+                    return Ok(());
+                }
+                input.take_all();
+                cx.send("done");
+                Ok(())
+            })
+        })
+        .unwrap();
+    let mut peer = client(address_of(&mut reactor, listener));
+    peer.write_all(b"hello").unwrap();
+    settle(&mut reactor);
+    assert_eq!(log.told(), [Told::Open, data(b"hello")], "the queue is full");
+    let heard = with_client(&mut reactor, move || read_n(&mut peer, MUCH + 4));
+    assert!(heard.ends_with(b"done"));
+    assert_eq!(log.count(|told| *told == data(b"hello")), 2);
+}
+
 #[test]
 fn more_frames_in_one_read_than_a_turn_may_hand_out_all_arrive() {
     const FRAMES: usize = 10_000;

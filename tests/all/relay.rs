@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tidegate::layer::{LengthPrefixed, Lines};
 use tidegate::{
-    Config, Connect, Listen, Net, Overflow, Peer, Reactor, SocketOptions, StreamOptions, Token,
+    Config, Connect, Listen, Net, Overflow, Peer, Reactor, Relayed, SocketOptions, StreamOptions,
+    Token,
 };
 
 use crate::support::child::in_a_process_of_its_own;
@@ -300,6 +301,42 @@ fn what_the_handler_left_is_relayed_first() {
     until(&mut reactor, "the target", |_| far.is_finished());
     assert_eq!(far.join().unwrap(), b"left, and more");
     assert_eq!((log.count(is_data), log.eofs()), (1, 0));
+}
+
+/// `Relayed` takes nothing, so that nothing is lost before the relay is made.
+#[test]
+fn what_comes_to_relayed_before_its_relay_is_relayed_too() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let to = target.local_addr().unwrap();
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let listener = reactor
+        .net()
+        .listen("127.0.0.1:0", move |_| {
+            let mut outgoing = None;
+            Probe::new(&of_handler).data(move |cx, input| {
+                input.advance(1);
+                match outgoing {
+                    None => outgoing = Some(cx.net.connect(to, Relayed)?),
+                    Some(outgoing) => assert!(cx.relay(outgoing)),
+                }
+                Ok(())
+            })
+        })
+        .unwrap();
+    let mut near = client(address_of(&mut reactor, listener));
+    near.write_all(b"c").unwrap();
+    until(&mut reactor, "the first byte", |_| log.count(is_data) == 1);
+    let mut far = target.accept().unwrap().0;
+    far.write_all(b"early, ").unwrap();
+    settle(&mut reactor);
+    near.write_all(b"r").unwrap();
+    until(&mut reactor, "the second byte", |_| log.count(is_data) == 2);
+    far.write_all(b"late").unwrap();
+    far.shutdown(Shutdown::Write).unwrap();
+    let heard = with_client(&mut reactor, move || read_all(&mut near));
+    assert_eq!(heard, b"early, late");
 }
 
 #[test]

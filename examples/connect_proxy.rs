@@ -1,0 +1,119 @@
+//! An HTTP proxy for `CONNECT` (RFC 9110 section 9.3.6): the tunnel that browsers and curl use for
+//! https.
+//!
+//! The order matters: connect to the target, send 200 when that connection is open, and only then
+//! relay. After a 200 that came too early, a failed connect would look like an end of the target.
+//!
+//! Who can reach this proxy can reach what this machine reaches: listen where only its users are.
+
+mod support;
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::process::ExitCode;
+use std::time::Duration;
+use tidegate::{
+    CloseReason, Closed, Connect, ConnectErrorKind, Context, Handler, HandlerResult, Input, Listen,
+    Net, Reactor, StreamOptions, Token,
+};
+
+const HELP: &str = "connect_proxy - an HTTP proxy for CONNECT, the tunnel of https
+
+Usage: cargo run --release --example connect_proxy [ADDRESS]       (default 127.0.0.1:8886)
+Try it: curl -p -x http://127.0.0.1:8886 http://127.0.0.1:8080";
+
+/// The longest request head, in bytes. The search for its end begins anew with each piece of it.
+const MAX_HEAD: usize = 8 * 1024;
+/// Names that may be looked up at once: each takes a thread.
+const MAX_LOOKUPS: usize = 64;
+
+/// The shared state: how many names are being looked up.
+type Proxy = usize;
+
+/// A client. Its handler reads the request head; what follows is relayed.
+struct Client;
+
+impl Handler<Proxy> for Client {
+    fn on_data(&mut self, cx: &mut Context<'_, Proxy>, input: &mut Input<'_>) -> HandlerResult {
+        let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
+            return Ok(()); // offered again when more has arrived; the options below limit it
+        };
+        let head = String::from_utf8_lossy(&input[..end]).into_owned();
+        input.advance(end + 4);
+        match *head.lines().next().unwrap_or_default().split(' ').collect::<Vec<_>>() {
+            ["CONNECT", to, "HTTP/1.1" | "HTTP/1.0"] if to.contains(':') => look_up(cx, to.into()),
+            ["CONNECT", ..] => refuse(cx.net, cx.token, "400 Bad Request"),
+            _ => refuse(cx.net, cx.token, "405 Method Not Allowed\r\nAllow: CONNECT"),
+        }
+        Ok(())
+    }
+}
+
+/// Resolves the target and connects to it. A look-up may take seconds, in which every connection
+/// would wait: a thread makes it, and posts the next step.
+fn look_up(cx: &mut Context<'_, Proxy>, target: String) {
+    if *cx.state == MAX_LOOKUPS {
+        return refuse(cx.net, cx.token, "503 Service Unavailable");
+    }
+    cx.pause(); // what comes early, a TLS hello, waits in the system's buffer; the relay resumes
+    let (remote, client) = (cx.net.remote(), cx.token);
+    std::thread::spawn(move || {
+        let found = target.to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
+        let _ = remote.post(move |lookups: &mut Proxy, net| {
+            *lookups -= 1;
+            let options = StreamOptions::new().connect_timeout(Duration::from_secs(5));
+            let to = found.map(|found| Connect::tcp(found).options(options));
+            if !to.is_ok_and(|to| net.connect(to, Outgoing(client)).is_ok()) {
+                refuse(net, client, "502 Bad Gateway");
+            }
+        });
+    });
+    *cx.state += 1;
+}
+
+fn refuse(net: &mut Net<Proxy>, client: Token, status: &str) {
+    net.send(
+        client,
+        format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+    );
+    net.close(client);
+}
+
+/// The connection to the target, and the client that it is for.
+struct Outgoing(Token);
+
+impl Handler<Proxy> for Outgoing {
+    fn on_open(&mut self, cx: &mut Context<'_, Proxy>) -> HandlerResult {
+        cx.net.send(self.0, "HTTP/1.1 200 Connection Established\r\n\r\n");
+        if !cx.relay(self.0) {
+            cx.close(); // the client has gone meanwhile
+        }
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_, Proxy>, _: &mut Input<'_>) -> HandlerResult {
+        Ok(()) // not called: the reactor relays
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Proxy>, closed: &Closed) {
+        let CloseReason::ConnectFailed(error) = &closed.reason else { return };
+        let late = error.kind() == ConnectErrorKind::TimedOut;
+        refuse(cx.net, self.0, if late { "504 Gateway Timeout" } else { "502 Bad Gateway" });
+    }
+}
+
+fn main() -> ExitCode {
+    support::main(HELP, ["127.0.0.1:8886"], |[address]| {
+        let options = StreamOptions::new()
+            .unread_limit(MAX_HEAD)
+            .message_timeout(Duration::from_secs(10)) // for a head, from its first byte
+            .idle_timeout(Duration::from_secs(600));
+        let listen = Listen::tcp(&*address).options(options).max_connections(1000);
+        let mut reactor = Reactor::with_state(0)?;
+        let listener = reactor.net().listen(listen, |_peer| Client)?;
+        for at in reactor.net().local_addrs(listener) {
+            support::say(format!("connect_proxy: listening on {at}"))?;
+        }
+        reactor.run()?;
+        Ok(())
+    })
+}
