@@ -53,11 +53,14 @@ impl<S: 'static> Dispatch<S> {
         if self.net.core.with(token, |conn| conn.take_drained()) == Some(true) {
             self.call(token, |handler, cx| handler.on_drain(cx));
         }
-        self.net.core.with(token, |conn| {
+        let done = self.net.core.with(token, |conn| {
             conn.look_at_error();
             conn.flush();
-            conn.close_if_done();
+            conn.stream.is_done()
         });
+        if done == Some(true) {
+            self.net.core.close_if_done(token);
+        }
     }
 
     /// Reads and offers until nothing is left, reading is held back, or the budget is used up;
