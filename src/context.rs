@@ -90,6 +90,26 @@ impl<'a, S> Context<'a, S> {
         self.net.close(self.token);
     }
 
+    /// Closes this connection gracefully and says why; see [`Net::close_with`].
+    pub fn close_with(&mut self, code: u16, reason: impl Into<String>) {
+        self.net.close_with(self.token, code, reason);
+    }
+
+    /// Closes this connection as soon as nothing is owed on it; see [`Net::close_when_done`].
+    pub fn close_when_done(&mut self) {
+        self.net.close_when_done(self.token);
+    }
+
+    /// Notes that an answer on this connection comes later; see [`Net::hold`].
+    pub fn hold(&mut self) -> bool {
+        self.net.hold(self.token)
+    }
+
+    /// The answer has been sent; see [`Net::release`].
+    pub fn release(&mut self) -> bool {
+        self.net.release(self.token)
+    }
+
     /// Ends this connection at once; see [`Net::abort`].
     pub fn abort(&mut self) {
         self.net.abort(self.token);

@@ -73,14 +73,16 @@ pub trait Handler<S = ()> {
         Ok(())
     }
 
-    /// The peer has ended its side; everything it sent has been offered. The default closes the
-    /// connection (after flushing); a handler that goes on sending to a half-closed peer overrides
-    /// it and closes, or ends its write side, when it is done.
+    /// The peer has ended its side; everything it sent has been offered. The default is
+    /// [`Context::close_when_done`]: it closes the connection as soon as this side owes nothing, no
+    /// `on_drain` and no answer that was held for ([`Context::hold`]). A handler that goes on sending
+    /// to a half-closed peer for another reason overrides it and closes, or ends its write side, when
+    /// it is done.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
     fn on_eof(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
-        cx.close();
+        cx.close_when_done();
         Ok(())
     }
 

@@ -111,7 +111,6 @@ impl Conn<'_> {
         let Some(extra) = self.stream.extra.as_mut() else { return false };
         let Some(left) = extra.holds.checked_sub(1) else { return false };
         extra.holds = left;
-        self.close_if_done();
         true
     }
 
@@ -120,19 +119,6 @@ impl Conn<'_> {
         if self.stream.drained || self.stream.over_high || self.holds() > 0 {
             self.stream.extra_mut().closes_when_done = true;
         } else {
-            self.close(None);
-        }
-    }
-
-    /// After a callback, or a release: see [`close_when_done`](Self::close_when_done).
-    pub(crate) fn close_if_done(&mut self) {
-        let Some(extra) = self.stream.extra.as_ref() else { return };
-        if extra.closes_when_done
-            && extra.holds == 0
-            && !self.stream.drained
-            && !self.stream.over_high
-            && self.stream.phase() == Phase::Open
-        {
             self.close(None);
         }
     }
@@ -273,7 +259,8 @@ impl Conn<'_> {
         let end = PartnerEnd::of(&reason);
         let cut_relay = self.stream.relayed_to().is_some() && end == PartnerEnd::Cut;
         let reset = effects.has(Effects::RESET);
-        if !reset && !cut_relay && matches!(was, Phase::Open | Phase::Closing) {
+        if !reset && !cut_relay && matches!(was, Phase::Handshaking | Phase::Open | Phase::Closing)
+        {
             self.say_end_at_once(&reason);
         }
         // Its peer must not take what it has for the whole; in a relay, nor for the other one's.

@@ -58,6 +58,24 @@ impl Stream {
         }
     }
 
+    fn is_stalled(&self, tick: u64) -> bool {
+        let queued = self.output.as_ref().filter(|output| !output.is_empty());
+        queued.is_some_and(|o| after(o.progress, self.options().stall_timeout) <= tick)
+    }
+
+    /// Whether the peer has done something in time that the loop has not got round to: an edge was
+    /// noted, and the connection is in line to be served. A stalled output is not excused by that:
+    /// the write has been tried.
+    fn waits_for_us(&self, tick: u64) -> bool {
+        self.in_ready
+            && match self.life.phase {
+                Phase::Connecting => self.writable || self.error,
+                Phase::Handshaking => self.readable,
+                Phase::Open => self.readable && self.may_read() && !self.is_stalled(tick),
+                _ => false,
+            }
+    }
+
     /// When a message that has begun to arrive has to be whole.
     fn message_due(&self, limit: Duration) -> Option<u64> {
         let kept = self.input.as_ref().filter(|tail| !tail.is_empty()).map(|tail| tail.since());
@@ -98,12 +116,21 @@ impl Conn<'_> {
         let passed =
             |conn: &Self| conn.stream.deadline(conn.work).is_some_and(|at| at <= conn.work.tick);
         if passed(self) {
+            // The kernel takes bytes well before it reports that it would.
+            self.try_to_write();
+        }
+        if passed(self) && self.stream.waits_for_us(self.work.tick) {
+            let due = Due::Watchdog(self.token);
+            let next = self.work.tick + 1;
+            let key = self.work.timers.insert(&mut self.stream.timers, next, due);
+            self.stream.watchdog = Some(key);
+            return Fired::Nothing;
+        }
+        if passed(self) {
             if self.stream.phase() == Phase::Connecting {
                 return Fired::AttemptTimedOut;
             }
             self.call_layer_on_time();
-            // The kernel takes bytes well before it reports that it would.
-            self.try_to_write();
         }
         if passed(self) {
             self.deadline_passed();
@@ -116,6 +143,9 @@ impl Conn<'_> {
 
     /// What the kernel takes now is progress, though it has not reported the socket as writable.
     fn try_to_write(&mut self) {
+        if self.stream.phase() == Phase::Connecting {
+            return; // "writable" means established there
+        }
         if self.stream.output.is_some() && !self.stream.is_dead() {
             self.stream.writable = true;
             self.flush();
@@ -134,9 +164,7 @@ impl Conn<'_> {
             Phase::Lingering => return self.lingered_long_enough(),
             Phase::Closing | Phase::Failing | Phase::Dead => Deadline::Close,
             Phase::Open => {
-                let stalled = stream.output.as_ref().is_some_and(|o| {
-                    !o.is_empty() && after(o.progress, options.stall_timeout) <= tick
-                });
+                let stalled = stream.is_stalled(tick);
                 let upgrade = stream.wire().and_then(|w| w.deadline).is_some_and(|at| at <= tick);
                 let message = options.message_timeout.and_then(|limit| stream.message_due(limit));
                 match (stalled, upgrade, message.is_some_and(|at| at <= tick)) {

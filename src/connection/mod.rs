@@ -243,6 +243,17 @@ impl Stream {
         self.over_high
     }
 
+    /// Whether it is to close as soon as nothing is owed, and nothing is: no answer that was held
+    /// for, no `on_drain`.
+    pub(crate) fn is_done(&self) -> bool {
+        let Some(extra) = &self.extra else { return false };
+        extra.closes_when_done
+            && extra.holds == 0
+            && !self.drained
+            && !self.over_high
+            && self.life.phase == Phase::Open
+    }
+
     /// Whether the event or the list that brings it up next has its turn later on anyway.
     pub(crate) fn is_in_ready(&self) -> bool {
         self.in_ready

@@ -209,8 +209,17 @@ impl Conn<'_> {
     pub(super) fn reads_again(&mut self) {
         if self.stream.may_read() {
             self.stream.unread_changed = true;
-            self.stream.moved(self.work.tick);
-            if self.stream.options().idle_timeout.is_some() {
+            let tick = self.work.tick;
+            self.stream.moved(tick);
+            // So does the time for a message that has begun to arrive.
+            if let Some(tail) = &mut self.stream.input {
+                tail.restart(tick);
+            }
+            if let Some(wire) = self.stream.wire_mut() {
+                wire.undecoded.restart(tick);
+            }
+            let options = self.stream.options();
+            if options.idle_timeout.is_some() || options.message_timeout.is_some() {
                 self.watch();
             }
         }
@@ -272,6 +281,7 @@ impl Conn<'_> {
         match pipe.fill(&mut self.stream.socket, most) {
             Ok(Some(n)) => {
                 self.stream.moved(self.work.tick);
+                self.work.charge(Budget::units_read(n));
                 if n < small {
                     self.stream.transfer_by(Transfer::Copied);
                 }

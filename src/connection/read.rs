@@ -270,7 +270,9 @@ impl Conn<'_> {
 
     /// One read towards the other connection of a relay: so many bytes have been read into the buffer.
     pub(crate) fn read_to_relay(&mut self, buffer: &mut [u8]) -> usize {
-        self.read(buffer).map_or(0, |received| received.len)
+        let len = self.read(buffer).map_or(0, |received| received.len);
+        self.work.charge(Budget::units_read(len));
+        len
     }
 
     /// Puts what has just come behind what waits. `false` if nothing waits: nothing is done then.
@@ -328,7 +330,7 @@ impl Conn<'_> {
             return;
         }
         if self.stream.wire().is_some_and(super::Wire::is_fresh) {
-            return self.unread_to_new_layer();
+            return self.unread_behind_switch();
         }
         if taken && let Some(tail) = &mut self.stream.input {
             tail.restart(self.work.tick);
@@ -415,7 +417,6 @@ impl Conn<'_> {
             self.look_at_error();
         }
         self.flush();
-        self.close_if_done();
         true
     }
 

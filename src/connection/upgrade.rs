@@ -7,7 +7,7 @@ use crate::guard::drop_guarded;
 use crate::layer::{Layer, LayerError, Then};
 
 /// Why bytes behind the switch end the connection.
-pub(super) const BYTES_IN_CLEAR: &str =
+const BYTES_IN_CLEAR: &str =
     "expected nothing behind the switch to this layer, got bytes in the old format";
 
 impl Conn<'_> {
@@ -57,6 +57,20 @@ impl Conn<'_> {
         self.watch();
         self.make_ready();
         true
+    }
+
+    /// What a handler left of the old format when it put a layer on. Of a plain stream it belongs to
+    /// the new layer. What the layer above that one has decoded came in clear, and nobody must read
+    /// it as if it had come through the new layer (CVE-2011-0411): the connection is closed for it.
+    /// (Bytes that are not decoded yet pass the new layer, which finds out what they are.)
+    pub(super) fn unread_behind_switch(&mut self) {
+        match self.stream.wire().filter(|wire| wire.was_put_over_decoded()) {
+            None => self.unread_to_new_layer(),
+            Some(wire) => {
+                let error = LayerError::malformed(wire.layer().name(), BYTES_IN_CLEAR);
+                self.close_for_layer(error);
+            }
+        }
     }
 
     /// Bytes a handler left of a plain stream and then put a layer on it: they belong to the layer.

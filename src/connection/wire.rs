@@ -109,9 +109,15 @@ impl Wire {
         self.fresh
     }
 
-    /// Whether the format has an end to say that was not said yet.
+    /// Whether it was put on beneath a layer that had decoded bytes in clear.
+    pub(super) fn was_put_over_decoded(&self) -> bool {
+        self.over_decoded
+    }
+
+    /// Whether the format's end was not said yet. In a handshake it may have one to say as well: of
+    /// a stack, the outer layer may be ready.
     pub(super) fn owes_end(&self) -> bool {
-        self.own == OwnSide::Ready
+        self.own != OwnSide::Ended
     }
 
     /// Asks the layer whether its handshake is done, and notes it.
@@ -274,7 +280,11 @@ impl Conn<'_> {
             Item::Slice(range) => Some(range),
             Item::Unit => None,
             Item::Nothing => return Decoded { consumed, opens, outcome: Outcome::Nothing },
-            Item::Progress => return Decoded { consumed, opens, outcome: Outcome::Progress },
+            Item::Progress => {
+                budget.charge(1);
+                self.work.charge(1);
+                return Decoded { consumed, opens, outcome: Outcome::Progress };
+            }
             Item::End => {
                 if let Some(wire) = self.stream.wire_mut() {
                     wire.peer = PeerSide::Ended;
@@ -357,22 +367,6 @@ impl Conn<'_> {
                 self.watch();
             }
         }
-    }
-
-    /// After a callback that left `rest` decoded bytes: whether it has put a layer beneath the one
-    /// that decoded them. They came in clear, and nobody must read them as if they had come through
-    /// the new layer (CVE-2011-0411): the connection is closed for them. (Bytes that are not decoded
-    /// yet pass the new layer, which finds out what they are.)
-    pub(crate) fn left_in_clear(&mut self, rest: usize) -> bool {
-        let Some(wire) = self.stream.wire().filter(|wire| wire.fresh && wire.over_decoded) else {
-            return false;
-        };
-        if rest == 0 {
-            return false;
-        }
-        let error = LayerError::malformed(wire.layer.name(), super::upgrade::BYTES_IN_CLEAR);
-        self.close_for_layer(error);
-        true
     }
 
     /// The stream below has ended. Returns whether the handler may be called for it: the layer has

@@ -85,6 +85,8 @@ pub(crate) struct Work {
     pub(crate) notes: Vec<Note>,
     /// Units of work that this turn may still spend on input: a callback with data, a decoded KiB.
     pub(crate) units: usize,
+    /// The last turn ran out of them: events wait in line behind what that one left over.
+    pub(crate) in_line: bool,
 }
 
 impl Work {
@@ -105,7 +107,8 @@ impl Work {
             current: None,
             reply: Reply::default(),
             notes: Vec::new(),
-            units: 0,
+            units: usize::MAX, // before the first turn
+            in_line: false,
         }
     }
 

@@ -1,7 +1,7 @@
 //! Endings by token: a connection's (`connection/close.rs` does it), and everything else's.
 
 use super::{Core, Entity};
-use crate::connection::ClosingSocket;
+use crate::connection::{ClosingSocket, OwnEnd, Stream};
 use crate::error::CloseReason;
 use crate::guard::{drop_each, drop_guarded};
 use crate::sys;
@@ -18,6 +18,44 @@ impl Core {
         }
     }
 
+    /// The same, and says why in the format's own terms, where it has any.
+    pub(crate) fn close_with(&mut self, token: Token, end: OwnEnd) {
+        if self.with_settled(token, |conn| conn.close_with(end)).is_none() {
+            self.finish_other(token, CloseReason::Closed);
+        }
+    }
+
+    /// Closes a connection as soon as nothing is owed; anything else at once.
+    pub(crate) fn close_when_done(&mut self, token: Token) {
+        if self.with_settled(token, |conn| conn.close_when_done()).is_none() {
+            self.finish_other(token, CloseReason::Closed);
+        }
+    }
+
+    /// Closes a connection of which nothing is owed any more, if it waits for that. Called wherever
+    /// that can have become true.
+    pub(crate) fn close_if_done(&mut self, token: Token) {
+        if self.stream(token).is_some_and(Stream::is_done) {
+            self.close(token, None);
+        }
+    }
+
+    /// An answer on a connection will come later. `false` if there is no such connection.
+    pub(crate) fn hold_open(&mut self, token: Token) -> bool {
+        let live = self.stream(token).is_some_and(Stream::is_live);
+        if live {
+            self.with(token, |conn| conn.hold_open());
+        }
+        live
+    }
+
+    /// The answer has been sent, or will not come. `false` if none was owed.
+    pub(crate) fn release_hold(&mut self, token: Token) -> bool {
+        let released = self.with(token, |conn| conn.release_hold()) == Some(true);
+        self.close_if_done(token);
+        released
+    }
+
     /// At once, with a reset; what is unsent is destroyed.
     pub(crate) fn abort(&mut self, token: Token) {
         if self.with(token, |conn| conn.abort()).is_none() {
@@ -28,7 +66,7 @@ impl Core {
     /// At once, to be reaped in this turn. The first reason stands.
     pub(crate) fn finish(&mut self, token: Token, reason: CloseReason) {
         if self.stream(token).is_some() {
-            self.with(token, |conn| conn.finish(reason));
+            self.with_settled(token, |conn| conn.finish(reason));
         } else {
             self.finish_other(token, reason);
         }
@@ -38,7 +76,7 @@ impl Core {
     pub(crate) fn finish_with_reactor(&mut self, token: Token) {
         let reason = CloseReason::ReactorGone;
         if self.stream(token).is_some() {
-            self.with(token, |conn| conn.finish_with_reactor(reason));
+            self.with_settled(token, |conn| conn.finish_with_reactor(reason));
         } else {
             self.finish_other(token, reason);
         }

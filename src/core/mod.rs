@@ -166,6 +166,12 @@ impl Core {
         }
     }
 
+    /// How many turns it takes to see every socket once, where each turn is as full as it may be.
+    pub(crate) fn turns_for_all_sockets(&self) -> usize {
+        let per_turn = self.config.events_per_turn.min(self.config.work_per_turn);
+        1 + self.table.len() / per_turn
+    }
+
     /// All tokens that name something now.
     pub(crate) fn tokens(&self) -> Vec<Token> {
         self.table.tokens()
@@ -190,6 +196,10 @@ impl Core {
     /// A turn begins: the clock is read, and what had its share of the last turn gets another.
     pub(crate) fn begin_turn(&mut self) {
         self.work.read_clock();
+        // What waits since a turn that ran out of work goes before what arrives now: else those that
+        // always have something to say would keep the others waiting for ever.
+        let waiting = !(self.work.ready.is_empty() && self.work.later.is_empty());
+        self.work.in_line = self.work.units == 0 && waiting;
         self.work.units = self.config.work_per_turn;
         self.work.ready.extend(self.work.later.drain(..));
         if self.signals.is_empty() && self.signals.capacity() > KEPT_SIGNALS {

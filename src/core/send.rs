@@ -48,14 +48,25 @@ impl Core {
     /// How many bytes wait to be written, those included that the running callback has sent.
     pub(crate) fn unsent(&self, token: Token) -> usize {
         match self.entity(token) {
-            Some(Entity::Stream(stream)) => stream.unsent() + self.work.reply.queued(token),
+            Some(Entity::Stream(stream)) => {
+                stream.unsent() + self.work.reply.queued(token) + self.published_to(token)
+            }
             Some(Entity::Datagram(socket)) => socket.queued(),
             _ => 0,
         }
     }
 
-    /// Whether a connection's queued output waits to fall to its low mark.
+    /// How many bytes were published to a connection and not handed to it yet.
+    pub(crate) fn published_to(&self, token: Token) -> usize {
+        if self.groups.has_pending() { self.groups.pending_bytes_of(token) } else { 0 }
+    }
+
+    /// Whether a connection's queued output waits to fall to its low mark, or will once it has been
+    /// handed what was published to it.
     pub(crate) fn is_above_high(&self, token: Token) -> bool {
-        self.stream(token).is_some_and(crate::connection::Stream::is_over_high)
+        let Some(stream) = self.stream(token) else { return false };
+        stream.is_over_high()
+            || self.groups.has_pending()
+                && stream.queued() + self.published_to(token) > stream.options().high_mark
     }
 }

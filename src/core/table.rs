@@ -93,6 +93,11 @@ impl Table {
         }
     }
 
+    /// How many entities there are.
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len() - self.free.len()
+    }
+
     /// All tokens that name something now.
     pub(crate) fn tokens(&self) -> Vec<Token> {
         let used = self.slots.iter().enumerate().filter(|(_, slot)| slot.generation != FREE);

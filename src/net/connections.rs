@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Net;
 use crate::address::Address;
-use crate::connection::SendStatus;
+use crate::connection::{OwnEnd, SendStatus};
 use crate::core::{Entity, ListenerStats};
 use crate::error::Error;
 use crate::layer::{Kind, Layer};
@@ -56,6 +56,48 @@ impl<S> Net<S> {
         self.core.close(token, None);
     }
 
+    /// Closes gracefully, as [`close`](Self::close) does, and says why in the terms of the wire format.
+    ///
+    /// A WebSocket puts `code` and `reason` into its Close frame (RFC 6455 section 7.4): 3000 to 4999
+    /// are for programs, 1000 to 1011 have their meanings. A code that no frame may carry (1005, 1006,
+    /// 1015, those below 1000) leaves a Close frame without code and reason; the reason is cut to 123
+    /// bytes. Without a choice the code is 1000 for [`close`](Self::close), 1001 for
+    /// [`close_all`](Self::close_all), a shutdown's deadline and a dropped reactor, and 1011 where the
+    /// handler failed. A format without codes ignores both. An error that was to end the connection is
+    /// said instead.
+    pub fn close_with(&mut self, token: Token, code: u16, reason: impl Into<String>) {
+        self.core.close_with(token, OwnEnd::Chosen { code, reason: reason.into() });
+    }
+
+    /// Closes gracefully as soon as nothing is owed on the connection: at once, unless its output is
+    /// above its high mark or `on_drain` has not been called for that yet (then its handler may have
+    /// more to say), or an answer is [held](Self::hold) for. Until then everything goes on: callbacks,
+    /// sends, reads. The default [`on_eof`](crate::Handler::on_eof) calls it. Anything else than a
+    /// connection is closed at once.
+    pub fn close_when_done(&mut self, token: Token) {
+        self.core.close_when_done(token);
+    }
+
+    /// Notes that an answer on this connection comes later, from another handler, a timer or another
+    /// thread: [`close_when_done`](Self::close_when_done), and so the default
+    /// [`on_eof`](crate::Handler::on_eof), waits for it. Holds are counted; each needs one
+    /// [`release`](Self::release). `false` if there is no open connection of this token.
+    ///
+    /// A hold keeps nothing else from ending the connection: not `close` and `abort`, no error, no
+    /// deadline, no shutdown. One that is never released leaves a connection whose peer has ended its
+    /// side open until one of those comes, so that a service with holds sets an
+    /// [`idle_timeout`](crate::StreamOptions::idle_timeout).
+    pub fn hold(&mut self, token: Token) -> bool {
+        self.core.hold_open(token)
+    }
+
+    /// Takes one [hold](Self::hold) back: call it behind the `send` of the answer, from wherever that
+    /// is. A connection that waited for the last one is closed, after flushing. `false` if none was
+    /// left, or the connection is gone.
+    pub fn release(&mut self, token: Token) -> bool {
+        self.core.release_hold(token)
+    }
+
     /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset. A Unix
     /// socket cannot be made to send one: its peer sees an end as a rule, and only a format with an
     /// end of its own (TLS, say) can tell it from a proper one. An error that was to end it already stays the reason.
@@ -77,7 +119,7 @@ impl<S> Net<S> {
     pub fn close_all(&mut self) {
         for token in self.core.tokens() {
             if self.core.stream(token).is_some() {
-                self.core.close(token, None);
+                self.core.close_with(token, OwnEnd::GoingAway);
             }
         }
     }
@@ -173,13 +215,13 @@ impl<S> Net<S> {
     }
 
     /// How many bytes wait to be written, as encoded for the wire; those that wait for a layer to be
-    /// ready, as they were sent.
+    /// ready, or were published to its groups and leave at the end of the turn, as they were sent.
     pub fn queued(&self, token: Token) -> usize {
         self.core.unsent(token)
     }
 
     /// Whether a connection's queued output has been above its high mark and is not yet down at the
-    /// low one: a sender that can wait should, until `on_drain`. `false` for anything else. The marks
+    /// low one, or will be above it with what was published to its groups in this turn: a sender that can wait should, until `on_drain`. `false` for anything else. The marks
     /// are [`StreamOptions::marks`](crate::StreamOptions::marks).
     pub fn is_above_high(&self, token: Token) -> bool {
         self.core.is_above_high(token)

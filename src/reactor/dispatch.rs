@@ -181,6 +181,9 @@ impl<S: 'static> Dispatch<S> {
                 if conn.work.units == 0 {
                     return conn.make_ready_later();
                 }
+                if conn.work.in_line {
+                    return conn.make_ready();
+                }
                 match conn.read_plain(&mut scratch.read) {
                     Some(Next::Read { len, more }) => {
                         self.net.core.begin_reply(token);

@@ -78,27 +78,24 @@ impl<S: 'static> Dispatch<S> {
                         Some(range) => &given[range.clone()],
                         None => &unit[..],
                     };
-                    if !self.deliver(token, (bytes_of, fields), &decoded, budget) {
-                        return bytes.len();
-                    }
+                    self.deliver(token, (bytes_of, fields), &decoded, budget);
                 }
             }
         }
     }
 
-    /// One unit for the handler: a message, or the next bytes of a stream. Returns whether decoding may
-    /// go on.
+    /// One unit for the handler: a message, or the next bytes of a stream.
     fn deliver(
         &mut self,
         token: Token,
         (unit, fields): (&[u8], &[Range<usize>]),
         decoded: &Unit,
         budget: &mut Budget,
-    ) -> bool {
+    ) {
         let core = &mut self.net.core;
-        let Some(stream) = core.stream(token) else { return false };
+        let Some(stream) = core.stream(token) else { return };
         if !stream.has_callbacks() {
-            return true;
+            return;
         }
         if let Some(to) = stream.relayed_to() {
             // Behind what a handler had left.
@@ -106,42 +103,30 @@ impl<S: 'static> Dispatch<S> {
             if core.with(token, |conn| conn.append_to_kept(unit)) != Some(true) {
                 core.pass_on(to, unit, decoded.kind);
             }
-            return true;
+            return;
         }
         match decoded.delivery {
             Delivery::Messages => {
                 let mut input = Input::message(unit, decoded.kind).with_fields(fields);
                 self.call(token, |handler, cx| handler.on_data(cx, &mut input));
-                true
             }
             Delivery::Stream => self.deliver_bytes(token, unit, budget),
         }
     }
 
     /// The next bytes of a stream, behind those that the handler has left of it.
-    fn deliver_bytes(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) -> bool {
+    fn deliver_bytes(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) {
         let core = &mut self.net.core;
         if core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
             let (left, taken) = self.offer_while_taken(token, bytes, budget);
-            return self.net.core.with(token, |conn| {
-                if conn.left_in_clear(left) {
-                    return false;
-                }
-                conn.keep(&bytes[bytes.len() - left..], taken);
-                true
-            }) == Some(true);
+            self.net.core.with(token, |conn| conn.keep(&bytes[bytes.len() - left..], taken));
+            return;
         }
         // Offered together with what the handler had left, before the next unit is pulled.
         let kept = core.with(token, |conn| conn.take_kept_if_offered(budget)).flatten();
-        let Some(mut tail) = kept else { return true };
+        let Some(mut tail) = kept else { return };
         let (left, taken) = self.offer_while_taken(token, tail.unread(), budget);
         tail.consume(tail.len() - left);
-        self.net.core.with(token, |conn| {
-            if conn.left_in_clear(left) {
-                return false;
-            }
-            conn.give_back(tail, taken);
-            true
-        }) == Some(true)
+        self.net.core.with(token, |conn| conn.give_back(tail, taken));
     }
 }

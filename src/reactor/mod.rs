@@ -57,7 +57,7 @@ use scratch::Scratch;
 /// 5. readiness events: token, generation, socket, layers, callbacks;
 /// 6. what is left over from earlier turns (a connection is served here or in 5; in both only if its
 ///    queue drained in 5), and signals;
-/// 7. due timers;
+/// 7. due timers, unless more events are known to wait: what they bring may cancel some;
 /// 8. births: sockets that callbacks made get their handlers;
 /// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more
 ///    input is taken for a moment, so that it leaves in the same writes (4 and 5 once more, with
@@ -93,6 +93,9 @@ pub struct Reactor<S: 'static = ()> {
     events: Vec<Ready>,
     /// The last poll brought as many as it may, and there may be more, which nothing else announces.
     more_events: bool,
+    /// In how many turns in a row due timers have been put off, because input waits that may cancel
+    /// them.
+    put_off: usize,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Message<S>>,
     /// What other threads were told of how many of their messages wait here.
@@ -165,6 +168,7 @@ impl<S: 'static> Reactor<S> {
             scratch,
             events: Vec::new(),
             more_events: false,
+            put_off: 0,
             inbox: Vec::new(),
             noted: 0,
             woken: false,
@@ -217,7 +221,7 @@ impl<S: 'static> Reactor<S> {
         self.messages(woken); // 4
         self.events(); // 5
         self.dispatch.leftovers(&mut self.scratch); // 6
-        self.dispatch.due_timers(); // 7
+        self.due_timers(); // 7
         self.dispatch.install_births(); // 8
         self.gather()?; // 9
         self.dispatch.flush(); // 10
@@ -338,6 +342,21 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
+    /// Fires due timers, deadlines among them; not while input is known to wait that may cancel them.
+    /// After a turn that was long, or a process that stood still, everything is due at once, and what
+    /// peers sent in time has not been looked at. The turns that follow at once fetch it: as many as
+    /// it takes to see every socket once. More they are not put off, whatever arrives meanwhile.
+    fn due_timers(&mut self) {
+        let core = &self.dispatch.net.core;
+        let input_waits = self.more_events || core.work.units == 0;
+        if input_waits && self.put_off < core.turns_for_all_sockets() {
+            self.put_off += 1;
+            return;
+        }
+        self.put_off = 0;
+        self.dispatch.due_timers();
+    }
+
     /// Takes more input for as long as it keeps coming and waiting for it is cheap beside the flush.
     ///
     /// That flush costs some microseconds for each member, however many messages it carries; those
@@ -376,7 +395,9 @@ impl<S: 'static> Reactor<S> {
                 Turn::Stopped
             }
             Stopping::Draining(deadline) => {
-                if (core.streams > 0 || core.drains_listeners()) && core.work.tick < deadline {
+                // The end of the grace is a deadline like any other.
+                let waits = core.streams > 0 || core.drains_listeners();
+                if waits && (core.work.tick < deadline || self.put_off > 0) {
                     return Turn::Running;
                 }
                 core.close_draining();

@@ -30,13 +30,14 @@ impl<S: 'static> Dispatch<S> {
         if is_listener && !self.settle_handshakes(token) {
             return self.net.core.work.dead.push((token, reason));
         }
+        let published = self.net.core.published_to(token);
         self.net.core.groups.leave_all(token);
         if self.net.core.with(token, |conn| conn.cancel_timers()).is_none() {
             self.net.core.cancel_timers(token);
         }
         let unsent = match self.net.core.entity(token) {
             None => return,
-            Some(Entity::Stream(stream)) => stream.unsent(),
+            Some(Entity::Stream(stream)) => stream.unsent() + published,
             Some(Entity::Datagram(socket)) => socket.queued(),
             Some(_) => 0,
         };

@@ -53,6 +53,7 @@ impl<S: 'static> Dispatch<S> {
             self.call(token, |handler, cx| handler.on_drain(cx));
             self.net.core.with(token, |conn| conn.finish_serving());
         }
+        self.net.core.close_if_done(token);
     }
 
     /// Reads and offers until nothing is left, reading is held back, or the budget is used up;

@@ -79,6 +79,19 @@ impl Groups {
         pending.sum()
     }
 
+    /// How many bytes are pending for a member, without the messages that exclude it. Costs as much
+    /// as there are groups with something pending for it and messages that exclude it.
+    pub(crate) fn pending_bytes_of(&self, token: Token) -> usize {
+        let Some(id) = self.id_of(token) else { return 0 };
+        let mut bytes = 0;
+        for Membership { group, place, .. } in self.members[id as usize].pending() {
+            let State { log, seats, .. } = &self.slots[group as usize];
+            let seat = &seats[place as usize];
+            log.runs(seat.from, seat.last_excluding, |start, end| bytes += end - start);
+        }
+        bytes
+    }
+
     /// Takes what is pending for a member. Hand the batch back by [`give_back`](Self::give_back).
     pub(crate) fn take(&mut self, token: Token, how: Take) -> Option<Batch> {
         let id = self.id_of(token)?;
