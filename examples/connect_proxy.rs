@@ -12,8 +12,8 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 use tidegate::{
-    CloseReason, Closed, Connect, ConnectErrorKind, Context, Handler, HandlerResult, Input, Listen,
-    Net, Reactor, StreamOptions, Token,
+    CloseInfo, CloseReason, Connect, ConnectErrorKind, Context, Handler, HandlerResult, Input,
+    Listen, Net, Reactor, StreamOptions, Token,
 };
 
 const HELP: &str = "connect_proxy - an HTTP proxy for CONNECT, the tunnel of https
@@ -94,7 +94,7 @@ impl Handler<Proxy> for Outgoing {
         Ok(()) // not called: the reactor relays
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Proxy>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Proxy>, closed: &CloseInfo) {
         let CloseReason::ConnectFailed(error) = &closed.reason else { return };
         let late = error.kind() == ConnectErrorKind::TimedOut;
         refuse(cx.net, self.0, if late { "504 Gateway Timeout" } else { "502 Bad Gateway" });
@@ -107,7 +107,7 @@ fn main() -> ExitCode {
             .unread_limit(MAX_HEAD)
             .message_timeout(Duration::from_secs(10)) // for a head, from its first byte
             .idle_timeout(Duration::from_secs(600));
-        let listen = Listen::tcp(&*address).options(options).max_connections(1000);
+        let listen = Listen::tcp(&*address).options(options).connection_limit(1000);
         let mut reactor = Reactor::with_state(0)?;
         let listener = reactor.net().listen(listen, |_peer| Client)?;
         for at in reactor.net().local_addrs(listener) {

@@ -34,7 +34,8 @@ use std::time::Duration;
 
 use tidegate::layer::LengthPrefixed;
 use tidegate::{
-    Address, Closed, Connect, Context, Handler, HandlerResult, Input, Listen, Peer, Reactor, Timer,
+    Address, CloseInfo, Connect, Context, Handler, HandlerResult, Input, Listen, Peer, Reactor,
+    Timer,
 };
 
 const HELP: &str = "custom_protocol - a small store of words, its server and its client
@@ -208,7 +209,7 @@ impl Handler<Store> for Session {
         Ok(())
     }
 
-    fn on_close(&mut self, _cx: &mut Context<'_, Store>, closed: &Closed) {
+    fn on_close(&mut self, _cx: &mut Context<'_, Store>, closed: &CloseInfo) {
         log::info!("{}: {closed}", self.peer);
     }
 }
@@ -303,7 +304,7 @@ impl Handler<Outcome> for Caller {
         Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Outcome>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Outcome>, closed: &CloseInfo) {
         cx.state.unanswered += self.pending.len();
         if !closed.reason.is_orderly() {
             cx.state.failure = Some(closed.to_string());

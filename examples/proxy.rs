@@ -18,7 +18,7 @@ mod support;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 
-use tidegate::{CloseReason, Closed, Connect, Context, Handler, HandlerResult, Input};
+use tidegate::{CloseInfo, CloseReason, Connect, Context, Handler, HandlerResult, Input};
 
 const HELP: &str = "proxy - forwards TCP connections to another address
 
@@ -45,7 +45,7 @@ impl Handler<Target> for Half {
         if let Half::Accepted = self {
             // This does not wait; what comes before the new connection stands is kept for it.
             let target = cx.net.connect(Connect::tcp(cx.state.as_slice()), Half::Outgoing)?;
-            cx.net.relay(cx.token(), target);
+            cx.net.relay(cx.token, target);
         }
         Ok(())
     }
@@ -55,7 +55,7 @@ impl Handler<Target> for Half {
         Ok(())
     }
 
-    fn on_close(&mut self, _: &mut Context<'_, Target>, closed: &Closed) {
+    fn on_close(&mut self, _: &mut Context<'_, Target>, closed: &CloseInfo) {
         if let CloseReason::ConnectFailed(error) = &closed.reason {
             log::warn!("{error}");
         }

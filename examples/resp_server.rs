@@ -24,7 +24,7 @@ type Cache = HashMap<Vec<u8>, (Vec<u8>, Option<Instant>)>;
 fn sweep(cache: &mut Cache, net: &mut Net<Cache>) {
     let now = net.now();
     cache.retain(|_, (_, expires)| expires.is_none_or(|at| at > now));
-    net.after(Duration::from_secs(1), sweep);
+    net.run_after(Duration::from_secs(1), sweep);
 }
 
 fn execute(cache: &mut Cache, now: Instant, command: &[&[u8]]) -> Vec<u8> {
@@ -89,7 +89,7 @@ struct Session;
 impl Handler<Cache> for Session {
     fn on_data(&mut self, cx: &mut Context<'_, Cache>, input: &mut Input<'_>) -> HandlerResult {
         // Not while replies pile up: what is left is offered again when they have drained.
-        while !cx.is_above_high() {
+        while !cx.is_above_high_water() {
             let mut rest = Input::new(input); // a cursor: `input` keeps what is not whole
             let Some(words) = command(&mut rest)? else { break };
             let reply = execute(cx.state, cx.now(), &words);
@@ -103,13 +103,13 @@ impl Handler<Cache> for Session {
 fn main() -> ExitCode {
     support::main(HELP, ["127.0.0.1:6379"], |[address]| {
         let options = StreamOptions::new().unread_limit(MAX_COMMAND);
-        let listen = Listen::tcp(&*address).options(options).max_connections(1000);
+        let listen = Listen::tcp(&*address).options(options).connection_limit(1000);
         let mut reactor = tidegate::Reactor::with_state(Cache::new())?;
         let listener = reactor.net().listen(listen, |_peer| Session)?;
         for at in reactor.net().local_addrs(listener) {
             support::say(format!("resp_server: listening on {at}"))?;
         }
-        reactor.net().after(Duration::ZERO, sweep);
+        reactor.net().run_after(Duration::ZERO, sweep);
         reactor.run()?;
         Ok(())
     })

@@ -21,7 +21,7 @@ struct Echo;
 impl Handler for Echo {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         // What the layer has learned; a plain connection would have nothing to tell.
-        if let (Some(tls), Some(peer)) = (cx.fact::<TlsInfo>(), cx.peer_addr()) {
+        if let (Some(tls), Some(peer)) = (cx.layer_info::<TlsInfo>(), cx.peer_addr()) {
             log::info!("{peer} speaks {} ({})", tls.version(), tls.cipher_suite());
         }
         Ok(())

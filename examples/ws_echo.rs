@@ -5,7 +5,7 @@ mod support;
 use std::process::ExitCode;
 
 use tidegate::layer::websocket::{HttpRequest, Upgrade, WebSocket};
-use tidegate::{Context, Handler, HandlerResult, Input, Listen, Reactor, StreamOptions};
+use tidegate::{Context, Handler, HandlerResult, Input, Listen, Message, Reactor, StreamOptions};
 
 const HELP: &str = "ws_echo - sends back every message, over WebSocket
 
@@ -23,16 +23,18 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        if let (Some(request), Some(upgrade)) = (cx.fact::<HttpRequest>(), cx.fact::<Upgrade>()) {
+        if let (Some(request), Some(upgrade)) =
+            (cx.layer_info::<HttpRequest>(), cx.layer_info::<Upgrade>())
+        {
             let how = if upgrade.is_compressed() { "compressed" } else { "plain" };
-            log::debug!("{} opened {}, {how}", cx.token(), request.path());
+            log::debug!("{} opened {}, {how}", cx.token, request.path());
         }
         Ok(())
     }
 
     /// One call is one message, whole, however many frames it came in.
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
-        cx.send_as(input.kind(), input.take_all());
+        cx.send(Message::new(input.kind(), input.take_all()));
         Ok(())
     }
 }
@@ -45,7 +47,8 @@ fn main() -> ExitCode {
 
         let server = WebSocket::server().message_limit(message_limit).deflate(deflate);
         // What is sent back has to fit into the queue: a message behind one that is on its way.
-        let options = StreamOptions::new().output_cap(message_limit.saturating_mul(2).max(4 << 20));
+        let options =
+            StreamOptions::new().output_limit(message_limit.saturating_mul(2).max(4 << 20));
         let listen = Listen::tcp(&*address)
             .options(options)
             .layer(move |_peer| server.layer())

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::address::Address;
 use crate::connection::SendStatus;
-use crate::layer::{Kind, Layer};
+use crate::layer::Layer;
 use crate::message::IntoMessage;
 use crate::net::Net;
 use crate::timers::Timer;
@@ -55,24 +55,14 @@ impl<'a, S> Context<'a, S> {
         Context { state, net, token }
     }
 
-    /// The token of the connection (or socket) this callback is about.
-    pub fn token(&self) -> Token {
-        self.token
-    }
-
     /// When this turn began; read once a turn.
     pub fn now(&self) -> Instant {
         self.net.now()
     }
 
     /// Sends on this connection; see [`Net::send`].
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> SendStatus {
-        self.net.send(self.token, bytes)
-    }
-
-    /// Sends as text or binary on this connection; see [`Net::send_as`].
-    pub fn send_as(&mut self, kind: Kind, bytes: impl AsRef<[u8]>) -> SendStatus {
-        self.net.send_as(self.token, kind, bytes)
+    pub fn send(&mut self, message: impl IntoMessage) -> SendStatus {
+        self.net.send(self.token, message)
     }
 
     /// Sends shared bytes on this connection; see [`Net::send_shared`].
@@ -115,9 +105,9 @@ impl<'a, S> Context<'a, S> {
         self.net.abort(self.token);
     }
 
-    /// Ends this connection's write side; see [`Net::shutdown_write`].
-    pub fn shutdown_write(&mut self) {
-        self.net.shutdown_write(self.token);
+    /// Ends this connection's write side; see [`Net::half_close`].
+    pub fn half_close(&mut self) {
+        self.net.half_close(self.token);
     }
 
     /// Stops reading from this connection; see [`Net::pause`].
@@ -135,9 +125,9 @@ impl<'a, S> Context<'a, S> {
         self.net.relay(self.token, other)
     }
 
-    /// Makes a pair of this connection and another; see [`Net::link`].
-    pub fn link(&mut self, other: Token) -> bool {
-        self.net.link(self.token, other)
+    /// Makes a pair of this connection and another; see [`Net::pair`].
+    pub fn pair(&mut self, other: Token) -> bool {
+        self.net.pair(self.token, other)
     }
 
     /// Puts a layer beneath those of this connection; see [`Net::start_layer`].
@@ -185,9 +175,9 @@ impl<'a, S> Context<'a, S> {
         self.net.queued(self.token)
     }
 
-    /// Whether this connection's output is above its high mark; see [`Net::is_above_high`].
-    pub fn is_above_high(&self) -> bool {
-        self.net.is_above_high(self.token)
+    /// Whether this connection's output is above its high mark; see [`Net::is_above_high_water`].
+    pub fn is_above_high_water(&self) -> bool {
+        self.net.is_above_high_water(self.token)
     }
 
     /// The local address; see [`Net::local_addr`].
@@ -200,9 +190,9 @@ impl<'a, S> Context<'a, S> {
         self.net.peer_addr(self.token)
     }
 
-    /// What this connection's layers have learned; see [`Net::fact`].
-    pub fn fact<T: Any>(&self) -> Option<&T> {
-        self.net.fact(self.token)
+    /// What this connection's layers have learned; see [`Net::layer_info`].
+    pub fn layer_info<T: Any>(&self) -> Option<&T> {
+        self.net.layer_info(self.token)
     }
 }
 

@@ -27,7 +27,7 @@ pub struct Udp {
     on: On,
     peer: Option<Target>,
     options: SocketOptions,
-    queue_cap: usize,
+    queue_limit: usize,
     receive_trains: bool,
 }
 
@@ -58,7 +58,7 @@ impl Udp {
 
     fn on(on: On) -> Self {
         let options = SocketOptions::default();
-        Udp { on, peer: None, options, queue_cap: 256 * 1024, receive_trains: false }
+        Udp { on, peer: None, options, queue_limit: 256 * 1024, receive_trains: false }
     }
 
     /// Connects it: it receives from this peer alone, and `send` sends to it (udp(7)). Of several
@@ -77,8 +77,8 @@ impl Udp {
 
     /// How many bytes of datagrams may wait when the system takes no more; what would go over it
     /// is dropped, whole, with [`SendStatus::Full`](crate::SendStatus::Full). Default 256 KiB, at least one byte.
-    pub fn queue_cap(mut self, bytes: usize) -> Self {
-        self.queue_cap = bytes.max(1);
+    pub fn queue_limit(mut self, bytes: usize) -> Self {
+        self.queue_limit = bytes.max(1);
         self
     }
 
@@ -125,7 +125,7 @@ impl Udp {
         if self.receive_trains {
             socket.receive_trains();
         }
-        Ok(DatagramSocket::new(socket, self.queue_cap))
+        Ok(DatagramSocket::new(socket, self.queue_limit))
     }
 }
 

@@ -103,6 +103,7 @@ impl From<Error> for io::Error {
 
 /// Which clock ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Deadline {
     /// The layers' handshakes were not done in time ([`StreamOptions::handshake_timeout`]).
     ///
@@ -131,10 +132,11 @@ pub enum Deadline {
 
 /// Which limit was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Limit {
     /// More unread input than [`StreamOptions::unread_limit`](crate::StreamOptions::unread_limit).
     UnreadInput,
-    /// More queued output than [`StreamOptions::output_cap`](crate::StreamOptions::output_cap).
+    /// More queued output than [`StreamOptions::output_limit`](crate::StreamOptions::output_limit).
     QueuedOutput,
     /// More handshake bytes than
     /// [`StreamOptions::handshake_limit`](crate::StreamOptions::handshake_limit).
@@ -143,9 +145,10 @@ pub enum Limit {
 
 /// Why a connection ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum CloseReason {
     /// Both directions ended in order: the peer ended its side, and this side closed or ended its.
-    Finished,
+    BothEnded,
     /// This side closed it (`close`), and what was queued has been flushed.
     Closed,
     /// This side aborted it (`abort`).
@@ -170,13 +173,13 @@ pub enum CloseReason {
     /// A wire layer gave up: the peer broke the format, or a handshake failed.
     Layer(LayerError),
     /// The reactor was dropped.
-    ReactorGone,
+    ReactorDropped,
 }
 
 impl CloseReason {
     /// Whether the connection ended as its users meant it to.
     pub fn is_orderly(&self) -> bool {
-        matches!(self, CloseReason::Finished | CloseReason::Closed)
+        matches!(self, CloseReason::BothEnded | CloseReason::Closed)
     }
 }
 
@@ -206,7 +209,7 @@ impl fmt::Display for Limit {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CloseReason::Finished => f.write_str("both sides ended"),
+            CloseReason::BothEnded => f.write_str("both sides ended"),
             CloseReason::Closed => f.write_str("closed"),
             CloseReason::Aborted => f.write_str("aborted"),
             CloseReason::Cancelled => f.write_str("cancelled before it was open"),
@@ -219,7 +222,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Handler(e) => write!(f, "{e}"),
             CloseReason::Panicked(text) => write!(f, "the handler panicked: {text}"),
             CloseReason::Layer(e) => write!(f, "{e}"),
-            CloseReason::ReactorGone => f.write_str("the reactor was dropped"),
+            CloseReason::ReactorDropped => f.write_str("the reactor was dropped"),
         }
     }
 }
@@ -323,7 +326,8 @@ impl StdError for ConnectError {
 
 /// How a connection ended: what `on_close` is given.
 #[derive(Debug)]
-pub struct Closed {
+#[non_exhaustive]
+pub struct CloseInfo {
     /// Why.
     pub reason: CloseReason,
     /// How many queued bytes (as encoded for the wire) were never handed to the system. Zero after
@@ -331,7 +335,7 @@ pub struct Closed {
     pub unsent: usize,
 }
 
-impl fmt::Display for Closed {
+impl fmt::Display for CloseInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.unsent {
             0 => write!(f, "{}", self.reason),

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use crate::connection::Input;
 use crate::context::Context;
-use crate::error::{Closed, DatagramError, HandlerResult};
-use crate::signal::Signal;
+use crate::error::{CloseInfo, DatagramError, HandlerResult};
+use crate::notification::Notification;
 use crate::timers::Timer;
 
 /// A stream protocol: TCP or Unix sockets, with or without wire layers on them.
@@ -16,7 +16,7 @@ use crate::timers::Timer;
 /// # The callback grammar
 ///
 /// ```text
-/// (on_open (on_data | on_drain | on_timer | on_signal)* on_eof? (on_drain | on_timer | on_signal)*)? on_close
+/// (on_open (on_data | on_drain | on_timer | on_notify)* on_eof? (on_drain | on_timer | on_notify)*)? on_close
 /// ```
 ///
 /// - `on_open` means that the socket stands and every layer's handshake is done. A connection that
@@ -99,14 +99,14 @@ pub trait Handler<S = ()> {
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
-    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
         let _ = (cx, signal);
         Ok(())
     }
 
     /// The connection has ended. Its token is out of its groups and refuses sends; other
     /// connections can be used as ever.
-    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
     }
 }
@@ -160,10 +160,10 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
     fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
         (**self).on_timer(cx, timer)
     }
-    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
-        (**self).on_signal(cx, signal)
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
+        (**self).on_notify(cx, signal)
     }
-    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         (**self).on_close(cx, closed);
     }
 }
@@ -176,7 +176,7 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
 /// # The callback grammar
 ///
 /// ```text
-/// (on_open (on_datagram | on_error | on_drain | on_timer | on_signal)*)? on_close
+/// (on_open (on_datagram | on_error | on_drain | on_timer | on_notify)*)? on_close
 /// ```
 ///
 /// What goes wrong with one datagram leaves the socket open, because it serves all peers:
@@ -208,7 +208,7 @@ pub trait DatagramHandler<S = ()> {
     /// # Errors
     /// Closes this socket, as in every callback.
     fn on_error(&mut self, cx: &mut Context<'_, S>, error: DatagramError) -> HandlerResult {
-        log::debug!("udp socket {}: {error}", cx.token());
+        log::debug!("udp socket {}: {error}", cx.token);
         Ok(())
     }
 
@@ -235,13 +235,13 @@ pub trait DatagramHandler<S = ()> {
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
-    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
         let _ = (cx, signal);
         Ok(())
     }
 
     /// The socket is closed. Nothing is called after this.
-    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
     }
 }

@@ -57,10 +57,10 @@ pub mod layer;
 mod listener;
 mod message;
 mod net;
+mod notification;
 mod options;
 mod reactor;
 mod remote;
-mod signal;
 mod socket_options;
 mod source;
 mod sys;
@@ -76,19 +76,19 @@ pub use context::Context;
 pub use core::{GroupStats, ListenerStats};
 pub use datagram::Udp;
 pub use error::{
-    BoxError, CloseReason, Closed, ConnectError, ConnectErrorKind, DatagramError, Deadline, Error,
-    HandlerResult, Limit,
+    BoxError, CloseInfo, CloseReason, ConnectError, ConnectErrorKind, DatagramError, Deadline,
+    Error, HandlerResult, Limit,
 };
 pub use handler::{Datagram, DatagramHandler, Handler, Relayed};
-pub use layer::{Kind, Layer};
+pub use layer::{Layer, MessageKind};
 pub use listener::{Listen, ListeningSocket, Peer};
 pub use message::{IntoMessage, Message};
 pub use net::Net;
+pub use notification::Notification;
 pub use options::{Overflow, StreamOptions};
-pub use reactor::{Reactor, Report, Turn};
+pub use reactor::{Reactor, ShutdownReport};
 pub use remote::{PostError, Remote};
-pub use signal::Signal;
-pub use socket_options::{Interface, SocketOptions};
+pub use socket_options::{MulticastInterface, SocketOptions};
 pub use source::Readiness;
 pub use timers::Timer;
 pub use token::{Group, Token};

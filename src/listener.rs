@@ -33,7 +33,7 @@ use crate::token::Token;
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let mut reactor = Reactor::new()?;
 /// let listen = Listen::tcp("0.0.0.0:8888")
-///     .max_connections(10_000)
+///     .connection_limit(10_000)
 ///     .filter(|peer, _state| peer.address().socket_addr().is_some_and(|a| a.ip().is_loopback()))
 ///     .options(StreamOptions::new().idle_timeout(Duration::from_secs(120)));
 /// reactor.net().listen(listen, |_peer| Echo)?;
@@ -44,7 +44,7 @@ use crate::token::Token;
 pub struct Listen<S = ()> {
     pub(crate) on: On,
     pub(crate) backlog: u32,
-    pub(crate) max_connections: usize,
+    pub(crate) connection_limit: usize,
     pub(crate) options: StreamOptions,
     pub(crate) hooks: Hooks<S>,
 }
@@ -90,7 +90,7 @@ impl<S> Listen<S> {
         Listen {
             on,
             backlog: 1024,
-            max_connections: 65_536,
+            connection_limit: 65_536,
             options: StreamOptions::default(),
             hooks: Hooks { filter: None, layers: None, unopened: None },
         }
@@ -139,8 +139,8 @@ impl<S> Listen<S> {
     /// stops accepting, new peers wait in the system's backlog, and it goes on as soon as one
     /// has closed; one that is closing counts until its peer has ended too or
     /// [`close_timeout`](crate::StreamOptions::close_timeout) has passed.
-    pub fn max_connections(mut self, connections: usize) -> Self {
-        self.max_connections = connections.max(1);
+    pub fn connection_limit(mut self, connections: usize) -> Self {
+        self.connection_limit = connections.max(1);
         self
     }
 
@@ -189,7 +189,7 @@ impl<S> fmt::Debug for Listen<S> {
         f.debug_struct("Listen")
             .field("on", &self.on)
             .field("backlog", &self.backlog)
-            .field("max_connections", &self.max_connections)
+            .field("connection_limit", &self.connection_limit)
             .finish_non_exhaustive()
     }
 }
@@ -250,8 +250,8 @@ impl Peer<'_> {
 
     /// What the connection's layers have learned of the peer: its certificate, the protocol that
     /// was agreed on, the path of an upgrade. Each layer documents its types.
-    pub fn fact<T: Any>(&self) -> Option<&T> {
-        self.layer?.fact(TypeId::of::<T>())?.downcast_ref()
+    pub fn layer_info<T: Any>(&self) -> Option<&T> {
+        self.layer?.layer_info(TypeId::of::<T>())?.downcast_ref()
     }
 }
 

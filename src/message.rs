@@ -1,6 +1,6 @@
-//! What is published: bytes, with a kind where the wire format tells kinds apart.
+//! What is sent and published: bytes, with a kind where the wire format tells kinds apart.
 
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 
 /// A message with what belongs to it, for those who want more than bytes.
 ///
@@ -17,23 +17,23 @@ use crate::layer::Kind;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Message<B> {
     pub(crate) bytes: B,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
 }
 
 impl<B: AsRef<[u8]>> Message<B> {
     /// A message of a kind.
-    pub fn new(kind: Kind, bytes: B) -> Self {
+    pub fn new(kind: MessageKind, bytes: B) -> Self {
         Message { bytes, kind }
     }
 
     /// Text, where the wire format tells it from binary. It has to be UTF-8.
     pub fn text(bytes: B) -> Self {
-        Message::new(Kind::Text, bytes)
+        Message::new(MessageKind::Text, bytes)
     }
 
     /// Binary, where the wire format tells it from text.
     pub fn binary(bytes: B) -> Self {
-        Message::new(Kind::Binary, bytes)
+        Message::new(MessageKind::Binary, bytes)
     }
 }
 
@@ -50,7 +50,7 @@ impl<T: AsRef<[u8]>> IntoMessage for T {
     type Bytes = T;
 
     fn into_message(self) -> Message<T> {
-        Message::new(Kind::Default, self)
+        Message::new(MessageKind::Default, self)
     }
 }
 
@@ -59,5 +59,29 @@ impl<B: AsRef<[u8]>> IntoMessage for Message<B> {
 
     fn into_message(self) -> Message<B> {
         self
+    }
+}
+
+impl From<Vec<u8>> for Message<Vec<u8>> {
+    fn from(bytes: Vec<u8>) -> Self {
+        Message::new(MessageKind::Default, bytes)
+    }
+}
+
+impl From<&[u8]> for Message<Vec<u8>> {
+    fn from(bytes: &[u8]) -> Self {
+        Message::from(bytes.to_vec())
+    }
+}
+
+impl From<&str> for Message<Vec<u8>> {
+    fn from(text: &str) -> Self {
+        Message::from(text.as_bytes())
+    }
+}
+
+impl From<String> for Message<Vec<u8>> {
+    fn from(text: String) -> Self {
+        Message::from(text.into_bytes())
     }
 }

@@ -1,4 +1,4 @@
-//! What a connection may use: limits, deadlines, marks.
+//! What a connection may use: limits, deadlines, water marks.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use crate::socket_options::SocketOptions;
 
 /// What happens to a message that would take a connection's queued output over its hard cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Overflow {
     /// The connection is closed at once, with
     /// [`LimitExceeded`](crate::CloseReason::LimitExceeded). The default: a stream with a hole in
@@ -28,16 +29,16 @@ pub enum Overflow {
 ///
 /// let options = StreamOptions::new()
 ///     .idle_timeout(Duration::from_secs(300))
-///     .output_cap(1 << 20)
+///     .output_limit(1 << 20)
 ///     .socket_options(SocketOptions::new().keepalive(Duration::from_secs(60)));
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
     pub(crate) unread_limit: usize,
-    pub(crate) high_mark: usize,
-    pub(crate) low_mark: usize,
-    pub(crate) output_cap: usize,
+    pub(crate) high_water: usize,
+    pub(crate) low_water: usize,
+    pub(crate) output_limit: usize,
     pub(crate) overflow: Overflow,
     pub(crate) auto_pause: bool,
     pub(crate) handshake_limit: usize,
@@ -56,9 +57,9 @@ impl Default for StreamOptions {
     fn default() -> Self {
         StreamOptions {
             unread_limit: 256 * 1024,
-            high_mark: 64 * 1024,
-            low_mark: 16 * 1024,
-            output_cap: 4 << 20,
+            high_water: 64 * 1024,
+            low_water: 16 * 1024,
+            output_limit: 4 << 20,
             overflow: Overflow::Close,
             auto_pause: true,
             handshake_limit: 64 * 1024,
@@ -90,15 +91,32 @@ impl StreamOptions {
         self
     }
 
-    /// The marks of the output queue, in bytes: above `high` a connection's `send` says
-    /// [`AboveHigh`](crate::SendStatus::AboveHigh) and the reactor stops reading from it; when it
-    /// falls to `low` or below, reading goes on and `on_drain` is called. Defaults 64 KiB and
-    /// 16 KiB: enough to keep a fast link busy during one turn, and little enough for ten thousand
-    /// slow readers. `low` is cut to `high`.
+    /// The high-water mark of the output queue, in bytes: above it a connection's `send` says
+    /// [`AboveHighWater`](crate::SendStatus::AboveHighWater), and the reactor stops reading from the
+    /// connection until the queue has fallen to [`low_water`](Self::low_water). Default 64 KiB: enough
+    /// to keep a fast link busy during one turn, and little enough for ten thousand slow readers.
     #[must_use]
-    pub fn marks(mut self, low: usize, high: usize) -> Self {
-        self.high_mark = high;
-        self.low_mark = low.min(high);
+    pub fn high_water(mut self, bytes: usize) -> Self {
+        self.high_water = bytes;
+        self
+    }
+
+    /// The low-water mark of the output queue, in bytes: when a queue that was above the high one has
+    /// fallen to it, reading goes on and `on_drain` is called. Default 16 KiB; one above the high-water
+    /// mark is cut to that. Zero calls `on_drain` when the queue is empty.
+    #[must_use]
+    pub fn low_water(mut self, bytes: usize) -> Self {
+        self.low_water = bytes;
+        self
+    }
+
+    /// Makes room for messages of `bytes`: raises [`unread_limit`](Self::unread_limit) so that one fits
+    /// while it arrives, and [`output_limit`](Self::output_limit) so that two fit into the queue. Limits
+    /// that are larger already stay. A framing layer has a limit of its own (`message_limit`).
+    #[must_use]
+    pub fn messages_up_to(mut self, bytes: usize) -> Self {
+        self.unread_limit = self.unread_limit.max(bytes);
+        self.output_limit = self.output_limit.max(bytes.saturating_mul(2));
         self
     }
 
@@ -108,8 +126,8 @@ impl StreamOptions {
     /// what fits and go on in `on_drain`. A message that waits for a layer's handshake counts with
     /// 16 bytes for its place in the line, so that empty ones have a limit too.
     #[must_use]
-    pub fn output_cap(mut self, bytes: usize) -> Self {
-        self.output_cap = bytes.max(1);
+    pub fn output_limit(mut self, bytes: usize) -> Self {
+        self.output_limit = bytes.max(1);
         self
     }
 

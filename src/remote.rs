@@ -18,7 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use crate::layer::Kind;
+use crate::layer::MessageKind;
+use crate::message::Message;
 use crate::net::Net;
 use crate::sys;
 use crate::token::Token;
@@ -52,12 +53,11 @@ pub struct Remote<S = ()> {
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>) + Send>;
 
 /// What waits for the reactor.
-pub(crate) enum Message<S> {
+pub(crate) enum Post<S> {
     Call(Call<S>),
-    Send(Token, Vec<u8>),
-    SendAs(Token, Kind, Vec<u8>),
+    Send(Token, MessageKind, Vec<u8>),
     SendTo(Token, SocketAddr, Vec<u8>),
-    Signal(Token, Box<dyn Any + Send>),
+    Notification(Token, Box<dyn Any + Send>),
     Close(Token),
     Abort(Token),
     Stop,
@@ -65,7 +65,7 @@ pub(crate) enum Message<S> {
 }
 
 struct Inbox<S> {
-    messages: Vec<Message<S>>,
+    messages: Vec<Post<S>>,
     /// What of it ends something, and does not count against the limit.
     control: Control,
     /// The reactor is gone: nothing is accepted any more.
@@ -162,7 +162,7 @@ impl<S> Remote<S> {
     where
         F: FnOnce(&mut S, &mut Net<S>) + Send + 'static,
     {
-        self.push(call, |call| Message::Call(Box::new(call)))
+        self.push(call, |call| Post::Call(Box::new(call)))
     }
 
     /// Sends bytes on a connection, as [`Net::send`] does. A connection that is gone by then
@@ -170,16 +170,13 @@ impl<S> Remote<S> {
     ///
     /// # Errors
     /// The reactor has ended, or too many messages wait; the bytes come back.
-    pub fn send(&self, to: Token, bytes: Vec<u8>) -> Result<(), PostError<Vec<u8>>> {
-        self.push(bytes, |bytes| Message::Send(to, bytes))
-    }
-
-    /// Like [`send`](Self::send), marked as text or binary, as [`Net::send_as`] does it.
-    ///
-    /// # Errors
-    /// The reactor has ended, or too many messages wait; the bytes come back.
-    pub fn send_as(&self, to: Token, kind: Kind, bytes: Vec<u8>) -> Result<(), PostError<Vec<u8>>> {
-        self.push(bytes, |bytes| Message::SendAs(to, kind, bytes))
+    pub fn send(
+        &self,
+        to: Token,
+        message: impl Into<Message<Vec<u8>>>,
+    ) -> Result<(), PostError<Vec<u8>>> {
+        let Message { bytes, kind } = message.into();
+        self.push(bytes, |bytes| Post::Send(to, kind, bytes))
     }
 
     /// Sends a datagram from a UDP socket, as [`Net::send_to`] does.
@@ -192,15 +189,15 @@ impl<S> Remote<S> {
         to: SocketAddr,
         bytes: Vec<u8>,
     ) -> Result<(), PostError<Vec<u8>>> {
-        self.push(bytes, |bytes| Message::SendTo(from, to, bytes))
+        self.push(bytes, |bytes| Post::SendTo(from, to, bytes))
     }
 
-    /// Posts a typed message to a handler's `on_signal`.
+    /// Posts a typed message to a handler's `on_notify`.
     ///
     /// # Errors
     /// The reactor has ended, or too many messages wait; the value comes back.
-    pub fn signal<T: Send + 'static>(&self, to: Token, value: T) -> Result<(), PostError<T>> {
-        self.push(value, |value| Message::Signal(to, Box::new(value)))
+    pub fn notify<T: Send + 'static>(&self, to: Token, value: T) -> Result<(), PostError<T>> {
+        self.push(value, |value| Post::Notification(to, Box::new(value)))
     }
 
     /// Closes a connection gracefully, or a listener or socket, behind what this thread has posted
@@ -211,7 +208,7 @@ impl<S> Remote<S> {
     pub fn close(&self, token: Token) -> Result<(), PostError<()>> {
         self.control(|inbox| {
             if inbox.control.closes.insert(token) {
-                inbox.messages.push(Message::Close(token));
+                inbox.messages.push(Post::Close(token));
             }
         })
     }
@@ -223,7 +220,7 @@ impl<S> Remote<S> {
     pub fn abort(&self, token: Token) -> Result<(), PostError<()>> {
         self.control(|inbox| {
             if inbox.control.aborts.insert(token) {
-                inbox.messages.push(Message::Abort(token));
+                inbox.messages.push(Post::Abort(token));
             }
         })
     }
@@ -235,7 +232,7 @@ impl<S> Remote<S> {
     pub fn stop(&self) -> Result<(), PostError<()>> {
         self.control(|inbox| {
             if !std::mem::replace(&mut inbox.control.stops, true) {
-                inbox.messages.push(Message::Stop);
+                inbox.messages.push(Post::Stop);
             }
         })
     }
@@ -248,15 +245,15 @@ impl<S> Remote<S> {
     /// The reactor has ended.
     pub fn shutdown(&self, grace: Duration) -> Result<(), PostError<()>> {
         self.control(|Inbox { messages, control, .. }| match control.shutdown {
-            Some(place) => messages[place] = Message::Shutdown(grace),
+            Some(place) => messages[place] = Post::Shutdown(grace),
             None => {
                 control.shutdown = Some(messages.len());
-                messages.push(Message::Shutdown(grace));
+                messages.push(Post::Shutdown(grace));
             }
         })
     }
 
-    fn push<T>(&self, value: T, wrap: impl FnOnce(T) -> Message<S>) -> Result<(), PostError<T>> {
+    fn push<T>(&self, value: T, wrap: impl FnOnce(T) -> Post<S>) -> Result<(), PostError<T>> {
         let inbox = self.shared.lock();
         if inbox.closed {
             return Err(PostError::Ended(value));
@@ -322,7 +319,7 @@ impl<S> Shared<S> {
     }
 
     /// Swaps what waits for `empty`; so many signals that were taken earlier are not delivered yet.
-    pub(crate) fn take(&self, empty: &mut Vec<Message<S>>, untold: usize) {
+    pub(crate) fn take(&self, empty: &mut Vec<Post<S>>, untold: usize) {
         if empty.capacity() > KEPT {
             // A flood is over: its memory is given back.
             *empty = Vec::new();
@@ -340,7 +337,7 @@ impl<S> Shared<S> {
 
     /// Refuses everything from now on. What waits is the caller's to drop, outside the lock: a
     /// closure's drop may post.
-    pub(crate) fn close(&self) -> Vec<Message<S>> {
+    pub(crate) fn close(&self) -> Vec<Post<S>> {
         let mut inbox = self.lock();
         inbox.closed = true;
         inbox.control.clear();
@@ -387,16 +384,16 @@ mod tests {
         let mut taken = Vec::new();
         shared.take(&mut taken, 0);
         assert_eq!(taken.len(), 1 + 2 + 2 * tokens.len());
-        assert!(matches!(taken[0], Message::Call(_)), "the order is that of the calls");
-        assert!(matches!(taken[1], Message::Stop));
-        let Message::Shutdown(time) = taken[2] else { panic!("no shutdown") };
+        assert!(matches!(taken[0], Post::Call(_)), "the order is that of the calls");
+        assert!(matches!(taken[1], Post::Stop));
+        let Post::Shutdown(time) = taken[2] else { panic!("no shutdown") };
         assert_eq!(time, Duration::from_secs(9_999), "the latest one's");
         // They were taken out, so that the next ones are new.
         taken.clear();
         remote.stop().unwrap();
         remote.close(tokens[0]).unwrap();
         shared.take(&mut taken, 0);
-        assert!(matches!(taken[..], [Message::Stop, Message::Close(_)]));
+        assert!(matches!(taken[..], [Post::Stop, Post::Close(_)]));
     }
 
     // B5

@@ -217,7 +217,7 @@ impl SocketOptions {
 
 /// Which interface a multicast group is joined on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub enum Interface {
+pub enum MulticastInterface {
     /// The one the system's routes choose.
     #[default]
     Default,

@@ -7,7 +7,7 @@ use mio::event::Source;
 use crate::context::Context;
 use crate::core::{Attached, Entity};
 use crate::error::{Error, HandlerResult};
-use crate::net::{Net, Role};
+use crate::net::{AnyHandler, Net};
 use crate::sys::Poller;
 use crate::token::Token;
 
@@ -33,7 +33,7 @@ impl<S: 'static> Net<S> {
     ///
     /// # Errors
     /// The system refuses it, for example because it is registered already.
-    pub fn register<T, F>(
+    pub fn register_source<T, F>(
         &mut self,
         source: T,
         interest: Interest,
@@ -49,7 +49,7 @@ impl<S: 'static> Net<S> {
         let registered =
             AnySource::<S>::register(&mut *source, &self.core.sys, token.to_usize(), interest);
         self.or_remove(token, registered, "cannot register the source")?;
-        self.births.push((token, Role::Source(source)));
+        self.pending_handlers.push((token, AnyHandler::Source(source)));
         Ok(token)
     }
 }

@@ -63,7 +63,7 @@ impl fmt::Display for Token {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub(crate) Token);
 
-/// Hands out generations: never zero (so that a token is never zero), distinct for 2^32 - 1 births
+/// Hands out generations: never zero (so that a token is never zero), distinct for 2^32 - 1 pending_handlers
 /// in a row whatever slots are reused in between.
 #[derive(Debug)]
 pub(crate) struct Generations(u32);

@@ -96,13 +96,13 @@ fn open<L: Layer + 'static>(
     // disconnected: `Overflow::Drop` would keep the connection and leave lines out, and a
     // conversation with holes in it is worse than having to come back.
     let options = StreamOptions::new()
-        .output_cap(256 * 1024)
+        .output_limit(256 * 1024)
         .overflow(Overflow::Close)
         // Finds out about members whose computer is gone without a word.
         .socket_options(SocketOptions::new().keepalive(Duration::from_secs(60)));
     let listen = Listen::tcp(address)
         .options(options)
-        .max_connections(1000) // so that the list of who is here fits into the queue
+        .connection_limit(1000) // so that the list of who is here fits into the queue
         .layer(move |_peer| layer());
     // Called for each connection, to make its handler.
     let member = move |peer: &Peer<'_>| Member::new(room, form, peer.address().clone());
@@ -140,7 +140,7 @@ fn close_on_signals(net: &mut Net<Room>, room: Group) -> Result<(), Box<dyn std:
 
     let signals = Signals::new([2, 15])?; // SIGINT (that is Ctrl-C) and SIGTERM
     let mut closing = false;
-    net.register(signals, Interest::READABLE, move |signals, cx, _ready| {
+    net.register_source(signals, Interest::READABLE, move |signals, cx, _ready| {
         for _ in signals.pending() {
             match std::mem::replace(&mut closing, true) {
                 false => close_room(cx.net, room),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use data_encoding::BASE64;
-use tidegate::Kind;
+use tidegate::MessageKind;
 use tidegate::layer::tls::Fingerprint;
 use tidegate::layer::websocket::{HttpRequest, HttpResponse, WebSocket, WebSocketServer};
 
@@ -20,7 +20,7 @@ const PAGE: &str = include_str!("page.html");
 pub(crate) fn server(name: Option<String>) -> WebSocketServer {
     let policy = content_security_policy();
     WebSocket::server()
-        .default_kind(Kind::Text)
+        .default_kind(MessageKind::Text)
         .message_limit(MAX_LINE)
         .answer(move |request| answer(request, &policy))
         .filter(move |request| match request.path() {

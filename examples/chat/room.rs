@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tidegate::{Address, CloseReason, Closed, Context, Group, Handler, HandlerResult, Input};
+use tidegate::{Address, CloseInfo, CloseReason, Context, Group, Handler, HandlerResult, Input};
 
 const COMMANDS: &str =
     "* /nick NAME  /who  /ping WORD  /quit  /help; anything else is said to everybody";
@@ -75,7 +75,7 @@ impl Handler<Room> for Member {
         cx.send(format!("* Welcome. You are {}. /help lists the commands.", self.name));
         self.who(cx);
         cx.net.publish(self.room, format!("* {} has joined", self.name));
-        cx.net.join(self.room, cx.token()); // after that message, which is for the others
+        cx.net.join(self.room, cx.token); // after that message, which is for the others
         Ok(())
     }
 
@@ -112,7 +112,7 @@ impl Handler<Room> for Member {
                 // Notices begin with a star and what people say with a name: nobody can fake
                 // the one with the other.
                 let said = format!("<{}> {line}", self.name);
-                cx.net.publish_except(self.room, cx.token(), said);
+                cx.net.publish_except(self.room, cx.token, said);
             }
         }
         Ok(())
@@ -121,7 +121,7 @@ impl Handler<Room> for Member {
     /// Called once for everybody, however they left: `/quit`, Ctrl-D, a closed page, a broken
     /// cable. After a `close` that may be seconds later: the peer is given time to take what was
     /// sent and to close its own side. That is why `/quit` does not leave it to this.
-    fn on_close(&mut self, cx: &mut Context<'_, Room>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Room>, closed: &CloseInfo) {
         let how = match closed.reason {
             CloseReason::LimitExceeded(..) => "could not keep up and was disconnected",
             CloseReason::TimedOut(_) => "does not answer any more and was disconnected",
@@ -141,7 +141,7 @@ impl Member {
     fn leave(&mut self, cx: &mut Context<'_, Room>, how: &str) {
         let name = std::mem::take(&mut self.name);
         if cx.state.names.remove(&name.to_lowercase()).is_some() {
-            cx.net.publish_except(self.room, cx.token(), format!("* {name} {how}"));
+            cx.net.publish_except(self.room, cx.token, format!("* {name} {how}"));
         }
     }
 

@@ -16,8 +16,8 @@ use std::sync::mpsc;
 
 use tidegate::layer::websocket::PeerClose;
 use tidegate::{
-    CloseReason, Closed, Connect, Context, Handler, HandlerResult, Input, Reactor, Remote,
-    SendStatus, Signal, StreamOptions, Token,
+    CloseInfo, CloseReason, Connect, Context, Handler, HandlerResult, Input, Notification, Reactor,
+    Remote, SendStatus, StreamOptions, Token,
 };
 
 const HELP: &str = "client - connects, sends what is typed, prints what arrives
@@ -79,7 +79,7 @@ impl Handler<Failure> for Client {
     fn on_open(&mut self, cx: &mut Context<'_, Failure>) -> HandlerResult {
         let (read_on, wait) = mpsc::channel();
         self.read_on = Some(read_on);
-        let (remote, connection) = (cx.net.remote(), cx.token());
+        let (remote, connection) = (cx.net.remote(), cx.token);
         let pieces = self.pieces;
         std::thread::Builder::new()
             .spawn(move || read_input(pieces, &remote, connection, &wait))?;
@@ -87,12 +87,12 @@ impl Handler<Failure> for Client {
     }
 
     /// Something from the thread.
-    fn on_signal(&mut self, cx: &mut Context<'_, Failure>, signal: Signal) -> HandlerResult {
+    fn on_notify(&mut self, cx: &mut Context<'_, Failure>, signal: Notification) -> HandlerResult {
         match signal.take::<Typed>() {
             Ok(Typed::Bytes(bytes)) => {
                 match cx.send(bytes) {
                     // `on_drain` will come, and then there is room for more.
-                    SendStatus::AboveHigh => {}
+                    SendStatus::AboveHighWater => {}
                     SendStatus::Unencodable => {
                         return Err("expected lines of UTF-8 (or --binary), got other bytes".into());
                     }
@@ -100,7 +100,7 @@ impl Handler<Failure> for Client {
                 }
             }
             // We have said everything, and still listen.
-            Ok(Typed::End) => cx.shutdown_write(),
+            Ok(Typed::End) => cx.half_close(),
             Ok(Typed::Failed(e)) => return Err(format!("cannot read standard input: {e}").into()),
             Err(_) => {}
         }
@@ -127,7 +127,7 @@ impl Handler<Failure> for Client {
 
     /// The server has ended. Over WebSocket it has said why (RFC 6455 section 7.4).
     fn on_eof(&mut self, cx: &mut Context<'_, Failure>) -> HandlerResult {
-        if let Some(close) = cx.fact::<PeerClose>()
+        if let Some(close) = cx.layer_info::<PeerClose>()
             && let Some(code) = close.code().filter(|code| !matches!(code, 1000 | 1001))
         {
             return Err(format!("the server closed with code {code}: {}", close.reason()).into());
@@ -136,7 +136,7 @@ impl Handler<Failure> for Client {
         Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Failure>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Failure>, closed: &CloseInfo) {
         *cx.state = match &closed.reason {
             reason if reason.is_orderly() => None,
             CloseReason::ConnectFailed(e) => Some(e.to_string()),
@@ -165,7 +165,7 @@ fn read_input(
             Err(e) => Typed::Failed(e),
         };
         let more = matches!(typed, Typed::Bytes(_));
-        let handed_over = remote.signal(connection, typed).is_ok();
+        let handed_over = remote.notify(connection, typed).is_ok();
         // The wait fails when the connection is gone, and its handler with it.
         if !handed_over || !more || wait.recv().is_err() {
             return;

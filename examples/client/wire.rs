@@ -4,7 +4,7 @@ use std::error::Error;
 
 use tidegate::layer::tls::TlsClientConfig;
 use tidegate::layer::websocket::{WebSocket, WebSocketClient};
-use tidegate::layer::{Kind, Layer};
+use tidegate::layer::{Layer, MessageKind};
 
 use crate::Pieces;
 use crate::support::{Arguments, trust};
@@ -46,7 +46,7 @@ impl Options {
     }
 
     fn websocket(&self, address: &str, path: &str) -> WebSocketClient {
-        let kind = if self.binary { Kind::Binary } else { Kind::Text };
+        let kind = if self.binary { MessageKind::Binary } else { MessageKind::Text };
         WebSocket::client(address, path).default_kind(kind).deflate(self.deflate)
     }
 }

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use tidegate::{Closed, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Timer};
+use tidegate::{
+    CloseInfo, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Timer,
+};
 
 use super::{Measured, PATIENCE};
 
@@ -165,7 +167,7 @@ impl DatagramHandler<Measured> for Datagrams {
         Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Measured>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Measured>, closed: &CloseInfo) {
         if cx.state.failure.is_some() {
             cx.state.failure = Some(closed.to_string());
         }

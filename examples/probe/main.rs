@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tidegate::layer::tls::TlsClientConfig;
 use tidegate::layer::{Deflate, FixedSize, Layer, LayerContext, LayerError, Lz4};
-use tidegate::{Connect, Handler, Kind, Reactor, StreamOptions, Udp};
+use tidegate::{Connect, Handler, MessageKind, Reactor, StreamOptions, Udp};
 
 use report::{Progress, Report};
 use support::{Arguments, Usage};
@@ -205,7 +205,7 @@ fn encode(codec: &mut impl Layer, now: Instant, message: &[u8]) -> Result<u64, L
     let mut wire = Vec::new();
     let (mut call_at, mut fields) = (None, Vec::new());
     let mut cx = LayerContext::new(now, &mut call_at, &mut fields);
-    codec.encode(&mut cx, message, Kind::Default, &mut wire)?;
+    codec.encode(&mut cx, message, MessageKind::Default, &mut wire)?;
     Ok(wire.len() as u64)
 }
 
@@ -238,7 +238,7 @@ fn connect(
             .connect_timeout(PATIENCE)
             .handshake_timeout(PATIENCE)
             .idle_timeout(PATIENCE)
-            .output_cap(options.message.max(1 << 20) * 4)
+            .output_limit(options.message.max(1 << 20) * 4)
             // It has to read on while it waits to send: the echo sends no faster than we read.
             .auto_pause(false),
     );

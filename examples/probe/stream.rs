@@ -4,7 +4,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::layer::CompressionRate;
-use tidegate::{CloseReason, Closed, Context, Deadline, Handler, HandlerResult, Input, SendStatus};
+use tidegate::{
+    CloseInfo, CloseReason, Context, Deadline, Handler, HandlerResult, Input, SendStatus,
+};
 
 use super::{Measured, PATIENCE};
 
@@ -63,7 +65,7 @@ impl Handler<Measured> for Ping {
         Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Measured>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Measured>, closed: &CloseInfo) {
         ended(cx, closed);
     }
 }
@@ -100,7 +102,7 @@ impl Bulk {
                 return; // `on_close` says why
             }
             self.sent += piece.len() as u64;
-            if status == SendStatus::AboveHigh {
+            if status == SendStatus::AboveHighWater {
                 return;
             }
         }
@@ -110,7 +112,8 @@ impl Bulk {
         if self.received == self.total {
             cx.state.bytes = self.received;
             cx.state.time = self.began.elapsed();
-            cx.state.compressed = cx.fact::<CompressionRate>().map(|rate| rate.sent().wire_bytes());
+            cx.state.compressed =
+                cx.layer_info::<CompressionRate>().map(|rate| rate.sent().wire_bytes());
             cx.state.failure = None;
             cx.close();
         }
@@ -146,14 +149,14 @@ impl Handler<Measured> for Bulk {
         Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Measured>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Measured>, closed: &CloseInfo) {
         ended(cx, closed);
     }
 }
 
 const OTHER_BYTES: &str = "other bytes came back than were sent: is that an echo server?";
 
-fn ended(cx: &mut Context<'_, Measured>, closed: &Closed) {
+fn ended(cx: &mut Context<'_, Measured>, closed: &CloseInfo) {
     if cx.state.failure.is_some() {
         cx.state.failure = Some(match &closed.reason {
             CloseReason::TimedOut(Deadline::Idle) => {

@@ -9,7 +9,7 @@
 use libfuzzer_sys::fuzz_target;
 use tidegate::layer::testkit::Environment;
 use tidegate::layer::websocket::WebSocket;
-use tidegate::layer::{Item, Kind, Layer, LayerEnd};
+use tidegate::layer::{Item, MessageKind, Layer, LayerEnd};
 
 const MAX_MESSAGE: usize = 2000;
 const HEADER_LIMIT: usize = 1000;
@@ -112,7 +112,7 @@ impl End {
                 // What came can be sent back as it came: text was checked.
                 let mut wire = Vec::new();
                 self.layer.encode(&mut self.environment.cx(), message, step.kind, &mut wire).expect("it can be echoed");
-                assert!(step.kind == Kind::Text || step.kind == Kind::Binary);
+                assert!(step.kind == MessageKind::Text || step.kind == MessageKind::Binary);
             }
             self.tail.drain(..step.consumed);
             match step.item {

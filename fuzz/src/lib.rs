@@ -3,7 +3,7 @@
 pub mod codec;
 
 use tidegate::layer::testkit::{Driver, Ending, Outcome, outcome_of};
-use tidegate::layer::{Delivery, Kind, Layer};
+use tidegate::layer::{Delivery, MessageKind, Layer};
 
 /// The option bytes of an input, taken one after the other. Where the input is over they are zero,
 /// so that every input means something.
@@ -103,7 +103,7 @@ impl Transcript<'_> {
 pub fn check_sent_on<L: Layer>(make: impl Fn() -> L, messages: &[&[u8]]) -> usize {
     let mut from = Driver::new(make());
     let sent: Vec<&[u8]> =
-        messages.iter().filter(|m| from.send(m, Kind::Default).is_ok()).copied().collect();
+        messages.iter().filter(|m| from.send(m, MessageKind::Default).is_ok()).copied().collect();
     let outcome = outcome_of(make(), from.take_wire().chunks(1), Ending::Ended);
     assert_eq!(outcome.error, None);
     if from.layer().delivery() == Delivery::Stream {

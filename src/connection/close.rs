@@ -35,7 +35,7 @@ impl Conn<'_> {
         if self.stream.phase() == Phase::Handshaking {
             let silent = self.stream.output.as_ref().is_none_or(|output| output.is_empty());
             if silent && self.stream.listener().is_none() {
-                return self.finish(reason.unwrap_or(CloseReason::Finished));
+                return self.finish(reason.unwrap_or(CloseReason::BothEnded));
             }
         }
         self.happens(Event::CloseHandshake, reason);
@@ -310,7 +310,7 @@ fn layer_end<'a>(reason: Option<&CloseReason>, own: Option<&'a OwnEnd>) -> Layer
         (None, Some(OwnEnd::Chosen { code, reason })) => LayerEnd::Chosen { code: *code, reason },
         (None, Some(OwnEnd::GoingAway)) => LayerEnd::GoingAway,
         (Some(CloseReason::Handler(_) | CloseReason::Panicked(_)), _) => LayerEnd::HandlerFailed,
-        (Some(CloseReason::TimedOut(Deadline::Shutdown) | CloseReason::ReactorGone), _) => {
+        (Some(CloseReason::TimedOut(Deadline::Shutdown) | CloseReason::ReactorDropped), _) => {
             LayerEnd::GoingAway
         }
         (Some(CloseReason::TimedOut(_)), _) => LayerEnd::TimedOut,

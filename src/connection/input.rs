@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::{Deref, Range};
 
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 
 /// The unread bytes of a stream, or exactly one message where a layer frames.
 ///
@@ -27,17 +27,17 @@ use crate::layer::Kind;
 /// ```
 pub struct Input<'a> {
     rest: &'a [u8],
-    kind: Kind,
+    kind: MessageKind,
     fields: &'a [Range<usize>],
 }
 
 impl<'a> Input<'a> {
     /// Input made by hand, for a test of a handler.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Input::message(bytes, Kind::Default)
+        Input::message(bytes, MessageKind::Default)
     }
 
-    pub(crate) fn message(bytes: &'a [u8], kind: Kind) -> Self {
+    pub(crate) fn message(bytes: &'a [u8], kind: MessageKind) -> Self {
         Input { rest: bytes, kind, fields: &[] }
     }
 
@@ -90,9 +90,9 @@ impl<'a> Input<'a> {
         Some(taken)
     }
 
-    /// Whether the peer marked this message as text or as binary; [`Kind::Default`] where the
+    /// Whether the peer marked this message as text or as binary; [`MessageKind::Default`] where the
     /// format has no such mark.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> MessageKind {
         self.kind
     }
 

@@ -33,7 +33,7 @@ pub(crate) enum ReadSide {
     /// The end has been read; `on_eof` is due.
     Ended,
     /// The end has been passed on: to the handler, or by a relay.
-    Told,
+    Delivered,
 }
 
 /// This side's direction.
@@ -78,9 +78,9 @@ pub(crate) enum Event {
     /// The layer has announced the end in the format's own terms.
     FormatEnd,
     /// The end has been passed on to the handler, or to the other connection of a relay.
-    EndTold,
+    EndDelivered,
     /// A relay that had passed the end on came apart: the handler has not been called for it.
-    EndUntold,
+    EndUndelivered,
     /// The socket takes no output any more.
     OutputFailed,
     /// Of a connection that fails or lingers: nothing more can be read.
@@ -204,13 +204,17 @@ impl Life {
             (_, Event::FormatEnd) if self.read == ReadSide::Open => {
                 (Life { read: ReadSide::Ended, ..self }, Effects::default())
             }
-            (Open, Event::EndTold) => Life { read: ReadSide::Told, ..self }.if_both_ended(),
-            (_, Event::EndTold) => (Life { read: ReadSide::Told, ..self }, Effects::default()),
-            (Open, Event::EndUntold) if self.read == ReadSide::Told => {
+            (Open, Event::EndDelivered) => {
+                Life { read: ReadSide::Delivered, ..self }.if_both_ended()
+            }
+            (_, Event::EndDelivered) => {
+                (Life { read: ReadSide::Delivered, ..self }, Effects::default())
+            }
+            (Open, Event::EndUndelivered) if self.read == ReadSide::Delivered => {
                 (Life { read: ReadSide::Ended, ..self }, Effects::of(Effects::SERVE))
             }
 
-            (Open, Event::OutputFailed) if self.read != ReadSide::Told => (
+            (Open, Event::OutputFailed) if self.read != ReadSide::Delivered => (
                 Life { phase: Failing, write: WriteSide::Ended, ..self },
                 Effects::of(Effects::READ_ALL | Effects::CLOSE_DEADLINE | Effects::SERVE),
             ),
@@ -236,7 +240,7 @@ impl Life {
                 | Event::EndWrite { .. }
                 | Event::Flushed
                 | Event::FormatEnd
-                | Event::EndUntold
+                | Event::EndUndelivered
                 | Event::InputUsedUp
                 | Event::Established
                 | Event::Opened,
@@ -275,7 +279,7 @@ impl Life {
     /// Both directions have ended while the connection was open: it closes by itself. An end that a
     /// layer announced is not yet the socket's, which is waited for.
     fn if_both_ended(self) -> (Life, Effects) {
-        if self.read != ReadSide::Told || self.write != WriteSide::Ended {
+        if self.read != ReadSide::Delivered || self.write != WriteSide::Ended {
             (self, Effects::default())
         } else if self.exhausted {
             self.both_ended()

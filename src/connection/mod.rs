@@ -22,8 +22,8 @@ use std::rc::Rc;
 
 use crate::address::Address;
 use crate::error::CloseReason;
+use crate::notification::Notification;
 use crate::options::StreamOptions;
-use crate::signal::Signal;
 use crate::sys;
 use crate::timer::{Chain, Key};
 use crate::token::Token;
@@ -78,8 +78,8 @@ impl Settings {
     /// The options, made consistent: a queue at its cap has to be above its high mark, or a sender
     /// that was refused would never get `on_drain`.
     pub(crate) fn new(mut options: StreamOptions, listener: Option<Token>) -> Rc<Self> {
-        options.high_mark = options.high_mark.min(options.output_cap - 1);
-        options.low_mark = options.low_mark.min(options.high_mark);
+        options.high_water = options.high_water.min(options.output_limit - 1);
+        options.low_water = options.low_water.min(options.high_water);
         Rc::new(Settings { options, listener })
     }
 }
@@ -128,7 +128,7 @@ pub(crate) struct Extra {
     /// The other connection of a pair.
     partner: Option<Partner>,
     /// What was posted before it was open.
-    signals: Vec<Signal>,
+    notifications: Vec<Notification>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     reason: Option<CloseReason>,
     /// What the format says at the end, where that is not the ordinary close.
@@ -273,12 +273,12 @@ impl Stream {
     }
 
     /// A notification for a connection that is not open yet.
-    pub(crate) fn park_signal(&mut self, signal: Signal) {
-        self.extra_mut().signals.push(signal);
+    pub(crate) fn park_notification(&mut self, notification: Notification) {
+        self.extra_mut().notifications.push(notification);
     }
 
-    pub(crate) fn take_signals(&mut self) -> Vec<Signal> {
-        self.extra.as_mut().map_or_else(Vec::new, |extra| std::mem::take(&mut extra.signals))
+    pub(crate) fn take_notifications(&mut self) -> Vec<Notification> {
+        self.extra.as_mut().map_or_else(Vec::new, |extra| std::mem::take(&mut extra.notifications))
     }
 
     /// Marks a socket that was made elsewhere.
@@ -345,8 +345,8 @@ pub(crate) struct Parts {
 
 impl Extra {
     /// What may own something of the user's, to be dropped one by one.
-    pub(crate) fn into_user_parts(self) -> (Vec<Signal>, Option<CloseReason>, Option<Wire>) {
-        (self.signals, self.reason, self.wire)
+    pub(crate) fn into_user_parts(self) -> (Vec<Notification>, Option<CloseReason>, Option<Wire>) {
+        (self.notifications, self.reason, self.wire)
     }
 }
 

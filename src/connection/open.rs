@@ -6,7 +6,7 @@ use super::life::Event;
 use super::{Attempt, Conn, NO_DEADLINE, Note, Phase, Route, SendStatus, Stream, Wire, WriteSide};
 use crate::address::Address;
 use crate::error::{CloseReason, ConnectError, ConnectErrorKind};
-use crate::signal::Signal;
+use crate::notification::Notification;
 use crate::token::Token;
 
 /// How far the way to an open connection has come.
@@ -196,7 +196,7 @@ impl Conn<'_> {
 
     /// `on_open` has returned: timers that came due meanwhile are due now, and notifications that
     /// were posted meanwhile are handed back.
-    pub(crate) fn after_open(&mut self) -> Vec<Signal> {
+    pub(crate) fn after_open(&mut self) -> Vec<Notification> {
         self.work.timers.recall(&self.stream.timers, super::PARKED);
         if self.stream.extra.is_none() && self.stream.life.write == WriteSide::Open {
             return Vec::new();
@@ -211,7 +211,7 @@ impl Conn<'_> {
         {
             self.output_failed(error);
         }
-        self.stream.take_signals()
+        self.stream.take_notifications()
     }
 }
 

@@ -48,8 +48,8 @@ pub(crate) enum PartnerEnd {
 impl PartnerEnd {
     pub(super) fn of(reason: &CloseReason) -> Self {
         match reason {
-            CloseReason::Finished | CloseReason::Closed => PartnerEnd::Orderly,
-            CloseReason::TimedOut(Deadline::Shutdown) | CloseReason::ReactorGone => {
+            CloseReason::BothEnded | CloseReason::Closed => PartnerEnd::Orderly,
+            CloseReason::TimedOut(Deadline::Shutdown) | CloseReason::ReactorDropped => {
                 PartnerEnd::Common
             }
             _ => PartnerEnd::Cut,
@@ -149,8 +149,8 @@ impl Conn<'_> {
 
     /// Of a relay that has just been made: whether the end has been read, so that it has to be passed
     /// on although the handler was called for it.
-    pub(crate) fn end_was_told(&self) -> bool {
-        self.stream.life.read == ReadSide::Told
+    pub(crate) fn end_was_delivered(&self) -> bool {
+        self.stream.life.read == ReadSide::Delivered
     }
 
     /// Tells the partner whether it has to wait for this one's queue.
@@ -191,7 +191,7 @@ impl Conn<'_> {
     fn parted(&mut self, end_passed: bool) {
         if end_passed {
             // The relay has heard of the end, and the handler has not.
-            self.happens(Event::EndUntold, None);
+            self.happens(Event::EndUndelivered, None);
         }
         self.reads_again();
     }
@@ -201,7 +201,7 @@ impl Conn<'_> {
         if let Some(partner) = self.stream.partner_mut() {
             partner.end_passed = true;
         }
-        self.happens(Event::EndTold, None);
+        self.happens(Event::EndDelivered, None);
     }
 
     /// What held its reads back is over: what the handler left is offered again, edges that came
@@ -229,7 +229,7 @@ impl Conn<'_> {
     /// How much fits below the cap; all, if it is dropped anyway.
     pub(crate) fn room(&self) -> usize {
         if self.stream.accepts_output() {
-            self.stream.options().output_cap.saturating_sub(self.stream.queued())
+            self.stream.options().output_limit.saturating_sub(self.stream.queued())
         } else {
             usize::MAX
         }
@@ -239,7 +239,7 @@ impl Conn<'_> {
     pub(crate) fn partner_ended(&mut self, end: PartnerEnd) {
         match end {
             // If its own peer has been heard to the end, flushing is all that is left to do.
-            PartnerEnd::Orderly if self.end_was_told() => self.half_close(),
+            PartnerEnd::Orderly if self.end_was_delivered() => self.half_close(),
             PartnerEnd::Orderly => self.close(None),
             PartnerEnd::Cut => {
                 // What the system takes at once may still arrive.
@@ -331,7 +331,7 @@ impl Conn<'_> {
         if stream.life.read == ReadSide::Ended {
             return NextRelayed::End;
         }
-        if !stream.readable || stream.life.read == ReadSide::Told {
+        if !stream.readable || stream.life.read == ReadSide::Delivered {
             self.nothing_more();
             return NextRelayed::Rest;
         }

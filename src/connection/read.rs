@@ -251,7 +251,7 @@ impl Conn<'_> {
             if stream.life.read == ReadSide::Ended {
                 return Next::End;
             }
-            if !stream.readable || stream.life.read == ReadSide::Told {
+            if !stream.readable || stream.life.read == ReadSide::Delivered {
                 self.nothing_more();
                 return Next::Rest;
             }
@@ -355,8 +355,8 @@ impl Conn<'_> {
     }
 
     /// The handler has been called for the peer's end, or nobody is there to be called.
-    pub(crate) fn end_told(&mut self) {
-        self.happens(Event::EndTold, None);
+    pub(crate) fn end_delivered(&mut self) {
+        self.happens(Event::EndDelivered, None);
         if self.stream.phase() == Phase::Failing {
             self.happens(Event::InputUsedUp, None);
         }

@@ -6,12 +6,13 @@
 /// own. Ignoring it is fine where losing the peer is: whatever goes wrong, that connection's own
 /// handler is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum SendStatus {
     /// Queued (or written already).
     Queued,
     /// Queued, and the queue is above its high mark now: a sender that can wait should, until
     /// `on_drain`.
-    AboveHigh,
+    AboveHighWater,
     /// Refused as a whole: the queue's hard cap would be exceeded. What becomes of the connection
     /// is up to its [`Overflow`](crate::Overflow) policy.
     Full,
@@ -26,6 +27,6 @@ pub enum SendStatus {
 impl SendStatus {
     /// Whether the message was accepted.
     pub fn is_accepted(self) -> bool {
-        matches!(self, SendStatus::Queued | SendStatus::AboveHigh)
+        matches!(self, SendStatus::Queued | SendStatus::AboveHighWater)
     }
 }

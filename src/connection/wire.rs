@@ -7,7 +7,7 @@ use super::read::{Budget, Received};
 use super::{Conn, Phase, ReadSide, Tail};
 use crate::error::{CloseReason, Limit};
 use crate::guard::guarded;
-use crate::layer::{Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, Step};
+use crate::layer::{Delivery, Item, Layer, LayerContext, LayerEnd, LayerError, MessageKind, Step};
 
 /// How far the peer's side has come, as far as the layer knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Wire {
 pub(crate) struct Unit {
     /// Where it lies in the given bytes; `None`, if it is in the unit buffer.
     pub(crate) range: Option<Range<usize>>,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     pub(crate) delivery: Delivery,
 }
 
@@ -209,7 +209,7 @@ impl Conn<'_> {
                 }
                 continue;
             }
-            if !self.stream.readable || self.stream.life.read == ReadSide::Told {
+            if !self.stream.readable || self.stream.life.read == ReadSide::Delivered {
                 self.nothing_more();
                 return NextLayered::Rest;
             }
@@ -406,7 +406,7 @@ impl Conn<'_> {
     }
 
     /// Appends the wire form of one message to the queue.
-    pub(super) fn encode(&mut self, bytes: &[u8], kind: Kind) -> Result<(), LayerError> {
+    pub(super) fn encode(&mut self, bytes: &[u8], kind: MessageKind) -> Result<(), LayerError> {
         self.write_with_layer(|layer, cx, buffer| layer.encode(cx, bytes, kind, buffer))
     }
 
@@ -489,11 +489,11 @@ pub(crate) enum NextLayered {
 pub(crate) struct Waiting {
     bytes: Vec<u8>,
     /// The kind and the length of each message.
-    messages: Vec<(Kind, usize)>,
+    messages: Vec<(MessageKind, usize)>,
 }
 
 impl Waiting {
-    pub(crate) fn push(&mut self, kind: Kind, message: &[u8]) {
+    pub(crate) fn push(&mut self, kind: MessageKind, message: &[u8]) {
         self.bytes.extend_from_slice(message);
         self.messages.push((kind, message.len()));
     }
@@ -509,7 +509,7 @@ impl Waiting {
         self.bytes.len() + size_of_val(&*self.messages)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Kind, &[u8])> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (MessageKind, &[u8])> {
         let mut rest = &*self.bytes;
         self.messages.iter().map(move |&(kind, len)| {
             let (message, behind) = rest.split_at(len);
@@ -526,7 +526,11 @@ mod tests {
     #[test]
     fn messages_that_wait_keep_their_order_their_bounds_and_their_kinds() {
         let mut waiting = Waiting::default();
-        let messages = [(Kind::Text, &b"one"[..]), (Kind::Default, b""), (Kind::Binary, b"three")];
+        let messages = [
+            (MessageKind::Text, &b"one"[..]),
+            (MessageKind::Default, b""),
+            (MessageKind::Binary, b"three"),
+        ];
         for (kind, message) in messages {
             waiting.push(kind, message);
         }
@@ -539,8 +543,8 @@ mod tests {
         let mut waiting = Waiting::default();
         assert_eq!(waiting.cost(), 0);
         for _ in 0..1000 {
-            waiting.push(Kind::Default, b"");
+            waiting.push(MessageKind::Default, b"");
         }
-        assert_eq!((waiting.len(), waiting.cost()), (0, 1000 * size_of::<(Kind, usize)>()));
+        assert_eq!((waiting.len(), waiting.cost()), (0, 1000 * size_of::<(MessageKind, usize)>()));
     }
 }

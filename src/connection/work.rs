@@ -123,7 +123,7 @@ impl Work {
         self.clock.now()
     }
 
-    /// The tick at which `after` from this very moment is due, rounded up so that nothing is early.
+    /// The tick at which `run_after` from this very moment is due, rounded up so that nothing is early.
     /// Not from the turn's time, which may be a long callback ago.
     pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
         let since_start = self.clock.now().saturating_duration_since(self.start);
@@ -159,7 +159,7 @@ impl Work {
 pub(super) fn ordinary(death: Option<Death>, given: Option<CloseReason>) -> CloseReason {
     match (death, given) {
         (Some(Death::BothEnded | Death::Given | Death::Cancelled), Some(reason)) => reason,
-        (Some(Death::BothEnded), None) => CloseReason::Finished,
+        (Some(Death::BothEnded), None) => CloseReason::BothEnded,
         (Some(Death::Cancelled), None) => CloseReason::Cancelled,
         (Some(Death::Aborted), _) => CloseReason::Aborted,
         (Some(Death::Closed | Death::Given) | None, given) => {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::life::Event;
 use super::{Conn, Output, Phase, SendStatus, Stream, WriteSide};
 use crate::error::{CloseReason, Limit};
-use crate::layer::{Kind, LayerError, LayerErrorKind};
+use crate::layer::{LayerError, LayerErrorKind, MessageKind};
 use crate::options::Overflow;
 
 /// From this size on a message is written at once from the sender's own bytes, in one call with what
@@ -37,7 +37,7 @@ impl Stream {
     /// How much of a callback's own output may take the shortcut of [`Reply`](super::reply::Reply).
     #[inline]
     pub(super) fn reply_room(&self) -> usize {
-        self.options().high_mark.min(DIRECT - 1)
+        self.options().high_water.min(DIRECT - 1)
     }
 
     /// Writes what is queued, until the system takes no more.
@@ -113,12 +113,12 @@ impl Stream {
 }
 
 impl Conn<'_> {
-    pub(crate) fn send(&mut self, bytes: &[u8], kind: Kind) -> SendStatus {
+    pub(crate) fn send(&mut self, bytes: &[u8], kind: MessageKind) -> SendStatus {
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
         let queued = self.stream.queued() + bytes.len();
-        if queued > self.stream.options().output_cap {
+        if queued > self.stream.options().output_limit {
             return self.overflow();
         }
         if self.stream.wire().is_some() {
@@ -152,12 +152,12 @@ impl Conn<'_> {
     /// Like [`send`](Self::send), for bytes that are shared: large ones are queued by reference.
     pub(crate) fn send_shared(&mut self, bytes: &Arc<[u8]>) -> SendStatus {
         if self.stream.wire().is_some() || bytes.len() < DIRECT {
-            return self.send(bytes, Kind::Default);
+            return self.send(bytes, MessageKind::Default);
         }
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
-        if self.stream.queued() + bytes.len() > self.stream.options().output_cap {
+        if self.stream.queued() + bytes.len() > self.stream.options().output_limit {
             return self.overflow();
         }
         self.output().push_shared(Arc::clone(bytes), 0);
@@ -165,7 +165,7 @@ impl Conn<'_> {
     }
 
     /// Queues a message in the connection's own format, or keeps it until that is ready.
-    fn send_encoded(&mut self, bytes: &[u8], kind: Kind) -> SendStatus {
+    fn send_encoded(&mut self, bytes: &[u8], kind: MessageKind) -> SendStatus {
         let open = self.stream.phase() == Phase::Open;
         let Some(wire) = self.stream.wire_mut() else { return SendStatus::Gone };
         if !open || !wire.is_ready() {
@@ -199,7 +199,7 @@ impl Conn<'_> {
         }
         self.output().push(bytes);
         self.queued_more();
-        let cap = self.stream.options().output_cap;
+        let cap = self.stream.options().output_limit;
         if self.stream.queued() > cap && self.stream.phase() != Phase::Handshaking {
             self.finish_over_limit(Limit::QueuedOutput, cap);
         }
@@ -267,9 +267,9 @@ impl Conn<'_> {
     }
 
     fn status_of_queue(&mut self) -> SendStatus {
-        if self.stream.queued() > self.stream.options().high_mark {
+        if self.stream.queued() > self.stream.options().high_water {
             self.set_over_high();
-            SendStatus::AboveHigh
+            SendStatus::AboveHighWater
         } else {
             SendStatus::Queued
         }
@@ -301,7 +301,7 @@ impl Conn<'_> {
     /// The hard cap would be exceeded.
     pub(crate) fn overflow(&mut self) -> SendStatus {
         let options = self.stream.options();
-        let (cap, low) = (options.output_cap, options.low_mark);
+        let (cap, low) = (options.output_limit, options.low_water);
         match options.overflow {
             // A sender that was refused gets `on_drain` when there is room. A queue at its low mark
             // or below has room: then the message alone is larger than the cap, and waiting would
@@ -338,7 +338,7 @@ impl Conn<'_> {
     /// The queue is not empty, or something waited for it.
     fn after_flush(&mut self) {
         let stream = &mut *self.stream;
-        if stream.over_high && stream.queued() <= stream.options().low_mark {
+        if stream.over_high && stream.queued() <= stream.options().low_water {
             stream.over_high = false;
             stream.drained = true;
             self.push_hold();

@@ -74,7 +74,7 @@ impl Core {
 
     /// The reactor is being dropped, and everything with it.
     pub(crate) fn finish_with_reactor(&mut self, token: Token) {
-        let reason = CloseReason::ReactorGone;
+        let reason = CloseReason::ReactorDropped;
         if self.stream(token).is_some() {
             self.with_settled(token, |conn| conn.finish_with_reactor(reason));
         } else {
@@ -144,7 +144,7 @@ impl Core {
             Entity::Source(_) => {}
         }
         // A descriptor is free: listeners that waited for one try again.
-        for listener in std::mem::take(&mut self.starved) {
+        for listener in std::mem::take(&mut self.waiting_for_descriptor) {
             self.make_ready(listener);
         }
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Core, Entity};
 use crate::connection::SendStatus;
 use crate::error::{CloseReason, DatagramError, Error};
-use crate::socket_options::Interface;
+use crate::socket_options::MulticastInterface;
 use crate::sys::{self, Outgoing};
 use crate::timer::Chain;
 use crate::token::Token;
@@ -229,7 +229,7 @@ impl Core {
         &mut self,
         token: Token,
         group: IpAddr,
-        interface: Interface,
+        interface: MulticastInterface,
         join: bool,
     ) -> Result<(), Error> {
         let what = || format!("cannot {} {group}", if join { "join" } else { "leave" });

@@ -50,7 +50,7 @@ pub(crate) struct ListeningSockets {
     /// Which of the sockets is served first next time.
     pub(crate) turn: usize,
     pub(crate) settings: Rc<Settings>,
-    pub(crate) max_connections: usize,
+    pub(crate) connection_limit: usize,
     pub(crate) stats: ListenerStats,
     /// A shutdown closes it once the peers that the system has accepted are served: at most so many
     /// more.
@@ -75,7 +75,7 @@ pub(crate) struct ListeningSockets {
 
 impl ListeningSockets {
     pub(crate) fn is_full(&self) -> bool {
-        self.stats.open >= self.max_connections
+        self.stats.open >= self.connection_limit
     }
 }
 

@@ -9,7 +9,7 @@ use std::io;
 
 use crate::config::Config;
 use crate::connection::{Stream, Work};
-use crate::signal::Signal;
+use crate::notification::Notification;
 use crate::sys;
 use crate::token::Token;
 
@@ -36,7 +36,7 @@ use table::Table;
 pub(crate) use table::{Attached, Entity};
 
 /// How much memory of the queue of signals is kept: what a turn handles by default.
-const KEPT_SIGNALS: usize = 1024;
+const KEPT_NOTIFICATIONS: usize = 1024;
 
 /// How the loop is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) struct Core {
     /// The time, the timers, the lists of work, the buffers: what steps of connections use.
     pub(crate) work: Work,
     /// What was posted to handlers and not delivered yet.
-    pub(crate) signals: VecDeque<(Token, Signal)>,
+    pub(crate) notifications: VecDeque<(Token, Notification)>,
     /// How many more are parked with connections that are not open yet.
     parked: usize,
     pub(crate) groups: Groups,
@@ -65,7 +65,7 @@ pub(crate) struct Core {
     /// What relays splice through.
     pub(crate) pipes: sys::Pipes,
     /// Listeners that wait for a descriptor.
-    pub(crate) starved: Vec<Token>,
+    pub(crate) waiting_for_descriptor: Vec<Token>,
     /// Listeners that a shutdown closes once they have served who was accepted.
     draining: Vec<Token>,
     pub(crate) stopping: Stopping,
@@ -83,12 +83,12 @@ impl Core {
             sys,
             config,
             table: Table::new(),
-            signals: VecDeque::new(),
+            notifications: VecDeque::new(),
             parked: 0,
             groups: Groups::default(),
             outbox: sys::Outbox::default(),
             pipes: sys::Pipes::default(),
-            starved: Vec::new(),
+            waiting_for_descriptor: Vec::new(),
             draining: Vec::new(),
             stopping: Stopping::No,
             streams: 0,
@@ -202,8 +202,8 @@ impl Core {
         self.work.in_line = self.work.units == 0 && waiting;
         self.work.units = self.config.work_per_turn;
         self.work.ready.extend(self.work.later.drain(..));
-        if self.signals.is_empty() && self.signals.capacity() > KEPT_SIGNALS {
-            self.signals = VecDeque::new(); // a flood is over
+        if self.notifications.is_empty() && self.notifications.capacity() > KEPT_NOTIFICATIONS {
+            self.notifications = VecDeque::new(); // a flood is over
         }
     }
 
@@ -216,29 +216,29 @@ impl Core {
 
     /// Whether anything is left that must not wait for an event.
     pub(crate) fn has_work(&self) -> bool {
-        self.work.is_pending() || !self.signals.is_empty() || self.groups.has_pending()
+        self.work.is_pending() || !self.notifications.is_empty() || self.groups.has_pending()
     }
 
     // ---- notifications ----
 
     /// Keeps a notification for a connection until that is open.
-    pub(crate) fn park_signal(&mut self, token: Token, signal: Signal) {
+    pub(crate) fn park_notification(&mut self, token: Token, notification: Notification) {
         let Some(stream) = self.table.stream_mut(token) else { return };
-        stream.park_signal(signal);
+        stream.park_notification(notification);
         self.parked += 1;
     }
 
     /// Parked ones have somebody to get them now: before those that were posted later.
-    pub(crate) fn unpark_signals(&mut self, token: Token, signals: Vec<Signal>) {
-        self.parked -= signals.len();
-        for signal in signals.into_iter().rev() {
-            self.signals.push_front((token, signal));
+    pub(crate) fn unpark_notifications(&mut self, token: Token, notifications: Vec<Notification>) {
+        self.parked -= notifications.len();
+        for notification in notifications.into_iter().rev() {
+            self.notifications.push_front((token, notification));
         }
     }
 
     /// Notifications queued or parked but not delivered; they count towards `post_limit`.
-    pub(crate) fn untold_signals(&self) -> usize {
-        self.signals.len() + self.parked
+    pub(crate) fn undelivered_notifications(&self) -> usize {
+        self.notifications.len() + self.parked
     }
 
     // ---- reading on and off ----

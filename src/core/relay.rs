@@ -7,7 +7,7 @@
 use super::Core;
 use crate::connection::{Filled, SendStatus, Stream, Transfer};
 use crate::error::{CloseReason, Limit};
-use crate::layer::{Kind, LayerError, LayerErrorKind};
+use crate::layer::{LayerError, LayerErrorKind, MessageKind};
 use crate::token::Token;
 
 /// A read that brings this much says that splicing pays.
@@ -18,7 +18,7 @@ const SMALL: usize = 16 * 1024;
 
 impl Core {
     /// Pairs two connections: each one's reads wait for the other's queue. `false` if one is gone.
-    pub(crate) fn link(&mut self, a: Token, b: Token) -> bool {
+    pub(crate) fn pair_up(&mut self, a: Token, b: Token) -> bool {
         let lives = |token| self.stream(token).is_some_and(|s| !s.is_dead());
         let linked = a != b && lives(a) && lives(b);
         if linked {
@@ -35,7 +35,7 @@ impl Core {
         }
         self.pair(a, b, Some(Transfer::Copied));
         for (one, other) in [(a, b), (b, a)] {
-            if self.with(one, |conn| conn.end_was_told()) == Some(true) {
+            if self.with(one, |conn| conn.end_was_delivered()) == Some(true) {
                 self.with_settled(other, |conn| conn.half_close());
             }
         }
@@ -82,7 +82,7 @@ impl Core {
             len
         });
         if let Some(len @ 1..) = read {
-            self.pass_on(to, &buffer[..len], Kind::Default);
+            self.pass_on(to, &buffer[..len], MessageKind::Default);
         }
     }
 
@@ -105,7 +105,7 @@ impl Core {
         let room = self.room(to).max(1);
         let Some(mut tail) = self.with(from, |conn| conn.take_kept()).flatten() else { return };
         let n = tail.len().min(room);
-        self.pass_on(to, &tail.unread()[..n], Kind::Default);
+        self.pass_on(to, &tail.unread()[..n], MessageKind::Default);
         tail.consume(n);
         self.with(from, |conn| conn.give_back(tail, true));
     }
@@ -123,12 +123,12 @@ impl Core {
 
     /// Queues what the other one has brought. A relay has no holes: what cannot be passed on ends
     /// both.
-    pub(crate) fn pass_on(&mut self, to: Token, bytes: &[u8], kind: Kind) {
+    pub(crate) fn pass_on(&mut self, to: Token, bytes: &[u8], kind: MessageKind) {
         match self.send(to, bytes, kind) {
             // `Gone`: this direction was ended from this side, or both connections are ending.
-            SendStatus::Queued | SendStatus::AboveHigh | SendStatus::Gone => {}
+            SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Gone => {}
             SendStatus::Full => {
-                let cap = self.stream(to).map_or(0, |s| s.options().output_cap);
+                let cap = self.stream(to).map_or(0, |s| s.options().output_limit);
                 let reason = CloseReason::LimitExceeded(Limit::QueuedOutput, cap);
                 self.with(to, |conn| conn.finish(reason));
             }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use super::{Core, Entity};
 use crate::connection::SendStatus;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 use crate::token::Token;
 
 impl Core {
     #[inline]
-    pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
+    pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: MessageKind) -> SendStatus {
         if self.work.reply.take(token, bytes) {
             return SendStatus::Queued;
         }
@@ -25,7 +25,7 @@ impl Core {
         }
     }
 
-    fn send_queued(&mut self, token: Token, bytes: &[u8], kind: Kind) -> SendStatus {
+    fn send_queued(&mut self, token: Token, bytes: &[u8], kind: MessageKind) -> SendStatus {
         match self.with_settled(token, |conn| conn.send(bytes, kind)) {
             Some(status) => status,
             None => self.send_elsewhere(token, bytes),
@@ -63,10 +63,10 @@ impl Core {
 
     /// Whether a connection's queued output waits to fall to its low mark, or will once it has been
     /// handed what was published to it.
-    pub(crate) fn is_above_high(&self, token: Token) -> bool {
+    pub(crate) fn is_above_high_water(&self, token: Token) -> bool {
         let Some(stream) = self.stream(token) else { return false };
         stream.is_over_high()
             || self.groups.has_pending()
-                && stream.queued() + self.published_to(token) > stream.options().high_mark
+                && stream.queued() + self.published_to(token) > stream.options().high_water
     }
 }

@@ -16,12 +16,12 @@ use std::time::Instant;
 ///
 /// ```
 /// use std::time::Instant;
-/// use tidegate::layer::{Kind, Layer, LayerContext, Lines};
+/// use tidegate::layer::{MessageKind, Layer, LayerContext, Lines};
 ///
 /// let (mut call_at, mut fields) = (None, Vec::new());
 /// let mut cx = LayerContext::new(Instant::now(), &mut call_at, &mut fields);
 /// let mut wire = Vec::new();
-/// Lines::new().encode(&mut cx, b"hello", Kind::Default, &mut wire)?;
+/// Lines::new().encode(&mut cx, b"hello", MessageKind::Default, &mut wire)?;
 /// assert_eq!(wire, b"hello\n");
 /// assert_eq!(call_at, None); // lines ask for no timer
 /// # Ok::<(), tidegate::layer::LayerError>(())

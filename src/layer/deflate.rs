@@ -4,7 +4,7 @@ use std::any::{Any, TypeId};
 
 use super::compression::{CompressionRate, Form, Frame, Limits, append_compressed, append_stored};
 use super::inflate::Inflater;
-use super::{Item, Kind, Layer, LayerContext, LayerError, Step, WireClass};
+use super::{Item, Layer, LayerContext, LayerError, MessageKind, Step, WireClass};
 
 mod codec;
 
@@ -205,7 +205,7 @@ impl Layer for Deflate {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         self.limits.check_sendable(NAME, message)?;
@@ -231,7 +231,7 @@ impl Layer for Deflate {
     }
 
     /// [`CompressionRate`].
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<CompressionRate>()).then_some(&self.rate as &dyn Any)
     }
 }

@@ -1,7 +1,7 @@
 //! Messages with a delimiter behind each.
 
 use super::scan::find_byte;
-use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
+use super::{Item, Layer, LayerContext, LayerError, LayerErrorKind, MessageKind, Step, WireClass};
 
 /// The default limit on a message.
 const MAX_MESSAGE: usize = 8 * 1024;
@@ -131,7 +131,7 @@ impl Layer for Delimited {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let delimiter = &self.search.delimiter;

@@ -1,6 +1,6 @@
 //! Messages that are all of one size.
 
-use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
+use super::{Item, Layer, LayerContext, LayerError, LayerErrorKind, MessageKind, Step, WireClass};
 
 /// Every message is the same number of bytes: records of a feed, samples of a device.
 ///
@@ -54,7 +54,7 @@ impl Layer for FixedSize {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         if message.len() != self.size {
@@ -109,11 +109,11 @@ mod tests {
         let mut wire = Vec::new();
         for wrong in [&b""[..], b"a", b"abc"] {
             let error = layer
-                .encode(&mut Environment::new().cx(), wrong, Kind::Default, &mut wire)
+                .encode(&mut Environment::new().cx(), wrong, MessageKind::Default, &mut wire)
                 .unwrap_err();
             assert_eq!(error.kind(), LayerErrorKind::Unencodable);
         }
-        layer.encode(&mut Environment::new().cx(), b"ab", Kind::Default, &mut wire).unwrap();
+        layer.encode(&mut Environment::new().cx(), b"ab", MessageKind::Default, &mut wire).unwrap();
         assert_eq!(wire, b"ab");
     }
 

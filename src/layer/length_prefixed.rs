@@ -1,6 +1,6 @@
 //! Messages with their length before them.
 
-use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
+use super::{Item, Layer, LayerContext, LayerError, LayerErrorKind, MessageKind, Step, WireClass};
 
 /// The default limit on a message.
 const MAX_FRAME: usize = 1024 * 1024;
@@ -48,13 +48,13 @@ const MAX_VARINT: usize = 10;
 /// **End of stream** inside of a frame is [`LayerErrorKind::Truncated`].
 ///
 /// ```
-/// use tidegate::layer::{Kind, LengthPrefixed, testkit::Driver};
+/// use tidegate::layer::{MessageKind, LengthPrefixed, testkit::Driver};
 ///
 /// // Two bytes of magic, a length that counts the whole frame, the body.
 /// let format =
 ///     LengthPrefixed::new(4).length_field_offset(2).length_adjustment(-6).header(*b"TG");
 /// let mut driver = Driver::new(format);
-/// driver.send(b"hello", Kind::Default)?;
+/// driver.send(b"hello", MessageKind::Default)?;
 /// let wire = driver.take_wire();
 /// assert_eq!(wire, b"TG\x00\x00\x00\x0bhello");
 /// driver.feed(&wire);
@@ -310,7 +310,7 @@ impl Layer for LengthPrefixed {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         match (self.strip, self.field) {

@@ -1,7 +1,7 @@
 //! Lines of text.
 
 use super::scan::find_byte;
-use super::{Item, Kind, Layer, LayerContext, LayerError, LayerErrorKind, Step, WireClass};
+use super::{Item, Layer, LayerContext, LayerError, LayerErrorKind, MessageKind, Step, WireClass};
 
 /// The default limit on a line.
 const MAX_LINE: usize = 8 * 1024;
@@ -32,15 +32,15 @@ const MAX_LINE: usize = 8 * 1024;
 /// Every byte is scanned once, however the stream is cut.
 ///
 /// ```
-/// use tidegate::layer::{Kind, Layer, Lines, testkit::Driver};
+/// use tidegate::layer::{MessageKind, Layer, Lines, testkit::Driver};
 ///
 /// let mut lines = Driver::new(Lines::new());
 /// lines.feed(b"hello\r\nwor");
 /// lines.feed(b"ld\n");
 /// assert_eq!(lines.take_messages(), [b"hello", b"world"]);
 ///
-/// assert!(lines.send(b"good\nbye", Kind::Default).is_err());
-/// lines.send(b"goodbye", Kind::Default)?;
+/// assert!(lines.send(b"good\nbye", MessageKind::Default).is_err());
+/// lines.send(b"goodbye", MessageKind::Default)?;
 /// assert_eq!(lines.take_wire(), b"goodbye\n");
 /// # Ok::<(), tidegate::layer::LayerError>(())
 /// ```
@@ -148,7 +148,7 @@ impl Layer for Lines {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let end = find_byte(b'\n', message)

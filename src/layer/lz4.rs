@@ -3,7 +3,7 @@
 use std::any::{Any, TypeId};
 
 use super::compression::{CompressionRate, Form, Frame, Limits, append_compressed, append_stored};
-use super::{Item, Kind, Layer, LayerContext, LayerError, Step, WireClass};
+use super::{Item, Layer, LayerContext, LayerError, MessageKind, Step, WireClass};
 
 mod codec;
 
@@ -141,7 +141,7 @@ impl Layer for Lz4 {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         self.limits.check_sendable(NAME, message)?;
@@ -167,7 +167,7 @@ impl Layer for Lz4 {
     }
 
     /// [`CompressionRate`].
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<CompressionRate>()).then_some(&self.rate as &dyn Any)
     }
 }

@@ -93,7 +93,7 @@ pub use wire_class::WireClass;
 /// Whether a message is text or binary, where the wire format distinguishes them (WebSocket does,
 /// RFC 6455 section 5.6). Other formats ignore it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
-pub enum Kind {
+pub enum MessageKind {
     /// An option of the layer decides. The bytes are never inspected for it.
     #[default]
     Default,
@@ -137,13 +137,13 @@ pub struct Step {
     /// What came of it.
     pub item: Item,
     /// Text or binary, for [`Item::Slice`] and [`Item::Unit`].
-    pub kind: Kind,
+    pub kind: MessageKind,
 }
 
 impl Step {
     /// A step that consumed `consumed` bytes and came to `item`, of the default kind.
     pub fn new(consumed: usize, item: Item) -> Self {
-        Step { consumed, item, kind: Kind::Default }
+        Step { consumed, item, kind: MessageKind::Default }
     }
 
     /// # Panics
@@ -158,7 +158,7 @@ impl Step {
     }
 
     /// The same step, its unit marked as text or binary.
-    pub fn with_kind(mut self, kind: Kind) -> Self {
+    pub fn with_kind(mut self, kind: MessageKind) -> Self {
         self.kind = kind;
         self
     }
@@ -219,7 +219,7 @@ pub trait Layer {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError>;
 
@@ -286,7 +286,7 @@ pub trait Layer {
 
     /// What the layer has learned of the peer, by type: each layer documents the types it
     /// has (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         let _ = fact;
         None
     }
@@ -326,7 +326,7 @@ impl Layer for Box<dyn Layer> {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         (**self).encode(cx, message, kind, wire)
@@ -350,8 +350,8 @@ impl Layer for Box<dyn Layer> {
     fn holds_input(&self) -> bool {
         (**self).holds_input()
     }
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
-        (**self).fact(fact)
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
+        (**self).layer_info(fact)
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::backlog::{Backlog, recycle};
 use super::{
-    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+    Delivery, Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, MessageKind, Step,
     WireClass,
 };
 
@@ -13,7 +13,7 @@ use super::{
 ///
 /// What the outer layer yields is a stream of bytes to the inner one, whatever its boundaries
 /// were; what the inner layer sends, its replies too, goes through the outer one's
-/// [`encode`](Layer::encode), with [`Kind::Default`]. Made by [`Layer::then`]; stacks of more
+/// [`encode`](Layer::encode), with [`MessageKind::Default`]. Made by [`Layer::then`]; stacks of more
 /// layers are stacks of stacks, in either nesting.
 ///
 /// * The inner layer starts when the outer one is ready; the stack is ready when both are.
@@ -32,11 +32,11 @@ use super::{
 ///
 /// ```
 /// use tidegate::layer::testkit::Driver;
-/// use tidegate::layer::{Kind, Layer, LengthPrefixed, Lines};
+/// use tidegate::layer::{MessageKind, Layer, LengthPrefixed, Lines};
 ///
 /// // Lines inside of length-prefixed blocks.
 /// let mut stack = Driver::new(LengthPrefixed::new(2).then(Lines::new()));
-/// stack.send(b"hello", Kind::Default)?;
+/// stack.send(b"hello", MessageKind::Default)?;
 /// assert_eq!(stack.take_wire(), b"\x00\x06hello\n");
 /// # Ok::<(), tidegate::layer::LayerError>(())
 /// ```
@@ -148,7 +148,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
             return Ok(());
         }
         let outer = &mut cx.with_call_at(&mut self.outer_at);
-        let encoded = self.outer.encode(outer, &self.said, Kind::Default, wire);
+        let encoded = self.outer.encode(outer, &self.said, MessageKind::Default, wire);
         recycle(&mut self.said);
         encoded.map_err(|error| {
             self.broken = true;
@@ -166,7 +166,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         cx: &mut LayerContext<'_>,
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
-    ) -> Result<(Item, Kind), LayerError> {
+    ) -> Result<(Item, MessageKind), LayerError> {
         cx.clear_fields();
         let inner = &mut cx.with_call_at(&mut self.inner_at);
         let step = self.inner.decode(inner, self.between.as_mut_slice(), unit, &mut self.said);
@@ -194,7 +194,7 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         start: usize,
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
-    ) -> Result<(Item, Kind), LayerError> {
+    ) -> Result<(Item, MessageKind), LayerError> {
         cx.clear_fields();
         let inner = &mut cx.with_call_at(&mut self.inner_at);
         let step = self.inner.decode(inner, block, unit, &mut self.said);
@@ -333,7 +333,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         if self.broken {
@@ -391,8 +391,8 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         Some(self.outer.wire_class()?.then(self.inner.wire_class()?))
     }
 
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
-        self.outer.fact(fact).or_else(|| self.inner.fact(fact))
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
+        self.outer.layer_info(fact).or_else(|| self.inner.layer_info(fact))
     }
 }
 

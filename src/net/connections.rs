@@ -9,9 +9,10 @@ use crate::address::Address;
 use crate::connection::{OwnEnd, SendStatus};
 use crate::core::{Entity, ListenerStats};
 use crate::error::Error;
-use crate::layer::{Kind, Layer};
-use crate::signal::Signal;
-use crate::socket_options::Interface;
+use crate::layer::Layer;
+use crate::message::{IntoMessage, Message};
+use crate::notification::Notification;
+use crate::socket_options::MulticastInterface;
 use crate::token::Token;
 
 /// Connections by token.
@@ -25,12 +26,11 @@ impl<S> Net<S> {
     /// For a UDP socket's token it sends a datagram to the peer the socket is connected to. If it is
     /// not connected, the system refuses the datagram when it is to leave (EDESTADDRREQ), and
     /// [`on_error`](crate::DatagramHandler::on_error) is told.
-    pub fn send(&mut self, to: Token, bytes: impl AsRef<[u8]>) -> SendStatus {
-        self.core.send(to, bytes.as_ref(), Kind::Default)
-    }
-
-    /// Like [`send`](Self::send), marked as text or binary for wire formats that tell them apart.
-    pub fn send_as(&mut self, to: Token, kind: Kind, bytes: impl AsRef<[u8]>) -> SendStatus {
+    ///
+    /// A message is any bytes, or a [`Message`](crate::Message) that says whether it is text or binary,
+    /// for wire formats that tell them apart.
+    pub fn send(&mut self, to: Token, message: impl IntoMessage) -> SendStatus {
+        let Message { bytes, kind } = message.into_message();
         self.core.send(to, bytes.as_ref(), kind)
     }
 
@@ -108,7 +108,7 @@ impl<S> Net<S> {
     /// Half-close: ends the write side once everything queued has been written (shutdown(2)). The
     /// peer's data is received as before. Calling it twice is harmless. A connection whose both
     /// directions have ended closes by itself.
-    pub fn shutdown_write(&mut self, token: Token) {
+    pub fn half_close(&mut self, token: Token) {
         self.core.with_settled(token, |conn| conn.half_close());
     }
 
@@ -149,8 +149,8 @@ impl<S> Net<S> {
     ///
     /// The handlers pass on what they hear; where nobody has to look at it, [`relay`](Self::relay)
     /// does all of it. Linking two that are relayed ends the relay.
-    pub fn link(&mut self, a: Token, b: Token) -> bool {
-        self.core.link(a, b)
+    pub fn pair(&mut self, a: Token, b: Token) -> bool {
+        self.core.pair_up(a, b)
     }
 
     /// Joins two connections, for a proxy that need not look at what passes: from now on whatever
@@ -161,22 +161,22 @@ impl<S> Net<S> {
     ///   or `on_eof`; all other callbacks come as ever, and either may still
     ///   [`send`](Self::send), behind what has been passed on. Each connection keeps its layers:
     ///   what one decodes the other encodes, message by message.
-    /// - **Back-pressure**, as by [`link`](Self::link): while one's output is above its high mark
+    /// - **Back-pressure**, as by [`pair`](Self::pair): while one's output is above its high mark
     ///   the other is not read, also while it still connects or shakes hands. One read's worth
     ///   ([`Config::read_buffer`](crate::Config::read_buffer)) may go over the mark.
     /// - **Ends.** A peer's end is passed on once everything before it has been written
-    ///   ([`shutdown_write`](Self::shutdown_write)), and the other direction goes on. When one
+    ///   ([`half_close`](Self::half_close)), and the other direction goes on. When one
     ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
     ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
     ///   aborted, because its peer must not take that for an end (on a Unix socket it may: see
     ///   [`abort`](Self::abort)); the one whose handler or layer returned the error is closed in order, as ever. As on
     ///   one connection, a reset may destroy what is on its way; what the system took no more of is in
-    ///   [`Closed::unsent`](crate::Closed::unsent).
+    ///   [`CloseInfo::unsent`](crate::CloseInfo::unsent).
     ///
     /// A relay has no holes: what the other connection has no room for
-    /// ([`output_cap`](crate::StreamOptions::output_cap), whatever its
+    /// ([`output_limit`](crate::StreamOptions::output_limit), whatever its
     /// [`Overflow`](crate::Overflow) says), or cannot say in its format, ends both. What comes
-    /// behind a `shutdown_write` that *you* called on the other one is dropped.
+    /// behind a `half_close` that *you* called on the other one is dropped.
     ///
     /// Relaying or linking one of them anew takes the pair apart, and handlers are told again.
     /// `false` if one is gone or closing, or both are the same.
@@ -189,16 +189,16 @@ impl<S> Net<S> {
         self.core.relay(a, b)
     }
 
-    /// Posts a typed message to another handler; its `on_signal` is called later in this turn or in
+    /// Posts a typed message to another handler; its `on_notify` is called later in this turn or in
     /// the next. `false` if there is nobody to get it.
-    pub fn signal<T: 'static>(&mut self, to: Token, value: T) -> bool {
+    pub fn notify<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
             Some(Entity::Stream(s)) => s.has_callbacks() || s.is_opening(),
             Some(Entity::Datagram(d)) => !d.dead,
             _ => false,
         };
         if known {
-            self.core.signals.push_back((to, Signal::new(value)));
+            self.core.notifications.push_back((to, Notification::new(value)));
         }
         known
     }
@@ -222,9 +222,9 @@ impl<S> Net<S> {
 
     /// Whether a connection's queued output has been above its high mark and is not yet down at the
     /// low one, or will be above it with what was published to its groups in this turn: a sender that can wait should, until `on_drain`. `false` for anything else. The marks
-    /// are [`StreamOptions::marks`](crate::StreamOptions::marks).
-    pub fn is_above_high(&self, token: Token) -> bool {
-        self.core.is_above_high(token)
+    /// are [`StreamOptions::high_water`](crate::StreamOptions::high_water).
+    pub fn is_above_high_water(&self, token: Token) -> bool {
+        self.core.is_above_high_water(token)
     }
 
     /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
@@ -259,8 +259,8 @@ impl<S> Net<S> {
 
     /// What a connection's layers have learned of the peer; each layer documents the types it
     /// answers to.
-    pub fn fact<T: Any>(&self, token: Token) -> Option<&T> {
-        self.core.stream(token)?.wire()?.layer().fact(TypeId::of::<T>())?.downcast_ref()
+    pub fn layer_info<T: Any>(&self, token: Token) -> Option<&T> {
+        self.core.stream(token)?.wire()?.layer().layer_info(TypeId::of::<T>())?.downcast_ref()
     }
 
     /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
@@ -296,7 +296,7 @@ impl<S> Net<S> {
         &mut self,
         token: Token,
         group: IpAddr,
-        interface: Interface,
+        interface: MulticastInterface,
     ) -> Result<(), Error> {
         self.core.multicast(token, group, interface, true)
     }
@@ -309,7 +309,7 @@ impl<S> Net<S> {
         &mut self,
         token: Token,
         group: IpAddr,
-        interface: Interface,
+        interface: MulticastInterface,
     ) -> Result<(), Error> {
         self.core.multicast(token, group, interface, false)
     }

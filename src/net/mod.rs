@@ -28,7 +28,7 @@ mod time;
 pub struct Net<S = ()> {
     pub(crate) core: Core,
     /// Handlers of what callbacks created, until the turn installs them.
-    pub(crate) births: Vec<(Token, Role<S>)>,
+    pub(crate) pending_handlers: Vec<(Token, AnyHandler<S>)>,
     /// Closures of the reactor's own timers.
     pub(crate) calls: Slab<Call<S>>,
     pub(crate) shared: Arc<Shared<S>>,
@@ -37,7 +37,7 @@ pub struct Net<S = ()> {
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>)>;
 
 /// Who is called for what a token names.
-pub(crate) enum Role<S> {
+pub(crate) enum AnyHandler<S> {
     Stream(Box<dyn Handler<S>>),
     Datagram(Box<dyn DatagramHandler<S>>),
     Listener(Box<dyn Acceptor<S>>),
@@ -70,7 +70,7 @@ impl<S> Net<S> {
     }
 
     /// How many connections there are, those on their way in or out included.
-    pub fn connections(&self) -> usize {
+    pub fn connection_count(&self) -> usize {
         self.core.streams
     }
 }

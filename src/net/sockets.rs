@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{Net, Role};
+use super::{AnyHandler, Net};
 use crate::connect::{Adopt, Connect};
 use crate::connection::{Phase, Route, Settings, Stream, Wire};
 use crate::core::{Entity, ListenerStats, Listening, ListeningSockets, Stopping};
@@ -30,7 +30,7 @@ impl<S: 'static> Net<S> {
             let late = io::Error::other("the reactor is being shut down");
             return Err(Error::new("cannot listen", late));
         }
-        let Listen { on, backlog, max_connections, options, hooks } = on.into();
+        let Listen { on, backlog, connection_limit, options, hooks } = on.into();
         let opened = on.open(backlog, &options)?;
         let listener = ListeningSockets {
             sockets: opened.sockets.into_iter().map(Listening::new).collect(),
@@ -38,7 +38,7 @@ impl<S: 'static> Net<S> {
             paths: opened.paths,
             turn: 0,
             settings: Settings::new(options, None),
-            max_connections,
+            connection_limit,
             stats: ListenerStats::default(),
             unopened: 0,
             draining: None,
@@ -57,7 +57,8 @@ impl<S: 'static> Net<S> {
         }
         let registered = self.core.register_listener(token);
         self.or_remove(token, registered, "cannot register the listener")?;
-        self.births.push((token, Role::Listener(Box::new(Factory { hooks, make: factory }))));
+        self.pending_handlers
+            .push((token, AnyHandler::Listener(Box::new(Factory { hooks, make: factory }))));
         Ok(token)
     }
 
@@ -86,7 +87,7 @@ impl<S: 'static> Net<S> {
             stream.set_wire(Wire::new(layer));
         }
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
-        self.births.push((token, Role::Stream(Box::new(handler))));
+        self.pending_handlers.push((token, AnyHandler::Stream(Box::new(handler))));
         self.core.start_connect(token);
         Ok(token)
     }
@@ -111,7 +112,7 @@ impl<S: 'static> Net<S> {
         let token = self.insert(Entity::Stream(stream), "cannot adopt the socket")?;
         let registered = self.core.register_stream(token);
         self.or_remove(token, registered, "cannot adopt the socket")?;
-        self.births.push((token, Role::Stream(Box::new(handler))));
+        self.pending_handlers.push((token, AnyHandler::Stream(Box::new(handler))));
         self.core.make_ready(token);
         Ok(token)
     }
@@ -129,7 +130,7 @@ impl<S: 'static> Net<S> {
         let token = self.insert(Entity::Datagram(Box::new(socket)), "cannot bind UDP")?;
         let registered = self.core.register_datagram(token);
         self.or_remove(token, registered, "cannot register the UDP socket")?;
-        self.births.push((token, Role::Datagram(Box::new(handler))));
+        self.pending_handlers.push((token, AnyHandler::Datagram(Box::new(handler))));
         self.core.make_ready(token);
         Ok(token)
     }

@@ -55,9 +55,9 @@ impl<S> Net<S> {
 }
 
 impl<S: 'static> Net<S> {
-    /// Runs a closure on the reactor's thread after `after`, rounded up to whole milliseconds; never
+    /// Runs a closure on the reactor's thread after `run_after`, rounded up to whole milliseconds; never
     /// early.
-    pub fn after(
+    pub fn run_after(
         &mut self,
         after: Duration,
         call: impl FnOnce(&mut S, &mut Net<S>) + 'static,

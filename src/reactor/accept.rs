@@ -31,8 +31,8 @@ const WARN_EVERY: Duration = Duration::from_secs(10);
 impl<S: 'static> Dispatch<S> {
     /// Accepts from the backlog within the budget; if more is left, the listener goes on the ready queue.
     pub(super) fn accept(&mut self, token: Token) {
-        if !self.net.births.is_empty() {
-            self.install_births();
+        if !self.net.pending_handlers.is_empty() {
+            self.install_pending_handlers();
         }
         let mut budget = self.net.core.config.accepts_per_turn;
         let mut seen_empty = 0;
@@ -91,8 +91,8 @@ impl<S: 'static> Dispatch<S> {
                         if self.net.core.pipes.give_back() {
                             continue;
                         }
-                        if !self.net.core.starved.contains(&token) {
-                            self.net.core.starved.push(token);
+                        if !self.net.core.waiting_for_descriptor.contains(&token) {
+                            self.net.core.waiting_for_descriptor.push(token);
                         }
                         // An unknown error may be this socket's alone.
                         seen_empty += 1;
@@ -182,8 +182,8 @@ impl<S: 'static> Dispatch<S> {
 
     /// The filter's verdict. One that panics refuses.
     fn passes_filter(&mut self, token: Token, listener: Token, address: &Address) -> bool {
-        let Dispatch { net, state, roles } = self;
-        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return false };
+        let Dispatch { net, state, handlers } = self;
+        let Some(acceptor) = acceptor(&net.core, handlers, listener) else { return false };
         let Some(filter) = &mut acceptor.hooks().filter else { return true };
         let peer = Peer { token, listener, address: address.clone(), layer: None };
         match guarded(|| filter(&peer, state)) {
@@ -207,15 +207,15 @@ impl<S: 'static> Dispatch<S> {
         listener: Token,
         address: &Address,
     ) -> Result<Option<Wire>, String> {
-        let Dispatch { net, roles, .. } = self;
-        let Some(acceptor) = acceptor(&net.core, roles, listener) else { return Ok(None) };
+        let Dispatch { net, handlers, .. } = self;
+        let Some(acceptor) = acceptor(&net.core, handlers, listener) else { return Ok(None) };
         let Some(make) = &mut acceptor.hooks().layers else { return Ok(None) };
         let peer = Peer { token, listener, address: address.clone(), layer: None };
         guarded(|| make(&peer)).map(|layer| Some(Wire::new(layer)))
     }
 
     /// An accepted connection ended without a handler: the listener's hook is called.
-    pub(super) fn tell_unopened(&mut self, token: Token, reason: CloseReason) {
+    pub(super) fn call_on_unopened(&mut self, token: Token, reason: CloseReason) {
         let Some(stream) = self.net.core.stream(token) else { return };
         let Some(listener) = stream.listener() else { return };
         let address = stream.peer_addr();
@@ -232,8 +232,8 @@ impl<S: 'static> Dispatch<S> {
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.unopened = listener.unopened.saturating_sub(1);
         }
-        let Dispatch { net, state, roles } = self;
-        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
+        let Dispatch { net, state, handlers } = self;
+        let Some(acceptor) = acceptor(&net.core, handlers, listener) else {
             return drop_guarded(reason);
         };
         if let (Some(hook), Some(address)) = (&mut acceptor.hooks().unopened, address) {

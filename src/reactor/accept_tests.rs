@@ -8,7 +8,7 @@ use crate::context::Context;
 use crate::core::{Entity, ListenerStats, Listening, ListeningSockets};
 use crate::handler::Handler;
 use crate::listener::{Factory, Hooks};
-use crate::net::Role;
+use crate::net::AnyHandler;
 use crate::sys;
 use crate::sys::script::Listener;
 use crate::timer::Chain;
@@ -55,7 +55,7 @@ fn rig_on(scripts: &[Listener]) -> Rig {
         paths: Vec::new(),
         turn: 0,
         settings: settings(None).into(),
-        max_connections: 1000,
+        connection_limit: 1000,
         stats: ListenerStats::default(),
         unopened: 0,
         draining: None,
@@ -72,7 +72,7 @@ fn rig_on(scripts: &[Listener]) -> Rig {
     net.core.listener_mut(listener).unwrap().settings = settings(Some(listener)).into();
     let hooks = Hooks { filter: None, layers: None, unopened: None };
     let factory = Factory { hooks, make: |_: &crate::Peer<'_>| Nothing };
-    net.births.push((listener, Role::Listener(Box::new(factory))));
+    net.pending_handlers.push((listener, AnyHandler::Listener(Box::new(factory))));
     Rig { reactor, listener, script: scripts[0].clone() }
 }
 

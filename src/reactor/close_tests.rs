@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::connection::{Input, Phase};
 use crate::context::Context;
-use crate::error::{Closed, HandlerResult};
+use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::Handler;
 use crate::sys::script::{Answer, Script};
 use crate::token::Token;
@@ -27,7 +27,7 @@ impl Handler<Vec<String>> for EightAndOut {
         cx.state.push("data".into());
         Ok(())
     }
-    fn on_close(&mut self, cx: &mut Context<'_, Vec<String>>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Vec<String>>, closed: &CloseInfo) {
         cx.state.push(closed.to_string());
     }
 }

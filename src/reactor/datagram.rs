@@ -31,7 +31,7 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn serve_datagrams(&mut self, token: Token, scratch: &mut Scratch) {
         self.open_datagram(token);
         self.net.core.flush_datagrams(token);
-        self.tell_errors(token);
+        self.report_errors(token);
         let Some(socket) = self.net.core.datagram_mut(token) else { return };
         if !socket.dead && std::mem::take(&mut socket.drained) {
             self.call_datagram(token, |handler, cx| handler.on_drain(cx));
@@ -50,7 +50,7 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }
 
-    fn tell_errors(&mut self, token: Token) {
+    fn report_errors(&mut self, token: Token) {
         loop {
             let Some(socket) = self.net.core.datagram_mut(token) else { return };
             if socket.dead {
@@ -80,7 +80,7 @@ impl<S: 'static> Dispatch<S> {
                     socket.readable = !drained;
                     errors = 0;
                     budget = budget.saturating_sub(inbox.len());
-                    self.tell_datagrams(token, inbox);
+                    self.offer_datagrams(token, inbox);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) => {
@@ -102,7 +102,7 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// Calls the handler with each datagram that has arrived, as long as it wants them.
-    fn tell_datagrams(&mut self, token: Token, inbox: &Inbox) {
+    fn offer_datagrams(&mut self, token: Token, inbox: &Inbox) {
         for index in 0..inbox.len() {
             let Some(Arrived { bytes, from, truncated }) = inbox.get(index) else { return };
             let datagram = Datagram { bytes, from, truncated };

@@ -7,11 +7,10 @@ use crate::core::{Core, Entity};
 use crate::error::{CloseReason, HandlerResult};
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::{DatagramHandler, Handler};
-use crate::layer::Kind;
 use crate::listener::Acceptor;
-use crate::net::{Net, Role};
-use crate::remote::Message;
-use crate::signal::Signal;
+use crate::net::{AnyHandler, Net};
+use crate::notification::Notification;
+use crate::remote::Post;
 use crate::source::Readiness;
 use crate::sys::Ready;
 use crate::token::Token;
@@ -22,54 +21,54 @@ pub(super) struct Dispatch<S> {
     pub(super) state: S,
     /// By the index of the token. The core has checked the generation before anybody looks here,
     /// and a slot is emptied before the core frees its token.
-    pub(super) roles: Vec<Option<Role<S>>>,
+    pub(super) handlers: Vec<Option<AnyHandler<S>>>,
 }
 
 /// The handlers' side of a listener; `None` if it is gone, whoever has its place now.
 pub(super) fn acceptor<'a, S>(
     core: &Core,
-    roles: &'a mut [Option<Role<S>>],
+    handlers: &'a mut [Option<AnyHandler<S>>],
     listener: Token,
 ) -> Option<&'a mut dyn Acceptor<S>> {
     core.entity(listener)?;
-    match roles.get_mut(listener.index()) {
-        Some(Some(Role::Listener(acceptor))) => Some(&mut **acceptor),
+    match handlers.get_mut(listener.index()) {
+        Some(Some(AnyHandler::Listener(acceptor))) => Some(&mut **acceptor),
         _ => None,
     }
 }
 
 impl<S: 'static> Dispatch<S> {
     pub(super) fn new(net: Net<S>, state: S) -> Self {
-        Dispatch { net, state, roles: Vec::new() }
+        Dispatch { net, state, handlers: Vec::new() }
     }
 
     // ---- the table of handlers ----
 
     /// Gives what callbacks created its handlers. Cheap when there is nothing, so that every step
     /// that is about to call somebody may ask for it.
-    pub(super) fn install_births(&mut self) {
-        while let Some((token, role)) = self.net.births.pop() {
+    pub(super) fn install_pending_handlers(&mut self) {
+        while let Some((token, role)) = self.net.pending_handlers.pop() {
             self.install(token, role);
         }
     }
 
-    pub(super) fn install(&mut self, token: Token, role: Role<S>) {
+    pub(super) fn install(&mut self, token: Token, role: AnyHandler<S>) {
         if self.net.core.entity(token).is_none() {
             return drop_guarded(role);
         }
         let index = token.index();
-        if index >= self.roles.len() {
-            self.roles.resize_with(index + 1, || None);
+        if index >= self.handlers.len() {
+            self.handlers.resize_with(index + 1, || None);
         }
-        self.roles[index] = Some(role);
+        self.handlers[index] = Some(role);
     }
 
-    pub(super) fn has_role(&self, token: Token) -> bool {
-        self.roles.get(token.index()).is_some_and(Option::is_some)
+    pub(super) fn has_handler(&self, token: Token) -> bool {
+        self.handlers.get(token.index()).is_some_and(Option::is_some)
     }
 
-    pub(super) fn take_role(&mut self, token: Token) -> Option<Role<S>> {
-        self.roles.get_mut(token.index())?.take()
+    pub(super) fn take_handler(&mut self, token: Token) -> Option<AnyHandler<S>> {
+        self.handlers.get_mut(token.index())?.take()
     }
 
     // ---- guarded calls ----
@@ -80,8 +79,8 @@ impl<S: 'static> Dispatch<S> {
         token: Token,
         callback: impl FnOnce(&mut dyn Handler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        self.call_role(token, |role, cx| match role {
-            Role::Stream(handler) => callback(&mut **handler, cx),
+        self.call_any(token, |role, cx| match role {
+            AnyHandler::Stream(handler) => callback(&mut **handler, cx),
             _ => Ok(()),
         });
     }
@@ -100,22 +99,22 @@ impl<S: 'static> Dispatch<S> {
         token: Token,
         callback: impl FnOnce(&mut dyn DatagramHandler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        self.call_role(token, |role, cx| match role {
-            Role::Datagram(handler) => callback(&mut **handler, cx),
+        self.call_any(token, |role, cx| match role {
+            AnyHandler::Datagram(handler) => callback(&mut **handler, cx),
             _ => Ok(()),
         });
     }
 
-    fn call_role(
+    fn call_any(
         &mut self,
         token: Token,
-        callback: impl FnOnce(&mut Role<S>, &mut Context<'_, S>) -> HandlerResult,
+        callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        if !self.net.births.is_empty() {
-            self.install_births();
+        if !self.net.pending_handlers.is_empty() {
+            self.install_pending_handlers();
         }
-        let Dispatch { net, state, roles } = self;
-        let Some(Some(role)) = roles.get_mut(token.index()) else { return };
+        let Dispatch { net, state, handlers } = self;
+        let Some(Some(role)) = handlers.get_mut(token.index()) else { return };
         net.core.work.current = Some(token);
         let result = guarded(|| callback(role, &mut Context::new(state, net, token)));
         net.core.work.current = None;
@@ -142,25 +141,22 @@ impl<S: 'static> Dispatch<S> {
 
     // ---- the steps that only sort ----
 
-    pub(super) fn message(&mut self, message: Message<S>) {
+    pub(super) fn message(&mut self, message: Post<S>) {
         match message {
-            Message::Call(call) => self.run_call(call),
-            Message::Send(token, bytes) => {
-                self.net.core.send(token, &bytes, Kind::Default);
+            Post::Call(call) => self.run_call(call),
+            Post::Notification(token, value) => {
+                self.net.core.notifications.push_back((token, Notification::from_box(value)));
             }
-            Message::Signal(token, value) => {
-                self.net.core.signals.push_back((token, Signal::from_box(value)));
-            }
-            Message::SendAs(token, kind, bytes) => {
+            Post::Send(token, kind, bytes) => {
                 self.net.core.send(token, &bytes, kind);
             }
-            Message::SendTo(token, to, bytes) => {
+            Post::SendTo(token, to, bytes) => {
                 self.net.core.send_datagram(token, Some(to), &bytes);
             }
-            Message::Close(token) => self.net.core.close(token, None),
-            Message::Abort(token) => self.net.core.abort(token),
-            Message::Stop => self.net.stop(),
-            Message::Shutdown(grace) => self.net.shutdown(grace),
+            Post::Close(token) => self.net.core.close(token, None),
+            Post::Abort(token) => self.net.core.abort(token),
+            Post::Stop => self.net.stop(),
+            Post::Shutdown(grace) => self.net.shutdown(grace),
         }
     }
 
@@ -215,8 +211,8 @@ impl<S: 'static> Dispatch<S> {
                     writable: ready.has(Ready::WRITABLE),
                     closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
                 };
-                self.call_role(token, |role, cx| match role {
-                    Role::Source(source) => source.fire(cx, ready),
+                self.call_any(token, |role, cx| match role {
+                    AnyHandler::Source(source) => source.fire(cx, ready),
                     _ => Ok(()),
                 });
             }
@@ -238,28 +234,28 @@ impl<S: 'static> Dispatch<S> {
                 Some(Entity::Source(_)) | None => {}
             }
         }
-        let signals = self.net.core.signals.len().min(self.net.core.config.posts_per_turn);
+        let signals = self.net.core.notifications.len().min(self.net.core.config.posts_per_turn);
         for _ in 0..signals {
-            let Some((token, signal)) = self.net.core.signals.pop_front() else { break };
-            self.signal(token, signal);
+            let Some((token, signal)) = self.net.core.notifications.pop_front() else { break };
+            self.notify(token, signal);
         }
     }
 
-    fn signal(&mut self, token: Token, signal: Signal) {
+    fn notify(&mut self, token: Token, signal: Notification) {
         match self.net.core.entity(token) {
             Some(Entity::Stream(stream)) if stream.has_callbacks() => {
-                self.call(token, |handler, cx| handler.on_signal(cx, signal));
+                self.call(token, |handler, cx| handler.on_notify(cx, signal));
                 self.net.core.flush(token);
             }
             // Delivered once the connection is open.
             Some(Entity::Stream(stream)) if stream.is_opening() => {
-                self.net.core.park_signal(token, signal);
+                self.net.core.park_notification(token, signal);
             }
             Some(Entity::Datagram(_)) => {
                 if !self.open_datagram(token) {
                     return drop_guarded(signal);
                 }
-                self.call_datagram(token, |handler, cx| handler.on_signal(cx, signal));
+                self.call_datagram(token, |handler, cx| handler.on_notify(cx, signal));
                 self.net.core.flush_datagrams(token);
             }
             _ => drop_guarded(signal),

@@ -9,7 +9,7 @@ use super::*;
 use crate::connection::{Input, SendStatus};
 use crate::context::Context;
 use crate::datagram::Udp;
-use crate::error::{Closed, HandlerResult};
+use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::{Datagram, DatagramHandler, Handler};
 use crate::sys::script::{Answer, Script};
 use crate::timers::Timer;
@@ -57,7 +57,7 @@ impl Handler<Log> for Notes {
         Ok(())
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Log>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Log>, closed: &CloseInfo) {
         cx.state.push(format!("close: {closed}"));
     }
 }
@@ -380,7 +380,7 @@ fn datagrams_wait_up_to_the_cap_while_the_system_takes_none() {
     peer.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let to = peer.local_addr().unwrap();
     let mut reactor = Reactor::with_state(Log::new()).unwrap();
-    let udp = Udp::bind("127.0.0.1:0").queue_cap(100);
+    let udp = Udp::bind("127.0.0.1:0").queue_limit(100);
     let token = reactor.net().bind_udp(udp, DatagramNotes).unwrap();
     // The first edge, which says that it is writable, has come and gone.
     for _ in 0..3 {

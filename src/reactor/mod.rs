@@ -1,6 +1,7 @@
 //! The loop. One turn reads like its list of steps; each step has a file of its own.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -11,7 +12,7 @@ use crate::core::{Core, QUIET_GAP, Stopping};
 use crate::error::{Deadline, Error};
 use crate::guard::drop_each;
 use crate::net::Net;
-use crate::remote::{Message, Remote, Shared};
+use crate::remote::{Post, Remote, Shared};
 use crate::sys::Ready;
 
 mod accept;
@@ -58,7 +59,7 @@ use scratch::Scratch;
 /// 6. what is left over from earlier turns (a connection is served here or in 5; in both only if its
 ///    queue drained in 5), and signals;
 /// 7. due timers, unless more events are known to wait: what they bring may cancel some;
-/// 8. births: sockets that callbacks made get their handlers;
+/// 8. pending_handlers: sockets that callbacks made get their handlers;
 /// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more
 ///    input is taken for a moment, so that it leaves in the same writes (4 and 5 once more, with
 ///    budgets of their own);
@@ -97,27 +98,17 @@ pub struct Reactor<S: 'static = ()> {
     /// them.
     put_off: usize,
     /// Messages from other threads that are not handled yet, the next one last.
-    inbox: Vec<Message<S>>,
+    inbox: Vec<Post<S>>,
     /// What other threads were told of how many of their messages wait here.
     noted: usize,
     /// A wake has announced messages behind those in `inbox`; it does not come twice.
     woken: bool,
-    report: Report,
-}
-
-/// Whether the loop is to go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[must_use]
-pub enum Turn {
-    /// Call `turn` again.
-    Running,
-    /// `stop` was called, or a shutdown is complete.
-    Stopped,
 }
 
 /// What a shutdown had to cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct Report {
+#[non_exhaustive]
+pub struct ShutdownReport {
     /// Connections that were still open when the time was up.
     pub connections_cut: usize,
     /// Bytes that were queued on those and not handed to the system.
@@ -140,29 +131,36 @@ impl<S: 'static> Reactor<S> {
     /// # Errors
     /// The system has no descriptors or memory for a poll.
     pub fn with_state(state: S) -> Result<Self, Error> {
-        Self::with_config(state, Config::default())
+        Self::build(Config::default(), |_| Ok(state))
     }
 
-    /// A reactor with settings of your own.
+    /// A reactor with settings of your own, and with a state that is made with the network at hand:
+    /// listeners, groups and timers can be set up here, and the state can hold their names.
+    ///
+    /// ```
+    /// use tidegate::{Config, Group, Reactor};
+    ///
+    /// struct Room {
+    ///     everyone: Group,
+    /// }
+    ///
+    /// let reactor = Reactor::build(Config::new(), |net| Ok(Room { everyone: net.create_group() }))?;
+    /// # let _ = reactor;
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll.
-    pub fn with_config(state: S, config: Config) -> Result<Self, Error> {
-        Self::build(config, |_net| state)
-    }
-
-    /// A reactor whose state is made with the network at hand: for state that holds groups or
-    /// tokens from the beginning.
-    ///
-    /// # Errors
-    /// The system has no descriptors or memory for a poll.
-    pub fn build(config: Config, make_state: impl FnOnce(&mut Net<S>) -> S) -> Result<Self, Error> {
+    /// The system has no descriptors or memory for a poll; or `set_up` fails, with its error.
+    pub fn build(
+        config: Config,
+        set_up: impl FnOnce(&mut Net<S>) -> Result<S, Error>,
+    ) -> Result<Self, Error> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
         let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
         let scratch = Scratch::new(&core.config);
-        let mut net = Net { core, births: Vec::new(), calls: Slab::new(), shared };
-        let state = make_state(&mut net);
+        let mut net = Net { core, pending_handlers: Vec::new(), calls: Slab::new(), shared };
+        let state = set_up(&mut net)?;
         Ok(Reactor {
             dispatch: Dispatch::new(net, state),
             scratch,
@@ -172,7 +170,6 @@ impl<S: 'static> Reactor<S> {
             inbox: Vec::new(),
             noted: 0,
             woken: false,
-            report: Report::default(),
         })
     }
 
@@ -203,10 +200,12 @@ impl<S: 'static> Reactor<S> {
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.
-    pub fn run(&mut self) -> Result<Report, Error> {
-        self.report = Report::default();
-        while self.turn(None)? == Turn::Running {}
-        Ok(std::mem::take(&mut self.report))
+    pub fn run(&mut self) -> Result<ShutdownReport, Error> {
+        loop {
+            if let ControlFlow::Break(report) = self.turn(None)? {
+                return Ok(report);
+            }
+        }
     }
 
     /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
@@ -214,7 +213,10 @@ impl<S: 'static> Reactor<S> {
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.
-    pub fn turn(&mut self, timeout: Option<Duration>) -> Result<Turn, Error> {
+    pub fn turn(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<ControlFlow<ShutdownReport>, Error> {
         let timeout = self.timeout(timeout); // 1
         let woken = self.poll(timeout)?; // 2
         self.dispatch.net.core.begin_turn(); // 3
@@ -222,18 +224,13 @@ impl<S: 'static> Reactor<S> {
         self.events(); // 5
         self.dispatch.leftovers(&mut self.scratch); // 6
         self.due_timers(); // 7
-        self.dispatch.install_births(); // 8
+        self.dispatch.install_pending_handlers(); // 8
         self.gather()?; // 9
         self.dispatch.flush(); // 10
         self.dispatch.reap(); // 11
         let verdict = self.verdict();
         self.note_taken(0);
         Ok(verdict)
-    }
-
-    /// What the last shutdown had to cut; for those who call [`turn`](Self::turn) themselves.
-    pub fn report(&self) -> Report {
-        self.report
     }
 
     /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
@@ -255,7 +252,7 @@ impl<S: 'static> Reactor<S> {
     fn has_work(&self) -> bool {
         let net = &self.dispatch.net;
         net.core.has_work()
-            || !net.births.is_empty()
+            || !net.pending_handlers.is_empty()
             || !self.inbox.is_empty()
             || self.woken
             || self.more_events
@@ -309,7 +306,7 @@ impl<S: 'static> Reactor<S> {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             let net = &self.dispatch.net;
-            let untold = net.core.untold_signals();
+            let untold = net.core.undelivered_notifications();
             net.shared.take(&mut self.inbox, untold);
             self.noted = self.inbox.len() + untold;
             self.inbox.reverse();
@@ -330,7 +327,7 @@ impl<S: 'static> Reactor<S> {
     /// sleeps.
     fn note_taken(&mut self, handled: usize) {
         let net = &self.dispatch.net;
-        let left = self.inbox.len() - handled + net.core.untold_signals();
+        let left = self.inbox.len() - handled + net.core.undelivered_notifications();
         if std::mem::replace(&mut self.noted, left) != left {
             net.shared.still_taken(left);
         }
@@ -385,35 +382,35 @@ impl<S: 'static> Reactor<S> {
     }
 
     /// Whether the loop goes on; what a shutdown cuts is cut here.
-    fn verdict(&mut self) -> Turn {
+    fn verdict(&mut self) -> ControlFlow<ShutdownReport> {
         let core = &mut self.dispatch.net.core;
         match core.stopping {
-            Stopping::No => Turn::Running,
+            Stopping::No => ControlFlow::Continue(()),
             Stopping::Now => {
                 core.close_draining();
                 core.stopping = Stopping::No;
-                Turn::Stopped
+                ControlFlow::Break(ShutdownReport::default())
             }
             Stopping::Draining(deadline) => {
                 // The end of the grace is a deadline like any other.
                 let waits = core.streams > 0 || core.drains_listeners();
                 if waits && (core.work.tick < deadline || self.put_off > 0) {
-                    return Turn::Running;
+                    return ControlFlow::Continue(());
                 }
                 core.close_draining();
-                self.report = Report::default();
+                let mut report = ShutdownReport::default();
                 for token in core.tokens() {
                     let Some(stream) = core.stream(token) else { continue };
                     // Of one that lingers everything was flushed: nothing of it is cut.
                     if !matches!(stream.phase(), Phase::Lingering | Phase::Dead) {
-                        self.report.connections_cut += 1;
-                        self.report.bytes_unsent += stream.unsent();
+                        report.connections_cut += 1;
+                        report.bytes_unsent += stream.unsent();
                     }
                     core.with_settled(token, |conn| conn.time_up(Deadline::Shutdown));
                 }
                 core.stopping = Stopping::No;
                 self.dispatch.reap();
-                Turn::Stopped
+                ControlFlow::Break(report)
             }
         }
     }
@@ -429,7 +426,7 @@ impl<S: 'static> Drop for Reactor<S> {
         drop_each(posted);
         drop_each(std::mem::take(&mut self.inbox));
         drop_each(std::mem::take(&mut self.dispatch.net.calls));
-        drop_each(std::mem::take(&mut self.dispatch.net.core.signals));
+        drop_each(std::mem::take(&mut self.dispatch.net.core.notifications));
     }
 }
 

@@ -8,7 +8,7 @@ use crate::connection::Opening;
 use crate::error::CloseReason;
 use crate::guard::guarded;
 use crate::listener::Peer;
-use crate::net::Role;
+use crate::net::AnyHandler;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -38,14 +38,14 @@ impl<S: 'static> Dispatch<S> {
         self.call(token, |handler, cx| handler.on_open(cx));
         let Some(signals) = self.net.core.with(token, |conn| conn.after_open()) else { return };
         if !signals.is_empty() {
-            self.net.core.unpark_signals(token, signals);
+            self.net.core.unpark_notifications(token, signals);
         }
     }
 
     /// Lets the listener's factory make the handler. A factory that panics costs this connection.
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
-        let Dispatch { net, roles, .. } = self;
-        let Some(acceptor) = acceptor(&net.core, roles, listener) else {
+        let Dispatch { net, handlers, .. } = self;
+        let Some(acceptor) = acceptor(&net.core, handlers, listener) else {
             // The listener is gone, and ended its handshakes as it went: this one finished meanwhile.
             net.core.finish(token, CloseReason::Cancelled);
             return false;
@@ -57,7 +57,7 @@ impl<S: 'static> Dispatch<S> {
                 if let Some(listener) = net.core.listener_mut(listener) {
                     listener.unopened -= 1;
                 }
-                self.install(token, Role::Stream(handler));
+                self.install(token, AnyHandler::Stream(handler));
                 true
             }
             Err(text) => {

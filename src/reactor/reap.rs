@@ -3,29 +3,29 @@
 use super::dispatch::Dispatch;
 use crate::context::Context;
 use crate::core::Entity;
-use crate::error::{CloseReason, Closed};
+use crate::error::{CloseInfo, CloseReason};
 use crate::guard::{drop_guarded, guarded, log_guarded};
-use crate::net::Role;
+use crate::net::AnyHandler;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
     /// Reaps what has died. Whatever that itself kills, sends or opens is left for the next turn,
     /// which begins at once.
     pub(super) fn reap(&mut self) {
-        self.install_births();
+        self.install_pending_handlers();
         if self.net.core.work.dead.is_empty() {
             return;
         }
         let mut dead = std::mem::take(&mut self.net.core.work.dead);
         for (token, reason) in dead.drain(..) {
-            self.bury(token, reason);
+            self.finalize(token, reason);
         }
         if self.net.core.work.dead.is_empty() {
             self.net.core.work.dead = dead; // for its memory
         }
     }
 
-    fn bury(&mut self, token: Token, reason: CloseReason) {
+    fn finalize(&mut self, token: Token, reason: CloseReason) {
         let is_listener = matches!(self.net.core.entity(token), Some(Entity::Listener(_)));
         if is_listener && !self.settle_handshakes(token) {
             return self.net.core.work.dead.push((token, reason));
@@ -42,13 +42,13 @@ impl<S: 'static> Dispatch<S> {
             Some(_) => 0,
         };
         let listener = self.net.core.stream(token).and_then(|stream| stream.listener());
-        let closed = Closed { reason, unsent };
-        match self.take_role(token) {
+        let closed = CloseInfo { reason, unsent };
+        match self.take_handler(token) {
             Some(role) => {
                 self.net.core.free_local_port(token);
-                self.say_goodbye(token, role, closed);
+                self.call_on_close(token, role, closed);
             }
-            None => self.tell_unopened(token, closed.reason),
+            None => self.call_on_unopened(token, closed.reason),
         }
         self.net.core.release(token);
         if let Some(entity) = listener.and_then(|listener| self.net.core.listener_mut(listener)) {
@@ -70,7 +70,7 @@ impl<S: 'static> Dispatch<S> {
         let mut unopened = self.net.core.tokens();
         unopened.retain(|&token| {
             let stream = self.net.core.stream(token);
-            stream.is_some_and(|s| s.listener() == Some(listener)) && !self.has_role(token)
+            stream.is_some_and(|s| s.listener() == Some(listener)) && !self.has_handler(token)
         });
         let mut all_told = true;
         for &token in &unopened {
@@ -84,30 +84,30 @@ impl<S: 'static> Dispatch<S> {
         if all_told {
             for token in unopened {
                 let reason = self.net.core.with(token, |conn| conn.take_reason()).flatten();
-                self.tell_unopened(token, reason.unwrap_or(CloseReason::Closed));
+                self.call_on_unopened(token, reason.unwrap_or(CloseReason::Closed));
             }
         }
         all_told
     }
 
-    fn say_goodbye(&mut self, token: Token, mut role: Role<S>, closed: Closed) {
+    fn call_on_close(&mut self, token: Token, mut role: AnyHandler<S>, closed: CloseInfo) {
         // Whatever a peer can cause is for those who look for it: it must not fill a log.
         let level = if closed.reason.is_orderly() { log::Level::Trace } else { log::Level::Debug };
         log_guarded(|| log::log!(level, "{token}: {closed}"));
         let Dispatch { net, state, .. } = self;
         let said = guarded(|| match &mut role {
-            Role::Stream(handler) => {
+            AnyHandler::Stream(handler) => {
                 handler.on_close(&mut Context::new(state, net, token), &closed);
             }
-            Role::Datagram(handler) => {
+            AnyHandler::Datagram(handler) => {
                 handler.on_close(&mut Context::new(state, net, token), &closed);
             }
-            Role::Listener(_) | Role::Source(_) => {}
+            AnyHandler::Listener(_) | AnyHandler::Source(_) => {}
         });
         if let Err(text) = said {
             log::error!("{token}: the handler panicked in on_close: {text}");
         }
-        if let Role::Source(source) = &mut role
+        if let AnyHandler::Source(source) = &mut role
             && let Err(text) = guarded(|| source.deregister(&self.net.core.sys))
         {
             log::error!("{token}: the source panicked when it was deregistered: {text}");

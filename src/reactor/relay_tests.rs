@@ -8,7 +8,7 @@ use std::rc::Rc;
 use super::*;
 use crate::connection::Input;
 use crate::context::Context;
-use crate::error::{Closed, HandlerResult};
+use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::Handler;
 use crate::options::StreamOptions;
 use crate::sys::script::{Answer, Script};
@@ -31,7 +31,7 @@ impl Handler<Log> for Notes {
         panic!("a relayed connection's handler is told nothing")
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Log>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Log>, closed: &CloseInfo) {
         cx.state.push(format!("{}: {closed}", self.0));
     }
 }
@@ -338,7 +338,7 @@ fn nothing_is_written_behind_a_group_message_that_ended_the_target() {
     let mut rig = piped();
     let group = rig.reactor.net().create_group();
     assert!(rig.reactor.net().join(group, rig.tokens[1]));
-    let too_much = vec![b'g'; StreamOptions::new().output_cap + 1];
+    let too_much = vec![b'g'; StreamOptions::new().output_limit + 1];
     rig.reactor.net().publish(group, &too_much);
     rig.brings(BIG);
     rig.takes([Take(BIG), Take(BIG)]);

@@ -8,7 +8,7 @@ use super::Reactor;
 use crate::connection::{Phase, Settings, Stream};
 use crate::core::Entity;
 use crate::handler::Handler;
-use crate::net::Role;
+use crate::net::AnyHandler;
 use crate::options::StreamOptions;
 use crate::sys::script::{self, Script};
 use crate::sys::{self, Ready};
@@ -32,7 +32,7 @@ pub(super) fn connection_in<S: 'static>(
     let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
     let net = reactor.net();
     let token = net.core.insert(Entity::Stream(Stream::new(socket, phase, settings))).unwrap();
-    net.births.push((token, Role::Stream(Box::new(handler))));
+    net.pending_handlers.push((token, AnyHandler::Stream(Box::new(handler))));
     net.core.make_ready(token);
     (token, script)
 }

@@ -119,7 +119,7 @@ impl<S: 'static> Dispatch<S> {
         if has_callbacks {
             self.call(token, |handler, cx| handler.on_eof(cx));
         }
-        self.net.core.with(token, |conn| conn.end_told());
+        self.net.core.with(token, |conn| conn.end_delivered());
     }
 
     /// The next step towards `on_open`.

@@ -11,7 +11,7 @@ use socket2::{Protocol, SockAddr, SockRef, Type};
 use super::datagram_io::{DatagramIo, Inbox, Outbox};
 use super::os::{domain_of, keep_from_children, socket};
 use super::{Pollable, uninterrupted};
-use crate::socket_options::{Interface, SocketOptions};
+use crate::socket_options::{MulticastInterface, SocketOptions};
 
 /// A UDP socket.
 #[derive(Debug)]
@@ -105,16 +105,16 @@ impl Datagram {
     pub(crate) fn multicast(
         &self,
         group: IpAddr,
-        interface: Interface,
+        interface: MulticastInterface,
         join: bool,
     ) -> io::Result<()> {
         let socket = SockRef::from(self.open()?);
         match group {
             IpAddr::V4(group) => {
                 let local = match interface {
-                    Interface::Default => Ipv4Addr::UNSPECIFIED,
-                    Interface::V4(local) => local,
-                    Interface::Index(_) => return Err(wrong_interface()),
+                    MulticastInterface::Default => Ipv4Addr::UNSPECIFIED,
+                    MulticastInterface::V4(local) => local,
+                    MulticastInterface::Index(_) => return Err(wrong_interface()),
                 };
                 if join {
                     socket.join_multicast_v4(&group, &local)
@@ -124,9 +124,9 @@ impl Datagram {
             }
             IpAddr::V6(group) => {
                 let index = match interface {
-                    Interface::Default => 0,
-                    Interface::Index(index) => index,
-                    Interface::V4(_) => return Err(wrong_interface()),
+                    MulticastInterface::Default => 0,
+                    MulticastInterface::Index(index) => index,
+                    MulticastInterface::V4(_) => return Err(wrong_interface()),
                 };
                 if join {
                     socket.join_multicast_v6(&group, index)

@@ -29,8 +29,8 @@ use crate::support::{
 fn an_accept_budget_of_one_serves_all_who_wait() {
     let log = Log::new();
     let of_handler = log.clone();
-    let config = Config { accepts_per_turn: 1, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().accepts_per_turn(1);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::echo(&of_handler)).unwrap();
     let address = address_of(&mut reactor, listener);
     let mut clients = knock(address, 20);
@@ -114,7 +114,7 @@ fn the_filter_refuses_before_a_handler_is_made() {
     let seen = stats(&mut reactor, listener);
     assert_eq!((seen.accepted, seen.refused, seen.open), (3, 1, 2), "{seen:?}");
     assert_eq!(read_all(&mut clients[1]), b"", "the socket is closed");
-    assert_eq!(reactor.net().connections(), 2);
+    assert_eq!(reactor.net().connection_count(), 2);
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn every_peer_that_passed_the_filter_has_exactly_one_end_that_a_hook_hears() {
     let _silent = client(address);
     until(&mut reactor, "the last", |_| counts.borrow().0 == said.len() + 1);
     reactor.net().close(listener);
-    until(&mut reactor, "the end of all", |r| r.net().connections() == 0);
+    until(&mut reactor, "the end of all", |r| r.net().connection_count() == 0);
     settle(&mut reactor);
     let (passed, unopened) = &*counts.borrow();
     assert_eq!(*passed, unopened.len() + log.closes(), "{unopened:?}");
@@ -390,8 +390,8 @@ fn one_listener_serves_several_addresses() {
 // budgets, under constant load: the events of many turns do not add up
 #[test]
 fn an_accept_budget_holds_however_many_events_came() {
-    let config = Config { accepts_per_turn: 2, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().accepts_per_turn(2);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", |_| Probe::new(&Log::new())).unwrap();
     let address = address_of(&mut reactor, listener);
     let mut crowd: Vec<_> = (0..20).map(|_| client(address)).collect();
@@ -406,8 +406,8 @@ fn an_accept_budget_holds_however_many_events_came() {
 // fairness: one address that is always busy does not starve the other
 #[test]
 fn a_busy_address_does_not_starve_the_listeners_other_address() {
-    let config = Config { accepts_per_turn: 4, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().accepts_per_turn(4);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let two: &[SocketAddr] = &["127.0.0.1:0".parse().unwrap(), "127.0.0.1:0".parse().unwrap()];
     let served = Rc::new(RefCell::new(Vec::new()));
     let of_factory = Rc::clone(&served);
@@ -533,15 +533,17 @@ fn a_socket_that_is_registered_already_is_not_adopted() {
     let descriptor: &'static i32 = Box::leak(Box::new(ours.as_raw_fd()));
     let log = Log::new();
     let mut reactor = Reactor::new().unwrap();
-    let first =
-        reactor.net().register(SourceFd(descriptor), Interest::READABLE, |_, _, _| Ok(())).unwrap();
+    let first = reactor
+        .net()
+        .register_source(SourceFd(descriptor), Interest::READABLE, |_, _, _| Ok(()))
+        .unwrap();
     let error = reactor.net().adopt(ours, Probe::new(&log)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     assert!(error.to_string().starts_with("cannot adopt the socket: "), "{error}");
     reactor.net().close(first);
     settle(&mut reactor);
     assert_eq!(log.told(), [], "nobody is told of what was refused");
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 // row 24
@@ -652,7 +654,7 @@ fn limited<H: Handler + 'static>(
     make: impl FnMut(&Peer<'_>) -> H + 'static,
 ) -> (Reactor, Token, SocketAddr) {
     let mut reactor = Reactor::new().unwrap();
-    let listen = Listen::tcp("127.0.0.1:0").max_connections(connections);
+    let listen = Listen::tcp("127.0.0.1:0").connection_limit(connections);
     let listener = reactor.net().listen(listen, make).unwrap();
     let address = address_of(&mut reactor, listener);
     (reactor, listener, address)
@@ -675,8 +677,8 @@ fn ends(stream: &mut TcpStream) -> bool {
 fn a_shutdown_serves_those_who_were_accepted_by_the_system_already() {
     let log = Log::new();
     let of_handler = log.clone();
-    let config = Config { accepts_per_turn: 1, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().accepts_per_turn(1);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::echo(&of_handler)).unwrap();
     let address = address_of(&mut reactor, listener);
     let clients = knock(address, 5);

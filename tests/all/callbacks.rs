@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tidegate::layer::Lines;
 use tidegate::{
     Connect, Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input, Listen, Net,
-    Overflow, Reactor, Remote, SendStatus, Signal, StreamOptions, Timer, Token,
+    Notification, Overflow, Reactor, Remote, SendStatus, StreamOptions, Timer, Token,
 };
 
 use crate::support::endpoints::deaf;
@@ -34,7 +34,7 @@ enum Do {
     Pause,
     Resume,
     PauseAndResume,
-    Signal,
+    Notification,
     Timer,
     Join,
     Leave,
@@ -68,7 +68,7 @@ const TO_SOMEBODY: [Do; 17] = [
     Do::Pause,
     Do::Resume,
     Do::PauseAndResume,
-    Do::Signal,
+    Do::Notification,
     Do::Timer,
     Do::Join,
     Do::Leave,
@@ -98,7 +98,7 @@ const CALLBACKS: [Callback; 7] = [
     Callback::Data,
     Callback::Drain,
     Callback::Timer,
-    Callback::Signal,
+    Callback::Notification,
     Callback::Eof,
     Callback::Close,
 ];
@@ -110,7 +110,7 @@ struct World {
     address: SocketAddr,
     group: Option<Group>,
     /// How many sockets callbacks may still make.
-    births: usize,
+    pending_handlers: usize,
     script: Script,
 }
 
@@ -169,7 +169,7 @@ struct Actor;
 
 impl Actor {
     fn told(cx: &mut Context<'_, World>, callback: Callback) -> HandlerResult {
-        let token = cx.token();
+        let token = cx.token;
         let grammar = cx.state.grammar.clone();
         let _running = grammar.enter(token, callback);
         let Some((what, whom)) = cx.state.next(token, callback) else { return Ok(()) };
@@ -190,8 +190,8 @@ impl Handler<World> for Actor {
     }
     fn on_data(&mut self, cx: &mut Context<'_, World>, input: &mut Input<'_>) -> HandlerResult {
         input.take((input.len() / 2).max(1));
-        let token = cx.token();
-        cx.net.signal(token, "data came");
+        let token = cx.token;
+        cx.net.notify(token, "data came");
         Actor::told(cx, Callback::Data)
     }
     fn on_drain(&mut self, cx: &mut Context<'_, World>) -> HandlerResult {
@@ -205,7 +205,7 @@ impl Handler<World> for Actor {
             _ => false,
         };
         if !half_open {
-            let token = cx.token();
+            let token = cx.token;
             cx.state.grammar.ending(token, "close at the end");
             cx.close();
         }
@@ -214,11 +214,11 @@ impl Handler<World> for Actor {
     fn on_timer(&mut self, cx: &mut Context<'_, World>, _: Timer) -> HandlerResult {
         Actor::told(cx, Callback::Timer)
     }
-    fn on_signal(&mut self, cx: &mut Context<'_, World>, _: Signal) -> HandlerResult {
-        Actor::told(cx, Callback::Signal)
+    fn on_notify(&mut self, cx: &mut Context<'_, World>, _: Notification) -> HandlerResult {
+        Actor::told(cx, Callback::Notification)
     }
-    fn on_close(&mut self, cx: &mut Context<'_, World>, _: &tidegate::Closed) {
-        let token = cx.token();
+    fn on_close(&mut self, cx: &mut Context<'_, World>, _: &tidegate::CloseInfo) {
+        let token = cx.token;
         assert!(!cx.net.is_open(token), "open in its own on_close");
         assert_eq!(cx.send("too late"), SendStatus::Gone);
         let _ = Actor::told(cx, Callback::Close);
@@ -232,7 +232,7 @@ impl DatagramHandler<World> for Actor {
 }
 
 fn act(cx: &mut Context<'_, World>, what: Do, whom: Token) -> HandlerResult {
-    let me = cx.token();
+    let me = cx.token;
     let Context { state: world, net, .. } = cx;
     let grammar = world.grammar.clone();
     match what {
@@ -254,25 +254,25 @@ fn act(cx: &mut Context<'_, World>, what: Do, whom: Token) -> HandlerResult {
             net.abort(whom);
             grammar.ending(whom, "abort");
         }
-        Do::ShutdownWrite => net.shutdown_write(whom),
+        Do::ShutdownWrite => net.half_close(whom),
         Do::Pause => net.pause(whom),
         Do::Resume => net.resume(whom),
         Do::PauseAndResume => {
             net.pause(whom);
             net.resume(whom);
         }
-        Do::Signal => drop(net.signal(whom, 7)),
+        Do::Notification => drop(net.notify(whom, 7)),
         Do::Timer => drop(net.set_timer(whom, Duration::ZERO, 7)),
         Do::Join => drop(world.group.map(|group| net.join(group, whom))),
         Do::Leave => drop(world.group.map(|group| net.leave(group, whom))),
-        Do::Link => drop(net.link(me, whom)),
+        Do::Link => drop(net.pair(me, whom)),
         Do::PostSend => drop(world.remote.as_ref().map(|r| r.send(whom, b"posted".to_vec()))),
         Do::PostClose => drop(world.remote.as_ref().map(|r| r.close(whom))),
         Do::Connect | Do::ConnectRefused | Do::ConnectAndClose | Do::Listen | Do::BindUdp => {
             return make(world, net, what);
         }
         Do::After => {
-            net.after(Duration::ZERO, move |_, net| net.close(whom));
+            net.run_after(Duration::ZERO, move |_, net| net.close(whom));
         }
         Do::Publish => drop(world.group.map(|group| net.publish(group, "published"))),
         Do::RemoveGroup => {
@@ -302,10 +302,10 @@ fn act(cx: &mut Context<'_, World>, what: Do, whom: Token) -> HandlerResult {
 }
 
 fn make(world: &mut World, net: &mut Net<World>, what: Do) -> HandlerResult {
-    if world.births == 0 {
+    if world.pending_handlers == 0 {
         return Ok(());
     }
-    world.births -= 1;
+    world.pending_handlers -= 1;
     match what {
         Do::Connect => drop(net.connect(world.address, Actor)?),
         // Port 1 is nobody's.
@@ -331,12 +331,13 @@ fn stage() -> (Reactor<World>, Token) {
         remote: None,
         address: "127.0.0.1:1".parse().unwrap(),
         group: None,
-        births: 40,
+        pending_handlers: 40,
         script: Script::Nothing,
     };
     let mut reactor = Reactor::with_state(world).unwrap();
     let group = reactor.net().create_group();
-    let options = StreamOptions::new().marks(0, 10).close_timeout(Duration::from_millis(100));
+    let options =
+        StreamOptions::new().low_water(0).high_water(10).close_timeout(Duration::from_millis(100));
     let listen = Listen::tcp("127.0.0.1:0").options(options);
     let listener = reactor.net().listen(listen, |_| Actor).unwrap();
     let address = address_of(&mut reactor, listener);
@@ -488,7 +489,7 @@ fn send_says_queued_then_above_high_then_full_and_the_cap_closes() {
     let statuses = Rc::new(RefCell::new(Vec::new()));
     let of_open = Rc::clone(&statuses);
     let mut reactor = Reactor::new().unwrap();
-    let options = StreamOptions::new().marks(10, 100).output_cap(200);
+    let options = StreamOptions::new().low_water(10).high_water(100).output_limit(200);
     let listen = Listen::tcp("127.0.0.1:0").options(options);
     let listener = reactor
         .net()
@@ -505,8 +506,8 @@ fn send_says_queued_then_above_high_then_full_and_the_cap_closes() {
     let address = address_of(&mut reactor, listener);
     let _stream = client(address);
     until(&mut reactor, "the close", |_| log.closes() == 1);
-    use SendStatus::{AboveHigh, Full, Gone, Queued};
-    assert_eq!(*statuses.borrow(), [Queued, AboveHigh, AboveHigh, Full, Gone]);
+    use SendStatus::{AboveHighWater, Full, Gone, Queued};
+    assert_eq!(*statuses.borrow(), [Queued, AboveHighWater, AboveHighWater, Full, Gone]);
     assert_eq!(log.reasons(), ["more queued output than the limit of 200 bytes"]);
 }
 
@@ -517,7 +518,11 @@ fn a_full_queue_that_drops_refuses_the_message_whole_and_lives_on() {
     let statuses = Rc::new(RefCell::new(Vec::new()));
     let of_open = Rc::clone(&statuses);
     let mut reactor = Reactor::new().unwrap();
-    let options = StreamOptions::new().marks(10, 100).output_cap(200).overflow(Overflow::Drop);
+    let options = StreamOptions::new()
+        .low_water(10)
+        .high_water(100)
+        .output_limit(200)
+        .overflow(Overflow::Drop);
     let listen = Listen::tcp("127.0.0.1:0").options(options);
     let listener = reactor
         .net()
@@ -538,8 +543,8 @@ fn a_full_queue_that_drops_refuses_the_message_whole_and_lives_on() {
         stream.read_exact(&mut heard).unwrap();
         (stream, heard)
     });
-    use SendStatus::{AboveHigh, Full};
-    assert_eq!(*statuses.borrow(), [AboveHigh, Full, AboveHigh, Full]);
+    use SendStatus::{AboveHighWater, Full};
+    assert_eq!(*statuses.borrow(), [AboveHighWater, Full, AboveHighWater, Full]);
     assert_eq!(heard.1, [vec![b'a'; 150], vec![b'c'; 50]].concat());
     until(&mut reactor, "the drain", |_| log.count(|told| *told == Told::Drain) == 1);
     assert_eq!(log.closes(), 0);
@@ -553,8 +558,7 @@ fn send_is_gone_after_close_abort_and_half_close_and_for_what_takes_no_bytes() {
     let _streams = [client(address), client(address), client(address)];
     until(&mut reactor, "all to open", |_| log.opens() == 3);
     let net = reactor.net();
-    for (token, end) in log.opened().into_iter().zip([Net::close, Net::abort, Net::shutdown_write])
-    {
+    for (token, end) in log.opened().into_iter().zip([Net::close, Net::abort, Net::half_close]) {
         assert_eq!(net.send(token, "in time"), SendStatus::Queued);
         end(net, token);
         assert_eq!(net.send(token, "late"), SendStatus::Gone);
@@ -565,7 +569,7 @@ fn send_is_gone_after_close_abort_and_half_close_and_for_what_takes_no_bytes() {
     until(&mut reactor, "the abort", |_| log.closes() == 1);
     let dead = log.opened()[1];
     assert_eq!(reactor.net().send(dead, "x"), SendStatus::Gone);
-    assert!(!reactor.net().signal(dead, 1));
+    assert!(!reactor.net().notify(dead, 1));
     assert!(!reactor.net().is_open(dead));
     assert_eq!(reactor.net().queued(dead), 0);
 }
@@ -587,20 +591,20 @@ fn a_token_of_the_past_does_not_reach_who_has_its_place() {
 
     let net = reactor.net();
     assert_eq!(net.send(old, "not yours"), SendStatus::Gone);
-    assert!(!net.signal(old, 1));
-    assert!(!net.link(old, new));
+    assert!(!net.notify(old, 1));
+    assert!(!net.pair(old, new));
     let group = net.create_group();
     assert!(!net.join(group, old));
     let timer = net.set_timer(old, Duration::ZERO, 1);
     assert!(!net.cancel_timer(timer));
-    for end in [Net::close, Net::abort, Net::shutdown_write, Net::pause] {
+    for end in [Net::close, Net::abort, Net::half_close, Net::pause] {
         end(net, old);
     }
     assert!(net.is_open(new));
     second.write_all(b"still here").unwrap();
     let heard = with_client(&mut reactor, move || crate::support::read_n(&mut second, 10));
     assert_eq!(heard, b"still here");
-    assert_eq!(log.count(|told| matches!(told, Told::Signal | Told::Timer(_))), 0);
+    assert_eq!(log.count(|told| matches!(told, Told::Notification | Told::Timer(_))), 0);
 }
 
 // ---- the grammar's corners ----
@@ -708,7 +712,7 @@ fn deadlines_of_set_up_code_count_from_the_call_and_not_from_the_last_turn() {
 fn the_short_forms_act_on_the_callbacks_own_connection() {
     let log = Log::new();
     let of_handler = log.clone();
-    let options = StreamOptions::new().marks(0, 8);
+    let options = StreamOptions::new().low_water(0).high_water(8);
     let mut reactor = Reactor::new().unwrap();
     let group = reactor.net().create_group();
     let listener = reactor
@@ -717,15 +721,15 @@ fn the_short_forms_act_on_the_callbacks_own_connection() {
             Probe::new(&of_handler).data(move |cx, input| {
                 input.take_all();
                 let me = cx.token;
-                assert_eq!((cx.is_open(), cx.queued(), cx.is_above_high()), (true, 0, false));
+                assert_eq!((cx.is_open(), cx.queued(), cx.is_above_high_water()), (true, 0, false));
                 assert_eq!(cx.local_addr(), cx.net.local_addr(me));
                 assert!(cx.local_addr().is_some());
                 assert_eq!(
                     cx.send_shared(&b"shared and long".to_vec().into()),
-                    SendStatus::AboveHigh
+                    SendStatus::AboveHighWater
                 );
-                assert_eq!((cx.queued(), cx.is_above_high()), (15, true));
-                assert!(!cx.relay(me) && !cx.link(me), "one connection is no pair");
+                assert_eq!((cx.queued(), cx.is_above_high_water()), (15, true));
+                assert!(!cx.relay(me) && !cx.pair(me), "one connection is no pair");
                 assert!(cx.join(group));
                 assert_eq!(cx.net.members(group), [me]);
                 // The message counts its receivers, and this one is none.

@@ -28,7 +28,7 @@ fn close_flushes_all_that_was_queued_before_it() {
     let (mut reactor, address) = serving(small_buffers(), move || {
         Probe::new(&of_handler).open(|cx| {
             cx.send(pattern(3 << 20));
-            assert!(cx.net.queued(cx.token()) > 1 << 20, "most of it is still queued");
+            assert!(cx.net.queued(cx.token) > 1 << 20, "most of it is still queued");
             cx.close();
             assert_eq!(cx.send(b"too late"), SendStatus::Gone);
             Ok(())
@@ -98,7 +98,7 @@ fn after_close_only_on_close_follows() {
         Probe::new(&of_handler).data(|cx, input| {
             input.take(1);
             cx.set_timer(Duration::ZERO, 1);
-            cx.net.signal(cx.token(), "never told");
+            cx.net.notify(cx.token, "never told");
             cx.close();
             cx.resume();
             cx.close(); // twice is once
@@ -110,7 +110,7 @@ fn after_close_only_on_close_follows() {
     until(&mut reactor, "the data", |_| log.count(is_data) == 1);
     let token = log.opened()[0];
     assert!(!reactor.net().is_open(token));
-    assert!(!reactor.net().signal(token, "not told either") || log.closes() == 0);
+    assert!(!reactor.net().notify(token, "not told either") || log.closes() == 0);
     stream.write_all(b"still sending").unwrap();
     assert_falls_asleep(&mut reactor);
     drop(stream);
@@ -302,7 +302,7 @@ fn a_close_without_any_time_sends_what_would_have_left_at_once() {
     let of_handler = log.clone();
     let (mut reactor, address) =
         serving(StreamOptions::new().close_timeout(Duration::ZERO), move || {
-            Probe::new(&of_handler).signal(|cx, signal| {
+            Probe::new(&of_handler).notify(|cx, signal| {
                 // Another's output leaves at the end of the turn, its own would leave right here.
                 let other = signal.take().map_err(|_| "not a token")?;
                 cx.net.send(other, b"bye");
@@ -315,7 +315,7 @@ fn a_close_without_any_time_sends_what_would_have_left_at_once() {
     let _second = client(address);
     until(&mut reactor, "the second", |_| log.opens() == 2);
     let [first_token, second_token] = log.opened()[..] else { panic!() };
-    assert!(reactor.net().signal(second_token, first_token));
+    assert!(reactor.net().notify(second_token, first_token));
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(log.told().last(), Some(&closed("closed")));
     assert_eq!(read_all(&mut first), b"bye");
@@ -390,7 +390,7 @@ fn abort_is_a_reset_and_reports_what_was_unsent() {
     let (mut reactor, address) = serving(small_buffers(), move || {
         Probe::new(&of_handler).open(|cx| {
             cx.send(pattern(3 << 20));
-            let queued = cx.net.queued(cx.token());
+            let queued = cx.net.queued(cx.token);
             assert!(queued > 1 << 20);
             cx.abort();
             assert_eq!(cx.send(b"too late"), SendStatus::Gone);
@@ -495,8 +495,8 @@ fn half_close_flushes_ends_the_write_side_and_leaves_reading() {
     let (mut reactor, address) = serving(small_buffers(), move || {
         Probe::new(&of_handler).open(|cx| {
             cx.send(pattern(1 << 20));
-            cx.shutdown_write();
-            cx.shutdown_write(); // twice is once
+            cx.half_close();
+            cx.half_close(); // twice is once
             assert_eq!(cx.send(b"too late"), SendStatus::Gone);
             Ok(())
         })
@@ -528,7 +528,7 @@ fn a_connection_whose_both_sides_have_ended_closes_by_itself_peer_first() {
             })
             .timer(|cx, _| {
                 cx.send(b"after your end");
-                cx.shutdown_write();
+                cx.half_close();
                 Ok(())
             })
     });
@@ -550,7 +550,7 @@ fn a_connection_whose_both_sides_have_ended_closes_by_itself_own_first() {
     let (mut reactor, _, address) = listening(move || {
         Probe::new(&of_handler)
             .open(|cx| {
-                cx.shutdown_write();
+                cx.half_close();
                 Ok(())
             })
             .eof(|_| Ok(()))
@@ -576,7 +576,7 @@ fn both_sides_end_while_output_is_still_queued() {
         Probe::new(&of_handler)
             .open(|cx| {
                 cx.send(pattern(1 << 20));
-                cx.shutdown_write();
+                cx.half_close();
                 Ok(())
             })
             .eof(|_| Ok(()))
@@ -599,7 +599,7 @@ fn half_close_then_close_discards_what_still_comes() {
     let (mut reactor, _, address) = listening(move || {
         Probe::new(&of_handler).open(|cx| {
             cx.send(b"all");
-            cx.shutdown_write();
+            cx.half_close();
             cx.close();
             Ok(())
         })
@@ -663,7 +663,7 @@ fn close_all_flushes_every_connection_cancels_those_on_their_way_and_closes_noth
     with_client(&mut reactor, move || {
         assert_eq!(streams.each_mut().map(read_all), [b"bye", b"bye"]);
     });
-    until(&mut reactor, "all to end", |r| r.net().connections() == 0);
+    until(&mut reactor, "all to end", |r| r.net().connection_count() == 0);
     assert_eq!(
         of_connecting.told(),
         [closed(&format!("cannot connect to {}: cancelled", deaf.address))]
@@ -757,14 +757,14 @@ fn a_connection_whose_directions_have_both_ended_closes_by_itself_whoever_was_fi
             Probe::new(&of_handler)
                 .open(move |cx| {
                     if server_first {
-                        cx.shutdown_write();
+                        cx.half_close();
                     }
                     Ok(())
                 })
                 .eof(|cx| {
                     // Harmless where it has been done already.
                     cx.send("?");
-                    cx.shutdown_write();
+                    cx.half_close();
                     Ok(())
                 })
         });
@@ -782,7 +782,7 @@ fn a_connection_whose_directions_have_both_ended_closes_by_itself_whoever_was_fi
         until(&mut reactor, "the close", |_| log.closes() == 1);
         assert_eq!(log.data(), b"and I?");
         assert_eq!(log.reasons(), ["both sides ended"]);
-        assert_eq!(reactor.net().connections(), 0);
+        assert_eq!(reactor.net().connection_count(), 0);
         if !server_first {
             assert_eq!(with_client(&mut reactor, move || read_all(&mut stream)), b"?");
         }
@@ -804,14 +804,14 @@ fn on_close_may_send_publish_close_others_connect_and_listen() {
             let born = of_born.clone();
             Probe::<Option<(Token, Token, SocketAddr)>>::new(&of_handler)
                 .open(move |cx| {
-                    let token = cx.token();
+                    let token = cx.token;
                     cx.net.join(group, token);
                     Ok(())
                 })
                 .close(move |cx, _| {
                     // Only the first of them does all this.
                     let Some((friend, foe, address)) = cx.state.take() else { return };
-                    let token = cx.token();
+                    let token = cx.token;
                     cx.net.send(friend, "direct, ");
                     assert_eq!(cx.net.publish(group, "published"), 2);
                     assert!(!cx.net.members(group).contains(&token));
@@ -861,7 +861,7 @@ fn a_chain_of_closes_each_from_the_on_close_of_the_one_before_runs_to_its_end() 
     let first = reactor.state_mut().pop().unwrap();
     reactor.net().abort(first);
     until(&mut reactor, "the last close", |_| log.closes() == CHAIN);
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 // ---- what these tests share ----

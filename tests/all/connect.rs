@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::{
-    Address, CloseReason, Closed, Connect, ConnectErrorKind, Context, Handler, HandlerResult,
+    Address, CloseInfo, CloseReason, Connect, ConnectErrorKind, Context, Handler, HandlerResult,
     Input, Listen, Reactor, SendStatus, SocketOptions, StreamOptions, Target,
 };
 
@@ -48,8 +48,8 @@ fn a_large_message_and_the_end_of_the_write_side_wait_for_the_connection() {
         .options(StreamOptions::new().socket_options(SocketOptions::new().send_buffer(8 * 1024)));
     let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
     let large = vec![b'x'; 1 << 20];
-    assert_eq!(reactor.net().send(token, &large), SendStatus::AboveHigh);
-    reactor.net().shutdown_write(token);
+    assert_eq!(reactor.net().send(token, &large), SendStatus::AboveHighWater);
+    reactor.net().half_close(token);
     assert_eq!(reactor.net().send(token, b"too late"), SendStatus::Gone);
     let reading = std::thread::spawn(move || read_all(&mut server.accept().unwrap().0));
     until(&mut reactor, "the reader", |_| reading.is_finished());
@@ -111,7 +111,7 @@ fn a_refused_connect_is_one_on_close_with_the_reason() {
     assert_falls_asleep(&mut reactor);
     assert_eq!(outcome.failure().kind(), std::io::ErrorKind::ConnectionRefused);
     assert_eq!((outcome.opens(), outcome.told()), (0, 1));
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
     assert_eq!(reactor.next_deadline(), None, "its timeout died with it");
 }
 
@@ -127,8 +127,8 @@ fn a_client_that_connects_again_on_close_is_told_of_every_attempt_once() {
         fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
             unreachable!("nobody answers")
         }
-        fn on_close(&mut self, cx: &mut Context<'_>, closed: &Closed) {
-            self.log.push(cx.token(), Told::Close(closed.reason.to_string(), closed.unsent));
+        fn on_close(&mut self, cx: &mut Context<'_>, closed: &CloseInfo) {
+            self.log.push(cx.token, Told::Close(closed.reason.to_string(), closed.unsent));
             if self.left > 0 {
                 let next = Again { to: self.to, left: self.left - 1, log: self.log.clone() };
                 let token = cx.net.connect(self.to, next).unwrap();
@@ -275,7 +275,7 @@ fn a_target_that_does_not_resolve_fails_in_on_close_like_any_other_connect() {
         let [(failed, text)] = &seen[..] else { panic!("{seen:?}") };
         assert_eq!(failed, &(ConnectErrorKind::Resolve, target, None, true));
         assert!(text.contains("expected address:port"), "{text}");
-        assert_eq!(reactor.net().connections(), 0);
+        assert_eq!(reactor.net().connection_count(), 0);
         assert_eq!(reactor.next_deadline(), None);
     }
 }
@@ -488,7 +488,7 @@ impl Handler for Reasons {
     fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
         unreachable!("it is never established")
     }
-    fn on_close(&mut self, _: &mut Context<'_>, closed: &Closed) {
+    fn on_close(&mut self, _: &mut Context<'_>, closed: &CloseInfo) {
         let CloseReason::ConnectFailed(e) = &closed.reason else { panic!("{closed}") };
         let parts = (e.kind(), e.target().clone(), e.address().cloned(), e.io().is_some());
         self.0.borrow_mut().push((parts, e.to_string()));
@@ -517,7 +517,7 @@ impl Outcome {
             fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
                 Ok(())
             }
-            fn on_close(&mut self, _: &mut Context<'_>, closed: &Closed) {
+            fn on_close(&mut self, _: &mut Context<'_>, closed: &CloseInfo) {
                 let mut seen = self.0.0.borrow_mut();
                 seen.closes.push(closed.reason.to_string());
                 if let CloseReason::ConnectFailed(e) = &closed.reason {
@@ -614,11 +614,11 @@ fn a_fixed_local_port_is_free_in_on_close() {
             Ok(())
         }
         fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-            self.log.push(cx.token(), Told::Open);
+            self.log.push(cx.token, Told::Open);
             Ok(())
         }
-        fn on_close(&mut self, cx: &mut Context<'_>, closed: &Closed) {
-            self.log.push(cx.token(), Told::Close(closed.reason.to_string(), closed.unsent));
+        fn on_close(&mut self, cx: &mut Context<'_>, closed: &CloseInfo) {
+            self.log.push(cx.token, Told::Close(closed.reason.to_string(), closed.unsent));
             if self.left > 0 {
                 let next = Again { left: self.left - 1, log: self.log.clone(), ..*self };
                 cx.net.connect(Connect::tcp(self.to).local_addr(self.from), next).unwrap();

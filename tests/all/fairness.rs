@@ -19,18 +19,16 @@ use crate::support::{Log, Probe, Told, address_of, client, is_data, until};
 
 /// Every budget at its least.
 fn ones() -> Config {
-    Config {
-        read_buffer: 512,
-        events_per_turn: 1,
-        reads_per_turn: 1,
-        messages_per_turn: 1,
-        accepts_per_turn: 1,
-        datagrams_per_turn: 1,
-        datagram_sends_per_turn: 1,
-        timers_per_turn: 1,
-        posts_per_turn: 1,
-        ..Config::default()
-    }
+    Config::new()
+        .read_buffer(512)
+        .events_per_turn(1)
+        .reads_per_turn(1)
+        .messages_per_turn(1)
+        .accepts_per_turn(1)
+        .datagrams_per_turn(1)
+        .datagram_sends_per_turn(1)
+        .timers_per_turn(1)
+        .posts_per_turn(1)
 }
 
 fn turn(reactor: &mut Reactor) {
@@ -39,7 +37,7 @@ fn turn(reactor: &mut Reactor) {
 
 fn echoes(config: Config, log: &Log) -> (Reactor, Token, SocketAddr) {
     let of_handler = log.clone();
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::echo(&of_handler)).unwrap();
     let address = address_of(&mut reactor, listener);
     (reactor, listener, address)
@@ -50,8 +48,8 @@ fn echoes(config: Config, log: &Log) -> (Reactor, Token, SocketAddr) {
 fn a_budget_is_for_a_whole_turn() {
     let calls = Rc::new(Cell::new(0));
     let counted = Rc::clone(&calls);
-    let config = Config { read_buffer: 1024, reads_per_turn: 2, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().read_buffer(1024).reads_per_turn(2);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| {
         let counted = Rc::clone(&counted);
         Probe::new(&Log::new()).data(move |_, input| {
@@ -77,20 +75,18 @@ fn a_budget_is_for_a_whole_turn() {
 #[test]
 fn every_budget_may_be_as_large_as_a_number_can_be() {
     const MOST: usize = usize::MAX;
-    let config = Config {
-        events_per_turn: MOST,
-        reads_per_turn: MOST,
-        messages_per_turn: MOST,
-        accepts_per_turn: MOST,
-        datagrams_per_turn: MOST,
-        datagram_sends_per_turn: MOST,
-        datagram_size: MOST,
-        timers_per_turn: MOST,
-        posts_per_turn: MOST,
-        post_limit: MOST,
-        group_log: MOST,
-        ..Config::default()
-    };
+    let config = Config::new()
+        .events_per_turn(MOST)
+        .reads_per_turn(MOST)
+        .messages_per_turn(MOST)
+        .accepts_per_turn(MOST)
+        .datagrams_per_turn(MOST)
+        .datagram_sends_per_turn(MOST)
+        .datagram_size(MOST)
+        .timers_per_turn(MOST)
+        .posts_per_turn(MOST)
+        .post_limit(MOST)
+        .group_log(MOST);
     let log = Log::new();
     let (mut reactor, _, address) = echoes(config, &log);
     let mut stream = client(address);
@@ -107,8 +103,8 @@ fn with_every_budget_at_one_no_edge_is_lost() {
     for framed in [false, true] {
         let log = Log::new();
         let of_handler = log.clone();
-        let mut reactor = Reactor::with_config((), ones()).unwrap();
-        let options = StreamOptions::new().marks(100, 1_000);
+        let mut reactor = Reactor::build(ones(), |_| Ok(())).unwrap();
+        let options = StreamOptions::new().low_water(100).high_water(1_000);
         let listen = Listen::tcp("127.0.0.1:0").options(options);
         let listen = if framed { listen.layer(|_| Lines::new()) } else { listen };
         let listener = reactor
@@ -160,9 +156,9 @@ fn chatter(address: SocketAddr, seed: u64, bytes: usize) {
 #[test]
 fn a_turn_reads_from_one_connection_as_often_as_its_budget_says_and_serves_the_others() {
     let log = Log::new();
-    let config = Config { read_buffer: 512, reads_per_turn: 3, ..Config::default() };
+    let config = Config::new().read_buffer(512).reads_per_turn(3);
     let of_handler = log.clone();
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
     let address = address_of(&mut reactor, listener);
     let (mut busy, mut quiet) = (client(address), client(address));
@@ -225,7 +221,7 @@ fn a_flood_does_not_starve_timers_messages_accepts_and_other_connections() {
         .listen("127.0.0.1:0", move |_| {
             let log = of_flood.clone();
             Probe::new(&Log::new()).open(move |cx| {
-                log.push(cx.token(), Told::Open);
+                log.push(cx.token, Told::Open);
                 Ok(())
             })
         })
@@ -242,7 +238,7 @@ fn a_flood_does_not_starve_timers_messages_accepts_and_other_connections() {
     let timers = Rc::new(Cell::new(0));
     for _ in 0..20 {
         let count = Rc::clone(&timers);
-        reactor.net().after(Duration::from_millis(1), move |(), _| count.set(count.get() + 1));
+        reactor.net().run_after(Duration::from_millis(1), move |(), _| count.set(count.get() + 1));
     }
     let posts = Arc::new(AtomicUsize::new(0));
     let (remote, count) = (reactor.remote(), Arc::clone(&posts));
@@ -295,7 +291,7 @@ fn waiting_datagrams_accepts_timers_and_messages_keep_to_their_budgets() {
         sender.send_to(&[n], to).unwrap();
         streams.push(client(address));
         let count = Rc::clone(&timers);
-        reactor.net().after(Duration::ZERO, move |(), _| count.set(count.get() + 1));
+        reactor.net().run_after(Duration::ZERO, move |(), _| count.set(count.get() + 1));
         let count = Arc::clone(&posts);
         reactor
             .remote()
@@ -328,10 +324,10 @@ fn two_handlers_that_signal_each_other_without_end_leave_room_for_the_rest() {
         .net()
         .listen("127.0.0.1:0", move |_| {
             let others = Rc::clone(&shared);
-            Probe::echo(&of_handler).signal(move |cx, _| {
-                let me = cx.token();
+            Probe::echo(&of_handler).notify(move |cx, _| {
+                let me = cx.token;
                 let other = others.borrow().iter().copied().find(|&other| other != me);
-                cx.net.signal(other.unwrap(), ());
+                cx.net.notify(other.unwrap(), ());
                 Ok(())
             })
         })
@@ -341,25 +337,25 @@ fn two_handlers_that_signal_each_other_without_end_leave_room_for_the_rest() {
     until(&mut reactor, "both to open", |_| log.opens() == 2);
     *others.borrow_mut() = log.opened();
     let first = log.opened()[0];
-    reactor.net().signal(first, ());
+    reactor.net().notify(first, ());
     let fired = Rc::new(Cell::new(false));
     let tell = Rc::clone(&fired);
-    reactor.net().after(Duration::from_millis(2), move |(), _| tell.set(true));
+    reactor.net().run_after(Duration::from_millis(2), move |(), _| tell.set(true));
     a.write_all(b"and I?").unwrap();
     until(&mut reactor, "the data and the timer", |_| fired.get() && log.data() == b"and I?");
-    let signals = log.count(|told| *told == Told::Signal);
+    let signals = log.count(|told| *told == Told::Notification);
     turn(&mut reactor);
-    assert_eq!(log.count(|told| *told == Told::Signal), signals + 1, "one a turn");
+    assert_eq!(log.count(|told| *told == Told::Notification), signals + 1, "one a turn");
 }
 
 // row 58
 #[test]
 fn a_slow_taker_of_a_large_read_shares_the_turn() {
     // One read brings thousands of messages; the budget of calls cuts the turn, not the messages.
-    let config = Config { messages_per_turn: 10, ..Config::default() };
+    let config = Config::new().messages_per_turn(10);
     let log = Log::new();
     let of_handler = log.clone();
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listen = Listen::tcp("127.0.0.1:0").layer(|_| Lines::new());
     let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
     let mut stream = client(address_of(&mut reactor, listener));

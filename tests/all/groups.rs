@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use tidegate::layer::{Item, Kind, Layer, LayerContext, LayerError, LengthPrefixed, Step};
+use tidegate::layer::{Item, Layer, LayerContext, LayerError, LengthPrefixed, MessageKind, Step};
 use tidegate::{
     Config, Group, Listen, Message, Net, Overflow, Reactor, SendStatus, SocketOptions,
     StreamOptions, Token,
@@ -33,7 +33,7 @@ impl Room {
     fn with(members: usize, config: Config, adapt: impl FnOnce(Listen) -> Listen) -> Self {
         let log = Log::new();
         let of_handler = log.clone();
-        let mut reactor = Reactor::with_config((), config).unwrap();
+        let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
         let listen = adapt(Listen::tcp("127.0.0.1:0"));
         let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
         let address = address_of(&mut reactor, listener);
@@ -183,7 +183,7 @@ fn a_removed_group_delivers_what_was_published_and_is_refused_from_then_on() {
 #[test]
 fn more_than_a_groups_log_in_one_turn_loses_nothing_and_keeps_the_order() {
     for group_log in [1, 10, 1000] {
-        let mut room = Room::with(3, Config { group_log, ..Config::default() }, |l| l);
+        let mut room = Room::with(3, Config::new().group_log(group_log), |l| l);
         let (a, b) = (room.group(3), room.group(2));
         let first = room.tokens[0];
         let mut expected = Vec::new();
@@ -217,7 +217,7 @@ fn tight(overflow: Overflow) -> impl FnOnce(Listen) -> Listen {
     move |listen| {
         let socket = SocketOptions::new().send_buffer(4096).receive_buffer(4096);
         listen.options(
-            StreamOptions::new().output_cap(64 * 1024).overflow(overflow).socket_options(socket),
+            StreamOptions::new().output_limit(64 * 1024).overflow(overflow).socket_options(socket),
         )
     }
 }
@@ -307,7 +307,7 @@ fn a_member_that_is_half_closed_gets_no_more_and_harms_nobody() {
     let group = room.group(2);
     let half = room.tokens[0];
     room.net().publish(group, "before");
-    room.net().shutdown_write(half);
+    room.net().half_close(half);
     room.net().publish(group, " after");
     assert_eq!(room.net().send(half, "x"), SendStatus::Gone);
     let heard = room.heard();
@@ -348,7 +348,7 @@ fn random_joins_leaves_sends_and_messages_agree_with_a_model() {
         let group_log = [1, 100, 1 << 20][random.below(3)];
         let framed = random.chance(3);
         let work_per_turn = [1, 8, 1024][random.below(3)];
-        let config = Config { group_log, work_per_turn, ..Config::default() };
+        let config = Config::new().group_log(group_log).work_per_turn(work_per_turn);
         let mut room = Room::with(MEMBERS, config, |listen| {
             if framed { listen.layer(|_| LengthPrefixed::new(1)) } else { listen }
         });
@@ -497,7 +497,7 @@ fn a_subscriber_of_thousands_of_topics_gets_all_in_order_and_leaves_them_all() {
 
 #[test]
 fn empty_messages_fill_a_log_too() {
-    let config = Config { group_log: 4096, ..Config::default() };
+    let config = Config::new().group_log(4096);
     let mut room = Room::with(1, config, |listen| listen.layer(|_| LengthPrefixed::new(1)));
     let group = room.group(1);
     for _ in 0..1_000 {
@@ -581,13 +581,13 @@ fn a_message_carries_its_kind_to_the_layers() {
             &mut self,
             _: &mut LayerContext<'_>,
             m: &[u8],
-            kind: Kind,
+            kind: MessageKind,
             wire: &mut Vec<u8>,
         ) -> Result<(), LayerError> {
             wire.push(match kind {
-                Kind::Default => b'd',
-                Kind::Text => b't',
-                Kind::Binary => b'b',
+                MessageKind::Default => b'd',
+                MessageKind::Text => b't',
+                MessageKind::Binary => b'b',
             });
             wire.extend_from_slice(m);
             Ok(())
@@ -599,7 +599,7 @@ fn a_message_carries_its_kind_to_the_layers() {
     room.net().publish(a, "1");
     room.net().publish(b, Message::text("2"));
     room.net().publish(a, Message::binary([b'3']));
-    room.net().publish_except(b, member, Message::new(Kind::Text, vec![b'4']));
+    room.net().publish_except(b, member, Message::new(MessageKind::Text, vec![b'4']));
     assert_eq!(room.heard(), [&b"d1t2b3"[..], b"d1t2b3t4"]);
 }
 
@@ -626,8 +626,8 @@ mod budget {
 
     impl Crowd {
         fn new(members: usize, work_per_turn: usize, framed: bool) -> Self {
-            let config = Config { work_per_turn, ..Config::default() };
-            let mut reactor = Reactor::with_config((), config).unwrap();
+            let config = Config::new().work_per_turn(work_per_turn);
+            let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
             let group = reactor.net().create_group();
             let log = Log::new();
             let (mut tokens, mut peers) = (Vec::new(), Vec::new());

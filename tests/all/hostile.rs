@@ -10,7 +10,8 @@ use std::rc::Rc;
 use log::Level;
 use tidegate::layer::{Layer, LayerErrorKind, LengthPrefixed, Lines};
 use tidegate::{
-    Address, CloseReason, Closed, Connect, Deadline, Limit, Listen, Reactor, StreamOptions, Token,
+    Address, CloseInfo, CloseReason, Connect, Deadline, Limit, Listen, Reactor, StreamOptions,
+    Token,
 };
 
 use crate::support::logged;
@@ -101,7 +102,7 @@ impl Stage {
             });
         let make = move |_: &tidegate::Peer<'_>| {
             let ends = Rc::clone(&of_handlers);
-            Probe::echo(&log).close(move |_, closed: &Closed| {
+            Probe::echo(&log).close(move |_, closed: &CloseInfo| {
                 ends.borrow_mut().push(End {
                     opened: true,
                     why: (&closed.reason).into(),
@@ -159,7 +160,7 @@ impl Stage {
         until(&mut self.reactor, "the neighbour's echo", |_| heard.data().len() == said + 10);
         assert!(heard.data().ends_with(b"still here") && heard.closes() == 0);
         assert_eq!(self.reactor.net().listener_stats(self.listener).unwrap().open, 1);
-        assert_eq!(self.reactor.net().connections(), 2, "both ends of the neighbour's");
+        assert_eq!(self.reactor.net().connection_count(), 2, "both ends of the neighbour's");
     }
 
     /// What the handler of the hostile peer was given.
@@ -235,13 +236,13 @@ fn a_frame_that_never_becomes_whole() {
 #[cfg(any(feature = "deflate", feature = "lz4"))]
 mod compression {
     use super::*;
-    use tidegate::layer::Kind;
+    use tidegate::layer::MessageKind;
     use tidegate::layer::testkit::Driver;
 
     /// Four MiB of nothing, as the layer itself would say them.
     fn bomb(layer: impl Layer) -> Vec<u8> {
         let mut driver = Driver::new(layer);
-        driver.send(&vec![0; 4 << 20], Kind::Default).unwrap();
+        driver.send(&vec![0; 4 << 20], MessageKind::Default).unwrap();
         driver.take_wire()
     }
 
@@ -493,7 +494,7 @@ mod tls {
         let (log, ends) = (Log::new(), Rc::clone(&stage.ends));
         let whys = Rc::new(RefCell::new(Vec::new()));
         let of_handler = Rc::clone(&whys);
-        let stranger = Probe::new(&log).close(move |_, closed: &Closed| {
+        let stranger = Probe::new(&log).close(move |_, closed: &CloseInfo| {
             of_handler.borrow_mut().push(Why::from(&closed.reason));
         });
         let stranger_layer: Tls = secure::stranger();
@@ -523,8 +524,9 @@ fn against<T: Send + 'static>(
     let mut reactor = Reactor::new().unwrap();
     let whys = Rc::new(RefCell::new(Vec::new()));
     let (log, of_handler) = (Log::new(), Rc::clone(&whys));
-    let probe = Probe::new(&log)
-        .close(move |_, closed: &Closed| of_handler.borrow_mut().push(Why::from(&closed.reason)));
+    let probe = Probe::new(&log).close(move |_, closed: &CloseInfo| {
+        of_handler.borrow_mut().push(Why::from(&closed.reason))
+    });
     reactor.net().connect(Connect::tcp(address).layer(layer), probe).unwrap();
     let heard = with_client(&mut reactor, move || {
         let (mut stream, _) = listener.accept().unwrap();
@@ -542,7 +544,7 @@ mod websocket {
     use super::*;
     use std::io::Read;
     use std::time::Duration;
-    use tidegate::layer::Kind;
+    use tidegate::layer::MessageKind;
     use tidegate::layer::testkit::Driver;
     use tidegate::layer::websocket::{WebSocket, WebSocketServer};
 
@@ -828,7 +830,7 @@ mod websocket {
             while !client.is_ready() {
                 client.feed(&crate::support::read_n(stream, 1));
             }
-            client.send(&vec![0; 4 << 20], Kind::Binary).unwrap();
+            client.send(&vec![0; 4 << 20], MessageKind::Binary).unwrap();
             let bomb = client.take_wire();
             assert!(bomb.len() < 32 * 1024, "{} bytes of bomb", bomb.len());
             pour(stream, &bomb);

@@ -30,37 +30,37 @@ fn the_factory_and_the_handler_know_certificate_protocol_and_path() {
     let web = WebSocket::server().subprotocols(["superchat"]);
     let listen = Listen::tcp("127.0.0.1:0")
         .filter(|peer, ()| {
-            assert!(peer.fact::<TlsInfo>().is_none(), "nothing is known yet");
+            assert!(peer.layer_info::<TlsInfo>().is_none(), "nothing is known yet");
             true
         })
         .layer(move |peer| {
-            assert!(peer.fact::<TlsInfo>().is_none());
+            assert!(peer.layer_info::<TlsInfo>().is_none());
             secure::demanding_server().then(web.layer())
         });
     let make = move |peer: &tidegate::Peer<'_>| {
-        let tls = peer.fact::<TlsInfo>().unwrap();
-        let request = peer.fact::<HttpRequest>().unwrap();
+        let tls = peer.layer_info::<TlsInfo>().unwrap();
+        let request = peer.layer_info::<HttpRequest>().unwrap();
         of_factory.borrow_mut().push(format!(
             "{} {} {}",
             String::from_utf8_lossy(tls.alpn().unwrap()),
             tls.server_name().unwrap(),
             request.target()
         ));
-        assert!(peer.fact::<String>().is_none(), "a type that no layer answers to");
+        assert!(peer.layer_info::<String>().is_none(), "a type that no layer answers to");
         let fingerprint = tls.peer_fingerprint().unwrap();
         let of_close = Rc::clone(&of_factory);
         Probe::new(&of_handlers)
             .open(move |cx| {
-                let tls = cx.fact::<TlsInfo>().unwrap();
+                let tls = cx.layer_info::<TlsInfo>().unwrap();
                 assert_eq!(tls.version(), TlsVersion::V1_3);
                 assert_eq!(tls.peer_certificate().map(Fingerprint::of), Some(fingerprint));
-                assert_eq!(cx.fact::<HttpRequest>().unwrap().path(), "/room");
-                assert_eq!(cx.fact::<Upgrade>().unwrap().subprotocol(), Some("superchat"));
-                assert!(cx.fact::<PeerClose>().is_none(), "not closed yet");
+                assert_eq!(cx.layer_info::<HttpRequest>().unwrap().path(), "/room");
+                assert_eq!(cx.layer_info::<Upgrade>().unwrap().subprotocol(), Some("superchat"));
+                assert!(cx.layer_info::<PeerClose>().is_none(), "not closed yet");
                 Ok(())
             })
             .close(move |cx, closed| {
-                let close = cx.fact::<PeerClose>().unwrap();
+                let close = cx.layer_info::<PeerClose>().unwrap();
                 of_close.borrow_mut().push(format!("{:?}, {closed}", close.code()));
             })
     };
@@ -70,24 +70,27 @@ fn the_factory_and_the_handler_know_certificate_protocol_and_path() {
     let web = WebSocket::client("localhost", "/room?name=anna").subprotocols(["superchat"]);
     let layer = secure::certified_client().then(web.layer());
     let probe = Probe::new(&log).open(|cx| {
-        assert_eq!(cx.fact::<TlsInfo>().unwrap().alpn(), Some(&b"chat/1"[..]));
-        assert_eq!(cx.fact::<Upgrade>().unwrap().subprotocol(), Some("superchat"));
-        assert!(cx.fact::<HttpRequest>().is_none(), "a client got no request");
+        assert_eq!(cx.layer_info::<TlsInfo>().unwrap().alpn(), Some(&b"chat/1"[..]));
+        assert_eq!(cx.layer_info::<Upgrade>().unwrap().subprotocol(), Some("superchat"));
+        assert!(cx.layer_info::<HttpRequest>().is_none(), "a client got no request");
         Ok(())
     });
     let token = reactor.net().connect(Connect::tcp(address).layer(layer), probe).unwrap();
-    assert!(reactor.net().fact::<TlsInfo>(token).is_none(), "before the handshake");
+    assert!(reactor.net().layer_info::<TlsInfo>(token).is_none(), "before the handshake");
     until(&mut reactor, "both openings", |_| log.opens() == 1 && log_of_server.opens() == 1);
     let accepted = log_of_server.opened()[0];
-    assert!(reactor.net().fact::<TlsInfo>(token).is_some());
-    assert_eq!(reactor.net().fact::<HttpRequest>(accepted).unwrap().query(), Some("name=anna"));
+    assert!(reactor.net().layer_info::<TlsInfo>(token).is_some());
+    assert_eq!(
+        reactor.net().layer_info::<HttpRequest>(accepted).unwrap().query(),
+        Some("name=anna")
+    );
     assert_eq!(*notes.borrow(), ["chat/1 localhost /room?name=anna"]);
 
     reactor.net().close(token);
     until(&mut reactor, "both closes", |_| log.closes() == 1 && log_of_server.closes() == 1);
     assert_eq!(notes.borrow()[1], "Some(1000), both sides ended");
     for gone in [token, accepted] {
-        assert!(reactor.net().fact::<TlsInfo>(gone).is_none(), "of a token that is gone");
+        assert!(reactor.net().layer_info::<TlsInfo>(gone).is_none(), "of a token that is gone");
     }
 }
 
@@ -97,14 +100,16 @@ fn without_layers_there_is_nothing_to_know() {
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
     let make = move |peer: &tidegate::Peer<'_>| {
-        assert!(peer.fact::<TlsInfo>().is_none());
+        assert!(peer.layer_info::<TlsInfo>().is_none());
         Probe::new(&of_handler).open(|cx| {
-            assert!(cx.fact::<TlsInfo>().is_none() && cx.fact::<HttpRequest>().is_none());
+            assert!(
+                cx.layer_info::<TlsInfo>().is_none() && cx.layer_info::<HttpRequest>().is_none()
+            );
             Ok(())
         })
     };
     let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
-    assert!(reactor.net().fact::<TlsInfo>(listener).is_none());
+    assert!(reactor.net().layer_info::<TlsInfo>(listener).is_none());
     let _client = client(address_of(&mut reactor, listener));
     until(&mut reactor, "the opening", |_| log.opens() == 1);
 }
@@ -117,7 +122,8 @@ fn the_hook_for_failures_knows_as_much_as_the_layers() {
     let web = WebSocket::server();
     let listen = Listen::tcp("127.0.0.1:0").layer(move |_| web.layer()).on_unopened(
         |peer, reason, failures: &mut Vec<(Address, String, bool)>| {
-            let origin = peer.fact::<HttpRequest>().and_then(|request| request.header("Origin"));
+            let origin =
+                peer.layer_info::<HttpRequest>().and_then(|request| request.header("Origin"));
             let origin = origin.unwrap_or("nobody").to_owned();
             let refused =
                 matches!(reason, CloseReason::Layer(e) if e.kind().to_string() == "refused");
@@ -197,7 +203,7 @@ fn the_compression_rate_is_a_fact_of_the_connection() {
     until(&mut reactor, "the echo", |_| heard.data().len() == text.len());
     let accepted = log.opened()[0];
     for token in [token, accepted] {
-        let rate = reactor.net().fact::<CompressionRate>(token).unwrap();
+        let rate = reactor.net().layer_info::<CompressionRate>(token).unwrap();
         for volume in [rate.sent(), rate.received()] {
             assert_eq!((volume.messages(), volume.original_bytes()), (1, text.len() as u64));
             assert!(volume.rate().unwrap() < 0.1, "{volume:?}");

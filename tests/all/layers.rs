@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::layer::{
-    Delivery, Item, Kind, Layer, LayerContext, LayerError, LengthPrefixed, Lines, Step,
+    Delivery, Item, Layer, LayerContext, LayerError, LengthPrefixed, Lines, MessageKind, Step,
 };
 use tidegate::{
     Connect, Context, Handler, HandlerResult, Input, Listen, Overflow, Peer, Reactor, SendStatus,
@@ -49,7 +49,7 @@ impl Layer for Hoarder {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
@@ -85,7 +85,7 @@ fn what_a_layer_holds_is_delivered_after_resuming_without_a_new_read() {
                 cx.pause();
                 Ok(())
             })
-            .signal(|cx, _| {
+            .notify(|cx, _| {
                 cx.resume();
                 Ok(())
             })
@@ -97,7 +97,7 @@ fn what_a_layer_holds_is_delivered_after_resuming_without_a_new_read() {
         settle(&mut reactor);
         assert_eq!(log.data(), so_far, "a paused handler gets nothing");
         let token = log.opened()[0];
-        assert!(reactor.net().signal(token, ()));
+        assert!(reactor.net().notify(token, ()));
     }
     drop(peer);
     until(&mut reactor, "the close", |_| log.closes() == 1);
@@ -170,8 +170,8 @@ fn a_message_the_format_cannot_say_is_refused_alone() {
 #[test]
 fn messages_beyond_the_budget_of_a_turn_come_in_the_next_ones() {
     let mut reactor = {
-        let config = tidegate::Config { messages_per_turn: 3, ..tidegate::Config::default() };
-        Reactor::with_config((), config).unwrap()
+        let config = tidegate::Config::new().messages_per_turn(3);
+        Reactor::build(config, |_| Ok(())).unwrap()
     };
     let log = Log::new();
     let of_handler = log.clone();
@@ -191,7 +191,7 @@ fn a_slow_reader_behind_a_layer_holds_its_own_questions_back() {
     // not read. Nothing of it may be lost, and the queue must stay near its mark.
     let log = Log::new();
     let of_handler = log.clone();
-    let options = StreamOptions::new().marks(10_000, 40_000);
+    let options = StreamOptions::new().low_water(10_000).high_water(40_000);
     let (mut reactor, _, address) = serve(options, Lines::new, move || {
         Probe::new(&of_handler).data(|cx, input| {
             input.take_all();
@@ -236,7 +236,7 @@ fn a_failed_handshake_announces_nobody() {
             &mut self,
             _: &mut LayerContext<'_>,
             _: &[u8],
-            _: Kind,
+            _: MessageKind,
             _: &mut Vec<u8>,
         ) -> Result<(), LayerError> {
             Ok(())
@@ -350,7 +350,7 @@ impl Layer for Knock {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.push(b'<');
@@ -369,7 +369,7 @@ fn the_end_of_the_write_side_waits_for_a_layer_to_be_ready() {
         let to = Connect::tcp(server.local_addr().unwrap()).layer(Knock { ready, ..Knock::new() });
         let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
         reactor.net().send(token, "hello");
-        reactor.net().shutdown_write(token);
+        reactor.net().half_close(token);
         let peer = std::thread::spawn(move || {
             let mut peer = server.accept().unwrap().0;
             peer.write_all(b"!\n").unwrap();
@@ -388,9 +388,9 @@ fn the_end_of_the_write_side_waits_for_a_layer_put_on_in_mid_stream() {
     let of_handler = log.clone();
     let (mut reactor, _, address) = listening(move || {
         Probe::new(&of_handler).open(|cx| {
-            assert!(cx.net.start_layer(cx.token(), Knock::new()));
+            assert!(cx.net.start_layer(cx.token, Knock::new()));
             cx.send("hello");
-            cx.shutdown_write();
+            cx.half_close();
             Ok(())
         })
     });
@@ -406,14 +406,14 @@ fn the_end_of_the_write_side_waits_for_a_layer_put_on_in_mid_stream() {
 #[test]
 fn messages_that_wait_for_a_handshake_are_bounded_however_small_they_are() {
     let cap = 64 * 1024;
-    let place = size_of::<(Kind, usize)>();
+    let place = size_of::<(MessageKind, usize)>();
     for message in ["", "x", &"x".repeat(1000)] {
         let most = cap / (place + message.len());
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let log = Log::new();
         let mut reactor = Reactor::new().unwrap();
         let to = Connect::tcp(server.local_addr().unwrap())
-            .options(StreamOptions::new().output_cap(cap))
+            .options(StreamOptions::new().output_limit(cap))
             .layer(Knock::new());
         let token = reactor.net().connect(to, Probe::new(&log)).unwrap();
         let mut taken = 0;
@@ -450,7 +450,7 @@ fn what_waits_for_a_handshake_is_held_to_the_marks() {
         let small = [b'x'; 1000];
         assert_eq!(reactor.net().send(token, small), SendStatus::Queued);
         let status = std::iter::repeat_with(|| reactor.net().send(token, small));
-        let above = status.take(200).position(|status| status == SendStatus::AboveHigh);
+        let above = status.take(200).position(|status| status == SendStatus::AboveHighWater);
         assert!(matches!(above, Some(60..70)), "64 KiB, {above:?}");
         settle(&mut reactor);
         assert_eq!(log.count(|told| *told == Told::Drain), 0);
@@ -474,12 +474,12 @@ fn what_a_full_queue_drops_does_not_hold_a_late_handshake_back() {
     let log = Log::new();
     let of_handler = log.clone();
     // Between the marks: it is the refusal that makes it wait for the drain.
-    let options = StreamOptions::new().overflow(Overflow::Drop).output_cap(30_000);
+    let options = StreamOptions::new().overflow(Overflow::Drop).output_limit(30_000);
     let mut reactor = Reactor::new().unwrap();
     let listen = Listen::tcp("127.0.0.1:0").options(options);
     let make = move |_: &Peer<'_>| {
         Probe::new(&of_handler).open(|cx| {
-            assert!(cx.net.start_layer(cx.token(), Knock::new()));
+            assert!(cx.net.start_layer(cx.token, Knock::new()));
             while cx.send("x".repeat(1000)).is_accepted() {}
             Ok(())
         })
@@ -502,7 +502,7 @@ fn a_close_tells_what_waited_for_a_late_layer_and_is_lost() {
         let of_handler = log.clone();
         let (mut reactor, _, address) = listening(move || {
             Probe::new(&of_handler).open(move |cx| {
-                assert!(cx.net.start_layer(cx.token(), Knock::new()));
+                assert!(cx.net.start_layer(cx.token, Knock::new()));
                 if !waits.is_empty() {
                     cx.send(waits);
                 }
@@ -524,7 +524,7 @@ fn a_layers_answers_count_as_queued_output() {
         let log = Log::new();
         let of_handler = log.clone();
         let mut reactor = Reactor::new().unwrap();
-        let options = small_options().output_cap(1 << 20).auto_pause(auto_pause);
+        let options = small_options().output_limit(1 << 20).auto_pause(auto_pause);
         let listen = Listen::tcp("127.0.0.1:0")
             .options(options)
             .layer(|_| Knock { answer: 1000, ..Knock::open() });
@@ -562,7 +562,7 @@ fn what_is_left_when_a_layer_starts_is_the_layers() {
         let (mut reactor, _, address) = listening(move || {
             Probe::new(&of_handler).data(|cx, input| {
                 if input.take_until(b'\n') == Some(b"STARTTLS") {
-                    assert!(cx.net.start_layer(cx.token(), Knock::new()));
+                    assert!(cx.net.start_layer(cx.token, Knock::new()));
                 }
                 Ok(())
             })
@@ -587,7 +587,7 @@ fn what_waits_for_a_layer_waits_for_the_next_one_too() {
     let of_handler = log.clone();
     let (mut reactor, _, address) = listening(move || {
         Probe::new(&of_handler).open(|cx| {
-            let own = cx.token();
+            let own = cx.token;
             assert!(cx.net.start_layer(own, Knock::new()));
             cx.send("hello");
             assert!(cx.net.start_layer(own, Knock::open()));
@@ -611,7 +611,7 @@ fn what_was_published_before_a_layer_starts_leaves_as_it_is() {
     let of_handler = log.clone();
     let (mut reactor, _, address) = listening(move || {
         Probe::new(&of_handler).open(|cx| {
-            let own = cx.token();
+            let own = cx.token;
             let group = cx.net.create_group();
             cx.net.join(group, own);
             cx.net.publish(group, "in clear ");
@@ -671,7 +671,7 @@ impl Layer for Door {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
@@ -730,7 +730,7 @@ fn a_listener_that_closes_ends_its_handshakes_and_tells_its_hook() {
     assert_eq!(index(old), index(new), "the test needs the same place");
     assert_eq!((read_all(&mut refused), read_all(&mut served)), (vec![], vec![]));
     drop((refused, served));
-    until(&mut reactor, "their ends", |r| r.net().connections() == 1);
+    until(&mut reactor, "their ends", |r| r.net().connection_count() == 1);
     open.write_all(b"still served").unwrap();
     let answer = with_client(&mut reactor, move || read_n(&mut open, 12));
     assert_eq!(answer, b"still served");
@@ -744,7 +744,7 @@ fn a_handshake_that_fails_in_the_turn_its_listener_closes_has_its_own_reason() {
     let mut reactor = Reactor::new().unwrap();
     let (listener, failures) = doors(&mut reactor, &Log::new());
     let peer = client(address_of(&mut reactor, listener));
-    until(&mut reactor, "the accept", |r| r.net().connections() == 1);
+    until(&mut reactor, "the accept", |r| r.net().connection_count() == 1);
     drop(peer);
     reactor.net().close(listener);
     until(&mut reactor, "the hook", |_| failures.borrow().len() == 1);
@@ -758,8 +758,8 @@ fn a_reactor_that_is_dropped_tells_the_hook_of_its_handshakes() {
     let mut reactor = Reactor::new().unwrap();
     let (listener, failures) = doors(&mut reactor, &Log::new());
     let mut peer = client(address_of(&mut reactor, listener));
-    until(&mut reactor, "the accept", |r| r.net().connections() == 1);
-    // Closed already or not, its hook is there until the last handshake has ended.
+    until(&mut reactor, "the accept", |r| r.net().connection_count() == 1);
+    // CloseInfo already or not, its hook is there until the last handshake has ended.
     reactor.net().close(listener);
     drop(reactor);
     assert_eq!(*failures.borrow(), ["the reactor was dropped"]);
@@ -791,10 +791,10 @@ fn a_peer_that_is_gone_has_failed_its_handshake_all_the_same() {
             "end" => drop(peer),
             _ => {
                 peer.write_all(b"12345").unwrap();
-                until(&mut reactor, "the end", |r| r.net().connections() == 0);
+                until(&mut reactor, "the end", |r| r.net().connection_count() == 0);
             }
         }
-        until(&mut reactor, "the end", |r| r.net().connections() == 0);
+        until(&mut reactor, "the end", |r| r.net().connection_count() == 0);
         let failed = failed.borrow();
         assert_eq!(failed.len(), 1, "{how}");
         assert_eq!(failed[0].0, Some(from), "{how}: {}", failed[0].1);
@@ -844,7 +844,7 @@ impl Layer for Stairs {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);

@@ -23,7 +23,7 @@ const FLOWING: usize = 128 * 1024;
 /// Low marks, and socket buffers of this size.
 fn tight(buffer: usize) -> StreamOptions {
     let socket = SocketOptions::new().send_buffer(buffer).receive_buffer(buffer);
-    StreamOptions::new().marks(4_096, 16_384).socket_options(socket)
+    StreamOptions::new().low_water(4_096).high_water(16_384).socket_options(socket)
 }
 
 /// One side of a proxied connection: what it hears goes to the other.
@@ -35,29 +35,29 @@ struct Side {
 
 impl Handler for Side {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Open);
+        self.log.push(cx.token, Told::Open);
         if let Some(upstream) = self.upstream {
-            let (me, log) = (cx.token(), self.log.clone());
+            let (me, log) = (cx.token, self.log.clone());
             let back = Side { upstream: None, other: Some(me), log };
             let back = cx.net.connect(Connect::tcp(upstream).options(tight(FLOWING)), back)?;
-            assert!(cx.net.link(me, back));
+            assert!(cx.net.pair(me, back));
             self.other = Some(back);
         }
         Ok(())
     }
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Data(Vec::new()));
+        self.log.push(cx.token, Told::Data(Vec::new()));
         let other = self.other.ok_or("no other side")?;
         cx.net.send(other, input.take_all());
         Ok(())
     }
     fn on_eof(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Eof);
-        cx.net.shutdown_write(self.other.ok_or("no other side")?);
+        self.log.push(cx.token, Told::Eof);
+        cx.net.half_close(self.other.ok_or("no other side")?);
         Ok(())
     }
-    fn on_close(&mut self, cx: &mut Context<'_>, closed: &tidegate::Closed) {
-        self.log.push(cx.token(), Told::Close(closed.reason.to_string(), closed.unsent));
+    fn on_close(&mut self, cx: &mut Context<'_>, closed: &tidegate::CloseInfo) {
+        self.log.push(cx.token, Told::Close(closed.reason.to_string(), closed.unsent));
         if let Some(other) = self.other {
             cx.net.close(other);
         }
@@ -94,6 +94,9 @@ fn tight_client(address: SocketAddr, buffer: usize) -> TcpStream {
     stream
 }
 
+/// `Config::read_buffer`, as by default.
+const READ_BUFFER: usize = 256 * 1024;
+
 // rows 62, 65
 #[test]
 fn a_proxy_before_an_echo_with_both_directions_full_goes_on_when_the_client_reads() {
@@ -119,7 +122,7 @@ fn a_proxy_before_an_echo_with_both_directions_full_goes_on_when_the_client_read
     for token in log.opened() {
         let queued = reactor.net().queued(token);
         // The mark, and the one read that went over it.
-        let most = 16_384 + tidegate::Config::default().read_buffer;
+        let most = 16_384 + READ_BUFFER;
         assert!(queued <= most, "{queued} bytes wait in the proxy");
     }
     assert!(!writing.is_finished());
@@ -127,7 +130,7 @@ fn a_proxy_before_an_echo_with_both_directions_full_goes_on_when_the_client_read
     writing.join().unwrap();
     assert!(heard == pattern, "{} bytes of {BYTES}", heard.len());
     // The half-close was carried through, there and back, and everything closed by itself.
-    until(&mut reactor, "all to close", |reactor| reactor.net().connections() == 0);
+    until(&mut reactor, "all to close", |reactor| reactor.net().connection_count() == 0);
     assert_eq!(log.reasons(), ["both sides ended", "both sides ended"]);
     assert_eq!((log.eofs(), of_echo.eofs()), (2, 1));
 }
@@ -160,7 +163,7 @@ fn a_half_close_is_carried_and_the_other_direction_goes_on() {
     });
     assert_eq!(heard.len(), 300_000);
     assert_eq!(of_server.data(), b"request");
-    until(&mut reactor, "all to close", |reactor| reactor.net().connections() == 0);
+    until(&mut reactor, "all to close", |reactor| reactor.net().connection_count() == 0);
 }
 
 /// Two linked connections whose handlers pass on what they hear, and their clients; neither client
@@ -183,7 +186,7 @@ fn pair(options: StreamOptions) -> Pair {
     let streams = [tight_client(address, SMALL), tight_client(address, SMALL)];
     until(&mut reactor, "both to open", |_| log.opens() == 2);
     let tokens = [log.opened()[0], log.opened()[1]];
-    assert!(reactor.net().link(tokens[0], tokens[1]));
+    assert!(reactor.net().pair(tokens[0], tokens[1]));
     Pair { reactor, log, tokens, streams }
 }
 
@@ -271,8 +274,8 @@ fn a_partner_that_does_not_stand_yet_holds_its_source_back() {
     let partner = reactor.net().connect(to, Probe::new(&log)).unwrap();
     let make = move |_: &Peer<'_>| {
         let source = Probe::new(&Log::new()).open(move |cx| {
-            let own = cx.token();
-            assert!(cx.net.link(own, partner));
+            let own = cx.token;
+            assert!(cx.net.pair(own, partner));
             Ok(())
         });
         source.data(move |cx, input| {
@@ -287,7 +290,7 @@ fn a_partner_that_does_not_stand_yet_holds_its_source_back() {
     let mut pour = move || while stream.write(&[b'x'; 65_536]).is_ok() {};
     until(&mut reactor, "the partner to be full", |reactor| {
         pour();
-        reactor.net().is_above_high(partner) || log.closes() == 1
+        reactor.net().is_above_high_water(partner) || log.closes() == 1
     });
     for _ in 0..100 {
         pour();
@@ -295,7 +298,7 @@ fn a_partner_that_does_not_stand_yet_holds_its_source_back() {
     }
     assert_eq!(log.told(), [], "killed by its own source");
     // The mark, and the one read that went over it.
-    let most = 16_384 + tidegate::Config::default().read_buffer;
+    let most = 16_384 + READ_BUFFER;
     assert!(reactor.net().queued(partner) <= most, "{} wait", reactor.net().queued(partner));
 }
 
@@ -304,11 +307,11 @@ fn a_link_needs_two_living_connections() {
     let mut pair = pair(tight(SMALL));
     let [a, b] = pair.tokens;
     let net = pair.reactor.net();
-    assert!(!net.link(a, a));
-    assert!(net.link(b, a), "a pair may be linked again");
+    assert!(!net.pair(a, a));
+    assert!(net.pair(b, a), "a pair may be linked again");
     net.abort(b);
-    assert!(!net.link(a, b));
+    assert!(!net.pair(a, b));
     let log = pair.log.clone();
     until(&mut pair.reactor, "the abort", |_| log.closes() == 1);
-    assert!(!pair.reactor.net().link(a, b));
+    assert!(!pair.reactor.net().pair(a, b));
 }

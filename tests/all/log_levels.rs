@@ -5,13 +5,14 @@
 use std::cell::Cell;
 use std::io::Write;
 use std::net::UdpSocket;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::Level;
 use tidegate::{
     Connect, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Listen, Reactor,
-    StreamOptions, Turn,
+    StreamOptions,
 };
 
 use crate::support::child::in_a_process_of_its_own;
@@ -124,7 +125,7 @@ fn a_listener_without_descriptors_warns_and_does_not_fill_the_log() {
     assert_eq!(warnings.len(), 1, "{lines:?}");
     assert!(warnings[0].starts_with("WARN") && warnings[0].contains("trying again"), "{lines:?}");
     settle(&mut reactor);
-    assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), Turn::Running);
+    assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), ControlFlow::Continue(()));
 }
 
 // C10: peers cause it, however often

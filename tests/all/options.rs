@@ -198,7 +198,7 @@ fn an_option_the_system_refuses_is_a_clear_error_of_the_call() {
     reactor.net().connect(connect, Probe::new(&log)).unwrap();
     until(&mut reactor, "the failure", |_| log.closes() == 1);
     assert_eq!(log.reasons(), [format!("cannot connect to 127.0.0.1:9: {refused}")]);
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 #[test]
@@ -230,7 +230,7 @@ fn a_linger_time_never_blocks_the_loop() {
     let socket = SocketOptions::new().linger(Duration::from_secs(60)).send_buffer(30_000);
     let options = StreamOptions::new()
         .socket_options(socket)
-        .output_cap(40_000)
+        .output_limit(40_000)
         .close_timeout(Duration::from_millis(10));
     let mut reactor = Reactor::new().unwrap();
     let listen = Listen::tcp("127.0.0.1:0").options(options);

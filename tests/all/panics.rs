@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tidegate::layer::{Delivery, Item, LayerContext, LayerEnd, LayerError, Step};
 use tidegate::{
-    Context, Datagram, DatagramError, DatagramHandler, Handler, HandlerResult, Input, Kind, Layer,
-    Listen, Reactor,
+    Context, Datagram, DatagramError, DatagramHandler, Handler, HandlerResult, Input, Layer,
+    Listen, MessageKind, Reactor,
 };
 
 use crate::support::child::in_a_process_of_its_own;
@@ -56,7 +56,9 @@ impl Town {
     /// The bystander, and one who comes now, are served; there are no other connections.
     #[track_caller]
     fn lives_on(mut self) {
-        until(&mut self.reactor, "only the bystander to be left", |r| r.net().connections() == 1);
+        until(&mut self.reactor, "only the bystander to be left", |r| {
+            r.net().connection_count() == 1
+        });
         let mut old = self.bystander;
         let address = self.address;
         with_client(&mut self.reactor, move || {
@@ -127,7 +129,7 @@ impl Handler for PanicsWhenDropped {
 fn a_handler_that_panics_when_dropped() {
     let mut town = Town::new();
     let stream = town.listen(anywhere(), || PanicsWhenDropped(Bomb));
-    until(&mut town.reactor, "the open", |r| r.net().connections() == 2);
+    until(&mut town.reactor, "the open", |r| r.net().connection_count() == 2);
     drop(stream);
     town.lives_on();
 }
@@ -207,11 +209,11 @@ fn a_signal_that_panics_when_dropped() {
     until(&mut town.reactor, "the open", |_| log.opens() == 1);
     let token = log.opened()[0];
     let net = town.reactor.net();
-    assert!(net.signal(token, Bomb)); // dropped in on_signal: a panic of the handler
-    assert!(net.signal(token, Bomb)); // dropped because the handler is gone by then
+    assert!(net.notify(token, Bomb)); // dropped in on_notify: a panic of the handler
+    assert!(net.notify(token, Bomb)); // dropped because the handler is gone by then
     until(&mut town.reactor, "the close", |_| log.closes() == 1);
     assert!(!town.reactor.net().is_open(token));
-    town.reactor.remote().signal(token, Bomb).unwrap();
+    town.reactor.remote().notify(token, Bomb).unwrap();
     settle(&mut town.reactor);
     drop(stream);
     town.lives_on();
@@ -262,13 +264,13 @@ fn posted_closures_and_timer_closures_that_panic() {
     let reached = Rc::new(Cell::new(0));
     remote.post(|(), _| panic_on_purpose()).unwrap();
     remote.post(|(), _| panic_with_a_bomb()).unwrap();
-    town.reactor.net().after(Duration::ZERO, |(), _| panic_on_purpose());
+    town.reactor.net().run_after(Duration::ZERO, |(), _| panic_on_purpose());
     let count = Rc::clone(&reached);
-    town.reactor.net().after(Duration::from_millis(1), move |(), _| count.set(1));
+    town.reactor.net().run_after(Duration::from_millis(1), move |(), _| count.set(1));
     until(&mut town.reactor, "the timer behind", |_| reached.get() == 1);
     // One that is never run.
     let bomb = Bomb;
-    let timer = town.reactor.net().after(PATIENCE, move |(), _| drop(bomb));
+    let timer = town.reactor.net().run_after(PATIENCE, move |(), _| drop(bomb));
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         town.reactor.net().cancel_timer(timer);
     }));
@@ -283,7 +285,7 @@ fn what_was_posted_and_never_ran_may_panic_when_dropped() {
     for _ in 0..2 {
         let (posted, timed) = (Bomb, Bomb);
         reactor.remote().post(move |(), _| drop(posted)).unwrap();
-        reactor.net().after(PATIENCE, move |(), _| drop(timed));
+        reactor.net().run_after(PATIENCE, move |(), _| drop(timed));
     }
     drop(reactor);
 }
@@ -304,7 +306,7 @@ impl DatagramHandler for UdpPanic {
         self.1.set(self.1.get() + 1);
         if self.1.get() == 2 { panic_on_purpose() } else { Ok(()) }
     }
-    fn on_close(&mut self, _: &mut Context<'_>, closed: &tidegate::Closed) {
+    fn on_close(&mut self, _: &mut Context<'_>, closed: &tidegate::CloseInfo) {
         assert!(closed.reason.to_string().starts_with("the handler panicked"));
         panic_on_purpose()
     }
@@ -370,7 +372,7 @@ impl Layer for BadLayer {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message); // half-done when it panics
@@ -398,7 +400,7 @@ fn a_layer_that_panics_costs_the_connection_it_is_on() {
         // The connection may be gone already.
         let _ = stream.write_all(b"x");
         let _ = stream.shutdown(std::net::Shutdown::Write);
-        until(&mut town.reactor, method, |r| r.net().connections() == 1);
+        until(&mut town.reactor, method, |r| r.net().connection_count() == 1);
         let reason = match method {
             "start" => None,
             "drop" | "nowhere" => Some("both sides ended".to_owned()),
@@ -453,7 +455,7 @@ fn several_drops_that_panic_do_not_end_the_process() {
     let mut reactor = Reactor::new().unwrap();
     for _ in 0..3 {
         let bomb = Mine;
-        reactor.net().after(Duration::from_secs(100), move |_, _| drop(bomb));
+        reactor.net().run_after(Duration::from_secs(100), move |_, _| drop(bomb));
     }
     drop(reactor);
     // Signals that wait for a connection that never stands.
@@ -462,7 +464,7 @@ fn several_drops_that_panic_do_not_end_the_process() {
     let log = Log::new();
     let token = reactor.net().connect(deaf.address, Probe::new(&log)).unwrap();
     for _ in 0..3 {
-        assert!(reactor.net().signal(token, Mine));
+        assert!(reactor.net().notify(token, Mine));
     }
     settle(&mut reactor);
     reactor.net().close(token);
@@ -470,7 +472,7 @@ fn several_drops_that_panic_do_not_end_the_process() {
     // Signals nobody gets.
     let token = reactor.net().connect(deaf.address, Probe::new(&log)).unwrap();
     for _ in 0..3 {
-        assert!(reactor.net().signal(token, Mine));
+        assert!(reactor.net().notify(token, Mine));
     }
     drop(reactor);
 }
@@ -504,8 +506,10 @@ impl mio::event::Source for BadSource {
 fn a_source_that_panics_when_deregistered_costs_itself() {
     quiet();
     let mut reactor = Reactor::new().unwrap();
-    let token =
-        reactor.net().register(BadSource, mio::Interest::READABLE, |_, _, _| Ok(())).unwrap();
+    let token = reactor
+        .net()
+        .register_source(BadSource, mio::Interest::READABLE, |_, _, _| Ok(()))
+        .unwrap();
     reactor.net().close(token);
     settle(&mut reactor);
     assert!(!reactor.net().is_open(token));
@@ -550,7 +554,7 @@ impl Layer for Rogue {
         &mut self,
         _: &mut LayerContext<'_>,
         _: &[u8],
-        _: Kind,
+        _: MessageKind,
         _: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         Ok(())

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use tidegate::layer::Lines;
 use tidegate::{
-    Closed, Config, Connect, Context, Handler, HandlerResult, Input, Listen, Reactor, SendStatus,
-    SocketOptions, StreamOptions, Timer, Token,
+    CloseInfo, Config, Connect, Context, Handler, HandlerResult, Input, Listen, Reactor,
+    SendStatus, SocketOptions, StreamOptions, Timer, Token,
 };
 
 use crate::support::sockets::{
@@ -60,7 +60,7 @@ fn a_reset_is_reported_once() {
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_sleeps(&mut reactor);
     assert_eq!(log.told(), [Told::Open, data(b"hi"), closed(RESET)]);
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 // row 25
@@ -110,7 +110,7 @@ fn after_a_read_error_nothing_is_told_but_the_close() {
         .net()
         .listen(listen, move |_| {
             Probe::new(&of_handlers).open(|cx| {
-                assert_eq!(cx.send(vec![1; 200_000]), SendStatus::AboveHigh);
+                assert_eq!(cx.send(vec![1; 200_000]), SendStatus::AboveHighWater);
                 Ok(())
             })
         })
@@ -134,7 +134,7 @@ fn after_a_read_error_nothing_is_told_but_the_close() {
 fn a_reset_after_our_half_close_closes() {
     let (mut reactor, log, address) = probed(|probe| {
         probe.open(|cx| {
-            cx.shutdown_write();
+            cx.half_close();
             Ok(())
         })
     });
@@ -146,7 +146,7 @@ fn a_reset_after_our_half_close_closes() {
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_sleeps(&mut reactor);
     assert_eq!(log.told(), [Told::Open, closed(RESET)]);
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 // row 47
@@ -162,7 +162,7 @@ fn a_reset_after_the_peers_half_close_closes() {
     assert_sleeps(&mut reactor);
     // Linux says EPIPE for a reset behind an end (tcp_reset in the kernel).
     assert_eq!(log.told(), [Told::Open, Told::Eof, closed(BROKEN_PIPE)]);
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 // row 47
@@ -182,7 +182,7 @@ fn a_reset_after_the_peers_half_close_closes_a_paused_connection() {
     reset(peer);
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(log.told(), [Told::Open, data(b"last words"), closed(BROKEN_PIPE)]);
-    assert_eq!(reactor.net().connections(), 0);
+    assert_eq!(reactor.net().connection_count(), 0);
 }
 
 // ---- end-of-stream ----
@@ -198,7 +198,7 @@ fn an_end_stays_in_force_without_a_spin_while_we_go_on_sending() {
     let token = log.opened()[0];
     let answer = stream_bytes(0, 1_000_000);
     assert_eq!(reactor.net().send(token, &answer), SendStatus::Queued);
-    reactor.net().shutdown_write(token);
+    reactor.net().half_close(token);
     let got = with_client(&mut reactor, move || read_all(&mut peer));
     assert!(got == answer);
     until(&mut reactor, "the close", |_| log.closes() == 1);
@@ -210,7 +210,7 @@ fn an_end_stays_in_force_without_a_spin_while_we_go_on_sending() {
 fn we_receive_everything_after_we_ended_our_side() {
     let (mut reactor, log, address) = probed(|probe| {
         probe.open(|cx| {
-            cx.shutdown_write();
+            cx.half_close();
             Ok(())
         })
     });
@@ -248,10 +248,10 @@ fn data_and_end_in_one_edge_are_both_seen() {
 fn an_end_behind_exactly_one_full_read_is_seen() {
     // A read that brings as much as it may says nothing of what is behind it. Small enough for all of
     // it to be there before the first read.
-    let config = Config { read_buffer: 4096, ..Config::default() };
+    let config = Config::new().read_buffer(4096);
     let log = Log::new();
     let of_handler = log.clone();
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
     let mut peer = client(address_of(&mut reactor, listener));
     opened(&mut reactor, &log);
@@ -329,7 +329,7 @@ fn pause_and_resume_after_the_peers_half_close() {
         assert_sleeps(&mut reactor);
     }
     assert_eq!(log.told(), [Told::Open, data(b"late"), Told::Eof]);
-    reactor.net().shutdown_write(token);
+    reactor.net().half_close(token);
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(read_all(&mut peer), b"");
     assert_eq!(log.reasons(), ["both sides ended"]);
@@ -341,7 +341,7 @@ fn pause_and_resume_after_our_half_close() {
     let (mut reactor, log, address) = probed(|probe| probe);
     let mut peer = client(address);
     let token = opened(&mut reactor, &log);
-    reactor.net().shutdown_write(token);
+    reactor.net().half_close(token);
     reactor.net().pause(token);
     peer.write_all(b"one").unwrap();
     assert_sleeps(&mut reactor);
@@ -503,8 +503,10 @@ fn random_duplex_traffic_with_pauses_and_half_closes_arrives_whole() {
         let socket = SocketOptions::new().send_buffer(buffer).receive_buffer(buffer);
         let options = StreamOptions::new().socket_options(socket);
         // Both sides talk before they listen: each would wait for the other to read first.
-        let options =
-            options.auto_pause(false).marks(random.below(4000), 4000 + random.below(60_000));
+        let options = options
+            .auto_pause(false)
+            .low_water(random.below(4000))
+            .high_water(4000 + random.below(60_000));
         let done = Rc::new(RefCell::new(Vec::new()));
         let mut reactor = Reactor::new().unwrap();
         let results = Rc::clone(&done);
@@ -571,7 +573,7 @@ impl Talker {
             self.sent += n;
             self.left -= n;
             match status {
-                SendStatus::AboveHigh => return,
+                SendStatus::AboveHighWater => return,
                 SendStatus::Queued => {}
                 refused => panic!("{refused:?}"),
             }
@@ -580,7 +582,7 @@ impl Talker {
                 return;
             }
         }
-        cx.shutdown_write();
+        cx.half_close();
     }
 }
 
@@ -620,7 +622,7 @@ impl Handler for Talker {
         Ok(())
     }
 
-    fn on_close(&mut self, _: &mut Context<'_>, closed: &Closed) {
+    fn on_close(&mut self, _: &mut Context<'_>, closed: &CloseInfo) {
         self.done.borrow_mut().push(End {
             sent: self.sent,
             received: self.received,
@@ -664,12 +666,12 @@ fn a_reset_offers_a_paused_reader_no_more_than_its_limit() {
 fn data_and_the_end_in_one_edge_are_both_told() {
     // One byte; the read buffer's size, just below and above it; several reads; more than a turn's.
     let buffer = 4096;
-    let a_turn = buffer * Config::default().reads_per_turn;
+    let a_turn = buffer * 4;
     for size in [1, buffer - 1, buffer, buffer + 1, 2 * buffer, a_turn, a_turn + 1, 3 * a_turn] {
         let log = Log::new();
         let of_handler = log.clone();
-        let config = Config { read_buffer: buffer, ..Config::default() };
-        let mut reactor = Reactor::with_config((), config).unwrap();
+        let config = Config::new().read_buffer(buffer);
+        let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
         let listener =
             reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
         let mut stream = client(address_of(&mut reactor, listener));
@@ -733,14 +735,14 @@ fn what_was_left_is_offered_again_when_the_full_queue_has_drained() {
     let log = Log::new();
     let of_handler = log.clone();
     let mut reactor = Reactor::new().unwrap();
-    let options = StreamOptions::new().output_cap(2 * MUCH);
+    let options = StreamOptions::new().output_limit(2 * MUCH);
     let listener = reactor
         .net()
         .listen(Listen::tcp("127.0.0.1:0").options(options), move |_| {
             let mut answered = false;
             Probe::new(&of_handler).data(move |cx, input| {
                 if !std::mem::replace(&mut answered, true) {
-                    assert_eq!(cx.send(vec![0; MUCH]), SendStatus::AboveHigh);
+                    assert_eq!(cx.send(vec![0; MUCH]), SendStatus::AboveHighWater);
                     return Ok(());
                 }
                 input.take_all();

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use tidegate::layer::{LengthPrefixed, Lines};
 use tidegate::{
-    Config, Connect, Listen, Net, Overflow, Peer, Reactor, Relayed, SocketOptions, StreamOptions,
-    Token,
+    Connect, Listen, Net, Overflow, Peer, Reactor, Relayed, SocketOptions, StreamOptions, Token,
 };
 
 use crate::support::child::in_a_process_of_its_own;
@@ -107,7 +106,7 @@ impl Rig {
         let near = with_client(&mut self.reactor, move || near(near_stream));
         until(&mut self.reactor, "the other peer", |_| far.is_finished());
         let far = far.join().unwrap();
-        until(&mut self.reactor, "both to close", |reactor| reactor.net().connections() == 0);
+        until(&mut self.reactor, "both to close", |reactor| reactor.net().connection_count() == 0);
         assert_eq!((self.log.data().len(), self.log.eofs()), (0, 0), "no handler is told");
         (near, far)
     }
@@ -371,7 +370,7 @@ fn a_peer_that_does_not_read_bounds_what_waits_in_the_relay() {
     let sent = stuff(&mut rig, near, far_token);
     // The high mark, and the one read that went over it.
     let queued = rig.net().queued(far_token);
-    let most = 64 * 1024 + Config::default().read_buffer;
+    let most = 64 * 1024 + 256 * 1024;
     assert!(queued <= most, "{queued} bytes wait in the relay");
     assert_falls_asleep(&mut rig.reactor);
     // The other direction goes on.
@@ -427,7 +426,8 @@ fn a_peer_that_takes_nothing_meets_the_stall_timeout_and_the_other_is_reset() {
 #[test]
 fn a_small_output_cap_slows_the_relay_and_ends_nothing() {
     for overflow in [Overflow::Close, Overflow::Drop] {
-        let options = options().marks(1_000, 5_000).output_cap(20_000).overflow(overflow);
+        let options =
+            options().low_water(1_000).high_water(5_000).output_limit(20_000).overflow(overflow);
         rig(options).run(
             |near| write_in_pieces(&near, LOTS / 4, 1),
             |far| {
@@ -597,7 +597,7 @@ fn closing_one_from_a_timer_closes_the_other_and_both_are_flushed() {
         assert!(waiting > 0);
         let token = rig.tokens[which];
         let mut far = rig.far.try_clone().unwrap();
-        rig.reactor.net().after(Duration::from_millis(1), move |(), net| net.close(token));
+        rig.reactor.net().run_after(Duration::from_millis(1), move |(), net| net.close(token));
         let log = rig.log.clone();
         let mut near = rig.near.try_clone().unwrap();
         until(&mut rig.reactor, "the end of the first direction", |reactor| {
@@ -700,7 +700,7 @@ fn an_end_that_came_before_the_relay_is_passed_on() {
 fn what_comes_behind_ones_own_half_close_is_dropped() {
     let mut rig = rig(options());
     let far_token = rig.tokens[1];
-    rig.net().shutdown_write(far_token);
+    rig.net().half_close(far_token);
     rig.run(
         |mut near| {
             near.write_all(&vec![b'x'; LOTS]).unwrap();
@@ -759,7 +759,7 @@ fn whose_partner_is_relayed_to_another_is_on_its_own_again() {
 fn linking_ends_a_relay() {
     let mut rig = rig(options());
     let [a, b] = rig.tokens;
-    assert!(rig.net().link(a, b));
+    assert!(rig.net().pair(a, b));
     rig.near.write_all(b"for the handler").unwrap();
     let log = rig.log.clone();
     rig.until("the handler", |_| log.data() == b"for the handler");
@@ -774,10 +774,10 @@ fn timers_and_signals_reach_the_handlers_of_a_relay() {
     let mut rig = rig(options());
     let [a, b] = rig.tokens;
     rig.net().set_timer(a, Duration::from_millis(1), 7);
-    assert!(rig.net().signal(b, "hello"));
+    assert!(rig.net().notify(b, "hello"));
     let log = rig.log.clone();
     rig.until("both", |_| log.told().contains(&Told::Timer(7)));
-    assert!(log.of(b).contains(&Told::Signal));
+    assert!(log.of(b).contains(&Told::Notification));
 }
 
 // ---- layers ----
@@ -882,7 +882,7 @@ fn tls_on_one_side_while_the_target_still_shakes_hands() {
     }
     let [accepted] = log.opened()[..] else { panic!("{:?}", log.told()) };
     assert!(!writer.is_finished());
-    assert_eq!(reactor.net().connections(), 2);
+    assert_eq!(reactor.net().connection_count(), 2);
     let reader = std::thread::spawn(move || read_all(&mut { near }));
     until(&mut reactor, "the echo", |_| {
         let _ = echo.turn(Some(Duration::ZERO)).unwrap();
@@ -892,7 +892,7 @@ fn tls_on_one_side_while_the_target_still_shakes_hands() {
     assert!(reader.join().unwrap() == stream_bytes(0, LOTS));
     until(&mut reactor, "both to close", |reactor| {
         let _ = echo.turn(Some(Duration::ZERO)).unwrap();
-        reactor.net().connections() == 0
+        reactor.net().connection_count() == 0
     });
     assert_eq!(log.of(accepted).last(), Some(&Told::Close("both sides ended".into(), 0)));
 }

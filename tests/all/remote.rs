@@ -1,12 +1,13 @@
 //! Other threads: nothing is lost, nothing overtakes, nothing spins.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use tidegate::{Config, Peer, PostError, Reactor, Token, Turn};
+use tidegate::{Config, Peer, PostError, Reactor, Token};
 
 use crate::support::child;
 use crate::support::endpoints::deaf;
@@ -123,14 +124,14 @@ fn after_a_batch_the_loop_sleeps_again() {
     settle(&mut reactor);
     assert_eq!(reactor.next_deadline(), None);
     let start = Instant::now();
-    assert_eq!(reactor.turn(Some(Duration::from_millis(50))).unwrap(), Turn::Running);
+    assert_eq!(reactor.turn(Some(Duration::from_millis(50))).unwrap(), ControlFlow::Continue(()));
     assert!(start.elapsed() >= Duration::from_millis(50), "woken for nothing");
 }
 
 #[test]
 fn a_full_inbox_hands_the_value_back_and_takes_more_when_there_is_room() {
-    let config = Config { post_limit: 3, posts_per_turn: 1, ..Config::default() };
-    let mut reactor = Reactor::with_config(0, config).unwrap();
+    let config = Config::new().post_limit(3).posts_per_turn(1);
+    let mut reactor = Reactor::build(config, |_| Ok(0)).unwrap();
     let remote = reactor.remote();
     let token = some_token(&mut reactor);
     for _ in 0..3 {
@@ -138,7 +139,7 @@ fn a_full_inbox_hands_the_value_back_and_takes_more_when_there_is_room() {
     }
     assert!(matches!(remote.post(|_, _| {}), Err(PostError::Full(_))));
     assert_eq!(remote.send(token, b"back".to_vec()), Err(PostError::Full(b"back".to_vec())));
-    assert_eq!(remote.signal(token, 17).unwrap_err().into_inner(), 17);
+    assert_eq!(remote.notify(token, 17).unwrap_err().into_inner(), 17);
     // The limit counts what waits, wherever it waits: each turn makes room for one.
     for n in 1..=10 {
         let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
@@ -153,15 +154,15 @@ fn a_full_inbox_hands_the_value_back_and_takes_more_when_there_is_room() {
 #[test]
 fn signals_to_a_connection_that_does_not_stand_yet_count_until_it_does_or_ends() {
     let deaf = deaf();
-    let config = Config { post_limit: 3, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().post_limit(3);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let newborn = reactor.net().connect(deaf.address, Probe::new(&Log::new())).unwrap();
     let remote = reactor.remote();
     for n in 0..3 {
-        remote.signal(newborn, n).unwrap();
+        remote.notify(newborn, n).unwrap();
     }
     settle(&mut reactor);
-    assert!(matches!(remote.signal(newborn, 3), Err(PostError::Full(3))));
+    assert!(matches!(remote.notify(newborn, 3), Err(PostError::Full(3))));
     reactor.net().close(newborn);
     let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
     remote.post(|(), _| {}).unwrap();
@@ -172,8 +173,8 @@ fn signals_to_a_connection_that_does_not_stand_yet_count_until_it_does_or_ends()
 fn a_signal_that_was_told_makes_room_in_its_own_turn() {
     let log = Log::new();
     let of_handler = log.clone();
-    let config = Config { post_limit: 3, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().post_limit(3);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let make = move |_: &Peer<'_>| Probe::new(&of_handler);
     let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
     let _stream = client(address_of(&mut reactor, listener));
@@ -181,11 +182,11 @@ fn a_signal_that_was_told_makes_room_in_its_own_turn() {
     let (token, remote) = (log.opened()[0], reactor.remote());
     for told in 1..=3 {
         for n in 0..3 {
-            remote.signal(token, n).unwrap();
+            remote.notify(token, n).unwrap();
         }
-        assert!(remote.signal(token, 3).is_err());
+        assert!(remote.notify(token, 3).is_err());
         let _ = reactor.turn(Some(crate::support::PATIENCE)).unwrap();
-        assert_eq!(log.count(|what| *what == Told::Signal), 3 * told);
+        assert_eq!(log.count(|what| *what == Told::Notification), 3 * told);
     }
 }
 
@@ -204,7 +205,7 @@ fn after_the_reactor_has_ended_the_value_comes_back() {
     drop(reactor);
     assert_eq!(Arc::strong_count(&waiting), 1, "what waited is dropped with the reactor");
     assert_eq!(remote.send(token, b"back".to_vec()), Err(PostError::Ended(b"back".to_vec())));
-    assert_eq!(remote.signal(token, "value").unwrap_err().into_inner(), "value");
+    assert_eq!(remote.notify(token, "value").unwrap_err().into_inner(), "value");
     let refused = remote.clone().post(|count: &mut i32, net| {
         *count += 1;
         net.stop();
@@ -246,7 +247,7 @@ fn bytes_signals_and_closes_reach_a_connection_by_its_token_and_nobody_by_a_stal
     let thread = std::thread::spawn(move || {
         for token in [stale, live] {
             remote.send(token, b"hello, ".to_vec()).unwrap();
-            remote.signal(token, 5_u8).unwrap();
+            remote.notify(token, 5_u8).unwrap();
             remote.send(token, b"world".to_vec()).unwrap();
         }
         remote.close(stale).unwrap();
@@ -257,7 +258,7 @@ fn bytes_signals_and_closes_reach_a_connection_by_its_token_and_nobody_by_a_stal
     until(&mut reactor, "the thread", |_| thread.is_finished());
     assert_eq!(thread.join().unwrap(), (b"hello, world".to_vec(), 0));
     until(&mut reactor, "the close", |_| log.closes() == 2);
-    assert_eq!(log.count(|told| *told == Told::Signal), 1);
+    assert_eq!(log.count(|told| *told == Told::Notification), 1);
 }
 
 #[test]
@@ -276,8 +277,8 @@ fn a_remote_serves_a_reactor_whose_state_cannot_leave_its_thread() {
 
 #[test]
 fn a_budget_of_one_message_a_turn_loses_none() {
-    let config = Config { posts_per_turn: 1, events_per_turn: 1, ..Config::default() };
-    let mut reactor = Reactor::with_config(Vec::new(), config).unwrap();
+    let config = Config::new().posts_per_turn(1).events_per_turn(1);
+    let mut reactor = Reactor::build(config, |_| Ok(Vec::new())).unwrap();
     let remote = reactor.remote();
     let thread = std::thread::spawn(move || {
         for n in 0..2_000 {

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::layer::{Item, LayerContext, LayerError, Step};
 use tidegate::{
-    Connect, Context, Datagram, DatagramHandler, HandlerResult, Kind, Layer, Reactor, Signal,
-    StreamOptions, Timer, Token,
+    Connect, Context, Datagram, DatagramHandler, HandlerResult, Layer, MessageKind, Notification,
+    Reactor, StreamOptions, Timer, Token,
 };
 
 use crate::support::endpoints::deaf;
@@ -19,7 +19,7 @@ use crate::support::{Log, Probe, Told, client, listening, settle, until};
 /// A handler that writes down the numbers it is signalled.
 fn numbers(log: &Log, into: &Rc<RefCell<Vec<u32>>>) -> Probe {
     let into = Rc::clone(into);
-    Probe::new(log).signal(move |_, signal| {
+    Probe::new(log).notify(move |_, signal| {
         into.borrow_mut().push(signal.take::<u32>().map_err(|_| "not a number")?);
         Ok(())
     })
@@ -34,19 +34,19 @@ fn signals_are_typed_and_come_in_order_from_handlers_and_threads() {
     until(&mut reactor, "the open", |_| log.opens() == 1);
     let token = log.opened()[0];
     for n in 0..3_000_u32 {
-        assert!(reactor.net().signal(token, n));
+        assert!(reactor.net().notify(token, n));
     }
     until(&mut reactor, "the signals", |_| seen.borrow().len() == 3_000);
     let remote = reactor.remote();
     let thread = std::thread::spawn(move || {
         for n in 3_000..6_000_u32 {
-            remote.signal(token, n).unwrap();
+            remote.notify(token, n).unwrap();
         }
     });
     until(&mut reactor, "the posted signals", |_| seen.borrow().len() == 6_000);
     thread.join().unwrap();
     assert!(seen.borrow().iter().copied().eq(0..6_000));
-    assert!(reactor.net().signal(token, "no number"));
+    assert!(reactor.net().notify(token, "no number"));
     until(&mut reactor, "the error", |r| !r.net().is_open(token));
     drop(stream);
     until(&mut reactor, "the close", |_| log.closes() == 1);
@@ -60,11 +60,11 @@ fn a_signal_to_a_newborn_waits_until_it_is_open_and_keeps_its_place() {
     let newborn = reactor.net().connect(address, numbers(&log, &seen)).unwrap();
     let mut next = 0;
     while log.opens() == 0 {
-        assert!(reactor.net().signal(newborn, next));
+        assert!(reactor.net().notify(newborn, next));
         next += 1;
         let _ = reactor.turn(Some(Duration::from_millis(10))).unwrap();
     }
-    assert!(reactor.net().signal(newborn, next));
+    assert!(reactor.net().notify(newborn, next));
     until(&mut reactor, "the signals", |_| seen.borrow().len() as u32 == next + 1);
     assert!(seen.borrow().iter().copied().eq(0..=next));
     assert_eq!(log.told()[0], Told::Open);
@@ -77,8 +77,8 @@ fn a_signal_that_waits_for_a_connection_does_not_keep_the_loop_awake() {
     let mut reactor = Reactor::new().unwrap();
     let newborn = reactor.net().connect(full.address, numbers(&log, &seen)).unwrap();
     let counted = Rc::new(());
-    assert!(reactor.net().signal(newborn, Rc::clone(&counted)));
-    reactor.remote().signal(newborn, 1_u32).unwrap();
+    assert!(reactor.net().notify(newborn, Rc::clone(&counted)));
+    reactor.remote().notify(newborn, 1_u32).unwrap();
     settle(&mut reactor);
     let deadline = reactor.next_deadline().expect("the connect timeout");
     assert!(deadline > Instant::now(), "the loop would not sleep");
@@ -102,13 +102,13 @@ fn a_signal_to_nobody_is_refused() {
     net.close(closing);
     net.abort(dead);
     for nobody in [closing, dead, listener] {
-        assert!(!net.signal(nobody, 1));
+        assert!(!net.notify(nobody, 1));
     }
     until(&mut reactor, "the abort", |_| log.closes() == 1);
-    assert!(!reactor.net().signal(dead, 1));
-    reactor.remote().signal(dead, 1).unwrap();
+    assert!(!reactor.net().notify(dead, 1));
+    reactor.remote().notify(dead, 1).unwrap();
     settle(&mut reactor);
-    assert_eq!(log.count(|told| *told == Told::Signal), 0);
+    assert_eq!(log.count(|told| *told == Told::Notification), 0);
 }
 
 /// A format whose handshake is one byte of the peer's.
@@ -143,7 +143,7 @@ impl Layer for OneByteFirst {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
@@ -164,7 +164,7 @@ fn timers_and_signals_of_a_connection_in_its_handshake_come_after_its_open() {
     let _kept = net.set_timer(token, Duration::ZERO, 1);
     let cancelled = net.set_timer(token, Duration::ZERO, 2);
     let moved = net.set_timer(token, Duration::ZERO, 3);
-    net.signal(token, ());
+    net.notify(token, ());
     let (mut stream, _) = peer.accept().unwrap();
     settle(&mut reactor); // they are long due
     assert_eq!(log.told(), []);
@@ -175,7 +175,7 @@ fn timers_and_signals_of_a_connection_in_its_handshake_come_after_its_open() {
     until(&mut reactor, "the timers", |_| log.told().len() == 4);
     let told = log.told();
     assert_eq!(told[0], Told::Open);
-    for one in [Told::Timer(1), Told::Timer(3), Told::Signal] {
+    for one in [Told::Timer(1), Told::Timer(3), Told::Notification] {
         assert_eq!(told.iter().filter(|told| **told == one).count(), 1, "{told:?}");
     }
 }
@@ -197,7 +197,7 @@ impl DatagramHandler for Newborn {
         self.0.borrow_mut().push("timer");
         Ok(())
     }
-    fn on_signal(&mut self, _: &mut Context<'_>, _: Signal) -> HandlerResult {
+    fn on_notify(&mut self, _: &mut Context<'_>, _: Notification) -> HandlerResult {
         self.0.borrow_mut().push("signal");
         Ok(())
     }
@@ -207,14 +207,14 @@ impl DatagramHandler for Newborn {
 fn give_birth(cx: &mut Context<'_>, told: &Heard) {
     let token = cx.net.bind_udp("127.0.0.1:0", Newborn(Rc::clone(told))).unwrap();
     cx.net.set_timer(token, Duration::ZERO, 0);
-    assert!(cx.net.signal(token, ()));
+    assert!(cx.net.notify(token, ()));
 }
 
 #[test]
 fn a_udp_socket_hears_of_its_timers_and_signals_after_its_open_wherever_it_was_born() {
-    let births: Rc<RefCell<Vec<Heard>>> = Rc::default();
+    let pending_handlers: Rc<RefCell<Vec<Heard>>> = Rc::default();
     let log = Log::new();
-    let (of_handler, into) = (log.clone(), Rc::clone(&births));
+    let (of_handler, into) = (log.clone(), Rc::clone(&pending_handlers));
     let (mut reactor, _listener, address) = listening(move || {
         let into = Rc::clone(&into);
         let birth = move |cx: &mut Context<'_>| {
@@ -228,12 +228,12 @@ fn a_udp_socket_hears_of_its_timers_and_signals_after_its_open_wherever_it_was_b
             .open(a)
             .data(move |cx, input| {
                 input.take_all();
-                let token: Token = cx.token();
-                cx.net.signal(token, ());
+                let token: Token = cx.token;
+                cx.net.notify(token, ());
                 cx.set_timer(Duration::ZERO, 0);
                 b(cx)
             })
-            .signal(move |cx, _| c(cx))
+            .notify(move |cx, _| c(cx))
             .eof(d)
             .timer(move |cx, _| e(cx))
     });
@@ -242,7 +242,7 @@ fn a_udp_socket_hears_of_its_timers_and_signals_after_its_open_wherever_it_was_b
     until(&mut reactor, "the timer", |_| log.count(|t| *t == Told::Timer(0)) == 1);
     stream.shutdown(Shutdown::Write).unwrap();
     until(&mut reactor, "the end", |_| log.eofs() == 1);
-    let all = births.borrow().clone();
+    let all = pending_handlers.borrow().clone();
     assert_eq!(all.len(), 5);
     until(&mut reactor, "all to be told", |_| all.iter().all(|told| told.borrow().len() == 3));
     for told in &all {

@@ -42,7 +42,7 @@ fn a_pipe_is_read_and_what_it_brings_reaches_a_connection() {
     let tell = Rc::clone(&ended);
     let source = reactor
         .net()
-        .register(receiver, Interest::READABLE, move |pipe, cx, ready| {
+        .register_source(receiver, Interest::READABLE, move |pipe, cx, ready| {
             assert!(ready.readable || ready.closed);
             let mut bytes = Vec::new();
             tell.set(!drain(pipe, &mut bytes));
@@ -76,7 +76,7 @@ fn an_error_of_the_callback_closes_the_source_and_nothing_else() {
     let count = Rc::clone(&calls);
     let source = reactor
         .net()
-        .register(receiver, Interest::READABLE, move |_, _, _| {
+        .register_source(receiver, Interest::READABLE, move |_, _, _| {
             count.set(count.get() + 1);
             Err("enough".into())
         })
@@ -99,7 +99,7 @@ fn a_source_is_closed_by_its_token_from_its_own_callback_and_from_outside() {
         let count = Rc::clone(&calls);
         let source = reactor
             .net()
-            .register(receiver, Interest::READABLE, move |_, cx, _| {
+            .register_source(receiver, Interest::READABLE, move |_, cx, _| {
                 count.set(count.get() + 1);
                 if from_inside {
                     cx.close();
@@ -145,13 +145,14 @@ fn a_source_registered_twice_is_an_error_and_the_first_stays() {
     let first = Shared(Rc::clone(&receiver));
     reactor
         .net()
-        .register(first, Interest::READABLE, move |_, _, _| {
+        .register_source(first, Interest::READABLE, move |_, _, _| {
             count.set(count.get() + 1);
             Ok(())
         })
         .unwrap();
     let second = Shared(receiver);
-    let error = reactor.net().register(second, Interest::READABLE, |_, _, _| Ok(())).unwrap_err();
+    let error =
+        reactor.net().register_source(second, Interest::READABLE, |_, _, _| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
     sender.write_all(b"x").unwrap();
     until(&mut reactor, "the first to be called", |_| calls.get() == 1);
@@ -165,7 +166,7 @@ fn a_source_that_panics_or_whose_drop_panics_is_gone_and_nothing_else() {
     let bomb = Bomb;
     let source = reactor
         .net()
-        .register(receiver, Interest::READABLE, move |_, _, _| {
+        .register_source(receiver, Interest::READABLE, move |_, _, _| {
             let _owned = &bomb;
             panic_on_purpose()
         })

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tidegate::layer::tls::{TlsInfo, TlsVersion, rustls};
 use tidegate::layer::{Layer, LayerErrorKind, LengthPrefixed, Lines};
 use tidegate::{
-    CloseReason, Closed, Connect, Context, Deadline, HandlerResult, Input, Listen, Reactor,
+    CloseInfo, CloseReason, Connect, Context, Deadline, HandlerResult, Input, Listen, Reactor,
     SendStatus, StreamOptions,
 };
 
@@ -20,7 +20,7 @@ use crate::support::{Log, Probe, Told, address_of, client, read_all, secure, unt
 /// What the tests ask about the ends: the kind of a layer's error, or the text of another reason.
 type Ends = Rc<RefCell<Vec<Result<LayerErrorKind, String>>>>;
 
-fn note(ends: &Ends) -> impl FnMut(&mut Context<'_>, &Closed) + 'static {
+fn note(ends: &Ends) -> impl FnMut(&mut Context<'_>, &CloseInfo) + 'static {
     let ends = Rc::clone(ends);
     move |_, closed| {
         ends.borrow_mut().push(match &closed.reason {
@@ -34,9 +34,9 @@ fn note(ends: &Ends) -> impl FnMut(&mut Context<'_>, &Closed) + 'static {
 /// The server's side of the protocol: `STARTTLS` is answered in clear, everything else is echoed.
 fn serve(cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
     match input.take_all() {
-        b"STARTTLS" if cx.fact::<TlsInfo>().is_none() => {
+        b"STARTTLS" if cx.layer_info::<TlsInfo>().is_none() => {
             cx.send("220 go ahead");
-            cx.net.start_layer(cx.token(), secure::server());
+            cx.net.start_layer(cx.token, secure::server());
         }
         line => {
             cx.send(line);
@@ -75,7 +75,7 @@ fn stage_over<L: Layer + 'static>(
 fn upgrading(log: &Log, ends: &Ends) -> Probe {
     Probe::new(log)
         .open(|cx| {
-            assert!(cx.fact::<TlsInfo>().is_none());
+            assert!(cx.layer_info::<TlsInfo>().is_none());
             cx.send("hello");
             cx.send("STARTTLS");
             Ok(())
@@ -83,12 +83,12 @@ fn upgrading(log: &Log, ends: &Ends) -> Probe {
         .data(|cx, input| {
             match input.take_all() {
                 b"220 go ahead" => {
-                    assert!(cx.net.start_layer(cx.token(), secure::client()));
+                    assert!(cx.net.start_layer(cx.token, secure::client()));
                     // It waits until the handshake is done, and leaves encrypted.
                     assert_eq!(cx.send("secret"), SendStatus::Queued);
                 }
                 b"secret" => {
-                    assert_eq!(cx.fact::<TlsInfo>().unwrap().version(), TlsVersion::V1_3);
+                    assert_eq!(cx.layer_info::<TlsInfo>().unwrap().version(), TlsVersion::V1_3);
                     cx.close();
                 }
                 _ => {}
@@ -257,11 +257,11 @@ fn on_a_stream_without_layers_too_what_is_left_belongs_to_tls() {
     let make = move |_: &tidegate::Peer<'_>| {
         Probe::new(&of_handlers)
             .data(|cx, input| {
-                if cx.fact::<TlsInfo>().is_some() {
+                if cx.layer_info::<TlsInfo>().is_some() {
                     cx.send(input.take_all());
                 } else if input.take_until(b'\n') == Some(b"STARTTLS") {
                     cx.send("220 go ahead\n");
-                    assert!(cx.net.start_layer(cx.token(), secure::server()));
+                    assert!(cx.net.start_layer(cx.token, secure::server()));
                 }
                 Ok(())
             })
@@ -317,7 +317,7 @@ fn the_handshake_of_a_late_layer_has_a_deadline() {
     // Half a ClientHello makes no difference.
     let (_, end) = in_clear(&mut stage, b"STARTTLS\n\x16\x03\x01\x01\x00");
     assert_eq!(end, Err("handshake".into()));
-    assert_eq!(stage.reactor.net().connections(), 1, "the other one lives on");
+    assert_eq!(stage.reactor.net().connection_count(), 1, "the other one lives on");
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn a_connection_that_is_closing_takes_no_layer() {
     let mut stage = stage();
     let log = Log::new();
     let probe = Probe::new(&log).open(|cx| {
-        let token = cx.token();
+        let token = cx.token;
         cx.close();
         assert!(!cx.net.start_layer(token, secure::client()));
         Ok(())
@@ -376,9 +376,9 @@ fn a_switch_outside_of_on_data_refuses_what_waits() {
                     }
                     Ok(())
                 })
-                .signal(|cx, _| {
+                .notify(|cx, _| {
                     cx.send("220 go ahead");
-                    cx.net.start_layer(cx.token(), secure::server());
+                    cx.net.start_layer(cx.token, secure::server());
                     cx.resume();
                     Ok(())
                 })
@@ -390,8 +390,8 @@ fn a_switch_outside_of_on_data_refuses_what_waits() {
         stream.write_all(format!("STARTTLS\n{behind}").as_bytes()).unwrap();
         until(&mut reactor, "the command", |_| log.data() == b"STARTTLS");
         let paused = log.opened()[0];
-        assert!(reactor.net().signal(paused, ()));
-        until(&mut reactor, "the switch", |_| log.told().contains(&Told::Signal));
+        assert!(reactor.net().notify(paused, ()));
+        until(&mut reactor, "the switch", |_| log.told().contains(&Told::Notification));
         let finished = with_client(&mut reactor, move || {
             crate::support::read_n(&mut stream, 13);
             let mut tls = rustls_client();

@@ -4,13 +4,14 @@
 use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::layer::{Item, LayerContext, LayerError, Step};
 use tidegate::{
-    Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Kind,
-    Layer, Listen, Net, Peer, Reactor, Report, SocketOptions, StreamOptions, Turn,
+    Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Layer,
+    Listen, MessageKind, Net, Peer, Reactor, ShutdownReport, SocketOptions, StreamOptions,
 };
 
 #[cfg(target_os = "linux")]
@@ -37,8 +38,8 @@ fn stops_in(name: &'static str, log: &Log) -> Probe {
         })
         .data(move |cx, input| {
             input.take_all();
-            let token = cx.token();
-            cx.net.signal(token, ());
+            let token = cx.token;
+            cx.net.notify(token, ());
             cx.set_timer(Duration::ZERO, 0);
             stop(cx.net, "data");
             Ok(())
@@ -49,10 +50,10 @@ fn stops_in(name: &'static str, log: &Log) -> Probe {
         })
         .timer(move |cx, _| {
             stop(cx.net, "timer");
-            cx.shutdown_write();
+            cx.half_close();
             Ok(())
         })
-        .signal(move |cx, _| {
+        .notify(move |cx, _| {
             stop(cx.net, "signal");
             Ok(())
         })
@@ -71,7 +72,8 @@ fn stop_in_any_callback_ends_run_after_its_turn_and_closes_nothing() {
         let log = Log::new();
         let of_handler = log.clone();
         let mut reactor = Reactor::new().unwrap();
-        let listen = Listen::tcp("127.0.0.1:0").options(StreamOptions::new().marks(0, 10));
+        let listen =
+            Listen::tcp("127.0.0.1:0").options(StreamOptions::new().low_water(0).high_water(10));
         let listener = reactor.net().listen(listen, move |_| stops_in(name, &of_handler)).unwrap();
         let address = address_of(&mut reactor, listener);
         let thread = std::thread::spawn(move || {
@@ -104,22 +106,22 @@ fn stop_from_a_datagram_a_closure_a_timer_and_another_thread() {
     let socket = reactor.net().bind_udp("127.0.0.1:0", Stops).unwrap();
     let to = address_of(&mut reactor, socket);
     UdpSocket::bind("127.0.0.1:0").unwrap().send_to(b"", to).unwrap();
-    assert_eq!(reactor.run().unwrap(), Report::default());
-    reactor.net().after(MS, |(), net| net.stop());
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
+    reactor.net().run_after(MS, |(), net| net.stop());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
     reactor.remote().post(|(), net| net.stop()).unwrap();
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
     let remote = reactor.remote();
     let thread = std::thread::spawn(move || {
         std::thread::sleep(5 * MS); // the loop sleeps
         remote.stop().unwrap();
     });
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
     thread.join().unwrap();
     // Before the loop runs: it ends after one turn, and only once.
     reactor.net().stop();
-    assert_eq!(reactor.run().unwrap(), Report::default());
-    assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), Turn::Running);
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
+    assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), ControlFlow::Continue(()));
 }
 
 // row 59
@@ -153,7 +155,7 @@ fn a_shutdown_refuses_newcomers_lets_the_others_finish_and_ends_with_the_last() 
         drop(stream);
         heard
     });
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
     assert_eq!(thread.join().unwrap(), b"still served");
     assert_eq!(log.reasons(), ["both sides ended"]);
 }
@@ -164,7 +166,7 @@ fn stuck(log: &Log) -> (Reactor, TcpStream) {
     let mut reactor = Reactor::new().unwrap();
     let socket = SocketOptions::new().send_buffer(8192);
     let listen = Listen::tcp("127.0.0.1:0")
-        .options(StreamOptions::new().socket_options(socket).output_cap(16 << 20));
+        .options(StreamOptions::new().socket_options(socket).output_limit(16 << 20));
     let listener = reactor
         .net()
         .listen(listen, move |_| {
@@ -197,7 +199,7 @@ fn when_the_grace_is_over_a_shutdown_cuts_and_reports_what_was_left() {
     let listener = reactor.net().listen("127.0.0.1:0", |_| Probe::new(&Log::new())).unwrap();
     assert!(reactor.net().is_open(listener));
     reactor.net().stop();
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
 }
 
 // Nothing of one that lingers is cut: all it sent is flushed, only its peer's end is missing. And an
@@ -209,7 +211,7 @@ fn a_shutdown_cuts_neither_what_is_flushed_nor_the_reason_noted_before() {
     let mut reactor = Reactor::new().unwrap();
     let socket = SocketOptions::new().send_buffer(8192);
     let listen = Listen::tcp("127.0.0.1:0")
-        .options(StreamOptions::new().socket_options(socket).output_cap(16 << 20));
+        .options(StreamOptions::new().socket_options(socket).output_limit(16 << 20));
     let make = move |_: &Peer<'_>| {
         Probe::new(&of_handler).data(|cx, input| match input.take_all() {
             b"c" => {
@@ -245,13 +247,13 @@ fn a_shutdown_cuts_neither_what_is_flushed_nor_the_reason_noted_before() {
 fn a_shutdown_without_connections_ends_at_once_and_stop_ends_one_that_waits() {
     let mut reactor = Reactor::new().unwrap();
     reactor.net().shutdown(Duration::MAX);
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
 
     let log = Log::new();
     let (mut reactor, _stream) = stuck(&log);
     reactor.net().shutdown(Duration::MAX);
-    reactor.net().after(5 * MS, |(), net| net.stop());
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    reactor.net().run_after(5 * MS, |(), net| net.stop());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
     assert_eq!(log.closes(), 0, "stop closes nothing");
 }
 
@@ -266,10 +268,14 @@ fn a_shutdown_behind_a_stop_in_one_turn_does_not_take_it_back() {
     let remote = reactor.remote();
     remote.stop().unwrap();
     remote.shutdown(Duration::MAX).unwrap();
-    assert_eq!(reactor.turn(Some(PATIENCE)).unwrap(), Turn::Stopped);
+    assert!(reactor.turn(Some(PATIENCE)).unwrap().is_break());
     assert_eq!(log.closes(), 0, "stop closes nothing");
     assert!(!reactor.net().is_open(listener), "which is the shutdown's part");
-    assert_eq!(reactor.turn(Some(Duration::ZERO)).unwrap(), Turn::Running, "and it is over");
+    assert_eq!(
+        reactor.turn(Some(Duration::ZERO)).unwrap(),
+        ControlFlow::Continue(()),
+        "and it is over"
+    );
 }
 
 // row 59
@@ -282,7 +288,7 @@ fn a_listener_is_refused_for_as_long_as_a_shutdown_lasts() {
     let refused = listen(reactor.net()).unwrap_err();
     assert_eq!(refused.to_string(), "cannot listen: the reactor is being shut down");
     reactor.net().stop();
-    assert_eq!(reactor.run().unwrap(), Report::default());
+    assert_eq!(reactor.run().unwrap(), ShutdownReport::default());
     assert!(listen(reactor.net()).is_ok());
 }
 
@@ -300,9 +306,8 @@ fn each_shutdown_has_a_report_of_its_own_under_turn_too() {
         let all = log.closes() + connections;
         until(&mut reactor, "all to open", |_| log.opens() == all);
         reactor.net().shutdown(Duration::ZERO);
-        assert_eq!(reactor.turn(Some(PATIENCE)).unwrap(), Turn::Stopped);
-        let cut = Report { connections_cut: connections, bytes_unsent: 0 };
-        assert_eq!(reactor.report(), cut);
+        let report = reactor.turn(Some(PATIENCE)).unwrap().break_value().expect("it is over");
+        assert_eq!((report.connections_cut, report.bytes_unsent), (connections, 0));
     }
 }
 
@@ -344,7 +349,7 @@ impl Handler for Reconnects {
     fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
         Ok(())
     }
-    fn on_close(&mut self, cx: &mut Context<'_>, _: &tidegate::Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_>, _: &tidegate::CloseInfo) {
         self.1.closed.set(self.1.closed.get() + 1);
         Reconnects::connect(cx.net, self.0, &self.1);
     }
@@ -388,7 +393,7 @@ impl Layer for Handshake {
         &mut self,
         _: &mut LayerContext<'_>,
         _: &[u8],
-        _: Kind,
+        _: MessageKind,
         _: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         Ok(())
@@ -403,7 +408,7 @@ fn dropping_a_reactor_tells_each_handler_once_and_those_that_do_not_exist_never(
         Probe::new(&of_handler).close(|cx, _| {
             // Nothing of this comes to anything, and nothing goes wrong.
             let _ = cx.net.listen("127.0.0.1:0", |_| Probe::new(&Log::new()));
-            cx.net.after(Duration::ZERO, |(), _| panic!("after the end"));
+            cx.net.run_after(Duration::ZERO, |(), _| panic!("after the end"));
             cx.net.remote().post(|(), _| {}).unwrap_err();
             cx.net.stop();
         })
@@ -413,7 +418,7 @@ fn dropping_a_reactor_tells_each_handler_once_and_those_that_do_not_exist_never(
         reactor.net().listen(layered, |_| -> Probe { unreachable!("never ready") }).unwrap();
     let unborn_address = address_of(&mut reactor, unborn);
     let _streams = [client(address), client(address), client(unborn_address)];
-    until(&mut reactor, "all", |r| log.opens() == 2 && r.net().connections() == 3);
+    until(&mut reactor, "all", |r| log.opens() == 2 && r.net().connection_count() == 3);
 
     let outgoing = Log::new();
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -443,7 +448,7 @@ impl DatagramHandler for Mourner {
     fn on_datagram(&mut self, _: &mut Context<'_>, _: Datagram<'_>) -> HandlerResult {
         Ok(())
     }
-    fn on_close(&mut self, _: &mut Context<'_>, closed: &tidegate::Closed) {
+    fn on_close(&mut self, _: &mut Context<'_>, closed: &tidegate::CloseInfo) {
         self.0.borrow_mut().push_str(&closed.reason.to_string());
     }
 }
@@ -467,7 +472,7 @@ impl Host {
         Host { poll, events: mio::Events::with_capacity(8) }
     }
 
-    fn turn(&mut self, guest: &mut Reactor) -> Turn {
+    fn turn(&mut self, guest: &mut Reactor) -> ControlFlow<ShutdownReport> {
         let now = Instant::now();
         let wait = guest.next_deadline().map(|at| at.saturating_duration_since(now));
         self.poll.poll(&mut self.events, Some(wait.unwrap_or(PATIENCE).min(PATIENCE))).unwrap();
@@ -481,8 +486,8 @@ impl Host {
 fn a_foreign_loop_hears_of_events_that_did_not_fit_into_a_turn() {
     let log = Log::new();
     let of_handler = log.clone();
-    let config = Config { events_per_turn: 1, ..Config::default() };
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let config = Config::new().events_per_turn(1);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
     let address = address_of(&mut reactor, listener);
     let mut clients: Vec<_> = (0..5).map(|_| client(address)).collect();
@@ -494,7 +499,7 @@ fn a_foreign_loop_hears_of_events_that_did_not_fit_into_a_turn() {
     }
     let start = Instant::now();
     while log.data().len() < 5 {
-        assert_eq!(host.turn(&mut reactor), Turn::Running);
+        assert_eq!(host.turn(&mut reactor), ControlFlow::Continue(()));
         assert!(start.elapsed() < PATIENCE, "{} of five were heard", log.data().len());
     }
 }
@@ -530,7 +535,7 @@ fn a_foreign_loop_drives_sockets_timers_and_messages_by_descriptor_and_deadline(
         remote.stop().unwrap();
     });
     let start = Instant::now();
-    while host.turn(&mut reactor) == Turn::Running {
+    while host.turn(&mut reactor) == ControlFlow::Continue(()) {
         assert!(start.elapsed() < PATIENCE);
     }
     thread.join().unwrap();
@@ -553,18 +558,18 @@ fn a_deadline_in_the_past_announces_work_that_no_descriptor_will() {
     reactor.net().send(token, "x");
     assert!(due(&reactor), "bytes to flush");
     settle(&mut reactor);
-    reactor.net().signal(token, ());
+    reactor.net().notify(token, ());
     assert!(due(&reactor), "a signal");
     settle(&mut reactor);
     reactor.net().abort(token);
     assert!(due(&reactor), "an end to be told");
     settle(&mut reactor);
-    reactor.net().after(Duration::ZERO, |(), _| {});
+    reactor.net().run_after(Duration::ZERO, |(), _| {});
     assert!(due(&reactor), "a timer");
     settle(&mut reactor);
     reactor.net().stop();
     assert!(due(&reactor), "a stop");
-    assert_eq!(reactor.turn(Some(PATIENCE)).unwrap(), Turn::Stopped);
+    assert!(reactor.turn(Some(PATIENCE)).unwrap().is_break());
     settle(&mut reactor);
     assert_eq!(reactor.next_deadline(), None);
 }
@@ -583,12 +588,12 @@ fn a_process_that_is_stopped_and_continued_goes_on_serving() {
     let mut stream = client(helper.hear().parse().unwrap());
     for round in 0..5_u8 {
         helper.wait_for_state(|state| state == 'S'); // it sleeps in its poll
-        helper.signal("-STOP");
+        helper.notify("-STOP");
         helper.wait_for_state(|state| state == 'T');
         if round % 2 == 0 {
             stream.write_all(&[round]).unwrap(); // arrives while it is stopped
         }
-        helper.signal("-CONT");
+        helper.notify("-CONT");
         helper.wait_for_state(|state| state != 'T');
         if round % 2 == 1 {
             stream.write_all(&[round]).unwrap();

@@ -129,7 +129,7 @@ fn step_everywhere(step: Step) -> (Reactor, Log) {
                 b(cx)
             })
             .timer(move |cx, _| c(cx))
-            .signal(move |cx, _| d(cx))
+            .notify(move |cx, _| d(cx))
             .eof(move |cx| e(cx))
             .close(move |cx, _| {
                 let timer = kept.take().unwrap();
@@ -139,8 +139,8 @@ fn step_everywhere(step: Step) -> (Reactor, Log) {
     });
     stream.write_all(b"x").unwrap();
     until(&mut reactor, "the data", |_| log.data() == b"x");
-    assert!(reactor.net().signal(token, ()));
-    until(&mut reactor, "the signal", |_| log.count(|t| *t == Told::Signal) == 1);
+    assert!(reactor.net().notify(token, ()));
+    until(&mut reactor, "the signal", |_| log.count(|t| *t == Told::Notification) == 1);
     reactor.net().set_timer(token, Duration::ZERO, 7);
     until(&mut reactor, "the timer", |_| fired(&log).contains(&7));
     stream.shutdown(Shutdown::Write).unwrap();
@@ -235,7 +235,7 @@ fn timers_die_with_their_connection_and_their_names_reach_no_others() {
     let new: Vec<_> = (0..100)
         .map(|_| {
             let count = Rc::clone(&count);
-            reactor.net().after(20 * MS, move |(), _| count.set(count.get() + 1))
+            reactor.net().run_after(20 * MS, move |(), _| count.set(count.get() + 1))
         })
         .collect();
     for timer in old {
@@ -276,16 +276,16 @@ fn the_reactors_own_timers_run_once_may_be_cancelled_and_set_others() {
     let mut reactor = Reactor::with_state(Vec::new()).unwrap();
     let net = reactor.net();
     let start = Instant::now();
-    net.after(5 * MS, move |seen: &mut Vec<u32>, net| {
+    net.run_after(5 * MS, move |seen: &mut Vec<u32>, net| {
         assert!(start.elapsed() >= 5 * MS);
         seen.push(1);
-        net.after(Duration::ZERO, |seen, _| seen.push(2));
+        net.run_after(Duration::ZERO, |seen, _| seen.push(2));
     });
     let owned = Rc::new(());
     let counted = Rc::clone(&owned);
-    let cancelled = net.after(MS, move |_, _| drop(counted));
-    let moved = net.after(MS, |seen, _| seen.push(3));
-    net.after(Duration::MAX, |seen, _| seen.push(4));
+    let cancelled = net.run_after(MS, move |_, _| drop(counted));
+    let moved = net.run_after(MS, |seen, _| seen.push(3));
+    net.run_after(Duration::MAX, |seen, _| seen.push(4));
     assert!(net.rearm_timer(moved, 30 * MS));
     assert!(net.cancel_timer(cancelled));
     assert!(!net.cancel_timer(cancelled));
@@ -330,7 +330,7 @@ fn a_loop_that_waits_for_a_timer_sleeps_until_then() {
 #[test]
 fn polling_without_sleep_does_not_make_timers_late() {
     let spin = 50 * MS;
-    let mut reactor = Reactor::with_config((), Config { spin, ..Config::default() }).unwrap();
+    let mut reactor = Reactor::build(Config::new().spin(spin), |_| Ok(())).unwrap();
     // One that sleeps its whole time after polling takes twice as long, each time; a busy machine may
     // make any one turn late.
     let start = Instant::now();

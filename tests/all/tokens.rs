@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate::{
-    Closed, Config, Context, Handler, HandlerResult, Input, Listen, Reactor, SendStatus, Signal,
-    Timer, Token,
+    CloseInfo, Config, Context, Handler, HandlerResult, Input, Listen, Notification, Reactor,
+    SendStatus, Timer, Token,
 };
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, refusing};
@@ -28,7 +28,7 @@ fn an_event_of_a_connection_closed_earlier_in_the_batch_reaches_nobody() {
     let (mut reactor, _clients, tokens) = open_clients(&log, 2, |tokens| {
         Box::new(move |cx, input| {
             input.take_all();
-            let own = cx.token();
+            let own = cx.token;
             for &other in tokens.iter().filter(|&&t| t != own) {
                 cx.net.abort(other);
             }
@@ -52,7 +52,7 @@ fn a_connection_made_in_the_callback_that_kills_another_sees_nothing_of_it() {
         let born = born.clone();
         Box::new(move |cx, input| {
             input.take_all();
-            let own = cx.token();
+            let own = cx.token;
             for &other in tokens.iter().filter(|&&t| t != own) {
                 cx.net.abort(other);
                 cx.net.connect(elsewhere, Probe::new(&born))?;
@@ -61,7 +61,7 @@ fn a_connection_made_in_the_callback_that_kills_another_sees_nothing_of_it() {
         })
     });
     until(&mut reactor, "nine deaths", |_| log.closes() == 9);
-    until(&mut reactor, "nine births", |_| born.opens() == 9);
+    until(&mut reactor, "nine pending_handlers", |_| born.opens() == 9);
     settle(&mut quiet);
     settle(&mut reactor);
     assert_eq!(log.count(is_data), 1);
@@ -85,8 +85,8 @@ fn a_token_of_the_past_is_refused_by_everything() {
     let net = reactor.net();
     assert_eq!(net.send(old, b"for somebody else"), SendStatus::Gone);
     assert_eq!(net.send_shared(old, &vec![0; 1 << 20].into()), SendStatus::Gone);
-    assert!(!net.signal(old, ()));
-    assert!(!net.link(old, new));
+    assert!(!net.notify(old, ()));
+    assert!(!net.pair(old, new));
     assert!(!net.is_open(old));
     assert!(net.peer_addr(old).is_none());
     let group = net.create_group();
@@ -94,14 +94,14 @@ fn a_token_of_the_past_is_refused_by_everything() {
     let timer = net.set_timer(old, Duration::ZERO, 1);
     assert!(!net.cancel_timer(timer));
     net.pause(old);
-    net.shutdown_write(old);
+    net.half_close(old);
     net.close(old);
     net.abort(old);
 
     second.write_all(b"still here").unwrap();
     let answer = with_client(&mut reactor, move || read_n(&mut second, 10));
     assert_eq!(answer, b"still here");
-    assert_eq!(log.count(|t| matches!(t, Told::Timer(_) | Told::Signal)), 0);
+    assert_eq!(log.count(|t| matches!(t, Told::Timer(_) | Told::Notification)), 0);
 }
 
 // row 2
@@ -139,8 +139,8 @@ fn thousands_of_connections_closed_in_the_middle_of_a_batch() {
 
     let limit = rlimit::increase_nofile_limit(8192).unwrap();
     let many = usize::try_from(limit / 4).unwrap().min(2000);
-    let config = Config { events_per_turn: 8192, ..Config::default() };
-    let mut reactor = Reactor::with_config(Vec::<Token>::new(), config).unwrap();
+    let config = Config::new().events_per_turn(8192);
+    let mut reactor = Reactor::build(config, |_| Ok(Vec::<Token>::new())).unwrap();
     let log = Log::new();
     let mut peers = Vec::new();
     for _ in 0..many {
@@ -148,7 +148,7 @@ fn thousands_of_connections_closed_in_the_middle_of_a_batch() {
         peers.push(theirs);
         let probe = Probe::new(&log).data(|cx: &mut Context<'_, Vec<Token>>, input| {
             input.take_all();
-            let own = cx.token();
+            let own = cx.token;
             for &other in cx.state.iter().filter(|&&t| t != own) {
                 cx.net.abort(other);
             }
@@ -165,7 +165,7 @@ fn thousands_of_connections_closed_in_the_middle_of_a_batch() {
     settle(&mut reactor);
     assert_eq!(log.count(is_data), 1);
     assert_eq!(log.closes(), many - 1);
-    assert_eq!(reactor.net().connections(), 1);
+    assert_eq!(reactor.net().connection_count(), 1);
 }
 
 // row 4
@@ -176,7 +176,7 @@ fn each_one_closes_itself_and_the_next_one() {
     let (mut reactor, mut clients, tokens) = open_clients(&log, MANY, |tokens| {
         Box::new(move |cx, input| {
             input.take_all();
-            let own = tokens.iter().position(|&t| t == cx.token()).unwrap();
+            let own = tokens.iter().position(|&t| t == cx.token).unwrap();
             cx.close();
             cx.net.close(tokens[(own + 1) % MANY]);
             Ok(())
@@ -219,16 +219,16 @@ impl Meddler {
             let large = vec![b'x'; 40_000];
             cx.net.send(pick(calls), b"small");
             cx.net.send(pick(calls + 1), &large);
-            cx.net.signal(pick(calls + 2), "hello");
+            cx.net.notify(pick(calls + 2), "hello");
             cx.net.pause(pick(calls + 3));
             cx.net.resume(pick(calls + 3));
             cx.net.set_timer(pick(calls + 4), Duration::ZERO, 7);
-            cx.net.link(pick(calls), pick(calls + 5));
+            cx.net.pair(pick(calls), pick(calls + 5));
         }
         if calls.is_multiple_of(7) && !others.is_empty() {
             cx.net.abort(pick(calls + 1));
             cx.net.close(pick(calls + 2));
-            cx.net.shutdown_write(pick(calls + 3));
+            cx.net.half_close(pick(calls + 3));
         }
         if calls < 400 {
             for to in [cx.state.live, cx.state.refusing].into_iter().flatten() {
@@ -245,7 +245,7 @@ impl Meddler {
         }
         if calls.is_multiple_of(3) {
             cx.send(b"own");
-            cx.net.signal(cx.token(), "myself");
+            cx.net.notify(cx.token, "myself");
         }
         cx.state.inside = false;
     }
@@ -253,7 +253,7 @@ impl Meddler {
 
 impl Handler<Meddling> for Meddler {
     fn on_open(&mut self, cx: &mut Context<'_, Meddling>) -> HandlerResult {
-        cx.state.others.push(cx.token());
+        cx.state.others.push(cx.token);
         Self::meddle(cx);
         Ok(())
     }
@@ -275,13 +275,13 @@ impl Handler<Meddling> for Meddler {
         Self::meddle(cx);
         Ok(())
     }
-    fn on_signal(&mut self, cx: &mut Context<'_, Meddling>, _: Signal) -> HandlerResult {
+    fn on_notify(&mut self, cx: &mut Context<'_, Meddling>, _: Notification) -> HandlerResult {
         Self::meddle(cx);
         Ok(())
     }
-    fn on_close(&mut self, cx: &mut Context<'_, Meddling>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_, Meddling>, closed: &CloseInfo) {
         assert!(!matches!(closed.reason, tidegate::CloseReason::Panicked(_)), "{closed}");
-        let own = cx.token();
+        let own = cx.token;
         cx.state.others.retain(|&t| t != own);
         Self::meddle(cx);
     }
@@ -361,10 +361,12 @@ fn a_source_registered_twice_is_an_error_and_the_first_one_lives_on() {
         first.set(first.get() + 1);
         Ok(())
     };
-    let first = reactor.net().register(SourceFd(descriptor), Interest::READABLE, count).unwrap();
-    let second = reactor.net().register(SourceFd(descriptor), Interest::READABLE, |_, _, _| {
-        unreachable!("it was not registered")
-    });
+    let first =
+        reactor.net().register_source(SourceFd(descriptor), Interest::READABLE, count).unwrap();
+    let second =
+        reactor.net().register_source(SourceFd(descriptor), Interest::READABLE, |_, _, _| {
+            unreachable!("it was not registered")
+        });
     let error = second.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AlreadyExists, "{error}");
     assert!(error.to_string().starts_with("cannot register the source: "), "{error}");
@@ -391,7 +393,7 @@ fn no_event_comes_after_a_source_was_closed() {
     let of_callback = Rc::clone(&told);
     let token = reactor
         .net()
-        .register(SourceFd(descriptor), Interest::READABLE, move |_, _, _| {
+        .register_source(SourceFd(descriptor), Interest::READABLE, move |_, _, _| {
             of_callback.set(of_callback.get() + 1);
             Ok(())
         })

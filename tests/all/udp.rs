@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tidegate::{
-    Config, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Interface, Reactor,
-    SendStatus, SocketOptions, Udp,
+    Config, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, MulticastInterface,
+    Reactor, SendStatus, SocketOptions, Udp,
 };
 
 use crate::support::datagrams::{
@@ -191,8 +191,7 @@ fn a_thousand_sends_to_an_unreachable_peer_never_stall() {
 // row 54
 #[test]
 fn what_does_not_fit_is_cut_and_flagged() {
-    let mut rig =
-        rig_that("127.0.0.1:0", Config { datagram_size: 10, ..Config::default() }, |_, _| {});
+    let mut rig = rig_that("127.0.0.1:0", Config::new().datagram_size(10), |_, _| {});
     let peer = socket();
     let to = rig.address();
     for n in [9, 10, 11, 5000, 10, 0] {
@@ -206,7 +205,7 @@ fn what_does_not_fit_is_cut_and_flagged() {
 // row 54
 #[test]
 fn more_datagrams_than_one_turn_takes_all_arrive_in_order() {
-    let config = Config { datagrams_per_turn: 4, datagram_size: 10, ..Config::default() };
+    let config = Config::new().datagrams_per_turn(4).datagram_size(10);
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     let peer = socket();
     let to = rig.address();
@@ -275,7 +274,12 @@ fn an_adopted_socket_can_be_given_a_peer_and_options() {
 }
 
 /// Joins, hears, leaves, hears nothing.
-fn joins_and_leaves(bind: &str, group: IpAddr, interface: Interface, options: SocketOptions) {
+fn joins_and_leaves(
+    bind: &str,
+    group: IpAddr,
+    interface: MulticastInterface,
+    options: SocketOptions,
+) {
     let mut reactor = Reactor::new().unwrap();
     let heard: Rc<RefCell<Vec<Heard>>> = Rc::default();
     let ear =
@@ -309,7 +313,7 @@ fn multicast_is_joined_and_left_on_ipv4() {
     let loopback = Ipv4Addr::LOCALHOST;
     let options = SocketOptions::new().multicast_interface_v4(loopback).multicast_loop(true);
     let group = Ipv4Addr::new(239, 255, 77, 88).into();
-    joins_and_leaves("0.0.0.0:0", group, Interface::V4(loopback), options);
+    joins_and_leaves("0.0.0.0:0", group, MulticastInterface::V4(loopback), options);
 }
 
 // row 55
@@ -320,7 +324,7 @@ fn multicast_is_joined_and_left_on_ipv6() {
         return eprintln!("no interface here has IPv6 multicast: not tested");
     };
     let options = SocketOptions::new().multicast_interface_v6(index).multicast_loop(true);
-    joins_and_leaves("[::]:0", group.into(), Interface::Index(index), options);
+    joins_and_leaves("[::]:0", group.into(), MulticastInterface::Index(index), options);
 }
 
 /// Whether a plain socket can send to the group through this interface. The loopback interface of
@@ -341,14 +345,15 @@ fn joining_what_cannot_be_joined_is_a_clear_error() {
         .net()
         .listen("127.0.0.1:0", |_| crate::support::Probe::new(&crate::support::Log::new()));
     let net = rig.reactor.net();
-    let error = net.join_multicast(listener.unwrap(), group, Interface::Default).unwrap_err();
+    let error =
+        net.join_multicast(listener.unwrap(), group, MulticastInterface::Default).unwrap_err();
     assert_eq!(error.to_string(), "cannot join 239.255.77.88: the token names no UDP socket");
-    let error = net.join_multicast(rig.token, group, Interface::Index(1)).unwrap_err();
+    let error = net.join_multicast(rig.token, group, MulticastInterface::Index(1)).unwrap_err();
     assert!(error.to_string().contains("must be an address for an IPv4 group"), "{error}");
-    let nowhere = Interface::V4(Ipv4Addr::new(203, 0, 113, 77));
+    let nowhere = MulticastInterface::V4(Ipv4Addr::new(203, 0, 113, 77));
     assert!(net.join_multicast(rig.token, group, nowhere).is_err());
     let unicast = Ipv4Addr::new(192, 0, 2, 77).into();
-    assert!(net.join_multicast(rig.token, unicast, Interface::Default).is_err());
+    assert!(net.join_multicast(rig.token, unicast, MulticastInterface::Default).is_err());
 }
 
 // row 55
@@ -373,7 +378,7 @@ fn a_datagram_over_the_queue_cap_is_dropped_whole_and_a_drain_follows() {
     let to = address(&peer);
     let statuses = Rc::new(RefCell::new(Vec::new()));
     let noted = Rc::clone(&statuses);
-    let udp = Udp::bind("127.0.0.1:0").queue_cap(100);
+    let udp = Udp::bind("127.0.0.1:0").queue_limit(100);
     let mut rig = rig_that(udp, Config::default(), move |cx, heard| {
         if *heard == Heard::Open {
             for n in [60, 41, 40, 1] {
@@ -391,7 +396,7 @@ fn a_datagram_over_the_queue_cap_is_dropped_whole_and_a_drain_follows() {
 
 #[test]
 fn empty_datagrams_fill_the_queue_too() {
-    let udp = Udp::bind("127.0.0.1:0").queue_cap(100);
+    let udp = Udp::bind("127.0.0.1:0").queue_limit(100);
     let full = Rc::new(RefCell::new(0));
     let counted = Rc::clone(&full);
     let to = nobody();
@@ -410,7 +415,7 @@ fn empty_datagrams_fill_the_queue_too() {
 #[test]
 fn a_paused_socket_receives_nothing_until_it_is_resumed() {
     // What one batch brought would be told all the same.
-    let one_by_one = Config { datagrams_per_turn: 1, ..Config::default() };
+    let one_by_one = Config::new().datagrams_per_turn(1);
     let mut rig = rig_that("127.0.0.1:0", one_by_one, |cx, heard| {
         if matches!(heard, Heard::Datagram(_)) {
             cx.pause();
@@ -480,7 +485,7 @@ fn what_is_unsent_when_a_socket_is_aborted_stays_unsent() {
 #[test]
 fn a_long_queue_leaves_in_several_turns() {
     let peer = socket(); // it loses what does not fit
-    let config = Config { datagram_sends_per_turn: 1, ..Config::default() };
+    let config = Config::new().datagram_sends_per_turn(1);
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     until(&mut rig.reactor, "the opening", |_| !rig.heard.borrow().is_empty());
     let (to, count) = (address(&peer), 10_000);
@@ -618,7 +623,7 @@ fn a_loop_that_turns_once_a_tick_loses_nothing_that_fits_the_queue() {
         let _ = rig.reactor.turn(Some(Duration::ZERO)).unwrap();
         assert_eq!(rig.reactor.net().queued(rig.token), 0);
     }
-    let config = Config { datagram_sends_per_turn: 3, ..Config::default() };
+    let config = Config::new().datagram_sends_per_turn(3);
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     rig.until_heard(&Heard::Open);
     for _ in 0..20 {

@@ -3,11 +3,12 @@
 
 use std::cell::RefCell;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 
 use socket2::SockRef;
 use tidegate::{
-    Config, Context, Datagram, DatagramHandler, HandlerResult, Reactor, SendStatus, Turn, Udp,
+    Config, Context, Datagram, DatagramHandler, HandlerResult, Reactor, SendStatus, Udp,
 };
 
 use crate::support::datagrams::{Heard, Rig, address, datagram, received, rig, rig_that, socket};
@@ -163,7 +164,7 @@ fn a_close_in_the_middle_of_a_burst_ends_it_there() {
 // row 72
 #[test]
 fn a_budget_holds_in_a_burst() {
-    let config = Config { datagrams_per_turn: 3, ..Config::default() };
+    let config = Config::new().datagrams_per_turn(3);
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     settle(&mut rig.reactor);
     let peer = socket();
@@ -184,7 +185,7 @@ fn a_budget_holds_in_a_burst() {
 #[test]
 fn a_budget_holds_for_what_waits_to_be_sent() {
     const BUDGET: usize = 4;
-    let config = Config { datagram_sends_per_turn: BUDGET, ..Config::default() };
+    let config = Config::new().datagram_sends_per_turn(BUDGET);
     let mut rig = rig_that("127.0.0.1:0", config, |_, _| {});
     settle(&mut rig.reactor);
     let peer = socket();
@@ -198,7 +199,7 @@ fn a_budget_holds_for_what_waits_to_be_sent() {
     };
     let mut waiting = send(&mut rig, 100);
     while waiting > 0 {
-        assert_eq!(rig.reactor.turn(Some(PATIENCE)).unwrap(), Turn::Running);
+        assert_eq!(rig.reactor.turn(Some(PATIENCE)).unwrap(), ControlFlow::Continue(()));
         let left = rig.reactor.net().queued(rig.token);
         // Before its callbacks and behind them, and at the end of the turn.
         assert!(left < waiting && waiting - left <= 3 * BUDGET, "{waiting} waited, then {left}");
@@ -274,7 +275,7 @@ mod trains {
     // row 72
     #[test]
     fn what_is_too_long_in_a_train_is_cut_and_flagged() {
-        let config = Config { datagram_size: 10, ..Config::default() };
+        let config = Config::new().datagram_size(10);
         let mut receiver = rig_that(trains("127.0.0.1:0"), config, |_, _| {});
         let row = row([11, 11, 11, 10, 10, 10, 3, 40, 0]);
         send(&mut rig("127.0.0.1:0"), receiver.address(), &row);
@@ -304,7 +305,7 @@ mod trains {
     // row 72
     #[test]
     fn a_train_goes_over_the_budget_once_and_the_next_one_waits() {
-        let config = Config { datagrams_per_turn: 4, ..Config::default() };
+        let config = Config::new().datagrams_per_turn(4);
         let mut receiver = rig_that(trains("127.0.0.1:0"), config, |_, _| {});
         settle(&mut receiver.reactor);
         let row = row((0..5).flat_map(|train| [10 + train; 20]));

@@ -31,7 +31,7 @@ fn a_client_and_a_server_meet_at_a_path() {
     assert_eq!(client.told(), [], "not before connect has returned");
     until(&mut reactor, "the opening", |_| client.opens() == 1);
     reactor.net().send(token, vec![b'x'; 300_000]);
-    reactor.net().shutdown_write(token);
+    reactor.net().half_close(token);
     until(&mut reactor, "the close", |_| client.closes() == 1);
     assert_eq!(client.data().len(), 300_006);
     assert!(client.data().starts_with(b"early x"));

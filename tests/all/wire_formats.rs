@@ -191,7 +191,7 @@ fn a_close_loses_nothing(wire: Wire) {
 fn back_pressure_loses_nothing(wire: Wire) {
     const MESSAGES: usize = 400;
     const SIZE: usize = 4_000;
-    let options = StreamOptions::new().marks(4_096, 16_384);
+    let options = StreamOptions::new().low_water(4_096).high_water(16_384);
     let mut stage = Stage::with_options(wire, options, Probe::echo);
     let mut sent = 0;
     let mut fill = move |cx: &mut Context<'_>| {
@@ -199,7 +199,7 @@ fn back_pressure_loses_nothing(wire: Wire) {
             let status = cx.send(letters(SIZE, sent));
             assert!(status.is_accepted());
             sent += 1;
-            if status == tidegate::SendStatus::AboveHigh {
+            if status == tidegate::SendStatus::AboveHighWater {
                 break;
             }
         }
@@ -233,7 +233,7 @@ fn pausing_holds_back(wire: Wire) {
                 cx.pause();
                 Ok(())
             })
-            .signal(|cx, _| {
+            .notify(|cx, _| {
                 cx.resume();
                 Ok(())
             })
@@ -250,7 +250,7 @@ fn pausing_holds_back(wire: Wire) {
     crate::support::settle(&mut stage.reactor);
     assert_eq!(stage.server.data(), b"");
     let paused = stage.server.opened()[0];
-    assert!(stage.reactor.net().signal(paused, ()));
+    assert!(stage.reactor.net().notify(paused, ()));
     stage.until("the close", |server, _| server.closes() == 1);
     let expected: Vec<u8> = (0..50).flat_map(|i| letters(100, i)).collect();
     assert!(

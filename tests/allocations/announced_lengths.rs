@@ -56,7 +56,7 @@ fn costs_little<L: Layer + 'static>(
 /// The test can fail: a layer that believes what it is told is found out.
 #[test]
 fn a_believer_would_be_noticed() {
-    use tidegate::layer::{Item, Kind, LayerError, Step};
+    use tidegate::layer::{Item, LayerError, MessageKind, Step};
 
     #[derive(Default)]
     struct Believer(Vec<u8>);
@@ -83,7 +83,7 @@ fn a_believer_would_be_noticed() {
             &mut self,
             _: &mut LayerContext<'_>,
             _: &[u8],
-            _: Kind,
+            _: MessageKind,
             _: &mut Vec<u8>,
         ) -> Result<(), LayerError> {
             Ok(())

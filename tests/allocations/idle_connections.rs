@@ -51,7 +51,7 @@ fn an_idle_connection_costs_less_than_a_kibibyte_before_and_after_it_was_used() 
     helper.tell(&format!("{address} {count}"));
 
     let idle = allocation_counter::measure(|| {
-        until(&mut reactor, "all to connect", |r| r.net().connections() == count);
+        until(&mut reactor, "all to connect", |r| r.net().connection_count() == count);
     });
     // All answers but one are on their way when the last client has its own.
     let used = allocation_counter::measure(|| {
@@ -59,7 +59,7 @@ fn an_idle_connection_costs_less_than_a_kibibyte_before_and_after_it_was_used() 
         until(&mut reactor, "all to be answered", |_| helper.has_spoken());
     });
     assert_eq!(helper.hear(), "answered");
-    let tokens = reactor.net().connections();
+    let tokens = reactor.net().connection_count();
     assert_eq!(tokens, count);
 
     let each = |bytes: i64| usize::try_from(bytes.max(0)).unwrap() / count;
@@ -69,7 +69,7 @@ fn an_idle_connection_costs_less_than_a_kibibyte_before_and_after_it_was_used() 
     assert!(after < MOST, "{after} bytes for each connection that was used");
     // The clients end with a reset: nothing is left in TIME_WAIT.
     drop(helper);
-    until(&mut reactor, "all to close", |r| r.net().connections() == 0);
+    until(&mut reactor, "all to close", |r| r.net().connection_count() == 0);
 }
 
 /// The child: as many connections as it is told, each of which says a word when told to.

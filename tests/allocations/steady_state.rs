@@ -218,7 +218,7 @@ struct Member;
 
 impl Handler<Room> for Member {
     fn on_open(&mut self, cx: &mut Context<'_, Room>) -> HandlerResult {
-        let token = cx.token();
+        let token = cx.token;
         cx.net.join(cx.state.group(), token);
         Ok(())
     }
@@ -291,7 +291,7 @@ fn a_quiet_turn_allocates_nothing() {
     let mut reactor = Reactor::new().unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", |_| Echo).unwrap();
     let _stream = client(address_of(&mut reactor, listener));
-    until(&mut reactor, "the connection", |r| r.net().connections() == 1);
+    until(&mut reactor, "the connection", |r| r.net().connection_count() == 1);
     crate::support::settle(&mut reactor);
     let mut turns = 0;
     let counted = allocation_counter::measure(|| {

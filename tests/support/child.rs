@@ -108,7 +108,7 @@ impl Helper {
     }
 
     /// kill(1), for what `std` has no call: stopping and continuing.
-    pub fn signal(&self, name: &str) {
+    pub fn notify(&self, name: &str) {
         let status = Command::new("kill").args([name, &self.id().to_string()]).status().unwrap();
         assert!(status.success());
     }

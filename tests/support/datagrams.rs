@@ -7,7 +7,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::rc::Rc;
 
 use tidegate::{
-    Closed, Config, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Reactor,
+    CloseInfo, Config, Context, Datagram, DatagramError, DatagramHandler, HandlerResult, Reactor,
     SendStatus, Token, Udp,
 };
 
@@ -61,7 +61,7 @@ impl DatagramHandler for Ear {
         self.note(cx, Heard::Drain)
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_>, closed: &Closed) {
+    fn on_close(&mut self, cx: &mut Context<'_>, closed: &CloseInfo) {
         self.note(cx, Heard::Close(closed.reason.to_string())).unwrap();
     }
 }
@@ -82,7 +82,7 @@ pub fn rig_that(
     config: Config,
     act: impl FnMut(&mut Context<'_>, &Heard) + 'static,
 ) -> Rig {
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let heard = Rc::default();
     let ear = Ear { heard: Rc::clone(&heard), act: Box::new(act) };
     let token = reactor.net().bind_udp(udp, ear).unwrap();

@@ -13,7 +13,7 @@ pub enum Callback {
     Data,
     Drain,
     Timer,
-    Signal,
+    Notification,
     Eof,
     Close,
 }
@@ -69,9 +69,10 @@ impl Grammar {
             (State::Open, Callback::Eof) => Some(State::Ended),
             (State::New | State::Open | State::Ended, Callback::Close) => Some(State::Gone),
             (State::Open, Callback::Data) => Some(State::Open),
-            (State::Open | State::Ended, Callback::Drain | Callback::Timer | Callback::Signal) => {
-                Some(*state)
-            }
+            (
+                State::Open | State::Ended,
+                Callback::Drain | Callback::Timer | Callback::Notification,
+            ) => Some(*state),
             _ => None,
         };
         match next {

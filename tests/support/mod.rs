@@ -16,14 +16,15 @@ pub mod xorshift;
 use std::cell::RefCell;
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tidegate::{
-    Closed, Context, Handler, HandlerResult, Input, Net, Reactor, Remote, Signal, Timer, Token,
-    Turn,
+    CloseInfo, Context, Handler, HandlerResult, Input, Net, Notification, Reactor, Remote, Timer,
+    Token,
 };
 
 /// How long anything may take before a test gives up. Never waited for when things work.
@@ -37,7 +38,7 @@ pub enum Told {
     Drain,
     Eof,
     Timer(u64),
-    Signal,
+    Notification,
     /// The reason's text, and the unsent bytes.
     Close(String, usize),
 }
@@ -124,8 +125,8 @@ impl Log {
 type Act<S> = Box<dyn FnMut(&mut Context<'_, S>) -> HandlerResult>;
 type DataAct<S> = Box<dyn FnMut(&mut Context<'_, S>, &mut Input<'_>) -> HandlerResult>;
 type TimerAct<S> = Box<dyn FnMut(&mut Context<'_, S>, Timer) -> HandlerResult>;
-type SignalAct<S> = Box<dyn FnMut(&mut Context<'_, S>, Signal) -> HandlerResult>;
-type CloseAct<S> = Box<dyn FnMut(&mut Context<'_, S>, &Closed)>;
+type NotifyAct<S> = Box<dyn FnMut(&mut Context<'_, S>, Notification) -> HandlerResult>;
+type CloseAct<S> = Box<dyn FnMut(&mut Context<'_, S>, &CloseInfo)>;
 
 /// A handler that writes down what it is told and then does what the test wants. By default it
 /// takes all input, and closes at end-of-stream, as a handler without `on_eof` would.
@@ -136,7 +137,7 @@ pub struct Probe<S = ()> {
     on_drain: Option<Act<S>>,
     on_eof: Option<Act<S>>,
     on_timer: Option<TimerAct<S>>,
-    on_signal: Option<SignalAct<S>>,
+    on_notify: Option<NotifyAct<S>>,
     on_close: Option<CloseAct<S>>,
 }
 
@@ -149,7 +150,7 @@ impl<S> Probe<S> {
             on_drain: None,
             on_eof: None,
             on_timer: None,
-            on_signal: None,
+            on_notify: None,
             on_close: None,
         }
     }
@@ -193,15 +194,15 @@ impl<S> Probe<S> {
         self
     }
 
-    pub fn signal(
+    pub fn notify(
         mut self,
-        f: impl FnMut(&mut Context<'_, S>, Signal) -> HandlerResult + 'static,
+        f: impl FnMut(&mut Context<'_, S>, Notification) -> HandlerResult + 'static,
     ) -> Self {
-        self.on_signal = Some(Box::new(f));
+        self.on_notify = Some(Box::new(f));
         self
     }
 
-    pub fn close(mut self, f: impl FnMut(&mut Context<'_, S>, &Closed) + 'static) -> Self {
+    pub fn close(mut self, f: impl FnMut(&mut Context<'_, S>, &CloseInfo) + 'static) -> Self {
         self.on_close = Some(Box::new(f));
         self
     }
@@ -209,12 +210,12 @@ impl<S> Probe<S> {
 
 impl<S> Handler<S> for Probe<S> {
     fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Open);
+        self.log.push(cx.token, Told::Open);
         self.on_open.as_mut().map_or(Ok(()), |f| f(cx))
     }
 
     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Data(input.to_vec()));
+        self.log.push(cx.token, Told::Data(input.to_vec()));
         match &mut self.on_data {
             Some(f) => f(cx, input),
             None => {
@@ -225,12 +226,12 @@ impl<S> Handler<S> for Probe<S> {
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Drain);
+        self.log.push(cx.token, Told::Drain);
         self.on_drain.as_mut().map_or(Ok(()), |f| f(cx))
     }
 
     fn on_eof(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
-        self.log.push(cx.token(), Told::Eof);
+        self.log.push(cx.token, Told::Eof);
         match &mut self.on_eof {
             Some(f) => f(cx),
             None => {
@@ -241,17 +242,17 @@ impl<S> Handler<S> for Probe<S> {
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
-        self.log.push(cx.token(), Told::Timer(timer.tag()));
+        self.log.push(cx.token, Told::Timer(timer.tag()));
         self.on_timer.as_mut().map_or(Ok(()), |f| f(cx, timer))
     }
 
-    fn on_signal(&mut self, cx: &mut Context<'_, S>, signal: Signal) -> HandlerResult {
-        self.log.push(cx.token(), Told::Signal);
-        self.on_signal.as_mut().map_or(Ok(()), |f| f(cx, signal))
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
+        self.log.push(cx.token, Told::Notification);
+        self.on_notify.as_mut().map_or(Ok(()), |f| f(cx, signal))
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &Closed) {
-        self.log.push(cx.token(), Told::Close(closed.reason.to_string(), closed.unsent));
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
+        self.log.push(cx.token, Told::Close(closed.reason.to_string(), closed.unsent));
         if let Some(f) = &mut self.on_close {
             f(cx, closed);
         }
@@ -268,7 +269,10 @@ pub fn until<S>(
     let start = Instant::now();
     while !done(reactor) {
         assert!(start.elapsed() < PATIENCE, "waited in vain for: {what}");
-        assert_eq!(reactor.turn(Some(Duration::from_millis(10))).unwrap(), Turn::Running);
+        assert_eq!(
+            reactor.turn(Some(Duration::from_millis(10))).unwrap(),
+            ControlFlow::Continue(())
+        );
     }
 }
 

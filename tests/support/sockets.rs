@@ -1,10 +1,11 @@
 //! Sockets that are made to be awkward, and checks on a loop that has nothing to do.
 
 use std::net::{SocketAddr, TcpStream};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Socket, Type};
-use tidegate::{Reactor, SocketOptions, StreamOptions, Turn};
+use tidegate::{Reactor, SocketOptions, StreamOptions};
 
 use super::{PATIENCE, until};
 
@@ -58,7 +59,7 @@ pub fn assert_sleeps<S>(reactor: &mut Reactor<S>) {
     let mut slept = 0;
     until(reactor, "the loop to sleep: something spins", |reactor| {
         let start = Instant::now();
-        assert_eq!(reactor.turn(Some(limit)).unwrap(), Turn::Running);
+        assert_eq!(reactor.turn(Some(limit)).unwrap(), ControlFlow::Continue(()));
         slept = if start.elapsed() >= limit { slept + 1 } else { 0 };
         slept == 3
     });

@@ -11,7 +11,7 @@ const SIZES: [usize; 3] = [64, 1_024, 8_192];
 const SENDS: usize = 256;
 
 fn options() -> StreamOptions {
-    StreamOptions::new().output_cap(1 << 30).overflow(Overflow::Drop)
+    StreamOptions::new().output_limit(1 << 30).overflow(Overflow::Drop)
 }
 
 /// Into the queue of a fresh reactor: all memory is new to the process, and its first touch is in the figure.

@@ -26,8 +26,8 @@ fn one_thread(bencher: Bencher<'_, '_>, posts: u64) {
 }
 
 fn reactor() -> Reactor<u64> {
-    let config = Config { posts_per_turn: usize::MAX, ..Config::default() };
-    Reactor::with_config(0, config).expect("a poll can be made")
+    let config = Config::new().posts_per_turn(usize::MAX);
+    Reactor::build(config, |_| Ok(0)).expect("a poll can be made")
 }
 
 /// A second thread posts as fast as it can, while this one handles what comes. The default limit of waiting messages

@@ -212,8 +212,8 @@ impl Timers for Net {
     type Key = Timer;
 
     fn new() -> Self {
-        let config = Config { timers_per_turn: usize::MAX, ..Config::default() };
-        let mut reactor = Reactor::with_config((), config).expect("a poll can be made");
+        let config = Config::new().timers_per_turn(usize::MAX);
+        let mut reactor = Reactor::build(config, |_| Ok(())).expect("a poll can be made");
         let fired = Rc::<Cell<usize>>::default();
         let counts = Counts(Rc::clone(&fired));
         let owner = reactor.net().bind_udp("127.0.0.1:0", counts).expect("UDP can be bound");

@@ -154,7 +154,7 @@ impl Handler for Half {
         if self.relay {
             cx.net.relay(cx.token, back);
         } else {
-            cx.net.link(cx.token, back);
+            cx.net.pair(cx.token, back);
         }
         self.other = Some(back);
         Ok(())
@@ -169,7 +169,7 @@ impl Handler for Half {
 
     fn on_eof(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         if let Some(other) = self.other {
-            cx.net.shutdown_write(other);
+            cx.net.half_close(other);
         }
         Ok(())
     }

@@ -5,13 +5,13 @@ use arena::server::{self, Args, Mode};
 use std::error::Error;
 use std::net::SocketAddr;
 use tidegate::{
-    Closed, Config, Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input,
+    CloseInfo, Config, Context, Datagram, DatagramHandler, Group, Handler, HandlerResult, Input,
     Reactor, Udp,
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
     let Args { mode, addr, spin } = Args::from_command_line();
-    let mut reactor = Reactor::with_config((), Config { spin, ..Config::default() })?;
+    let mut reactor = Reactor::build(Config::new().spin(spin), |_| Ok(()))?;
     let net = reactor.net();
     let token = match mode {
         Mode::Echo => net.listen(addr, |peer| Client::from(peer.address().socket_addr()))?,
@@ -57,7 +57,7 @@ impl Handler for Client {
         Ok(())
     }
 
-    fn on_close(&mut self, _cx: &mut Context<'_>, closed: &Closed) {
+    fn on_close(&mut self, _cx: &mut Context<'_>, closed: &CloseInfo) {
         let Self { from, reads, bytes } = self;
         log::debug!("{from:?}: {bytes} bytes in {reads} reads, then {closed}");
     }
@@ -96,7 +96,7 @@ struct Member {
 
 impl Handler for Member {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        cx.net.join(self.room, cx.token());
+        cx.net.join(self.room, cx.token);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Handler for Member {
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
         let whole = input.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
         if let Some(lines) = input.take(whole).filter(|lines| !lines.is_empty()) {
-            cx.net.publish_except(self.room, cx.token(), lines);
+            cx.net.publish_except(self.room, cx.token, lines);
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use super::registry::Groups;
 use super::take::Take;
 use super::work;
 use crate::connection::KEPT_CAPACITY;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 use crate::token::{Group, Token};
 
 fn tokens(count: usize) -> Vec<Token> {
@@ -47,7 +47,7 @@ fn a_flood_of_messages_each_with_a_direct_send_costs_its_pairs() {
         let mut delivered = 0;
         for &peer in &peers {
             for _ in 0..LINES {
-                groups.publish(group, b"hi\n", Kind::Default, excluded.then_some(peer));
+                groups.publish(group, b"hi\n", MessageKind::Default, excluded.then_some(peer));
                 // The acknowledgement: what is pending goes first.
                 delivered += take(&mut groups, peer, Take::Joined);
             }
@@ -68,7 +68,7 @@ fn messages_that_exclude_a_member_cost_their_number_and_not_the_logs_length() {
     let group = group_of(&mut groups, &peers);
     for n in 0..MESSAGES {
         let except = if n % 1000 == 7 { peers[0] } else { peers[1] };
-        groups.publish(group, b"x", Kind::Default, Some(except));
+        groups.publish(group, b"x", MessageKind::Default, Some(except));
     }
     groups.visits.count = 0;
     assert_eq!(take(&mut groups, peers[0], Take::Joined), MESSAGES - 10);
@@ -83,7 +83,7 @@ fn subscribers_of_thousands_of_topics_cost_their_messages() {
     let subscribers = tokens(SUBSCRIBERS);
     let topics: Vec<_> = (0..TOPICS).map(|_| group_of(&mut groups, &subscribers)).collect();
     for &topic in &topics {
-        assert_eq!(groups.publish(topic, b"12345678", Kind::Default, None), SUBSCRIBERS);
+        assert_eq!(groups.publish(topic, b"12345678", MessageKind::Default, None), SUBSCRIBERS);
     }
     assert_eq!(take_all(&mut groups), TOPICS * SUBSCRIBERS * 8);
     let deliveries = TOPICS * SUBSCRIBERS;
@@ -97,7 +97,7 @@ fn one_pending_topic_among_thousands_is_found_without_a_look_at_the_others() {
     let topics: Vec<_> = (0..10_000).map(|_| group_of(&mut groups, &[member])).collect();
     groups.visits.count = 0;
     for _ in 0..1_000 {
-        groups.publish(topics[77], b"x", Kind::Default, None);
+        groups.publish(topics[77], b"x", MessageKind::Default, None);
         assert_eq!(take(&mut groups, member, Take::Joined), 1);
     }
     assert!(groups.visits.count <= 5_000, "{} visits", groups.visits.count);
@@ -111,7 +111,7 @@ fn a_member_with_very_many_messages_is_served_in_parts_that_cost_what_they_bring
         let member = tokens(1)[0];
         let topics: Vec<_> = (0..topics).map(|_| group_of(&mut groups, &[member])).collect();
         for &topic in topics.iter().cycle().take(MESSAGES) {
-            groups.publish(topic, b"x", Kind::Default, None);
+            groups.publish(topic, b"x", MessageKind::Default, None);
         }
         groups.visits.count = 0;
         let mut rounds = 0;
@@ -138,7 +138,7 @@ fn leaving_thousands_of_topics_keeps_every_place_right() {
     }
     for (n, &topic) in topics.iter().enumerate() {
         assert_eq!(groups.is_member(topic, leaver), n % 2 == 1);
-        assert_eq!(groups.publish(topic, b"x", Kind::Default, None), 1 + n % 2);
+        assert_eq!(groups.publish(topic, b"x", MessageKind::Default, None), 1 + n % 2);
     }
     take_all(&mut groups);
     groups.leave_all(leaver);
@@ -156,7 +156,7 @@ fn records_count_and_are_given_back() {
         let group = group_of(&mut groups, &[member]);
         let mut count = 0;
         while !groups.is_full(group, size, LIMIT) {
-            groups.publish(group, &[b'x'][..size], Kind::Default, None);
+            groups.publish(group, &[b'x'][..size], MessageKind::Default, None);
             count += 1;
         }
         assert_eq!(count, LIMIT / (ENTRY + size));
@@ -171,7 +171,7 @@ fn a_log_that_a_slow_member_shares_is_copied_once_and_not_for_each_message() {
     let mut groups = Groups::default();
     let members = tokens(2);
     let group = group_of(&mut groups, &members);
-    groups.publish(group, &[b'x'; 1000], Kind::Default, None);
+    groups.publish(group, &[b'x'; 1000], MessageKind::Default, None);
     // One member is served, and its queue keeps the log; the other waits for its round.
     let first = groups.next_member().unwrap();
     let batch = groups.take(first, Take::Joined).unwrap();
@@ -180,7 +180,7 @@ fn a_log_that_a_slow_member_shares_is_copied_once_and_not_for_each_message() {
     groups.give_back(batch);
     groups.work = 0;
     for _ in 0..100 {
-        groups.publish(group, b"y", Kind::Default, None);
+        groups.publish(group, b"y", MessageKind::Default, None);
     }
     assert_eq!(groups.work, work::bytes(1000));
     assert_eq!(*queue, [b'x'; 1000]);

@@ -54,7 +54,7 @@ impl Core {
             self.groups.forget(member);
             return None;
         };
-        let room = stream.options().output_cap.saturating_sub(stream.queued());
+        let room = stream.options().output_limit.saturating_sub(stream.queued());
         let each = if stream.wire().is_some() {
             Some(work::ENCODED)
         } else if self.groups.pending_bytes(member) > room {

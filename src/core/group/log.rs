@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use super::NONE;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 
 /// One message: where it ends in the bytes, and what is known of it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ struct Entry {
     except: u32,
     /// The entry before this one that excludes the same member, or [`NONE`].
     previous: u32,
-    kind: Kind,
+    kind: MessageKind,
 }
 
 /// What one message takes beside its bytes. It counts towards `Config::group_log`, so that empty
@@ -56,7 +56,7 @@ impl Log {
         &mut self,
         number: u64,
         bytes: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         except: u32,
         previous: u32,
     ) -> usize {
@@ -95,7 +95,7 @@ impl Log {
         self.entries.get(index as usize).map(|entry| entry.number)
     }
 
-    pub(super) fn kind(&self, index: u32) -> Kind {
+    pub(super) fn kind(&self, index: u32) -> MessageKind {
         self.entries[index as usize].kind
     }
 

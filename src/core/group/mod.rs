@@ -21,7 +21,7 @@
 
 use super::Core;
 use crate::connection::Stream;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 use crate::token::{Group, Token};
 
 mod deliver;
@@ -72,7 +72,7 @@ impl Core {
         &mut self,
         group: Group,
         bytes: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         except: Option<Token>,
     ) -> usize {
         // What the running callback has sent on its own connection goes before this.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::registry::Groups;
 use super::take::Take;
 use super::work;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 use crate::token::{Group, Token};
 
 #[allow(unreachable_pub, dead_code)] // the tests in tests/ use the same file
@@ -33,8 +33,11 @@ impl Model {
         for part in &batch.parts {
             got.extend_from_slice(&batch.bytes()[part.start..part.end]);
             if let Take::ByMessage { .. } = how {
-                let kind =
-                    if batch.bytes()[part.start] == b't' { Kind::Text } else { Kind::Binary };
+                let kind = if batch.bytes()[part.start] == b't' {
+                    MessageKind::Text
+                } else {
+                    MessageKind::Binary
+                };
                 assert_eq!(part.kind, kind);
                 let message = &batch.bytes()[part.start..part.end];
                 assert_eq!(message.iter().position(|&b| b == b';'), Some(message.len() - 1));
@@ -117,8 +120,9 @@ fn random_schedules_agree_with_a_naive_model() {
                 }
                 3..=8 => {
                     let except = random.chance(2).then_some(token);
-                    let kind = if random.chance(2) { Kind::Text } else { Kind::Binary };
-                    let tag = if kind == Kind::Text { 't' } else { 'b' };
+                    let kind =
+                        if random.chance(2) { MessageKind::Text } else { MessageKind::Binary };
+                    let tag = if kind == MessageKind::Text { 't' } else { 'b' };
                     let message = format!("{tag}{step}{};", "x".repeat(random.below(40)));
                     if groups.is_full(group, message.len(), LIMIT) {
                         while let Some(member) = groups.marked_member(group) {

@@ -23,7 +23,7 @@ use super::member::{Member, Membership, Merge, shrink};
 use super::take::Part;
 use super::work::Visits;
 use crate::connection::KEPT_CAPACITY;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 use crate::token::{Generations, Group, Token};
 
 /// How much of its log's memory a group keeps for each member between turns: a group of many is a
@@ -347,7 +347,7 @@ impl Groups {
         &mut self,
         group: Group,
         bytes: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         except: Option<Token>,
     ) -> usize {
         let Some(index) = self.index_of(group) else { return 0 };

@@ -8,7 +8,7 @@ use super::member::Membership;
 use super::registry::{Groups, State};
 use super::work;
 use crate::connection::KEPT_CAPACITY;
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 use crate::token::{Group, Token};
 
 /// How to take.
@@ -26,7 +26,7 @@ pub(crate) enum Take {
 pub(crate) struct Part {
     pub(crate) start: usize,
     pub(crate) end: usize,
-    pub(crate) kind: Kind,
+    pub(crate) kind: MessageKind,
     /// The group of the message; of several, one of theirs.
     pub(crate) group: Group,
 }
@@ -127,7 +127,7 @@ impl Groups {
         match how {
             Take::Joined => {
                 log.runs(seat.from, seat.last_excluding, |start, end| {
-                    parts.push(Part { start, end, kind: Kind::Default, group });
+                    parts.push(Part { start, end, kind: MessageKind::Default, group });
                 });
                 parts.reverse();
                 next = log.len();

@@ -4,7 +4,7 @@ use std::any::TypeId;
 
 use super::CompressionRate;
 use crate::layer::testkit::Environment;
-use crate::layer::{Item, Kind, Layer, LayerError, LayerErrorKind};
+use crate::layer::{Item, Layer, LayerError, LayerErrorKind, MessageKind};
 
 /// A receiving side as a connection has it: the undecoded bytes, and one buffer for all units.
 #[derive(Debug, Default)]
@@ -67,7 +67,9 @@ impl Reader {
 pub(in crate::layer) fn encode(layer: &mut dyn Layer, messages: &[&[u8]]) -> Vec<u8> {
     let mut wire = Vec::new();
     for message in messages {
-        layer.encode(&mut Environment::new().cx(), message, Kind::Default, &mut wire).unwrap();
+        layer
+            .encode(&mut Environment::new().cx(), message, MessageKind::Default, &mut wire)
+            .unwrap();
     }
     wire
 }
@@ -152,7 +154,7 @@ pub(in crate::layer) fn every_damage<L: Layer>(make: impl Fn() -> L, wire: &[u8]
 
 /// The rate, asked for as a handler would.
 pub(in crate::layer) fn rate_of(layer: &dyn Layer) -> CompressionRate {
-    *layer.fact(TypeId::of::<CompressionRate>()).unwrap().downcast_ref().unwrap()
+    *layer.layer_info(TypeId::of::<CompressionRate>()).unwrap().downcast_ref().unwrap()
 }
 
 /// A frame by hand: the header of one with the `form`, and the body.

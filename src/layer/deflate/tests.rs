@@ -8,7 +8,7 @@ use crate::layer::compression::kit::{
     rate_of, trade,
 };
 use crate::layer::testkit::Environment;
-use crate::layer::{Kind, Layer, LayerErrorKind};
+use crate::layer::{Layer, LayerErrorKind, MessageKind};
 
 /// Short, empty, alike, incompressible, alike again.
 fn mixed() -> Vec<Vec<u8>> {
@@ -171,7 +171,7 @@ fn a_message_over_the_cap_is_not_sent() {
     let mut layer = Deflate::new().message_limit(100);
     let mut wire = b"before".to_vec();
     let error = layer
-        .encode(&mut Environment::new().cx(), &[0; 101], Kind::Default, &mut wire)
+        .encode(&mut Environment::new().cx(), &[0; 101], MessageKind::Default, &mut wire)
         .unwrap_err();
     assert_eq!(error.kind(), LayerErrorKind::Unencodable);
     assert_eq!(wire, b"before");

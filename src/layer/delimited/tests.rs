@@ -40,7 +40,7 @@ fn what_can_be_sent_arrives_and_what_could_not_is_refused() {
             let sent = Delimited::new(&delimiter).encode(
                 &mut Environment::new().cx(),
                 &message,
-                Kind::Default,
+                MessageKind::Default,
                 &mut wire,
             );
             let naive: Vec<u8> = [&message[..], &delimiter].concat();

@@ -3,8 +3,12 @@ use super::*;
 
 fn encoded(format: &LengthPrefixed, message: &[u8]) -> Result<Vec<u8>, LayerError> {
     let mut wire = b"before".to_vec();
-    let result =
-        format.clone().encode(&mut Environment::new().cx(), message, Kind::Default, &mut wire);
+    let result = format.clone().encode(
+        &mut Environment::new().cx(),
+        message,
+        MessageKind::Default,
+        &mut wire,
+    );
     let added = wire.split_off(6);
     assert_eq!(wire, b"before");
     assert!(result.is_ok() || added.is_empty(), "failed, but left {added:?}");

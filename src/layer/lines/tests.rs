@@ -3,8 +3,9 @@ use super::*;
 
 fn unencodable(lines: &mut Lines, message: &[u8]) {
     let mut wire = b"before".to_vec();
-    let error =
-        lines.encode(&mut Environment::new().cx(), message, Kind::Default, &mut wire).unwrap_err();
+    let error = lines
+        .encode(&mut Environment::new().cx(), message, MessageKind::Default, &mut wire)
+        .unwrap_err();
     assert_eq!(error.kind(), LayerErrorKind::Unencodable, "{error}");
     assert_eq!(wire, b"before");
 }
@@ -120,7 +121,7 @@ fn every_line_received_can_be_sent_on() {
     let received = outcome_of(Lines::new(), [&b"a\rb\r\r\n\r\n\xff\x00\n"[..]], Ending::Ended);
     for line in received.messages() {
         Lines::new()
-            .encode(&mut Environment::new().cx(), line, Kind::Default, &mut Vec::new())
+            .encode(&mut Environment::new().cx(), line, MessageKind::Default, &mut Vec::new())
             .unwrap();
     }
 }
@@ -128,10 +129,10 @@ fn every_line_received_can_be_sent_on() {
 #[test]
 fn crlf_is_sent_where_it_is_asked_for() {
     let mut wire = Vec::new();
-    Lines::new().encode(&mut Environment::new().cx(), b"lf", Kind::Text, &mut wire).unwrap();
+    Lines::new().encode(&mut Environment::new().cx(), b"lf", MessageKind::Text, &mut wire).unwrap();
     Lines::new()
         .crlf()
-        .encode(&mut Environment::new().cx(), b"crlf", Kind::Binary, &mut wire)
+        .encode(&mut Environment::new().cx(), b"crlf", MessageKind::Binary, &mut wire)
         .unwrap();
     assert_eq!(wire, b"lf\ncrlf\r\n");
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use super::super::{
-    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+    Delivery, Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, MessageKind, Step,
 };
 use super::environment::Environment;
 
@@ -20,7 +20,7 @@ pub struct Unit {
     /// Its bytes.
     pub bytes: Vec<u8>,
     /// Text or binary.
-    pub kind: Kind,
+    pub kind: MessageKind,
     /// The fields that the layer named, as ranges of `bytes`.
     pub fields: Vec<Range<usize>>,
 }
@@ -235,7 +235,7 @@ impl<L: Layer> Driver<L> {
     /// # Panics
     /// When the layer is not ready (a driver has to wait), or appended to the wire and
     /// failed.
-    pub fn send(&mut self, message: &[u8], kind: Kind) -> Result<(), LayerError> {
+    pub fn send(&mut self, message: &[u8], kind: MessageKind) -> Result<(), LayerError> {
         let name = self.layer.name();
         assert!(self.layer.is_ready(), "{name}: nothing is encoded before the layer is ready");
         let before = self.wire.len();
@@ -321,7 +321,7 @@ impl<L: Layer> Driver<L> {
         if self.layer.delivery() == Delivery::Stream && !units.is_empty() {
             // A stream has no boundaries to compare.
             let bytes = units.iter().flat_map(|unit| &unit.bytes).copied().collect();
-            units = vec![Unit { bytes, kind: Kind::Default, fields: Vec::new() }];
+            units = vec![Unit { bytes, kind: MessageKind::Default, fields: Vec::new() }];
         }
         units
     }

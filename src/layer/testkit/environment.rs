@@ -16,11 +16,11 @@ type Random = Box<dyn Fn(&mut [u8])>;
 ///
 /// ```
 /// use tidegate::layer::testkit::Environment;
-/// use tidegate::layer::{Kind, Layer, Lines};
+/// use tidegate::layer::{MessageKind, Layer, Lines};
 ///
 /// let mut environment = Environment::new();
 /// let mut wire = Vec::new();
-/// Lines::new().encode(&mut environment.cx(), b"hello", Kind::Default, &mut wire)?;
+/// Lines::new().encode(&mut environment.cx(), b"hello", MessageKind::Default, &mut wire)?;
 /// assert_eq!(wire, b"hello\n");
 /// # Ok::<(), tidegate::layer::LayerError>(())
 /// ```

@@ -1,6 +1,6 @@
 //! Two layers that talk to each other.
 
-use super::super::{Delivery, Kind, Layer};
+use super::super::{Delivery, Layer, MessageKind};
 use super::driver::Driver;
 use super::environment::Environment;
 
@@ -12,11 +12,11 @@ const TRANSMISSIONS: usize = 100_000;
 ///
 /// ```
 /// use tidegate::layer::testkit::Pair;
-/// use tidegate::layer::{Kind, Lines};
+/// use tidegate::layer::{MessageKind, Lines};
 ///
 /// let mut pair = Pair::new(Lines::new(), Lines::new()).chunks(3, usize::MAX);
 /// pair.handshake();
-/// pair.client.send(b"hello", Kind::Default)?;
+/// pair.client.send(b"hello", MessageKind::Default)?;
 /// pair.run();
 /// assert_eq!(pair.server.take_messages(), [b"hello"]);
 /// # Ok::<(), tidegate::layer::LayerError>(())
@@ -101,8 +101,8 @@ impl<Client: Layer, Server: Layer> Pair<Client, Server> {
     /// When they cannot be sent, or do not arrive as they are.
     pub fn carries(&mut self, messages: &[&[u8]]) {
         for message in messages {
-            self.client.send(message, Kind::Default).expect("the client can say it");
-            self.server.send(message, Kind::Default).expect("the server can say it");
+            self.client.send(message, MessageKind::Default).expect("the client can say it");
+            self.server.send(message, MessageKind::Default).expect("the server can say it");
         }
         self.run();
         arrived("server", &mut self.server, messages);

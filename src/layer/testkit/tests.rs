@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::{
-    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+    Delivery, Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, MessageKind, Step,
 };
 use super::*;
 
@@ -44,7 +44,7 @@ impl Layer for Does {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
@@ -99,7 +99,7 @@ fn a_reply_taken_back_is_noticed() {
         reply.clear();
         Ok(Step::new(0, Item::Nothing))
     }));
-    driver.send(b"x", Kind::Default).unwrap();
+    driver.send(b"x", MessageKind::Default).unwrap();
     driver.feed(b"abc");
 }
 
@@ -121,13 +121,14 @@ fn a_unit_before_the_handshake_is_noticed() {
 #[test]
 #[should_panic(expected = "nothing is encoded before the layer is ready")]
 fn sending_before_the_handshake_is_noticed() {
-    let _ = Driver::new(Does { ready: false, ..does(all_there_is) }).send(b"", Kind::Default);
+    let _ =
+        Driver::new(Does { ready: false, ..does(all_there_is) }).send(b"", MessageKind::Default);
 }
 
 #[test]
 #[should_panic(expected = "failed to encode, but left bytes")]
 fn half_a_message_is_noticed() {
-    let _ = Driver::new(does(all_there_is)).send(b"no", Kind::Default);
+    let _ = Driver::new(does(all_there_is)).send(b"no", MessageKind::Default);
 }
 
 #[test]
@@ -169,7 +170,7 @@ impl Layer for Halves {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);
@@ -247,7 +248,7 @@ fn layers_that_never_fall_silent_are_noticed() {
         Ok(Step::new(wire.len(), if wire.is_empty() { Item::Nothing } else { Item::Progress }))
     };
     let mut pair = Pair::new(does(parrot), does(parrot));
-    pair.client.send(b"x", Kind::Default).unwrap();
+    pair.client.send(b"x", MessageKind::Default).unwrap();
     pair.run();
 }
 
@@ -301,7 +302,7 @@ impl Layer for Words {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         cx.call_at(cx.now() + PING_AFTER);
@@ -351,7 +352,7 @@ fn a_layer_is_called_at_the_last_time_it_asked_for_and_not_before() {
     let mut driver = Driver::new(Words::default());
     let second = Duration::from_secs(1);
     assert!(!driver.advance(20 * second));
-    driver.send(b"a", Kind::Default).unwrap();
+    driver.send(b"a", MessageKind::Default).unwrap();
     assert_eq!(driver.called_in(), Some(PING_AFTER));
     assert!(!driver.advance(PING_AFTER - second));
     assert_eq!(driver.take_wire(), b"a ");

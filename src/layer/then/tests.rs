@@ -18,7 +18,7 @@ fn boxed(layer: impl Layer + 'static) -> Boxed {
 fn veiled(plain: &[u8], end: bool) -> Vec<u8> {
     let mut wire = b"knock\n".to_vec();
     let mut veil = Veil { ready: true, ..Veil::client() };
-    veil.encode(&mut Environment::new().cx(), plain, Kind::Default, &mut wire).unwrap();
+    veil.encode(&mut Environment::new().cx(), plain, MessageKind::Default, &mut wire).unwrap();
     if end {
         veil.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut wire);
     }
@@ -256,12 +256,12 @@ fn a_driver_refuses_to_switch_in_the_middle() {
 #[test]
 fn a_fact_is_the_outer_layers_or_the_inner_ones() {
     let stack = Veil { fact: VeilFact(7), ..Veil::server() }.then(Polite::default());
-    let veil = stack.fact(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
+    let veil = stack.layer_info(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
     assert_eq!(veil, Some(&VeilFact(7)));
-    assert!(stack.fact(TypeId::of::<PoliteFact>()).is_some());
-    assert!(stack.fact(TypeId::of::<u8>()).is_none());
+    assert!(stack.layer_info(TypeId::of::<PoliteFact>()).is_some());
+    assert!(stack.layer_info(TypeId::of::<u8>()).is_none());
     let both = stack.then(Veil { fact: VeilFact(8), ..Veil::server() });
-    let veil = both.fact(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
+    let veil = both.layer_info(TypeId::of::<VeilFact>()).and_then(|fact| fact.downcast_ref());
     assert_eq!(veil, Some(&VeilFact(7)));
 }
 
@@ -275,8 +275,8 @@ fn what_is_delivered_is_what_the_inner_layer_delivers() {
 #[test]
 fn a_message_the_inner_layer_refuses_does_no_harm() {
     let mut driver = Driver::new(LengthPrefixed::new(1).then(Lines::new()));
-    assert!(driver.send(b"two\nlines", Kind::Default).is_err());
-    driver.send(b"one", Kind::Default).unwrap();
+    assert!(driver.send(b"two\nlines", MessageKind::Default).is_err());
+    driver.send(b"one", MessageKind::Default).unwrap();
     assert_eq!(driver.take_wire(), b"\x04one\n");
 }
 
@@ -285,15 +285,15 @@ fn words_the_outer_layer_refuses_are_the_last() {
     let veil = Veil { most: Some(4), ..Veil::server() };
     let mut driver = Driver::new(veil.then(Polite::default()));
     driver.feed(b"knock\n");
-    driver.send(b"one", Kind::Default).unwrap();
+    driver.send(b"one", MessageKind::Default).unwrap();
     let _ = driver.take_wire();
-    let refused = driver.send(b"four", Kind::Default).unwrap_err();
+    let refused = driver.send(b"four", MessageKind::Default).unwrap_err();
     assert_eq!((refused.layer(), refused.kind()), ("veil", LayerErrorKind::OutOfStep));
     assert_eq!(
         std::error::Error::source(&refused).expect("why").to_string(),
         "veil: cannot be encoded: too much at once"
     );
-    let later = driver.send(b"two", Kind::Default).unwrap_err();
+    let later = driver.send(b"two", MessageKind::Default).unwrap_err();
     assert_eq!((later.layer(), later.kind()), ("veil", LayerErrorKind::OutOfStep));
     driver.end();
     assert_eq!(driver.take_wire(), [END], "the outer layer still ends in order");
@@ -379,7 +379,7 @@ fn an_error_of_either_start_is_the_stacks() {
             &mut self,
             _: &mut LayerContext<'_>,
             _: &[u8],
-            _: Kind,
+            _: MessageKind,
             _: &mut Vec<u8>,
         ) -> Result<(), LayerError> {
             Ok(())
@@ -430,7 +430,7 @@ impl Layer for Clockwork {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);

@@ -37,7 +37,7 @@
 //! bytes for a connection: its limit on unread input must not be below that.
 //!
 //! # Facts
-//! [`Layer::fact`] has [`TlsInfo`], once the handshake is done.
+//! [`Layer::layer_info`] has [`TlsInfo`], once the handshake is done.
 //!
 //! # A client is ready before the server has judged its certificate
 //! In TLS 1.3 a client's handshake ends with its own certificate. If the server refuses that, the
@@ -52,7 +52,7 @@ use std::sync::Arc;
 use rustls_pki_types::ServerName;
 
 use super::{
-    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step,
+    Delivery, Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, MessageKind, Step,
 };
 
 mod client;
@@ -227,7 +227,7 @@ impl Layer for Tls {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let unencodable = |what| LayerError::new(NAME, LayerErrorKind::Unencodable, what);
@@ -286,7 +286,7 @@ impl Layer for Tls {
         !self.held.is_empty() || self.next.is_some()
     }
 
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         if fact != TypeId::of::<TlsInfo>() || !self.ready {
             return None;
         }

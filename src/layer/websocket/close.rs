@@ -43,7 +43,7 @@ pub(super) fn payload(end: &LayerEnd<'_>) -> Vec<u8> {
 }
 
 /// What the peer's Close frame said: a fact of the connection from then on
-/// (`Layer::fact(TypeId::of::<PeerClose>())`).
+/// (`Layer::layer_info(TypeId::of::<PeerClose>())`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerClose {
     code: Option<u16>,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 
 use super::WebSocket;
 use super::http::{HttpRequest, HttpResponse};
@@ -126,10 +126,10 @@ impl WebSocketServer {
         self.with(|settings| settings.limits.head = bytes)
     }
 
-    /// What [`Kind::Default`] is sent as. With text, a message that is not UTF-8 is refused.
+    /// What [`MessageKind::Default`] is sent as. With text, a message that is not UTF-8 is refused.
     #[must_use]
-    pub fn default_kind(self, kind: Kind) -> Self {
-        self.with(|settings| settings.limits.default_text = kind == Kind::Text)
+    pub fn default_kind(self, kind: MessageKind) -> Self {
+        self.with(|settings| settings.limits.default_text = kind == MessageKind::Text)
     }
 
     /// Compresses messages (`permessage-deflate`, RFC 7692) if the peer offers it, as browsers do.
@@ -279,10 +279,10 @@ impl WebSocketClient {
         self.with(|settings| settings.limits.head = bytes)
     }
 
-    /// What [`Kind::Default`] is sent as: binary by default.
+    /// What [`MessageKind::Default`] is sent as: binary by default.
     #[must_use]
-    pub fn default_kind(self, kind: Kind) -> Self {
-        self.with(|settings| settings.limits.default_text = kind == Kind::Text)
+    pub fn default_kind(self, kind: MessageKind) -> Self {
+        self.with(|settings| settings.limits.default_text = kind == MessageKind::Text)
     }
 
     /// Offers to compress messages, as [`WebSocketServer::deflate`]: off by default.

@@ -9,7 +9,7 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use crate::layer::{
-    Item, Kind, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step, WireClass,
+    Item, LayerContext, LayerEnd, LayerError, LayerErrorKind, MessageKind, Step, WireClass,
 };
 
 use super::close::{self, PeerClose};
@@ -52,7 +52,7 @@ pub(super) struct Frames {
     limits: Limits,
     closing: Closing,
     /// The message that is arriving in pieces, if one is.
-    message: Option<Kind>,
+    message: Option<MessageKind>,
     /// Whether it is compressed (RFC 7692 section 7.2).
     compressed: bool,
     /// What there is of it, unmasked and inflated. Empty whenever `message` is `None`.
@@ -124,19 +124,19 @@ impl Frames {
             if let Some(frame) = self.arriving {
                 at += self.take(frame, &mut wire[at..])?;
                 if self.arriving.is_some() {
-                    break (Item::Nothing, Kind::Default);
+                    break (Item::Nothing, MessageKind::Default);
                 }
                 if frame.last {
                     break (Item::Unit, self.finish(unit)?);
                 }
             }
             let Some(head) = self.head(wire, at)? else {
-                break (Item::Nothing, Kind::Default);
+                break (Item::Nothing, MessageKind::Default);
             };
             let whole = wire.get_mut(head.payload.clone());
             match head.header.opcode {
                 OpCode::Control(control) => {
-                    let Some(payload) = whole else { break (Item::Nothing, Kind::Default) };
+                    let Some(payload) = whole else { break (Item::Nothing, MessageKind::Default) };
                     at = head.payload.end;
                     match control {
                         Control::Ping if self.closing == Closing::Open => {
@@ -238,15 +238,15 @@ impl Frames {
     }
 
     /// The kind of the message that begins with this frame; none if it continues one.
-    fn begin(&self, data: Data) -> Result<Option<Kind>, Fault> {
+    fn begin(&self, data: Data) -> Result<Option<MessageKind>, Fault> {
         match (data, self.message) {
             (Data::Continue, Some(_)) => Ok(None),
             (Data::Continue, None) => {
                 Err(Fault::protocol("a continuation, and there is no message to continue"))
             }
             (_, Some(_)) => Err(Fault::protocol("a new message in the middle of another")),
-            (Data::Text, None) => Ok(Some(Kind::Text)),
-            (Data::Binary, None) => Ok(Some(Kind::Binary)),
+            (Data::Text, None) => Ok(Some(MessageKind::Text)),
+            (Data::Binary, None) => Ok(Some(MessageKind::Binary)),
             (Data::Reserved(code), None) => Err(Fault::protocol(format!("the opcode {code}"))),
         }
     }
@@ -277,7 +277,7 @@ impl Frames {
     /// Refuses text at the first byte that cannot be UTF-8, not only at the message's end. A code
     /// point may be cut anywhere; only its beginning is looked at again.
     fn check_partial(&mut self) -> Result<(), Fault> {
-        if self.message == Some(Kind::Text) {
+        if self.message == Some(MessageKind::Text) {
             match std::str::from_utf8(&self.partial[self.checked..]) {
                 Ok(_) => self.checked = self.partial.len(),
                 Err(fault) if fault.error_len().is_none() => self.checked += fault.valid_up_to(),
@@ -288,9 +288,9 @@ impl Frames {
     }
 
     /// Hands on the message that is now whole.
-    fn finish(&mut self, unit: &mut Vec<u8>) -> Result<Kind, Fault> {
+    fn finish(&mut self, unit: &mut Vec<u8>) -> Result<MessageKind, Fault> {
         let kind = self.message.take().unwrap_or_default();
-        if kind == Kind::Text && self.checked < self.partial.len() {
+        if kind == MessageKind::Text && self.checked < self.partial.len() {
             return Err(Fault::not_utf8("a text message"));
         }
         self.checked = 0;
@@ -330,7 +330,7 @@ impl Frames {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let unencodable = |what| Err(LayerError::new(NAME, LayerErrorKind::Unencodable, what));
@@ -342,9 +342,9 @@ impl Frames {
             Closing::Done => return Ok(()),
         }
         let text = match kind {
-            Kind::Text => true,
-            Kind::Binary => false,
-            Kind::Default => self.limits.default_text,
+            MessageKind::Text => true,
+            MessageKind::Binary => false,
+            MessageKind::Default => self.limits.default_text,
         };
         if text && std::str::from_utf8(message).is_err() {
             return unencodable("a text message that is not UTF-8");
@@ -414,8 +414,8 @@ impl Frames {
     }
 }
 
-fn check_text(kind: Kind, message: &[u8]) -> Result<(), Fault> {
-    if kind == Kind::Text && std::str::from_utf8(message).is_err() {
+fn check_text(kind: MessageKind, message: &[u8]) -> Result<(), Fault> {
+    if kind == MessageKind::Text && std::str::from_utf8(message).is_err() {
         return Err(Fault::not_utf8("a text message"));
     }
     Ok(())

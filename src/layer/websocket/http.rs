@@ -102,7 +102,7 @@ impl Span {
 }
 
 /// The request that a server's layer received: a fact of the connection
-/// (`Layer::fact(TypeId::of::<HttpRequest>())`), and what the hooks of
+/// (`Layer::layer_info(TypeId::of::<HttpRequest>())`), and what the hooks of
 /// [`WebSocketServer`](super::WebSocketServer) are given.
 ///
 /// It keeps the head as it came (16 KiB at most, unless the limit was raised), in two allocations.

@@ -1,7 +1,7 @@
 //! WebSocket (RFC 6455), server and client.
 //!
 //! A message of the socket is a message of the handler, and the other way round; text and binary
-//! are distinguished by [`Kind`]. The layer handles handshake, fragments, pings and closing.
+//! are distinguished by [`MessageKind`]. The layer handles handshake, fragments, pings and closing.
 //!
 //! ```
 //! use tidegate::layer::websocket::{HttpResponse, WebSocket};
@@ -74,7 +74,7 @@ use std::any::{Any, TypeId};
 use std::sync::Arc;
 
 use super::{Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Step, WireClass};
-use crate::layer::Kind;
+use crate::layer::MessageKind;
 
 mod client;
 mod close;
@@ -106,7 +106,7 @@ use server::Answered;
 const NAME: &str = "websocket";
 
 /// What both sides agreed on: a fact of the connection once it is ready
-/// (`Layer::fact(TypeId::of::<Upgrade>())`).
+/// (`Layer::layer_info(TypeId::of::<Upgrade>())`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
     subprotocol: Option<String>,
@@ -287,7 +287,7 @@ impl Layer for WebSocket {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         match &mut self.state {
@@ -330,7 +330,7 @@ impl Layer for WebSocket {
         matches!(&self.state, State::Open(frames) if frames.is_within_message())
     }
 
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         fn any<T: Any>(fact: &Option<T>) -> Option<&dyn Any> {
             fact.as_ref().map(|fact| fact as &dyn Any)
         }

@@ -12,7 +12,7 @@ pub struct Scenario {
 
 #[derive(Clone, Copy)]
 pub enum Kind {
-    /// Closed loop: each of the first `active` connections keeps `depth` messages of `size` bytes on their way.
+    /// CloseInfo loop: each of the first `active` connections keeps `depth` messages of `size` bytes on their way.
     Echo { connections: usize, active: usize, size: usize, depth: usize },
     /// One message at a time on one connection, the next one `pause` after the answer. The generator polls without
     /// sleeping, so that the latency is the server's and not that of two wake-ups.
@@ -21,13 +21,13 @@ pub enum Kind {
     OpenEcho { connections: usize, size: usize, rate: u64 },
     /// Writes as fast as the server reads, on connections that are new for each slice.
     Bulk { connections: usize },
-    /// Closed loop: each of the first `senders` members keeps `window` lines on their way to all others.
+    /// CloseInfo loop: each of the first `senders` members keeps `window` lines on their way to all others.
     Chat { members: usize, senders: usize, window: usize },
     /// Open loop: one member says `rate` lines a second.
     OpenChat { members: usize, rate: u64 },
-    /// Closed loop: each socket keeps `depth` datagrams of `size` bytes on their way.
+    /// CloseInfo loop: each socket keeps `depth` datagrams of `size` bytes on their way.
     Udp { sockets: usize, depth: usize, size: usize },
-    /// Closed loop: one socket keeps a train of `depth` datagrams of `size` bytes on its way, sent as one (GSO).
+    /// CloseInfo loop: one socket keeps a train of `depth` datagrams of `size` bytes on its way, sent as one (GSO).
     Train { depth: usize, size: usize },
     /// `slots` connections at a time, each: connect, one echo, close.
     Churn { slots: usize },

@@ -3,7 +3,8 @@
 use std::any::{Any, TypeId};
 
 use crate::layer::{
-    Delivery, Item, Kind, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Lines, Step,
+    Delivery, Item, Layer, LayerContext, LayerEnd, LayerError, LayerErrorKind, Lines, MessageKind,
+    Step,
 };
 
 /// A stream layer with everything that is awkward about TLS: a handshake, records masked with a
@@ -113,7 +114,7 @@ impl Layer for Veil {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         assert!(self.ready, "encoded before the veil was ready");
@@ -135,7 +136,7 @@ impl Layer for Veil {
     fn holds_input(&self) -> bool {
         !self.held.is_empty()
     }
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<VeilFact>()).then_some(&self.fact)
     }
 }
@@ -185,7 +186,7 @@ impl Layer for Polite {
         &mut self,
         cx: &mut LayerContext<'_>,
         message: &[u8],
-        kind: Kind,
+        kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         self.lines.encode(cx, message, kind, wire)
@@ -196,7 +197,7 @@ impl Layer for Polite {
     fn wire_ended(&mut self, cx: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         self.lines.wire_ended(cx, left)
     }
-    fn fact(&self, fact: TypeId) -> Option<&dyn Any> {
+    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<PoliteFact>()).then_some(&PoliteFact)
     }
 }
@@ -233,7 +234,7 @@ impl Layer for Quiet {
         &mut self,
         _: &mut LayerContext<'_>,
         message: &[u8],
-        _: Kind,
+        _: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         wire.extend_from_slice(message);

@@ -36,9 +36,9 @@ fn both_sides_become_ready_and_know_what_was_agreed() {
 fn no_fact_before_the_handshake_is_done_and_none_of_other_types() {
     let world = World::new();
     let pair = world.pair();
-    assert!(pair.client.tls.fact(TypeId::of::<TlsInfo>()).is_none());
+    assert!(pair.client.tls.layer_info(TypeId::of::<TlsInfo>()).is_none());
     let pair = pair.ready();
-    assert!(pair.client.tls.fact(TypeId::of::<String>()).is_none());
+    assert!(pair.client.tls.layer_info(TypeId::of::<String>()).is_none());
 }
 
 #[test]

@@ -135,7 +135,7 @@ impl Side {
 
     pub(super) fn send(&mut self, message: &[u8]) {
         self.tls
-            .encode(&mut Environment::new().cx(), message, Kind::Default, &mut self.out)
+            .encode(&mut Environment::new().cx(), message, MessageKind::Default, &mut self.out)
             .unwrap();
     }
 
@@ -179,7 +179,7 @@ impl Side {
     }
 
     pub(super) fn info(&self) -> &TlsInfo {
-        self.tls.fact(TypeId::of::<TlsInfo>()).unwrap().downcast_ref().unwrap()
+        self.tls.layer_info(TypeId::of::<TlsInfo>()).unwrap().downcast_ref().unwrap()
     }
 
     pub(super) fn refused(&self, kind: LayerErrorKind, text: &str) {

@@ -61,7 +61,7 @@ fn close_notify_is_a_proper_end_and_each_direction_has_its_own() {
     let error = pair
         .client
         .tls
-        .encode(&mut Environment::new().cx(), b"x", Kind::Default, &mut pair.client.out)
+        .encode(&mut Environment::new().cx(), b"x", MessageKind::Default, &mut pair.client.out)
         .unwrap_err();
     assert_eq!(error.kind(), Unencodable);
     assert!(pair.client.out.is_empty());
@@ -148,7 +148,7 @@ fn good_bytes_before_a_damaged_record_are_delivered_first() {
     let said = reply.len();
     pair.server
         .tls
-        .encode(&mut Environment::new().cx(), b"thanks", Kind::Default, &mut reply)
+        .encode(&mut Environment::new().cx(), b"thanks", MessageKind::Default, &mut reply)
         .unwrap();
     pair.server.tls.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut reply);
     assert_eq!(reply.len(), said);
@@ -192,7 +192,7 @@ fn nothing_is_encoded_before_the_handshake_is_done() {
     let error = pair
         .client
         .tls
-        .encode(&mut Environment::new().cx(), b"too soon", Kind::Default, &mut wire)
+        .encode(&mut Environment::new().cx(), b"too soon", MessageKind::Default, &mut wire)
         .unwrap_err();
     assert_eq!(error.kind(), Unencodable);
     assert!(wire.is_empty());

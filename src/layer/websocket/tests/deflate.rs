@@ -14,7 +14,7 @@ fn offer(extension: &str) -> Vec<u8> {
 fn open(settings: &WebSocketServer) -> End {
     let mut end = End::new(settings.clone().deflate(true).layer());
     end.feed(&offer("permessage-deflate; client_max_window_bits"));
-    assert!(end.fact::<Upgrade>().expect("it is open").is_compressed());
+    assert!(end.layer_info::<Upgrade>().expect("it is open").is_compressed());
     end.out.clear();
     end
 }
@@ -116,7 +116,7 @@ fn both_ends_shorten_what_gets_shorter() {
         for message in [&sentence, &sentence, &random, &sentence, &short, &long] {
             client
                 .layer
-                .encode(&mut Environment::new().cx(), message, Kind::Binary, &mut client.out)
+                .encode(&mut Environment::new().cx(), message, MessageKind::Binary, &mut client.out)
                 .expect("it is anything");
             lengths.push(client.out.len());
             for piece in client.said().chunks(1000) {
@@ -125,7 +125,7 @@ fn both_ends_shorten_what_gets_shorter() {
             assert_eq!(server.seen.pop(), Some(binary(message)), "{}", server.why());
             server
                 .layer
-                .encode(&mut Environment::new().cx(), message, Kind::Binary, &mut server.out)
+                .encode(&mut Environment::new().cx(), message, MessageKind::Binary, &mut server.out)
                 .expect("it is anything");
             client.feed(&server.said());
             assert_eq!(client.seen.pop(), Some(binary(message)), "{}", client.why());

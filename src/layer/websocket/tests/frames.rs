@@ -98,7 +98,7 @@ fn what_a_client_sends_is_masked_and_never_with_the_same_key() {
         let mut wire = Vec::new();
         client
             .layer
-            .encode(&mut environment.cx(), message, Kind::Text, &mut wire)
+            .encode(&mut environment.cx(), message, MessageKind::Text, &mut wire)
             .expect("it is text");
         wire
     };
@@ -118,7 +118,7 @@ fn a_whole_message_of_a_server_is_handed_on_without_a_copy() {
         .layer
         .decode(&mut Environment::new().cx(), &mut wire, &mut unit, &mut reply)
         .expect("it is right");
-    assert_eq!(step, Step::new(wire.len(), Item::Slice(5..10)).with_kind(Kind::Text));
+    assert_eq!(step, Step::new(wire.len(), Item::Slice(5..10)).with_kind(MessageKind::Text));
     assert_eq!(reply.len(), 2 + 4 + 1, "and the ping has its masked pong");
 }
 
@@ -153,7 +153,7 @@ fn a_close_is_answered_with_its_code() {
     assert_eq!(serve(&[masked(CLOSE, b"")]), (vec![Seen::End], plain(CLOSE, b"")));
     let mut end = server(&WebSocket::server());
     end.feed(&[masked(CLOSE, b"\x0f\xa1bye"), masked(TEXT, b"late")].concat());
-    let said = end.fact::<PeerClose>().expect("it closed");
+    let said = end.layer_info::<PeerClose>().expect("it closed");
     assert_eq!((said.code(), said.reason()), (Some(4001), "bye"));
     assert_eq!(end.seen, [Seen::End], "nothing counts behind a Close");
     assert!(end.layer.wire_ended(&mut Environment::new().cx(), end.tail.len()).is_ok());
@@ -176,7 +176,8 @@ fn this_side_closes_and_the_peer_answers() {
     let mut end = server(&WebSocket::server());
     end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
     assert_eq!(end.said(), close_frame(1000));
-    let refused = end.layer.encode(&mut Environment::new().cx(), b"x", Kind::Text, &mut end.out);
+    let refused =
+        end.layer.encode(&mut Environment::new().cx(), b"x", MessageKind::Text, &mut end.out);
     assert_eq!(refused.expect_err("it said it was done").kind(), LayerErrorKind::Unencodable);
     // What was on its way still arrives; nothing is said any more, to a ping neither.
     end.feed(&[masked(PING, b"p"), masked(TEXT, b"late")].concat());
@@ -194,7 +195,9 @@ fn nothing_is_said_after_the_answer_to_a_close_or_after_a_fault() {
         end.out.clear();
         // A whole room is sent to; this member has just left.
         assert!(
-            end.layer.encode(&mut Environment::new().cx(), b"x", Kind::Text, &mut end.out).is_ok()
+            end.layer
+                .encode(&mut Environment::new().cx(), b"x", MessageKind::Text, &mut end.out)
+                .is_ok()
         );
         end.layer.ping(&mut Environment::new().cx(), b"x", &mut end.out);
         end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
@@ -236,15 +239,15 @@ fn kinds_are_the_callers_or_the_options_never_guessed() {
         result.map(|()| end.said()[0])
     };
     let mut end = server(&WebSocket::server());
-    assert_eq!(send(&mut end, b"x", Kind::Default), Ok(BINARY));
-    assert_eq!(send(&mut end, b"x", Kind::Text), Ok(TEXT));
-    assert_eq!(send(&mut end, b"\xff", Kind::Default), Ok(BINARY));
-    assert_eq!(send(&mut end, b"\xff", Kind::Text), Err(LayerErrorKind::Unencodable));
+    assert_eq!(send(&mut end, b"x", MessageKind::Default), Ok(BINARY));
+    assert_eq!(send(&mut end, b"x", MessageKind::Text), Ok(TEXT));
+    assert_eq!(send(&mut end, b"\xff", MessageKind::Default), Ok(BINARY));
+    assert_eq!(send(&mut end, b"\xff", MessageKind::Text), Err(LayerErrorKind::Unencodable));
     assert!(end.out.is_empty());
-    let mut end = server(&WebSocket::server().default_kind(Kind::Text));
-    assert_eq!(send(&mut end, b"x", Kind::Default), Ok(TEXT));
-    assert_eq!(send(&mut end, b"x", Kind::Binary), Ok(BINARY));
-    assert_eq!(send(&mut end, b"\xff", Kind::Default), Err(LayerErrorKind::Unencodable));
+    let mut end = server(&WebSocket::server().default_kind(MessageKind::Text));
+    assert_eq!(send(&mut end, b"x", MessageKind::Default), Ok(TEXT));
+    assert_eq!(send(&mut end, b"x", MessageKind::Binary), Ok(BINARY));
+    assert_eq!(send(&mut end, b"\xff", MessageKind::Default), Err(LayerErrorKind::Unencodable));
 }
 
 #[test]
@@ -254,15 +257,15 @@ fn both_ends_talk_ping_and_part() {
         let message = vec![b'm'; size];
         client
             .layer
-            .encode(&mut Environment::new().cx(), &message, Kind::Text, &mut client.out)
+            .encode(&mut Environment::new().cx(), &message, MessageKind::Text, &mut client.out)
             .expect("it is text");
         server.feed(&client.said());
         server
             .layer
-            .encode(&mut Environment::new().cx(), &message, Kind::Binary, &mut server.out)
+            .encode(&mut Environment::new().cx(), &message, MessageKind::Binary, &mut server.out)
             .expect("it is anything");
         client.feed(&server.said());
-        assert_eq!(server.seen.pop(), Some(Seen::Message(Kind::Text, message.clone())));
+        assert_eq!(server.seen.pop(), Some(Seen::Message(MessageKind::Text, message.clone())));
         assert_eq!(client.seen.pop(), Some(binary(&message)));
     }
     client.layer.ping(&mut Environment::new().cx(), &[b'p'; 200], &mut client.out);

@@ -37,15 +37,15 @@ fn an_upgrade_is_answered_in_every_split_and_frames_behind_it_are_not_lost() {
 #[test]
 fn the_request_is_a_fact() {
     let end = server(&WebSocket::server());
-    let request = end.fact::<HttpRequest>().expect("the request is known");
+    let request = end.layer_info::<HttpRequest>().expect("the request is known");
     assert_eq!(request.method(), "GET");
     assert_eq!(request.target(), "/chat?room=7");
     assert_eq!((request.path(), request.query()), ("/chat", Some("room=7")));
     assert_eq!(request.header("hOST"), Some("localhost:8080"));
     assert_eq!(request.header("Cookie"), None);
     assert_eq!(request.headers().count(), 6);
-    assert_eq!(end.fact::<Upgrade>().expect("it is open").subprotocol(), None);
-    assert!(end.fact::<PeerClose>().is_none());
+    assert_eq!(end.layer_info::<Upgrade>().expect("it is open").subprotocol(), None);
+    assert!(end.layer_info::<PeerClose>().is_none());
     assert!(!format!("{request:?}").contains("dGhlIHNhbXBsZSBub25jZQ"));
 }
 
@@ -69,7 +69,8 @@ fn the_target_is_read_in_each_of_its_forms() {
         ("CONNECT other:443 HTTP/1.1", "", None, "other:443"),
     ] {
         let (_, end) = ask(&WebSocket::server(), &request(line, &["A: b"]));
-        let request = end.fact::<HttpRequest>().unwrap_or_else(|| panic!("{line}: {}", end.why()));
+        let request =
+            end.layer_info::<HttpRequest>().unwrap_or_else(|| panic!("{line}: {}", end.why()));
         assert_eq!((request.path(), request.query()), (path, query), "{line}");
         assert_eq!(request.host(), Some(host), "{line}");
     }
@@ -117,7 +118,7 @@ fn a_separator_inside_of_a_quoted_string_separates_nothing() {
         let fields = [&UPGRADE[..], &[offers]].concat();
         ask(&WebSocket::server().deflate(true), &request("GET / HTTP/1.1", &fields)).1
     };
-    let compressed = |end: &End| end.fact::<Upgrade>().expect("it is open").is_compressed();
+    let compressed = |end: &End| end.layer_info::<Upgrade>().expect("it is open").is_compressed();
     for foreign in [
         r#"Sec-WebSocket-Extensions: x; a="b, permessage-deflate, c""#,
         r#"Sec-WebSocket-Extensions: x; a="b\", permessage-deflate, c""#,
@@ -231,10 +232,10 @@ fn an_upgrade_that_breaks_a_rule_is_refused_with_its_status() {
         assert!(said.starts_with(&format!("HTTP/1.1 {status} ")), "{asked}\n{said}");
         assert_eq!(said.contains("Sec-WebSocket-Version: 13"), status == "426");
         assert_eq!(end.seen, [Seen::Failed(kind)], "{asked}");
-        assert!(end.fact::<HttpRequest>().is_some(), "a refused request can be logged");
+        assert!(end.layer_info::<HttpRequest>().is_some(), "a refused request can be logged");
         assert!(
             end.layer
-                .encode(&mut Environment::new().cx(), b"x", Kind::Text, &mut Vec::new())
+                .encode(&mut Environment::new().cx(), b"x", MessageKind::Text, &mut Vec::new())
                 .is_err()
         );
         end.layer.end(&mut Environment::new().cx(), &LayerEnd::Closed, &mut end.out);
@@ -292,7 +293,7 @@ fn the_first_known_subprotocol_is_chosen() {
         );
         let (server, client) = pair(&settings, &client);
         for end in [server, client] {
-            assert_eq!(end.fact::<Upgrade>().expect("open").subprotocol(), chosen);
+            assert_eq!(end.layer_info::<Upgrade>().expect("open").subprotocol(), chosen);
         }
     }
 }
@@ -306,7 +307,7 @@ fn a_client_opens_in_every_split() {
     assert!(asked.contains("\r\nCookie: a=b\r\n") && asked.ends_with("\r\n\r\n"));
     let mut server = End::new(WebSocket::server().layer());
     server.feed(asked.as_bytes());
-    assert_eq!(server.fact::<HttpRequest>().expect("read").header("Cookie"), Some("a=b"));
+    assert_eq!(server.layer_info::<HttpRequest>().expect("read").header("Cookie"), Some("a=b"));
     // The key is another one each time, so one end gets its own answer byte by byte.
     let answer = [server.said(), plain(TEXT, b"early")].concat();
     for byte in answer {
@@ -431,7 +432,7 @@ fn the_fields_of_an_answer_are_lists() {
     let both = open(&format!(
         "{up}Sec-WebSocket-Protocol: v2\r\nSec-WebSocket-Extensions: permessage-deflate\r\n"
     ));
-    let agreed = both.fact::<Upgrade>().expect("it is open");
+    let agreed = both.layer_info::<Upgrade>().expect("it is open");
     assert_eq!((agreed.subprotocol(), agreed.is_compressed()), (Some("v2"), true));
     for wrong in [
         "Connection: keep-alive\r\n".to_owned(),

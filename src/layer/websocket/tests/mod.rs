@@ -13,17 +13,17 @@ use crate::layer::testkit::Environment;
 /// What a driver saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
-    Message(Kind, Vec<u8>),
+    Message(MessageKind, Vec<u8>),
     End,
     Failed(LayerErrorKind),
 }
 
 fn text(message: &str) -> Seen {
-    Seen::Message(Kind::Text, message.into())
+    Seen::Message(MessageKind::Text, message.into())
 }
 
 fn binary(message: &[u8]) -> Seen {
-    Seen::Message(Kind::Binary, message.into())
+    Seen::Message(MessageKind::Binary, message.into())
 }
 
 /// One end: the layer, what it was given and did not take, what it answered.
@@ -92,8 +92,8 @@ impl End {
         }
     }
 
-    fn fact<T: Any>(&self) -> Option<&T> {
-        self.layer.fact(TypeId::of::<T>())?.downcast_ref()
+    fn layer_info<T: Any>(&self) -> Option<&T> {
+        self.layer.layer_info(TypeId::of::<T>())?.downcast_ref()
     }
 
     fn said(&mut self) -> Vec<u8> {

@@ -6,25 +6,25 @@ use std::fmt;
 /// A typed message posted to a handler.
 ///
 /// ```
-/// # use tidegate::Signal;
+/// # use tidegate::Notification;
 /// struct Kick(&'static str);
 ///
-/// let signal = Signal::new(Kick("too loud"));
+/// let signal = Notification::new(Kick("too loud"));
 /// match signal.take::<Kick>() {
 ///     Ok(Kick(why)) => assert_eq!(why, "too loud"),
 ///     Err(other) => println!("not a kick: {other:?}"),
 /// }
 /// ```
-pub struct Signal(Box<dyn Any>);
+pub struct Notification(Box<dyn Any>);
 
-impl Signal {
+impl Notification {
     /// Wraps a value of any type.
     pub fn new<T: 'static>(value: T) -> Self {
-        Signal(Box::new(value))
+        Notification(Box::new(value))
     }
 
     pub(crate) fn from_box(value: Box<dyn Any>) -> Self {
-        Signal(value)
+        Notification(value)
     }
 
     /// Whether the value is a `T`.
@@ -36,13 +36,13 @@ impl Signal {
     ///
     /// # Errors
     /// It is of another type; the signal is handed back.
-    pub fn take<T: 'static>(self) -> Result<T, Signal> {
-        self.0.downcast().map(|value| *value).map_err(Signal)
+    pub fn take<T: 'static>(self) -> Result<T, Notification> {
+        self.0.downcast().map(|value| *value).map_err(Notification)
     }
 }
 
-impl fmt::Debug for Signal {
+impl fmt::Debug for Notification {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Signal(..)")
+        f.write_str("Notification(..)")
     }
 }
