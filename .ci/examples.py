@@ -1148,6 +1148,11 @@ def the_custom_protocol_keeps_its_times():
         with ask(port, "wait 1800") as client:
             equal(client.status(), 0)
             equal(client.out(), "wait 1800: done\n")
+        # The client has ended its side before the answer is due.
+        with connect(port) as s:
+            s.sendall(b"\0\x09" + struct.pack(">IBI", 7, 3, 200))
+            s.shutdown(socket.SHUT_WR)
+            equal(read_to_end(s), b"\0\x05" + struct.pack(">IB", 7, 0))
         # Longer than the client waits for an answer.
         with ask(port, "wait 60000; put a b") as client:
             one_line(client, "^custom_protocol: 1 without an answer$")

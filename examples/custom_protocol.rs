@@ -58,7 +58,7 @@ const MAX_WAITS: usize = 16;
 /// How many keys the store holds. Without a limit, anybody could fill the server's memory.
 const MAX_KEYS: usize = 10_000;
 
-// What a timer is for is told by the number it is set with. Those for a request have the request's
+// The tag of a timer says what it is for. Timers for a request have the request's
 // own number, which is smaller than these.
 const TIMER_SILENCE: u64 = u64::MAX;
 const TIMER_KEEP_ALIVE: u64 = u64::MAX - 1;
@@ -67,7 +67,7 @@ const FINE: u8 = 0;
 const NO_SUCH_KEY: u8 = 1;
 const TOO_BUSY: u8 = 2;
 
-/// The number of a ping, which nobody waits for.
+/// The number of a ping, which gets an answer that is ignored.
 const PING: u32 = 0;
 
 fn framing() -> LengthPrefixed {
@@ -189,9 +189,11 @@ impl Handler<Store> for Session {
             }
             Request::Wait(_) if self.waits == MAX_WAITS => cx.send(answer(number, TOO_BUSY, b"")),
             Request::Wait(time) => {
-                // Answered when the timer is due. Other requests are not held up by it. The timer
-                // ends with the connection.
+                // Answered when the timer is due; other requests are answered meanwhile. The timer
+                // ends with the connection. The hold keeps that open for the answer if the client
+                // ends its side first.
                 self.waits += 1;
+                cx.hold();
                 cx.set_timer(time, number.into());
                 return Ok(());
             }
@@ -206,6 +208,7 @@ impl Handler<Store> for Session {
         self.waits -= 1;
         let number = u32::try_from(timer.tag())?;
         cx.send(answer(number, FINE, b""));
+        cx.release();
         Ok(())
     }
 
@@ -273,7 +276,7 @@ impl Handler<Outcome> for Caller {
         let malformed = "the server sent a malformed answer";
         let number = read_u32(input).ok_or(malformed)?;
         let status = input.take(1).ok_or(malformed)?[0];
-        // A ping, or a request that has been given up meanwhile: nobody waits for it.
+        // A ping, or a request that has been given up meanwhile: the answer is ignored.
         let Some(timer) = self.pending.remove(&number) else { return Ok(()) };
         cx.cancel_timer(timer);
         let text = self.text(number);

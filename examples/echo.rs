@@ -13,7 +13,7 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
-        cx.send(input.take_all()); // queued if need be; nothing here ever waits
+        cx.send(input.take_all()); // queued if the system takes less; it never blocks
         Ok(())
     }
 }
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         let mut reactor = Reactor::new()?;
         let tcp = reactor.net().listen(&address, |_peer| Echo)?;
         for at in reactor.net().local_addrs(tcp).iter().filter_map(tidegate::Address::socket_addr) {
-            reactor.net().bind_udp(at, Echo)?; // a name may stand for several addresses
+            reactor.net().bind_udp(at, Echo)?; // a name may have several addresses
             support::say(format!("echo: listening on {at}, TCP and UDP"))?;
         }
         reactor.run()?;

@@ -1,17 +1,17 @@
 //! Forwards TCP connections to another address, both ways.
 //!
-//! Three things make a forwarder good, and `relay` does them all:
+//! A good forwarder does three things, and `relay` does them all:
 //!
 //! - **Back-pressure.** When one side reads slowly, the other must be slowed down, or the proxy
-//!   would have to hold what lies between them. While one connection's queue is full, the other one
-//!   is not read.
-//! - **Half-close.** A peer that has said everything may still be waiting for the answer. Its end is
+//!   would have to hold the data in between. While one connection's queue is full, the other one is
+//!   not read.
+//! - **Half-close.** A peer that has sent everything may still wait for the answer. Its end is
 //!   passed on as an end of that one direction; the other direction goes on.
-//! - **Bad ends.** If one side is cut off, the other must be able to tell that from a proper end: it
-//!   sees a reset.
+//! - **Failures.** If one side is cut off, the other must be able to tell that from an end in order:
+//!   it sees a reset.
 //!
-//! A proxy that has to look at what passes calls `link` in its place, for the back-pressure, and
-//! sends on in `on_data` and `on_eof` what it likes.
+//! A proxy that has to look at the data calls `link` instead, for the back-pressure, and sends on
+//! what it wants in `on_data` and `on_eof`.
 
 mod support;
 
@@ -34,23 +34,23 @@ type Target = Vec<SocketAddr>;
 
 /// One of the two connections of a pair.
 enum Half {
-    /// Somebody connected to us,
+    /// From a client to this proxy.
     Accepted,
-    /// and we connected to the target for them.
+    /// From this proxy to the target.
     Outgoing,
 }
 
 impl Handler<Target> for Half {
     fn on_open(&mut self, cx: &mut Context<'_, Target>) -> HandlerResult {
         if let Half::Accepted = self {
-            // This does not wait; what comes before the new connection stands is kept for it.
+            // Neither call waits. What arrives before the target is connected is kept for it.
             let target = cx.net.connect(Connect::tcp(cx.state.as_slice()), Half::Outgoing)?;
-            cx.net.relay(cx.token, target);
+            cx.relay(target);
         }
         Ok(())
     }
 
-    /// Never called: what a relayed connection brings is not for its handler.
+    /// Not called: the reactor passes on what arrives.
     fn on_data(&mut self, _: &mut Context<'_, Target>, _: &mut Input<'_>) -> HandlerResult {
         Ok(())
     }
@@ -64,8 +64,8 @@ impl Handler<Target> for Half {
 
 fn main() -> ExitCode {
     support::main(HELP, ["127.0.0.1:8887", "127.0.0.1:8888"], |[listen, target]| {
-        // Resolved once, here: asking for a name may take seconds, and in a callback every other
-        // connection would wait for it.
+        // Resolved once, here: a look-up may take seconds, and in a callback every connection would
+        // wait for it.
         let addresses: Target = match target.to_socket_addrs() {
             Ok(addresses) => addresses.collect(),
             Err(e) => return Err(format!("cannot forward to {target}: {e}").into()),

@@ -20,7 +20,7 @@ struct Echo;
 
 impl Handler for Echo {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        // What the layer has learned; a plain connection would have nothing to tell.
+        // What the layer has learned. A plain connection has no such fact.
         if let (Some(tls), Some(peer)) = (cx.layer_info::<TlsInfo>(), cx.peer_addr()) {
             log::info!("{peer} speaks {} ({})", tls.version(), tls.cipher_suite());
         }
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
         let [address] = arguments.rest(["127.0.0.1:8889"])?;
         let listen = Listen::tcp(&*address)
             .layer(move |_peer| config.layer())
-            // Whoever fails the handshake never gets a handler. The hook is where they are noticed.
+            // A peer whose handshake fails gets no handler. This hook is called for it.
             .on_unopened(|peer, reason, _state| log::info!("{}: {reason}", peer.address()));
         let mut reactor = Reactor::new()?;
         let listener = reactor.net().listen(listen, |_peer| Echo)?;

@@ -1,10 +1,10 @@
 //! Connects, sends what is typed, prints what arrives: over TCP, TLS, WebSocket, or WebSocket over
 //! TLS. `wire.rs` chooses; the handler here is the same for all of them.
 //!
-//! Reading standard input waits until somebody types, and the reactor must not wait. So a thread
-//! reads it and hands what it reads to the reactor through a `Remote`. It hands over one piece and
-//! waits for leave to go on; a server that reads slowly slows down the thread, and with it whoever
-//! writes into our standard input, and no more than a piece or two ever lies in memory.
+//! Reading standard input blocks until there is some, and the reactor must not block. So a thread
+//! reads it and posts each piece to the reactor through a `Remote`, then waits until it may read on.
+//! A server that reads slowly slows down the thread, and with it the program that writes into our
+//! standard input. No more than a piece or two is ever in memory.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -63,7 +63,7 @@ enum Typed {
 struct Client {
     address: String,
     pieces: Pieces,
-    /// Tells the thread to read on. There is a thread once the connection stands.
+    /// Lets the thread read on. The thread starts when the connection is established.
     read_on: Option<mpsc::Sender<()>>,
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn main_with_options(
     let given = std::env::args_os().skip(1).map(|a| a.to_string_lossy().into_owned());
     let mut arguments = Arguments(given.collect());
     if arguments.flag("--help") || arguments.flag("-h") {
-        // Whoever reads it may have seen enough.
+        // A reader may have closed the pipe after the first lines; that is no error.
         let _ = writeln!(std::io::stdout(), "{help}");
         return ExitCode::SUCCESS;
     }
@@ -50,13 +50,13 @@ pub(crate) fn main_with_options(
     }
 }
 
-/// Prints a line. `println!` panics where nobody takes it: a full disk, a pipe that was closed.
+/// Prints a line. `println!` panics where that fails: a full disk, a pipe that was closed.
 pub(crate) fn say(line: impl Display) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
         .map_err(|e| std::io::Error::new(e.kind(), format!("cannot write to standard output: {e}")))
 }
 
-/// What was given on the command line and nobody has asked for yet.
+/// What was given on the command line and has not been used yet.
 pub(crate) struct Arguments(Vec<String>);
 
 impl Arguments {
@@ -67,7 +67,7 @@ impl Arguments {
         self.0.len() < before
     }
 
-    /// What stands behind `name`, if that was given: `--name VALUE`.
+    /// The value behind `name`, if that was given: `--name VALUE`.
     pub(crate) fn option<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, Usage>
     where
         T::Err: Display,

@@ -7,9 +7,19 @@ use crate::layer::MessageKind;
 
 /// The unread bytes of a stream, or exactly one message where a layer frames.
 ///
-/// It reads like a slice of what is left. Taking is explicit: what a handler does not take of a
-/// stream is offered again, at once while the handler takes some of it, else with what arrives next
-/// or at end-of-stream. A message is consumed when the callback returns, taken or not.
+/// It reads like a slice of what is left. Taking is explicit. What a handler leaves of a stream is
+/// kept, and `on_data` is called with it again:
+///
+/// - at once, if this call took something and reading is not held back;
+/// - with new bytes behind it;
+/// - when reading goes on: after [`resume`](crate::Net::resume), or when the output queue that held
+///   reading back has drained;
+/// - once more when the peer has ended its side, before `on_eof`. What is left then is dropped.
+///
+/// Nothing else brings it back. A handler that leaves input until another event has happened pauses
+/// the connection, and resumes it then. A call that takes nothing while more than
+/// [`unread_limit`](crate::StreamOptions::unread_limit) bytes are left ends the connection. A message
+/// of a layer that frames is consumed when the callback returns, taken or not.
 ///
 /// ```
 /// # use tidegate::{Context, Handler, HandlerResult, Input};
