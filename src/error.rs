@@ -122,8 +122,11 @@ pub enum Deadline {
     ///
     /// [`StreamOptions::stall_timeout`]: crate::StreamOptions::stall_timeout
     Stall,
-    /// A graceful close could not flush in time ([`StreamOptions::close_timeout`]).
+    /// During a graceful close the peer took no output for too long
+    /// ([`StreamOptions::stall_timeout`]), or never stopped sending
+    /// ([`StreamOptions::close_timeout`]).
     ///
+    /// [`StreamOptions::stall_timeout`]: crate::StreamOptions::stall_timeout
     /// [`StreamOptions::close_timeout`]: crate::StreamOptions::close_timeout
     Close,
     /// The time that [`Net::shutdown`](crate::Net::shutdown) gave was up.

@@ -172,16 +172,22 @@ impl StreamOptions {
         self
     }
 
-    /// How long a graceful close may take: to flush what is queued, and then to wait for the peer's
-    /// end, so that no reset destroys what was flushed. Default 5 s.
+    /// How long a graceful close waits for the peer's end once all output is with the system. Default
+    /// 5 s. A peer that is silent then is left, and the end is orderly. One that goes on sending is
+    /// read, and what it sends dropped, for up to a minute more, because its unread bytes would make
+    /// the close a reset, which destroys what it has not read yet (RFC 1122 section 4.2.2.13); after
+    /// that the reason is [`Deadline::Close`](crate::Deadline::Close). Flushing is bounded by
+    /// [`stall_timeout`](Self::stall_timeout): it takes as long as the peer takes some of it.
     #[must_use]
     pub fn close_timeout(mut self, after: Duration) -> Self {
         self.close_timeout = after;
         self
     }
 
-    /// How long queued output may wait without the peer taking a byte, counted from the beginning of
-    /// the turn. Default 60 s. It is the backstop for peers that never read.
+    /// How long queued output may wait without the system taking a byte of it, counted from the
+    /// beginning of the turn. Default 60 s. It is the backstop for peers that never read; one that
+    /// reads slowly is not cut, however slowly the system reports it. During a graceful close the
+    /// reason is [`Deadline::Close`](crate::Deadline::Close).
     #[must_use]
     pub fn stall_timeout(mut self, after: Duration) -> Self {
         self.stall_timeout = after;
@@ -189,7 +195,9 @@ impl StreamOptions {
     }
 
     /// How long a connection may be silent in both directions, counted from the beginning of the turn
-    /// in which a byte last moved (a callback that holds up the loop counts as silence). Off by
+    /// in which a byte last moved; output that the system takes counts. It does not run while this
+    /// side holds reading back (a pause, its own queue or its partner's above the high mark), and begins
+    /// anew after it. Input that came in time counts also if the loop was held up meanwhile. Off by
     /// default: whether silence means death only the protocol knows. It costs nothing per byte: the
     /// time of the last byte is noted once a read, and one timer looks at it when it could be due.
     #[must_use]

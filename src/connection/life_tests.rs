@@ -34,10 +34,10 @@ fn reachable() -> HashMap<Life, Vec<Event>> {
         let way = found[&life].clone();
         for event in EVENTS.into_iter().filter(|&event| may_happen(life, event)) {
             let (next, _) = life.after(event);
-            if !found.contains_key(&next) {
-                found.insert(next, way.iter().copied().chain([event]).collect());
+            found.entry(next).or_insert_with(|| {
                 queue.push_back(next);
-            }
+                way.iter().copied().chain([event]).collect()
+            });
         }
     }
     found

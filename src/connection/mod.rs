@@ -145,6 +145,8 @@ pub(crate) struct Extra {
     holds: u32,
     /// It closes as soon as nothing is owed: no answer, no `on_drain`.
     closes_when_done: bool,
+    /// What was published to it and could not be handed to it, because it had ended.
+    lost: usize,
     /// While it lingers: the tick at which a peer that goes on sending is cut off.
     linger_end: Option<u64>,
     /// While it lingers: the peer has sent something since the last deadline.
@@ -295,6 +297,14 @@ impl Stream {
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.len())
+            + self.extra.as_ref().map_or(0, |extra| extra.lost)
+    }
+
+    /// Something was published to it before it ended, and is lost: it counts as unsent.
+    pub(crate) fn lose(&mut self, bytes: usize) {
+        if bytes > 0 {
+            self.extra_mut().lost += bytes;
+        }
     }
 
     #[cfg(test)]

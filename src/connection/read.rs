@@ -100,7 +100,7 @@ impl Stream {
             None => self.over_high && self.options().auto_pause,
         };
         // What waits for a late layer's handshake would wait for ever if that were not read.
-        !self.paused && !(held_back && !waits_for_handshake(self.wire()))
+        !self.paused && (!held_back || waits_for_handshake(self.wire()))
     }
 
     pub(crate) fn unread(&self) -> usize {

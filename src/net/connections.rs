@@ -46,7 +46,8 @@ impl<S> Net<S> {
     }
 
     /// Closes gracefully: flushes what was sent, ends the write side, discards what still comes until
-    /// the peer ends too or [`close_timeout`](crate::StreamOptions::close_timeout) passes. A
+    /// the peer ends too or [`close_timeout`](crate::StreamOptions::close_timeout) passes (flushing
+    /// itself takes as long as the peer takes some of it). A
     /// listener, a UDP socket or a custom source is closed at once; an outgoing connection that does
     /// not stand yet is cancelled. What still waits for a late layer's handshake is lost; the reason is
     /// [`Cancelled`](crate::CloseReason::Cancelled) then.

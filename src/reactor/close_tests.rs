@@ -133,6 +133,65 @@ fn a_peer_that_never_ends_is_left_at_the_deadline() {
     assert!(rig.told().is_empty());
 }
 
+/// Lets the connection's deadline pass, however far it lies ahead.
+fn let_deadline_pass(rig: &mut Rig) -> u64 {
+    let core = &mut rig.reactor.dispatch.net.core;
+    let due = core.work.timers.next_wake().expect("a deadline");
+    core.work.tick = core.work.tick.max(due);
+    core.work.timers.advance(core.work.tick);
+    while let Some((key, _)) = core.work.timers.pop_due() {
+        core.finish_timer(rig.token, key).expect("the watchdog");
+        core.watchdog_fired(rig.token);
+    }
+    rig.reactor.dispatch.reap();
+    core_tick(rig)
+}
+
+fn core_tick(rig: &Rig) -> u64 {
+    rig.reactor.dispatch.net.core.work.tick
+}
+
+// row 91
+#[test]
+fn a_quiet_peer_is_left_in_order_after_the_close_timeout() {
+    let mut rig = closing([Take(8)]);
+    let start = core_tick(&rig);
+    while rig.told().is_empty() {
+        let_deadline_pass(&mut rig);
+    }
+    assert_eq!(rig.told(), ["closed"]);
+    let waited = core_tick(&rig) - start;
+    assert!((5_000..5_200).contains(&waited), "{waited} ms");
+}
+
+// row 91
+#[test]
+fn a_peer_that_goes_on_sending_is_read_for_a_minute_more() {
+    let mut rig = closing([Take(8)]);
+    let start = core_tick(&rig);
+    while rig.told().is_empty() {
+        rig.script.borrow_mut().reads.push_back(Bytes(b"on and on".to_vec()));
+        scripted::edge(&mut rig.reactor, rig.token, Ready::READABLE);
+        assert!(rig.script.borrow().reads.is_empty(), "it is read");
+        let_deadline_pass(&mut rig);
+    }
+    assert_eq!(rig.told(), ["timed out: the close was not complete in time"]);
+    let waited = core_tick(&rig) - start;
+    assert!((65_000..65_200).contains(&waited), "{waited} ms");
+}
+
+// row 91
+#[test]
+fn a_peer_that_stops_sending_meanwhile_is_left_in_order() {
+    let mut rig = closing([Take(8)]);
+    rig.script.borrow_mut().reads.push_back(Bytes(b"the last".to_vec()));
+    scripted::edge(&mut rig.reactor, rig.token, Ready::READABLE);
+    while rig.told().is_empty() {
+        let_deadline_pass(&mut rig);
+    }
+    assert_eq!(rig.told(), ["closed"]);
+}
+
 // row 9: bytes that are written at once move the idle clock as well
 #[test]
 fn a_large_direct_write_counts_against_the_idle_timeout() {

@@ -864,6 +864,74 @@ fn a_chain_of_closes_each_from_the_on_close_of_the_one_before_runs_to_its_end() 
     assert_eq!(reactor.net().connection_count(), 0);
 }
 
+// row 100
+#[test]
+fn dropping_the_reactor_keeps_the_reasons_that_were_noted() {
+    // One cannot flush its last words, one waits for its peer's end.
+    for (size, reason) in [(4 << 20, "the handler's error"), (1, "the handler's error")] {
+        let log = Log::new();
+        let of_handler = log.clone();
+        let (mut reactor, address) = serving(small_buffers().output_limit(8 << 20), move || {
+            Probe::new(&of_handler).data(move |cx, input| {
+                input.take_all();
+                cx.send(vec![0; size]);
+                Err("the handler's error".into())
+            })
+        });
+        let mut stream = client(address);
+        stream.write_all(b"x").unwrap();
+        until(&mut reactor, "the data", |_| log.count(is_data) == 1);
+        settle(&mut reactor);
+        assert_eq!(log.closes(), 0);
+        drop(reactor);
+        assert_eq!(log.reasons(), [reason]);
+    }
+}
+
+// row 100
+#[test]
+fn dropping_the_reactor_cuts_nothing_of_one_that_is_flushed() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let (mut reactor, address) = serving(StreamOptions::new(), move || {
+        Probe::new(&of_handler).open(|cx| {
+            cx.send("all of it");
+            cx.close();
+            Ok(())
+        })
+    });
+    let mut stream = client(address);
+    until(&mut reactor, "it to open", |_| log.opens() == 1);
+    settle(&mut reactor);
+    assert_eq!(log.closes(), 0, "the peer has not ended");
+    drop(reactor);
+    assert_eq!(log.told().last(), Some(&closed("closed")));
+    assert_eq!(read_all(&mut stream), b"all of it");
+}
+
+// row 100
+#[cfg(unix)]
+#[test]
+fn a_failed_write_stays_the_reason_whatever_the_handler_leaves_unread() {
+    use std::os::unix::net::UnixStream;
+    for left in [0, 900] {
+        let log = Log::new();
+        let mut reactor = Reactor::new().unwrap();
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let adopt = tidegate::Adopt::from(ours).options(StreamOptions::new().unread_limit(1000));
+        // It takes nothing.
+        let token = reactor.net().adopt(adopt, Probe::new(&log).data(|_, _| Ok(()))).unwrap();
+        theirs.write_all(&vec![1; left]).unwrap();
+        settle(&mut reactor);
+        reactor.net().pause(token);
+        theirs.write_all(&[1; 5000]).unwrap();
+        drop(theirs);
+        reactor.net().send(token, "x");
+        until(&mut reactor, "the close", |_| log.closes() == 1);
+        assert_eq!(log.reasons(), ["Broken pipe (os error 32)"], "{left} left before");
+    }
+}
+
 // ---- what these tests share ----
 
 fn serving(

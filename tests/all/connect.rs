@@ -13,7 +13,9 @@ use tidegate::{
 };
 
 use crate::support::endpoints::{assert_asleep, assert_falls_asleep, deaf, refusing};
-use crate::support::{Log, Probe, Told, address_of, listening, read_all, read_n, settle, until};
+use crate::support::{
+    Log, Probe, Told, address_of, listening, read_all, read_n, reset, settle, until,
+};
 
 const SHORT: Duration = Duration::from_millis(50);
 
@@ -600,6 +602,24 @@ fn an_adopted_socket_with_a_layer_that_has_no_handshake_opens_at_once() {
     assert_eq!(read_n(&mut peer, 7), b"\0\x05hello");
 }
 
+// row 102
+#[test]
+fn what_came_before_a_reset_is_heard_also_if_the_reset_came_before_the_first_turn() {
+    let target = TcpListener::bind("127.0.0.1:0").unwrap();
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let to = target.local_addr().unwrap();
+    reactor.net().connect(to, Probe::new(&log)).unwrap();
+    let mut stream = target.accept().unwrap().0;
+    stream.write_all(b"too many connections").unwrap();
+    reset(stream);
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    let told = log.told();
+    assert_eq!(told[0], Told::Open);
+    assert_eq!(log.data(), b"too many connections");
+    assert_eq!(log.reasons(), ["Connection reset by peer (os error 104)"]);
+}
+
 // D3, D7
 #[test]
 fn a_fixed_local_port_is_free_in_on_close() {
@@ -636,7 +656,7 @@ fn a_fixed_local_port_is_free_in_on_close() {
         until(&mut reactor, "the opening", |_| log.opens() == round);
         let (peer, seen) = server.accept().unwrap();
         assert_eq!(seen, from);
-        crate::support::reset(peer);
+        reset(peer);
         until(&mut reactor, "the close", |_| log.closes() == round);
     }
     assert!(log.reasons().iter().all(|reason| !reason.contains("cannot connect")));

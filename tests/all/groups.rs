@@ -855,3 +855,43 @@ fn a_slow_member_keeps_no_more_of_a_groups_log_than_its_own_part() {
     let grown = resident().saturating_sub(before);
     assert!(grown < 50 << 20, "{grown} bytes for {} queued", reactor.net().queued(slow));
 }
+
+// row 101
+#[test]
+fn what_was_published_counts_as_queued() {
+    let mut room = Room::with(2, Config::default(), |listen| {
+        listen.options(StreamOptions::new().low_water(10).high_water(100))
+    });
+    let group = room.group(2);
+    let other = room.group(1);
+    let [first, second] = room.tokens[..] else { panic!() };
+    let net = room.net();
+    net.publish(group, [1; 60]);
+    net.publish_except(group, first, [2; 50]);
+    net.publish(other, [3; 7]);
+    assert_eq!((net.queued(first), net.queued(second)), (67, 110));
+    assert_eq!((net.is_above_high_water(first), net.is_above_high_water(second)), (false, true));
+    net.send(first, [4; 5]);
+    assert_eq!(net.queued(first), 72, "it is in the connection's own queue now");
+    until(&mut room.reactor, "all to leave", |reactor| {
+        reactor.net().queued(first) + reactor.net().queued(second) == 0
+    });
+    assert!(!room.net().is_above_high_water(second));
+}
+
+// row 101
+#[test]
+fn what_was_published_and_is_lost_counts_as_unsent() {
+    let mut room = Room::new(2);
+    let group = room.group(2);
+    let [first, second] = room.tokens[..] else { panic!() };
+    let net = room.net();
+    net.publish(group, [1; 60]);
+    net.publish_except(group, second, [2; 50]);
+    net.abort(first);
+    net.abort(second);
+    until(&mut room.reactor, "both to close", |reactor| reactor.net().connection_count() == 0);
+    let end = |unsent| Some(crate::support::Told::Close("aborted".into(), unsent));
+    assert_eq!(room.log.of(first).pop(), end(110));
+    assert_eq!(room.log.of(second).pop(), end(60));
+}

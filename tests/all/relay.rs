@@ -18,8 +18,8 @@ use crate::support::sockets::hoard_descriptors;
 use crate::support::sockets::{send_urgent, stream_bytes};
 use crate::support::xorshift::Xorshift;
 use crate::support::{
-    Log, PATIENCE, Probe, Told, address_of, client, is_data, read_all, read_n, reset, settle,
-    until, with_client,
+    Log, PATIENCE, Probe, Told, address_of, client, closed, is_data, read_all, read_n, reset,
+    settle, until, with_client,
 };
 
 /// Enough for a queue to be full of it: far more than all buffers of these tests on the way.
@@ -1004,4 +1004,46 @@ fn what_a_format_cannot_say_of_what_waited_for_it_ends_both() {
     assert!(reactor.net().relay(a, b));
     until(&mut reactor, "both ends", |_| log.closes() == 2);
     assert!(log.reasons().iter().any(|why| why.starts_with("lines: ")), "{:?}", log.reasons());
+}
+
+// row 98
+#[test]
+fn an_end_that_was_passed_on_is_told_when_the_relay_is_taken_apart() {
+    let mut rig = rig(options());
+    let [a, b] = rig.tokens;
+    rig.near.shutdown(Shutdown::Write).unwrap();
+    let mut far = rig.far.try_clone().unwrap();
+    assert_eq!(with_client(&mut rig.reactor, move || read_all(&mut far)), b"");
+    assert_eq!(rig.log.eofs(), 0);
+    assert!(rig.net().pair(a, b));
+    let log = rig.log.clone();
+    rig.until("the handler to be told", |_| log.eofs() == 1);
+    rig.until("its close", |_| log.closes() == 1);
+    assert_eq!(log.of(a).last(), Some(&closed("both sides ended")));
+    assert!(rig.net().is_open(b), "they are linked, and end each for itself");
+}
+
+// row 99
+#[test]
+fn a_relay_ends_the_pauses_of_its_handlers() {
+    let mut rig = rig(options());
+    let [a, b] = rig.tokens;
+    // Taken apart, paused by both handlers, and relayed anew.
+    assert!(rig.net().pair(a, b));
+    rig.net().pause(a);
+    rig.net().pause(b);
+    rig.near.write_all(b"there").unwrap();
+    rig.far.write_all(b"back").unwrap();
+    settle(&mut rig.reactor);
+    assert_eq!(rig.log.data(), b"");
+    assert!(rig.net().relay(a, b));
+    let heard = rig.run(
+        |mut near| {
+            let heard = read_n(&mut near, 4);
+            near.shutdown(Shutdown::Write).unwrap();
+            heard
+        },
+        |mut far| read_all(&mut far),
+    );
+    assert_eq!(heard, (b"back".to_vec(), b"there".to_vec()));
 }

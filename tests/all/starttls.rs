@@ -9,7 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::layer::tls::{TlsInfo, TlsVersion, rustls};
-use tidegate::layer::{Layer, LayerErrorKind, LengthPrefixed, Lines};
+use tidegate::layer::{
+    Delivery, Item, Layer, LayerContext, LayerError, LayerErrorKind, LengthPrefixed, Lines,
+    MessageKind, Step,
+};
 use tidegate::{
     CloseInfo, CloseReason, Connect, Context, Deadline, HandlerResult, Input, Listen, Reactor,
     SendStatus, StreamOptions,
@@ -405,4 +408,133 @@ fn a_switch_outside_of_on_data_refuses_what_waits() {
         assert_eq!(ends.take().remove(0).ok(), expected);
         assert_eq!(log.data(), b"STARTTLS");
     }
+}
+
+/// A stream format: what it reads passes as it is.
+struct Through;
+
+impl Layer for Through {
+    fn name(&self) -> &'static str {
+        "through"
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::Stream
+    }
+
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let item = if wire.is_empty() { Item::Nothing } else { Item::Slice(0..wire.len()) };
+        Ok(Step::new(wire.len(), item))
+    }
+
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+}
+
+/// How a handler above a stream format comes to its `STARTTLS`.
+#[derive(Debug, Clone, Copy)]
+enum Reads {
+    /// It takes the line and leaves what is behind it.
+    Line,
+    /// It looks at the line first and takes it afterwards.
+    LineAfterwards,
+    /// It has left the line once, so that what is behind it came in another read.
+    LineAtSecondSight,
+    /// It is paused when it comes, and offered to it when it is resumed.
+    LineAfterAPause,
+}
+
+// row 97
+#[test]
+fn clear_text_that_a_stream_format_has_decoded_is_refused_however_the_handler_left_it() {
+    use Reads::{Line, LineAfterAPause, LineAfterwards, LineAtSecondSight};
+    for reads in [Line, LineAfterwards, LineAtSecondSight, LineAfterAPause] {
+        let mut reactor = Reactor::new().unwrap();
+        let (log, ends) = (Log::new(), Ends::default());
+        let (of_handlers, of_ends) = (log.clone(), Rc::clone(&ends));
+        let upgraded = Rc::new(std::cell::Cell::new(false));
+        let upgrades = Rc::clone(&upgraded);
+        let make = move |_: &tidegate::Peer<'_>| {
+            let upgrades = Rc::clone(&upgrades);
+            let mut calls = 0;
+            Probe::new(&of_handlers)
+                .data(move |cx, input| {
+                    calls += 1;
+                    assert!(!upgrades.get(), "{reads:?}: called with clear text behind the switch");
+                    match reads {
+                        LineAtSecondSight if calls == 1 => return Ok(()),
+                        LineAfterAPause if calls == 1 => {
+                            cx.pause();
+                            cx.set_timer(Duration::ZERO, 0);
+                            return Ok(());
+                        }
+                        _ => {}
+                    }
+                    if !matches!(reads, LineAfterwards) {
+                        assert_eq!(input.take_until(b'\n'), Some(&b"STARTTLS"[..]));
+                    }
+                    // Another stream format: no cipher finds out what was slipped in.
+                    upgrades.set(cx.net.start_layer(cx.token, Through));
+                    if matches!(reads, LineAfterwards) {
+                        assert_eq!(input.take_until(b'\n'), Some(&b"STARTTLS"[..]));
+                    }
+                    Ok(())
+                })
+                .timer(|cx, _| {
+                    cx.resume();
+                    Ok(())
+                })
+                .close(note(&of_ends))
+        };
+        let listen = Listen::tcp("127.0.0.1:0").layer(|_| Through);
+        let listener = reactor.net().listen(listen, make).unwrap();
+        let address = address_of(&mut reactor, listener);
+        let mut stream = client(address);
+        match reads {
+            LineAtSecondSight => {
+                stream.write_all(b"STARTTLS").unwrap();
+                until(&mut reactor, "a part", |_| log.data() == b"STARTTLS");
+                stream.write_all(b"\nDELETE EVERYTHING\n").unwrap();
+            }
+            _ => stream.write_all(b"STARTTLS\nDELETE EVERYTHING\n").unwrap(),
+        }
+        drop(stream);
+        until(&mut reactor, "the end", |_| ends.borrow().len() == 1);
+        assert_eq!(*ends.borrow(), [Ok(LayerErrorKind::Malformed)], "{reads:?}");
+    }
+}
+
+// row 97: the second record is not decoded yet when the layer changes, and TLS finds out what it is
+#[test]
+fn clear_text_in_a_record_of_its_own_is_refused_by_tls() {
+    let mut reactor = Reactor::new().unwrap();
+    let (log, ends) = (Log::new(), Ends::default());
+    let (of_handlers, of_ends) = (log.clone(), Rc::clone(&ends));
+    let make =
+        move |_: &tidegate::Peer<'_>| Probe::new(&of_handlers).data(serve).close(note(&of_ends));
+    let listen = Listen::tcp("127.0.0.1:0").layer(|_| LengthPrefixed::new(1));
+    let listener = reactor.net().listen(listen, make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    with_client(&mut reactor, move || {
+        let mut stream = client(address);
+        stream.write_all(b"\x08STARTTLS\x06DELETE").unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    until(&mut reactor, "the end", |_| ends.borrow().len() == 1);
+    assert_eq!(*ends.borrow(), [Ok(LayerErrorKind::Malformed)]);
+    assert_eq!(log.data(), b"STARTTLS");
 }

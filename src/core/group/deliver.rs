@@ -51,6 +51,10 @@ impl Core {
     fn take(&mut self, member: Token, limit: usize) -> Option<(Batch, Option<usize>)> {
         let stream = self.table.stream(member).filter(|stream| stream.accepts_output());
         let Some(stream) = stream else {
+            let lost = self.groups.pending_bytes_of(member);
+            if let Some(stream) = self.table.stream_mut(member).filter(|stream| stream.is_dead()) {
+                stream.lose(lost);
+            }
             self.groups.forget(member);
             return None;
         };

@@ -1,0 +1,160 @@
+//! A turn does as much work as its budget says, whatever peers send: counted, not timed.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io::Write;
+use std::net::TcpStream;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tidegate::layer::Layer;
+use tidegate::{Config, Context, Handler, HandlerResult, Input, Listen, Reactor, Token};
+
+use crate::support::{PATIENCE, address_of, client, settle, until};
+
+/// A call counts a unit, and each KiB of its bytes another.
+#[derive(Default)]
+struct Counts {
+    units: Cell<usize>,
+    bytes: RefCell<HashMap<Token, usize>>,
+}
+
+struct Counting(Rc<Counts>);
+
+impl Handler for Counting {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        let n = input.take_all().len();
+        self.0.units.set(self.0.units.get() + 1 + n / 1024);
+        *self.0.bytes.borrow_mut().entry(cx.token).or_default() += n;
+        Ok(())
+    }
+}
+
+struct Stage {
+    reactor: Reactor,
+    counts: Rc<Counts>,
+    clients: Vec<TcpStream>,
+}
+
+const BUDGET: usize = 100;
+
+fn stage<L: Layer + 'static>(peers: usize, layer: impl Fn() -> L + 'static) -> Stage {
+    let counts = Rc::new(Counts::default());
+    let of_handlers = Rc::clone(&counts);
+    let config = Config::new().work_per_turn(BUDGET);
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let listen = Listen::tcp("127.0.0.1:0").layer(move |_| layer());
+    let make = move |_: &tidegate::Peer<'_>| Counting(Rc::clone(&of_handlers));
+    let listener = reactor.net().listen(listen, make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let clients: Vec<_> = (0..peers).map(|_| client(address)).collect();
+    until(&mut reactor, "all to be accepted", |r| r.net().connection_count() == peers);
+    settle(&mut reactor);
+    Stage { reactor, counts, clients }
+}
+
+impl Stage {
+    /// Every client says `wire`, which comes to `bytes` in messages of up to `largest`.
+    fn run(mut self, wire: &[u8], bytes: usize, largest: usize) {
+        for client in &mut self.clients {
+            client.set_nonblocking(true).unwrap();
+            assert_eq!(client.write(wire).unwrap(), wire.len(), "all of it waits in the system");
+        }
+        let all = bytes * self.clients.len();
+        let most = BUDGET + 1 + largest / 1024;
+        // Each has one turn at most to itself before the others have theirs.
+        let rounds = self.clients.len() + 1;
+        let mut behind = HashMap::new();
+        let start = Instant::now();
+        let mut heard = HashMap::new();
+        while heard.values().sum::<usize>() < all {
+            assert!(start.elapsed() < PATIENCE, "waited in vain for all messages");
+            self.counts.units.set(0);
+            let _ = self.reactor.turn(Some(Duration::from_millis(1))).unwrap();
+            let did = self.counts.units.get();
+            assert!(did <= most, "{did} units in a turn, of {BUDGET}");
+            let now = self.counts.bytes.borrow().clone();
+            for (&token, &bytes_now) in &now {
+                let waited = behind.entry(token).or_insert(0);
+                let served = heard.get(&token) != Some(&bytes_now);
+                *waited = if served || bytes_now == bytes { 0 } else { *waited + 1 };
+                assert!(*waited <= rounds, "{token} was passed over in {waited} turns");
+            }
+            heard = now;
+        }
+    }
+}
+
+#[cfg(feature = "deflate")]
+mod bombs {
+    use tidegate::layer::testkit::Driver;
+    use tidegate::layer::{Deflate, MessageKind};
+
+    use super::*;
+
+    /// Zeros that compress by a thousand.
+    fn bomb(messages: usize, size: usize) -> Vec<u8> {
+        let mut deflate = Driver::new(Deflate::new());
+        for _ in 0..messages {
+            deflate.send(&vec![0; size], MessageKind::Default).unwrap();
+        }
+        deflate.take_wire()
+    }
+
+    // row 103
+    #[test]
+    fn one_connection_with_much_that_decompresses() {
+        let size = 1 << 20;
+        stage(1, Deflate::new).run(&bomb(32, size), 32 * size, size);
+    }
+
+    // row 103
+    #[test]
+    fn twenty_connections_with_much_that_decompresses() {
+        let size = 64 << 10;
+        stage(20, Deflate::new).run(&bomb(20, size), 20 * size, size);
+    }
+}
+
+// row 103
+#[test]
+fn many_connections_that_talk() {
+    let line = b"say something in the room\n";
+    let lines = 100;
+    let wire = line.repeat(lines);
+    stage(20, tidegate::layer::Lines::new).run(&wire, lines * (line.len() - 1), line.len());
+}
+
+// row 103
+#[test]
+fn input_of_no_format_counts_too() {
+    struct Taking(Rc<Counts>);
+    impl Handler for Taking {
+        fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+            if input.take(10).is_some() {
+                self.0.units.set(self.0.units.get() + 1);
+                *self.0.bytes.borrow_mut().entry(cx.token).or_default() += 10;
+            }
+            Ok(())
+        }
+    }
+    let counts = Rc::new(Counts::default());
+    let of_handlers = Rc::clone(&counts);
+    let config = Config::new().work_per_turn(BUDGET);
+    let mut reactor = Reactor::with_config((), config).unwrap();
+    let make = move |_: &tidegate::Peer<'_>| Taking(Rc::clone(&of_handlers));
+    let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let mut clients: Vec<_> = (0..20).map(|_| client(address)).collect();
+    until(&mut reactor, "all to be accepted", |r| r.net().connection_count() == 20);
+    for client in &mut clients {
+        client.write_all(&[b'x'; 10 * 100]).unwrap();
+    }
+    let start = Instant::now();
+    while counts.bytes.borrow().values().sum::<usize>() < 20 * 10 * 100 {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for all");
+        counts.units.set(0);
+        let _ = reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        assert!(counts.units.get() <= BUDGET + 1, "{}", counts.units.get());
+    }
+}
