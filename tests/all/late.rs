@@ -23,7 +23,7 @@ fn many(
     adapt: impl Fn(Probe) -> Probe + 'static,
 ) -> (Reactor, Vec<TcpStream>) {
     let of_handlers = log.clone();
-    let mut reactor = Reactor::with_config((), config).unwrap();
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listen = Listen::tcp("127.0.0.1:0").options(options);
     let make = move |_: &tidegate::Peer<'_>| adapt(Probe::new(&of_handlers));
     let listener = reactor.net().listen(listen, make).unwrap();
@@ -92,7 +92,7 @@ fn a_connect_that_was_established_in_time_stands() {
         let target = TcpListener::bind("127.0.0.1:0").unwrap();
         let to = target.local_addr().unwrap();
         let log = Log::new();
-        let mut reactor = Reactor::with_config((), config).unwrap();
+        let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
         for _ in 0..16 {
             let connect = Connect::tcp(to).options(StreamOptions::new().connect_timeout(TIME));
             reactor.net().connect(connect, Probe::new(&log)).unwrap();
@@ -114,7 +114,7 @@ fn a_flood_puts_timers_off_only_for_as_long_as_it_takes_to_see_all() {
         let start = Instant::now();
         let fired = std::rc::Rc::new(std::cell::Cell::new(false));
         let fires = std::rc::Rc::clone(&fired);
-        reactor.net().after(TIME, move |_: &mut (), _| fires.set(true));
+        reactor.net().run_after(TIME, move |_: &mut (), _| fires.set(true));
         let mut turns = 0;
         while !fired.get() {
             // Everybody always has something to say, more than a turn hears.
