@@ -11,7 +11,8 @@
 //! | `write.rs` | sends, marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
 //! | `close.rs` | carries out what `life.rs` decides |
 //! | `deadline.rs` | the one watchdog timer and what it finds |
-//! | `wire.rs`, `upgrade.rs` | the layers of a connection: decoding, encoding, a layer put on late |
+//! | `wire.rs` | the state of the layers; `decode.rs` input through them, `encode.rs` output |
+//! | `upgrade.rs` | a layer that is put on an open connection (STARTTLS) |
 //! | `pair.rs` | what a connection knows of its partner |
 //! | `work.rs` | the lists, timers and buffers that steps share; what a step notes for others |
 //!
@@ -30,6 +31,8 @@ use crate::token::Token;
 
 mod close;
 mod deadline;
+mod decode;
+mod encode;
 mod input;
 mod life;
 mod open;
@@ -50,6 +53,7 @@ pub use status::SendStatus;
 
 pub(crate) use close::OwnEnd;
 pub(crate) use deadline::Fired;
+pub(crate) use decode::{Decoded, NextLayered, Outcome, Unit};
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
 pub(crate) use open::{Established, Opening};
@@ -57,7 +61,7 @@ pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use pair::{Filled, NextRelayed, Transfer};
 pub(crate) use read::{Budget, Next};
 pub(crate) use route::{Attempt, Route};
-pub(crate) use wire::{Decoded, NextLayered, Outcome, Unit, Wire};
+pub(crate) use wire::Wire;
 pub(crate) use work::{Due, Note, PARKED, Work};
 
 use life::Life;

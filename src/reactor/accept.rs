@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::dispatch::{Dispatch, acceptor};
+use super::call::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Due, Phase, Stream, Wire};
 use crate::core::Entity;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::error::DatagramError;
 use crate::guard::{drop_guarded, guarded, log_guarded};

@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Decoded, Input, NextLayered, Outcome, Unit};
 use crate::layer::Delivery;

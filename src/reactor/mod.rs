@@ -16,12 +16,13 @@ use crate::remote::{Post, Remote, Shared};
 use crate::sys::Ready;
 
 mod accept;
+mod call;
 mod datagram;
-mod dispatch;
 mod layered;
 mod open;
 mod reap;
 mod relay;
+mod route;
 mod scratch;
 mod stream;
 mod timers;
@@ -39,7 +40,7 @@ mod relay_tests;
 #[cfg(test)]
 mod scripted;
 
-use dispatch::Dispatch;
+use call::Dispatch;
 use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.

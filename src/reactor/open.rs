@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::dispatch::{Dispatch, acceptor};
+use super::call::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::Opening;
 use crate::error::CloseReason;

@@ -1,6 +1,6 @@
 //! The end: `on_close`, the handler is dropped, the slot is free.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use crate::context::Context;
 use crate::core::Entity;
 use crate::error::{CloseInfo, CloseReason};

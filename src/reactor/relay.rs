@@ -1,6 +1,6 @@
 //! Input of relayed connections without a wire layer: it goes to the other one of the pair.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, NextRelayed};
 use crate::token::Token;

@@ -1,6 +1,6 @@
 //! A connection with something to do: an event, or work left over.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Next, Opening};
 use crate::token::Token;

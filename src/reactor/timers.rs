@@ -1,6 +1,6 @@
 //! Due timers.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use crate::connection::Due;
 use crate::core::Entity;
 use crate::timers::Timer;
