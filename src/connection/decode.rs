@@ -18,19 +18,19 @@ pub(crate) struct Unit {
     pub(crate) delivery: Delivery,
 }
 
-/// What one step of decoding came to.
+/// The result of one step of decoding.
 pub(crate) struct Decoded {
-    /// How many of the given bytes are done with.
+    /// How many of the given bytes are consumed.
     pub(crate) consumed: usize,
-    /// The handshake of an unopened connection is done: the handler is next, before the unit.
+    /// The handshake of an unopened connection is done: `on_open` comes before the unit.
     pub(crate) opens: bool,
     pub(crate) outcome: Outcome,
 }
 
 pub(crate) enum Outcome {
-    /// Nothing more for now: the layer needs bytes, or the connection is held back.
+    /// Nothing more for now: the layer needs bytes, or reading is held back.
     Nothing,
-    /// The connection is on its way out, or the peer has ended: the rest of the bytes is dropped.
+    /// The connection is ending, or the peer has ended: the rest of the bytes is dropped.
     Drop,
     Progress,
     Unit(Unit),
@@ -42,14 +42,14 @@ impl Outcome {
     }
 }
 
-/// What is next for the input of a connection with layers.
+/// The next step for the input of a connection with layers.
 pub(crate) enum NextLayered {
     Rest,
-    /// So many bytes have been read into the buffer, and nothing waits before them.
+    /// This many bytes have been read into the buffer, and no undecoded bytes precede them.
     Read(usize),
-    /// Undecoded bytes that the connection had kept. They are out of it meanwhile.
+    /// Undecoded bytes that the connection had kept. It lends them for this step.
     Decode(Tail),
-    /// What the handler left, to be offered again. It is out of the connection meanwhile.
+    /// What the handler left, to be offered again. The connection lends it for this step.
     Kept(Box<Tail>),
     /// What the handler left, for the other connection of a relay.
     RelayKept(Token),
@@ -57,8 +57,8 @@ pub(crate) enum NextLayered {
 }
 
 impl Conn<'_> {
-    /// What is next for the input of a connection with layers. `buffer` is the reactor's; what it
-    /// reads lies there, undecoded.
+    /// The next step for the input of a connection with layers. A read goes into `buffer`, the
+    /// reactor's, undecoded.
     pub(crate) fn next_layered(&mut self, budget: &mut Budget, buffer: &mut [u8]) -> NextLayered {
         loop {
             let stream = &mut *self.stream;
@@ -72,8 +72,8 @@ impl Conn<'_> {
             let changed = stream.unread_changed && stream.unread() > 0;
             let Some(wire) = stream.wire_mut() else { return NextLayered::Rest };
             let pull = wire.pull;
-            let exhausted = budget.calls == 0 || self.work.units == 0;
-            if exhausted && (changed || pull || self.stream.readable) {
+            let used_up = budget.calls == 0 || self.work.units == 0;
+            if used_up && (changed || pull || self.stream.readable) {
                 self.make_ready_later();
                 return NextLayered::Rest;
             }
@@ -137,7 +137,7 @@ impl Conn<'_> {
         if held_back {
             return Outcome::Nothing.of(0);
         }
-        wire.fresh = false;
+        wire.unused = false;
         unit.clear();
         reply.clear();
         fields.clear();
@@ -161,8 +161,8 @@ impl Conn<'_> {
                 return Outcome::Drop.of(0);
             }
         };
-        // Only what the layer cannot take counts against the limit of a handshake: behind its last
-        // step bulk data may have come in the same read.
+        // Bytes that the layer may still consume do not count against the limit of a handshake: the
+        // read that completes it may have brought bulk data too.
         let left = if item == Item::Nothing { bytes.len() - consumed } else { 0 };
         let Some(opens) = self.handshake_step(consumed, left, budget) else {
             return Outcome::Drop.of(consumed);
@@ -199,7 +199,7 @@ impl Conn<'_> {
         left: usize,
         budget: &mut Budget,
     ) -> Option<bool> {
-        /// What a step of a handshake counts for: with TLS one takes as long as so many messages.
+        /// The units of one handshake step: a step of TLS takes about as long as this many messages.
         const STEP: usize = 32;
         let (phase, limit) = (self.stream.phase(), self.stream.options().handshake_limit);
         let wire = self.stream.wire_mut()?;
@@ -209,10 +209,10 @@ impl Conn<'_> {
         budget.calls = budget.calls.saturating_sub(STEP);
         self.work.charge(STEP);
         let wire = self.stream.wire_mut()?;
-        match wire.look_whether_ready() {
+        match wire.check_ready() {
             Ok(false) => {}
             Ok(true) if phase == Phase::Handshaking => return Some(true),
-            // A layer that came in mid-stream has no opening, only what waits for it.
+            // A layer put on in mid-stream: the connection is open already, its messages wait.
             Ok(true) => {
                 self.encode_waiting();
                 if self.stream.life.write == super::WriteSide::Ending {
@@ -233,7 +233,7 @@ impl Conn<'_> {
         Some(false)
     }
 
-    /// Decoding rests: bytes that were not consumed stay with the connection.
+    /// Keeps bytes that were read and not consumed.
     pub(crate) fn keep_undecoded(&mut self, rest: &[u8]) {
         let tick = self.work.tick;
         let Some(wire) = self.stream.wire_mut() else { return };
@@ -245,7 +245,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The same for those that the connection had kept before.
+    /// Takes back bytes that the connection had kept before.
     pub(crate) fn give_back_undecoded(&mut self, mut kept: Tail, consumed: usize) {
         kept.consume(consumed);
         if consumed > 0 {
@@ -260,8 +260,8 @@ impl Conn<'_> {
         }
     }
 
-    /// The stream below has ended. Returns whether the handler may be called for it: the layer has
-    /// agreed that this is a proper end, and has given out what only the end completed.
+    /// The stream below has ended. Returns whether `on_eof` may be called: the layer has accepted this
+    /// as a proper end and has yielded what the end completed.
     fn end_format(&mut self) -> bool {
         let handshaking = self.stream.phase() == Phase::Handshaking;
         let Some(wire) = self.stream.wire_mut() else { return true };
@@ -279,8 +279,8 @@ impl Conn<'_> {
             return false;
         }
         if handshaking {
-            // The peer left before there was a connection; or the layer did all there was to do
-            // without one (a web page for a browser) and said so.
+            // The peer ended during the handshake; or the layer served it without a connection (a
+            // page for a browser) and reported the end.
             let gone = std::io::ErrorKind::UnexpectedEof.into();
             let reason = (peer != PeerSide::Ended).then_some(CloseReason::Io(gone));
             self.close_unopened(reason);

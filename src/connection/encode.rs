@@ -6,7 +6,7 @@ use crate::guard::guarded;
 use crate::layer::{Layer, LayerContext, LayerEnd, LayerError, MessageKind};
 
 impl Conn<'_> {
-    /// The layer's opening words.
+    /// Lets the layer write its opening (a ClientHello, an upgrade request).
     pub(super) fn start_format(&mut self) -> Result<(), LayerError> {
         self.write_with_layer(|layer, cx, buffer| layer.start(cx, buffer))
     }
@@ -16,7 +16,7 @@ impl Conn<'_> {
         self.write_with_layer(|layer, cx, buffer| layer.encode(cx, bytes, kind, buffer))
     }
 
-    /// What the format says at its end, once.
+    /// Queues the format's own end, once.
     pub(super) fn encode_end(&mut self, end: &LayerEnd<'_>) -> Result<(), LayerError> {
         let Some(wire) = self.stream.wire_mut() else { return Ok(()) };
         if std::mem::replace(&mut wire.own, OwnSide::Ended) == OwnSide::Ended {

@@ -8,27 +8,27 @@ use super::Tail;
 use crate::guard::guarded;
 use crate::layer::{Layer, LayerError, MessageKind};
 
-/// How far the peer's side has come, as far as the layer knows.
+/// How far the peer's direction has come, as the layer knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PeerSide {
     Open,
-    /// The layer knows that the stream below has ended, and gives out what only that completes.
+    /// The layer has been called for the end of the stream below; it yields what that completes.
     Cut,
-    /// The peer has ended in the format's own terms.
+    /// The layer has decoded the format's own end.
     Ended,
 }
 
-/// How far this side has come.
+/// How far this side's direction has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OwnSide {
-    /// The layer's handshake goes on: nothing is encoded, what is sent waits.
+    /// The layer's handshake goes on: messages wait, unencoded.
     Handshaking,
     Ready,
-    /// The format's own end has been written, or the layer has given up.
+    /// The format's own end has been written, or the layer has panicked.
     Ended,
 }
 
-/// See the module.
+/// The layers of one connection, and their state.
 pub(crate) struct Wire {
     pub(super) layer: Box<dyn Layer>,
     /// Bytes that arrived and are not decoded.
@@ -41,12 +41,12 @@ pub(crate) struct Wire {
     pub(super) before_ready: usize,
     /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
     pub(super) deadline: Option<u64>,
-    /// When the layer asked to be called.
+    /// The time at which the layer has asked to be called.
     pub(super) call_at: Option<Instant>,
     pub(super) waiting: Waiting,
     /// It was put on in mid-stream and has not decoded anything yet.
-    pub(super) fresh: bool,
-    /// There was a layer already when it was put on: what that one had decoded came in clear.
+    pub(super) unused: bool,
+    /// It was put beneath another layer: what that one had decoded came in clear.
     over_decoded: bool,
 }
 
@@ -57,8 +57,8 @@ impl std::fmt::Debug for Wire {
 }
 
 impl super::Stream {
-    /// The layer has nothing more to say, not even its end.
-    pub(super) fn give_up_format(&mut self) {
+    /// The layer is not called again, not even for its end.
+    pub(super) fn disable_layers(&mut self) {
         if let Some(wire) = self.wire_mut() {
             wire.own = OwnSide::Ended;
         }
@@ -77,7 +77,7 @@ impl Wire {
             deadline: None,
             call_at: None,
             waiting: Waiting::default(),
-            fresh: false,
+            unused: false,
             over_decoded: false,
         }
     }
@@ -88,7 +88,7 @@ impl Wire {
             over_decoded: over.is_some(),
             waiting: over.unwrap_or_default(),
             pull: true,
-            fresh: true,
+            unused: true,
             deadline: Some(until),
             ..Wire::new(layer)
         }
@@ -98,14 +98,14 @@ impl Wire {
         &*self.layer
     }
 
-    /// Whether the layer's handshake is done, as far as was noted.
+    /// Whether the layer's handshake was done when that was last checked.
     pub(crate) fn is_ready(&self) -> bool {
         self.own != OwnSide::Handshaking
     }
 
     /// Whether it was put on in mid-stream and has not decoded anything yet.
-    pub(crate) fn is_fresh(&self) -> bool {
-        self.fresh
+    pub(crate) fn is_unused(&self) -> bool {
+        self.unused
     }
 
     /// Whether it was put on beneath a layer that had decoded bytes in clear.
@@ -113,14 +113,14 @@ impl Wire {
         self.over_decoded
     }
 
-    /// Whether the format's end was not said yet. In a handshake it may have one to say as well: of
-    /// a stack, the outer layer may be ready.
+    /// Whether the format's end has not been written yet. It may be due in a handshake too: the outer
+    /// layer of a stack may be ready.
     pub(super) fn owes_end(&self) -> bool {
         self.own != OwnSide::Ended
     }
 
-    /// Asks the layer whether its handshake is done, and notes it.
-    pub(crate) fn look_whether_ready(&mut self) -> Result<bool, LayerError> {
+    /// Checks whether the layer's handshake is done, and records it.
+    pub(crate) fn check_ready(&mut self) -> Result<bool, LayerError> {
         if self.own == OwnSide::Handshaking
             && guarded(|| self.layer.is_ready())
                 .map_err(|text| LayerError::panicked(self.layer.name(), text))?
@@ -132,7 +132,7 @@ impl Wire {
     }
 }
 
-/// What was sent before the layer was ready, in its order and not encoded yet.
+/// Messages that were sent before the layer was ready, in their order, not encoded yet.
 #[derive(Debug, Default)]
 pub(crate) struct Waiting {
     bytes: Vec<u8>,
@@ -151,8 +151,8 @@ impl Waiting {
         self.bytes.len()
     }
 
-    /// What they take in memory, their places in the list included: a million empty messages are
-    /// not nothing. (Growing by doubling, the two buffers reserve up to twice as much.)
+    /// The memory they take, their places in the list included, so that empty messages count too.
+    /// (Growing by doubling, the two buffers reserve up to twice as much.)
     pub(crate) fn cost(&self) -> usize {
         self.bytes.len() + size_of_val(&*self.messages)
     }

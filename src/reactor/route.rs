@@ -139,7 +139,7 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.flush_groups_of_turn();
         let mut dirty = std::mem::take(&mut self.net.core.work.dirty);
         for token in dirty.drain(..) {
-            if self.net.core.with(token, |conn| conn.flush_owed()).is_none() {
+            if self.net.core.with(token, |conn| conn.flush_dirty()).is_none() {
                 self.net.core.flush_datagrams(token);
             }
         }
