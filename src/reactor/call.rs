@@ -10,16 +10,16 @@ use crate::listener::Acceptor;
 use crate::net::{AnyHandler, Net};
 use crate::token::Token;
 
-/// The handlers beside the network, so that dispatch can borrow both at once.
+/// The handlers, the state and the network side by side, so that a call can borrow all three.
 pub(super) struct Dispatch<S> {
     pub(super) net: Net<S>,
     pub(super) state: S,
-    /// By the index of the token. The core has checked the generation before anybody looks here,
-    /// and a slot is emptied before the core frees its token.
+    /// By the index of the token. The core checks the generation before this is indexed, and a slot is
+    /// emptied before the core frees its token.
     pub(super) handlers: Vec<Option<AnyHandler<S>>>,
 }
 
-/// The handlers' side of a listener; `None` if it is gone, whoever has its place now.
+/// A listener's hooks and factory; `None` if the listener is gone, also if its slot is reused.
 pub(super) fn acceptor<'a, S>(
     core: &Core,
     handlers: &'a mut [Option<AnyHandler<S>>],
@@ -39,23 +39,23 @@ impl<S: 'static> Dispatch<S> {
 
     // ---- the table of handlers ----
 
-    /// Gives what callbacks created its handlers. Cheap when there is nothing, so that every step
-    /// that is about to call somebody may ask for it.
+    /// Installs the handlers of sockets that callbacks made. Cheap when there are none, so every step
+    /// does it before it calls a handler.
     pub(super) fn install_pending_handlers(&mut self) {
-        while let Some((token, role)) = self.net.pending_handlers.pop() {
-            self.install(token, role);
+        while let Some((token, any)) = self.net.pending_handlers.pop() {
+            self.install(token, any);
         }
     }
 
-    pub(super) fn install(&mut self, token: Token, role: AnyHandler<S>) {
+    pub(super) fn install(&mut self, token: Token, any: AnyHandler<S>) {
         if self.net.core.entity(token).is_none() {
-            return drop_guarded(role);
+            return drop_guarded(any);
         }
         let index = token.index();
         if index >= self.handlers.len() {
             self.handlers.resize_with(index + 1, || None);
         }
-        self.handlers[index] = Some(role);
+        self.handlers[index] = Some(any);
     }
 
     pub(super) fn has_handler(&self, token: Token) -> bool {
@@ -68,13 +68,13 @@ impl<S: 'static> Dispatch<S> {
 
     // ---- guarded calls ----
 
-    /// Calls a stream's handler. What it queued for itself is flushed by the step that called.
+    /// Calls a stream's handler. The calling step flushes what the handler sends on its own connection.
     pub(super) fn call(
         &mut self,
         token: Token,
         callback: impl FnOnce(&mut dyn Handler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        self.call_any(token, |role, cx| match role {
+        self.call_any(token, |any, cx| match any {
             AnyHandler::Stream(handler) => callback(&mut **handler, cx),
             _ => Ok(()),
         });
@@ -94,7 +94,7 @@ impl<S: 'static> Dispatch<S> {
         token: Token,
         callback: impl FnOnce(&mut dyn DatagramHandler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        self.call_any(token, |role, cx| match role {
+        self.call_any(token, |any, cx| match any {
             AnyHandler::Datagram(handler) => callback(&mut **handler, cx),
             _ => Ok(()),
         });
@@ -109,9 +109,9 @@ impl<S: 'static> Dispatch<S> {
             self.install_pending_handlers();
         }
         let Dispatch { net, state, handlers } = self;
-        let Some(Some(role)) = handlers.get_mut(token.index()) else { return };
+        let Some(Some(any)) = handlers.get_mut(token.index()) else { return };
         net.core.work.current = Some(token);
-        let result = guarded(|| callback(role, &mut Context::new(state, net, token)));
+        let result = guarded(|| callback(any, &mut Context::new(state, net, token)));
         net.core.work.current = None;
         match result {
             Ok(Ok(())) => {}
@@ -126,7 +126,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Runs a closure with the shared state and the network; one that panics harms nothing else.
+    /// Runs a closure with the shared state and the network. A panic in it is logged.
     pub(super) fn run_call(&mut self, call: impl FnOnce(&mut S, &mut Net<S>)) {
         let Dispatch { net, state, .. } = self;
         if let Err(text) = guarded(|| call(state, net)) {

@@ -1,4 +1,4 @@
-//! Which step works on what: events, leftovers, notifications, posts, what has to be flushed.
+//! Which step serves which token: posts, events, the ready list, notifications, the dirty list.
 
 use super::call::Dispatch;
 use super::scratch::Scratch;
@@ -32,8 +32,8 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// A readiness event. One of a socket that is gone, or whose slot has a new owner, is nobody's.
-    /// What stands on the ready queue is served from there and not twice in one turn.
+    /// A readiness event. One of a stale token is dropped. A socket on the ready list is served from
+    /// there, not twice in one turn.
     pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
         let Some(token) = Token::from_usize(ready.token) else { return };
         let Some((entity, work)) = self.net.core.of_event(token) else {
@@ -57,7 +57,7 @@ impl<S: 'static> Dispatch<S> {
                         self.net.core.begin_reply(token);
                         self.offer_plain(token, (len, more), scratch);
                     }
-                    // The end, or an error: the general case goes on from there.
+                    // Not plain, or the end, or an error: the general case goes on.
                     _ => self.serve_stream(token, scratch),
                 }
             }
@@ -83,7 +83,7 @@ impl<S: 'static> Dispatch<S> {
                     writable: ready.has(Ready::WRITABLE),
                     closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
                 };
-                self.call_any(token, |role, cx| match role {
+                self.call_any(token, |any, cx| match any {
                     AnyHandler::Source(source) => source.fire(cx, ready),
                     _ => Ok(()),
                 });
@@ -91,8 +91,8 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// What earlier turns, or callbacks of this one, left to do; and signals. What is added
-    /// meanwhile waits for the next turn.
+    /// Serves the ready list, then delivers notifications. What is added meanwhile waits for the next
+    /// turn.
     pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
         for _ in 0..self.net.core.work.ready.len() {
             if self.net.core.work.units == 0 {
@@ -106,35 +106,38 @@ impl<S: 'static> Dispatch<S> {
                 Some(Entity::Source(_)) | None => {}
             }
         }
-        let signals = self.net.core.notifications.len().min(self.net.core.config.posts_per_turn);
-        for _ in 0..signals {
-            let Some((token, signal)) = self.net.core.notifications.pop_front() else { break };
-            self.notify(token, signal);
+        let notifications =
+            self.net.core.notifications.len().min(self.net.core.config.posts_per_turn);
+        for _ in 0..notifications {
+            let Some((token, notification)) = self.net.core.notifications.pop_front() else {
+                break;
+            };
+            self.notify(token, notification);
         }
     }
 
-    fn notify(&mut self, token: Token, signal: Notification) {
+    fn notify(&mut self, token: Token, notification: Notification) {
         match self.net.core.entity(token) {
             Some(Entity::Stream(stream)) if stream.has_callbacks() => {
-                self.call(token, |handler, cx| handler.on_notify(cx, signal));
+                self.call(token, |handler, cx| handler.on_notify(cx, notification));
                 self.net.core.flush(token);
             }
             // Delivered once the connection is open.
             Some(Entity::Stream(stream)) if stream.is_opening() => {
-                self.net.core.park_notification(token, signal);
+                self.net.core.park_notification(token, notification);
             }
             Some(Entity::Datagram(_)) => {
                 if !self.open_datagram(token) {
-                    return drop_guarded(signal);
+                    return drop_guarded(notification);
                 }
-                self.call_datagram(token, |handler, cx| handler.on_notify(cx, signal));
+                self.call_datagram(token, |handler, cx| handler.on_notify(cx, notification));
                 self.net.core.flush_datagrams(token);
             }
-            _ => drop_guarded(signal),
+            _ => drop_guarded(notification),
         }
     }
 
-    /// The end of the turn: what was sent to others leaves.
+    /// The end of the turn: flushes groups, then the dirty list.
     pub(super) fn flush(&mut self) {
         self.net.core.flush_groups_of_turn();
         let mut dirty = std::mem::take(&mut self.net.core.work.dirty);
@@ -143,7 +146,7 @@ impl<S: 'static> Dispatch<S> {
                 self.net.core.flush_datagrams(token);
             }
         }
-        // Flushing may have closed something and so queued for others; those wait for the next turn.
+        // A flush may end a connection and so queue for others: those are flushed in the next turn.
         dirty.append(&mut self.net.core.work.dirty);
         self.net.core.work.dirty = dirty;
     }

@@ -7,8 +7,7 @@ use crate::timers::Timer;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// Fires what is due, within the budget. What is left over stays due, so that the next turn
-    /// begins at once.
+    /// Fires due timers within the budget. The rest stays due, so the next turn begins at once.
     pub(super) fn due_timers(&mut self) {
         let tick = self.net.core.work.tick;
         self.net.core.work.timers.advance(tick);
