@@ -364,7 +364,7 @@ impl Extra {
 
 /// A connection during one step: the stream, and the loop's lists, timers and buffers.
 ///
-/// The core makes one by a single look-up ([`Core::with`](crate::core::Core::with)) and applies the
+/// The core makes one by a single look-up (`Core::with`) and applies the
 /// notes that the step leaves. It never lives across a call into a handler.
 pub(crate) struct Conn<'a> {
     pub(crate) token: Token,

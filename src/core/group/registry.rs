@@ -18,9 +18,8 @@ use slab::Slab;
 
 use super::NONE;
 use super::gather::Gather;
-use super::log::Log;
+use super::log::{Log, Part};
 use super::member::{Member, Membership, Merge, shrink};
-use super::take::Part;
 use super::work::Visits;
 use crate::connection::KEPT_CAPACITY;
 use crate::layer::MessageKind;
