@@ -122,16 +122,16 @@ fn a_close_ends_without_a_reset_whatever_came_before_it() {
 #[test]
 fn both_directions_ended_is_a_close() {
     let open = Life::new(Open);
-    let heard = open.after(Event::SocketEnd).0.after(Event::EndDelivered).0;
-    let ending = heard.after(Event::EndWrite { ready: true }).0;
+    let read_end = open.after(Event::SocketEnd).0.after(Event::EndDelivered).0;
+    let ending = read_end.after(Event::EndWrite { ready: true }).0;
     let (life, effects) = ending.after(Event::Flushed);
     assert_eq!((life.phase, effects.death), (Dead, Some(Death::BothEnded)));
     assert!(effects.has(Effects::SHUT));
 
     // The other way round, and by a format's end, after which the socket's own is waited for.
     let ended = open.after(Event::EndWrite { ready: true }).0.after(Event::Flushed).0;
-    let heard = ended.after(Event::FormatEnd).0;
-    let (life, effects) = heard.after(Event::EndDelivered);
+    let read_end = ended.after(Event::FormatEnd).0;
+    let (life, effects) = read_end.after(Event::EndDelivered);
     assert_eq!((life.phase, effects.death), (Lingering, None));
     let (life, effects) = life.after(Event::SocketEnd).0.after(Event::InputUsedUp);
     assert_eq!((life.phase, effects.death), (Dead, Some(Death::BothEnded)));
@@ -166,13 +166,13 @@ fn a_failed_write_offers_what_is_left_to_read() {
     assert_eq!(life.after(Event::OutputFailed), (life, Effects::default()), "once is enough");
     assert_eq!(life.after(Event::InputUsedUp).1.death, Some(Death::BothEnded));
     // Behind the peer's end there is nothing to read.
-    let heard = Life::new(Open).after(Event::SocketEnd).0.after(Event::EndDelivered).0;
-    assert_eq!(heard.after(Event::OutputFailed).1.death, Some(Death::Given));
+    let read_end = Life::new(Open).after(Event::SocketEnd).0.after(Event::EndDelivered).0;
+    assert_eq!(read_end.after(Event::OutputFailed).1.death, Some(Death::Given));
 }
 
 #[test]
 fn an_end_that_only_a_relay_has_heard_is_told_again() {
-    let told = Life::new(Open).after(Event::SocketEnd).0.after(Event::EndDelivered).0;
-    let (life, effects) = told.after(Event::EndUndelivered);
+    let delivered = Life::new(Open).after(Event::SocketEnd).0.after(Event::EndDelivered).0;
+    let (life, effects) = delivered.after(Event::EndUndelivered);
     assert_eq!((life.read, effects.has(Effects::SERVE)), (ReadSide::Ended, true));
 }

@@ -2,9 +2,9 @@ use std::cell::RefCell;
 
 use super::*;
 use crate::sys::Stream;
-use crate::sys::script::{self, Answer, Script};
+use crate::sys::script::{self, Outcome, Script};
 
-fn scripted(writes: Vec<Answer>) -> (Stream, Rc<RefCell<Script>>) {
+fn scripted(writes: Vec<Outcome>) -> (Stream, Rc<RefCell<Script>>) {
     let script = Rc::new(RefCell::new(Script { writes: writes.into(), ..Script::default() }));
     (Stream::Script(Box::new(script::Stream(Rc::clone(&script)))), script)
 }
@@ -26,11 +26,11 @@ fn partial_writes_at_every_byte_boundary_lose_nothing() {
         for second in 1..=(12 - first) {
             let mut output = mixed();
             let rest = 12 - first - second;
-            let mut answers = vec![Answer::Take(first), Answer::Take(second)];
+            let mut outcomes = vec![Outcome::Take(first), Outcome::Take(second)];
             if rest > 0 {
-                answers.push(Answer::Take(rest));
+                outcomes.push(Outcome::Take(rest));
             }
-            let (mut socket, script) = scripted(answers);
+            let (mut socket, script) = scripted(outcomes);
             while !output.is_empty() {
                 output.write_to(&mut socket).unwrap();
             }
@@ -42,12 +42,12 @@ fn partial_writes_at_every_byte_boundary_lose_nothing() {
 #[test]
 fn one_byte_at_a_time_with_interruptions_between() {
     let mut output = mixed();
-    let mut answers = Vec::new();
+    let mut outcomes = Vec::new();
     for _ in 0..12 {
-        answers.push(Answer::Fail(io::ErrorKind::Interrupted));
-        answers.push(Answer::Take(1));
+        outcomes.push(Outcome::Fail(io::ErrorKind::Interrupted));
+        outcomes.push(Outcome::Take(1));
     }
-    let (mut socket, script) = scripted(answers);
+    let (mut socket, script) = scripted(outcomes);
     for left in (0..12).rev() {
         assert_eq!(output.write_to(&mut socket).unwrap(), (1, left == 0));
         assert_eq!(output.len(), left);
@@ -59,7 +59,7 @@ fn one_byte_at_a_time_with_interruptions_between() {
 fn an_error_leaves_the_queue_as_it_was() {
     let mut output = mixed();
     let (mut socket, _script) =
-        scripted(vec![Answer::Take(4), Answer::Fail(io::ErrorKind::BrokenPipe)]);
+        scripted(vec![Outcome::Take(4), Outcome::Fail(io::ErrorKind::BrokenPipe)]);
     output.write_to(&mut socket).unwrap();
     assert!(output.write_to(&mut socket).is_err());
     assert_eq!(output.len(), 8);
@@ -72,7 +72,7 @@ fn small_messages_share_one_buffer_and_it_is_kept() {
         output.push(b"0123456789");
         output.push(b"0123456789");
         assert_eq!((output.segments.len(), output.last.len()), (0, 20));
-        let (mut socket, _script) = scripted(vec![Answer::Take(20)]);
+        let (mut socket, _script) = scripted(vec![Outcome::Take(20)]);
         assert_eq!(output.write_to(&mut socket).unwrap(), (20, true));
         assert!(output.is_empty());
         assert!(output.last.capacity() >= 20);
@@ -86,7 +86,7 @@ fn more_pieces_than_one_write_takes() {
     for _ in 0..SLICES_PER_WRITE + 10 {
         output.push_shared(Arc::clone(&piece), 0);
     }
-    let (mut socket, _script) = scripted(vec![Answer::Take(1000), Answer::Take(1000)]);
+    let (mut socket, _script) = scripted(vec![Outcome::Take(1000), Outcome::Take(1000)]);
     assert_eq!(output.write_to(&mut socket).unwrap(), (SLICES_PER_WRITE, true));
     assert_eq!(output.write_to(&mut socket).unwrap(), (10, true));
 }
@@ -95,7 +95,7 @@ fn more_pieces_than_one_write_takes() {
 fn a_large_message_leaves_with_what_is_queued_before_it() {
     for taken in 0..=20 {
         let mut output = mixed();
-        let (mut socket, script) = scripted(vec![Answer::Take(taken)]);
+        let (mut socket, script) = scripted(vec![Outcome::Take(taken)]);
         let (written, all) = output.write_pieces(&mut socket, b"01234567").unwrap();
         assert_eq!((written, all), (taken, taken == 20));
         assert_eq!(script.borrow().written, &b"abcdefghijkl01234567"[..taken]);
@@ -122,7 +122,7 @@ fn a_shared_piece_may_begin_in_the_middle() {
     let mut output = Output::default();
     output.push_log(&Rc::new(b"0123456789".to_vec()), 4, 8);
     output.push_log(&Rc::new(b"abcdef".to_vec()), 2, 4);
-    let (mut socket, script) = scripted(vec![Answer::Take(3), Answer::Take(3)]);
+    let (mut socket, script) = scripted(vec![Outcome::Take(3), Outcome::Take(3)]);
     output.write_to(&mut socket).unwrap();
     output.write_to(&mut socket).unwrap();
     assert_eq!(script.borrow().written, b"4567cd");
@@ -143,7 +143,7 @@ fn a_queue_that_never_runs_empty_frees_what_is_written() {
     output.push(&message);
     for _ in 0..1_000 {
         output.push(&message);
-        let (mut socket, _script) = scripted(vec![Answer::Take(10_000)]);
+        let (mut socket, _script) = scripted(vec![Outcome::Take(10_000)]);
         output.write_to(&mut socket).unwrap();
         let sealed: usize = output.segments.iter().map(|s| s.bytes().len()).sum();
         let held = sealed + output.last.len();
@@ -163,7 +163,7 @@ mod piped {
         for bytes in [b"def", b"ghi"] {
             let mut pipe = pipes.take().unwrap();
             let (mut source, script) = scripted(vec![]);
-            script.borrow_mut().reads.push_back(Answer::Bytes(bytes.to_vec()));
+            script.borrow_mut().reads.push_back(Outcome::Bytes(bytes.to_vec()));
             assert_eq!(pipe.fill(&mut source, 100).unwrap(), Some(3));
             output.push_pipe(pipe);
         }
@@ -177,7 +177,7 @@ mod piped {
         let pipes = Pipes::default();
         for cuts in [[1; 12], [2; 12], [3; 12], [100; 12]] {
             let mut output = with_pipes(&pipes);
-            let (mut socket, script) = scripted(cuts.map(Answer::Take).into());
+            let (mut socket, script) = scripted(cuts.map(Outcome::Take).into());
             while !output.is_empty() {
                 let before = output.len();
                 let (written, _) = output.write_to(&mut socket).unwrap();
@@ -192,7 +192,7 @@ mod piped {
     fn a_large_message_waits_behind_pipes() {
         let pipes = Pipes::default();
         let mut output = with_pipes(&pipes);
-        let (mut socket, script) = scripted((0..5).map(|_| Answer::Take(100)).collect());
+        let (mut socket, script) = scripted((0..5).map(|_| Outcome::Take(100)).collect());
         for left in [9, 6, 3] {
             assert_eq!(output.write_pieces(&mut socket, b"01234567").unwrap(), (3, true));
             assert_eq!(output.len(), left);
@@ -206,11 +206,11 @@ mod piped {
         let pipes = Pipes::default();
         let mut output = with_pipes(&pipes);
         let (mut socket, script) = scripted(vec![
-            Answer::Take(3),
-            Answer::Take(1),
-            Answer::Fail(io::ErrorKind::WouldBlock),
-            Answer::Errno(22), // EINVAL
-            Answer::Take(100),
+            Outcome::Take(3),
+            Outcome::Take(1),
+            Outcome::Fail(io::ErrorKind::WouldBlock),
+            Outcome::Errno(22), // EINVAL
+            Outcome::Take(100),
         ]);
         assert_eq!(output.write_to(&mut socket).unwrap(), (3, true));
         assert_eq!(output.write_to(&mut socket).unwrap(), (1, true));

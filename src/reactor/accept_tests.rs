@@ -1,4 +1,4 @@
-//! A listener whose accept(2) answers from a script: the errors that no peer produces at will.
+//! A listener whose accept(2) returns scripted results: the errors that no peer produces at will.
 
 use std::time::{Duration, Instant};
 
@@ -77,9 +77,9 @@ fn rig_on(scripts: &[Listener]) -> Rig {
 }
 
 impl Rig {
-    /// One edge, with these answers behind it, and everything that follows from it at once.
-    fn knock(&mut self, answers: impl IntoIterator<Item = Result<(), i32>>) -> ListenerStats {
-        self.script.0.borrow_mut().extend(answers);
+    /// One edge, with these results behind it, and everything that follows from it at once.
+    fn edge(&mut self, results: impl IntoIterator<Item = Result<(), i32>>) -> ListenerStats {
+        self.script.0.borrow_mut().extend(results);
         scripted::edge(&mut self.reactor, self.listener, Ready::READABLE);
         self.settle();
         self.stats()
@@ -107,7 +107,7 @@ impl Rig {
 #[test]
 fn an_error_of_one_connection_costs_that_one_and_no_other() {
     let mut rig = rig();
-    let stats = rig.knock([Ok(()), Err(ECONNABORTED), Err(EPROTO), Ok(()), Err(ENETDOWN), Ok(())]);
+    let stats = rig.edge([Ok(()), Err(ECONNABORTED), Err(EPROTO), Ok(()), Err(ENETDOWN), Ok(())]);
     assert_eq!((stats.accepted, stats.open, stats.transient_errors), (3, 3, 3), "{stats:?}");
     assert_eq!(stats.exhausted, 0);
     assert_eq!(rig.reactor.next_deadline(), None, "nothing to wait for");
@@ -117,7 +117,7 @@ fn an_error_of_one_connection_costs_that_one_and_no_other() {
 fn a_storm_of_errors_with_connections_in_it_is_passed_through_at_once() {
     let mut rig = rig();
     let some = std::iter::repeat_n(Err(ECONNABORTED), 63).chain([Ok(())]);
-    let stats = rig.knock(std::iter::repeat_n(some, 10).flatten());
+    let stats = rig.edge(std::iter::repeat_n(some, 10).flatten());
     assert_eq!((stats.transient_errors, stats.accepted), (630, 10));
     assert_eq!(rig.reactor.next_deadline(), None, "nothing to wait for");
 }
@@ -126,7 +126,7 @@ fn a_storm_of_errors_with_connections_in_it_is_passed_through_at_once() {
 fn a_listener_that_only_meets_errors_tries_again_only_after_a_rest() {
     for errno in [EACCES, ECONNABORTED, EPROTO, ENETDOWN] {
         let mut rig = rig();
-        rig.knock([Ok(())]);
+        rig.edge([Ok(())]);
         rig.script.0.borrow_mut().extend(std::iter::repeat_n(Err(errno), 100).chain([Ok(())]));
         scripted::edge(&mut rig.reactor, rig.listener, Ready::READABLE);
         let stats = rig.stats();
@@ -146,14 +146,14 @@ fn a_listener_that_only_meets_errors_tries_again_only_after_a_rest() {
 
 #[test]
 fn an_address_that_only_brings_errors_does_not_starve_the_listeners_others() {
-    // What is told of one connection, of all, and what nobody knows.
+    // Errors of one connection, of the listener, and unknown ones.
     for errno in [ECONNABORTED, EACCES, EINVAL] {
         let (bad, good) = (Listener::default(), Listener::default());
         bad.0.borrow_mut().extend(std::iter::repeat_n(Err(errno), 1_000_000));
         let mut rig = rig_on(&[bad, good.clone()]);
         for count in 1..=10 {
             good.0.borrow_mut().push_back(Ok(()));
-            assert_eq!(rig.knock([]).accepted, count);
+            assert_eq!(rig.edge([]).accepted, count);
         }
         assert!(rig.stats().transient_errors < 10 * 64, "{:?}", rig.stats());
     }
@@ -163,7 +163,7 @@ fn an_address_that_only_brings_errors_does_not_starve_the_listeners_others() {
 #[test]
 fn an_interrupted_accept_is_done_again() {
     let mut rig = rig();
-    let stats = rig.knock([Err(EINTR), Ok(()), Err(EINTR), Err(EINTR), Ok(())]);
+    let stats = rig.edge([Err(EINTR), Ok(()), Err(EINTR), Err(EINTR), Ok(())]);
     assert_eq!((stats.accepted, stats.transient_errors, stats.exhausted), (2, 0, 0));
 }
 
@@ -172,7 +172,7 @@ fn an_interrupted_accept_is_done_again() {
 fn exhaustion_waits_and_tries_again_without_a_further_event() {
     for errno in [EMFILE, ENFILE, ENOMEM, ENOBUFS] {
         let mut rig = rig();
-        let stats = rig.knock([Ok(()), Err(errno), Err(errno), Ok(())]);
+        let stats = rig.edge([Ok(()), Err(errno), Err(errno), Ok(())]);
         assert_eq!((stats.accepted, stats.exhausted), (1, 1), "{stats:?}");
         let retry = rig.reactor.next_deadline().expect("a second try");
         assert!(retry > rig.reactor.net().now(), "not at once");
@@ -186,7 +186,7 @@ fn exhaustion_waits_and_tries_again_without_a_further_event() {
 #[test]
 fn a_connection_that_ends_wakes_a_listener_that_waits_for_a_descriptor() {
     let mut rig = rig();
-    rig.knock([Ok(()), Err(EMFILE), Ok(())]);
+    rig.edge([Ok(()), Err(EMFILE), Ok(())]);
     let first = rig.reactor.net().core.tokens().into_iter().find(|&t| t != rig.listener).unwrap();
     rig.reactor.net().abort(first);
     rig.settle();
@@ -197,10 +197,10 @@ fn a_connection_that_ends_wakes_a_listener_that_waits_for_a_descriptor() {
 #[test]
 fn a_listener_that_closes_while_it_waits_for_a_descriptor_is_gone() {
     let mut rig = rig();
-    rig.knock([Err(EMFILE), Ok(())]);
+    rig.edge([Err(EMFILE), Ok(())]);
     rig.reactor.net().close(rig.listener);
     rig.settle();
     assert!(rig.reactor.net().listener_stats(rig.listener).is_none());
     assert_eq!(rig.reactor.next_deadline(), None, "its back-off died with it");
-    assert_eq!(rig.script.0.borrow().len(), 1, "and accepted nobody");
+    assert_eq!(rig.script.0.borrow().len(), 1, "and accepted no one else");
 }

@@ -1,4 +1,4 @@
-//! How many writes leave: the sockets answer from scripts, and a write too many finds none left.
+//! How many writes are made: the sockets are scripted, and one write too many finds no result left.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -12,10 +12,10 @@ use crate::context::Context;
 use crate::error::HandlerResult;
 use crate::handler::Handler;
 use crate::sys;
-use crate::sys::script::{Answer, Script};
+use crate::sys::script::{Outcome, Script};
 use crate::token::{Group, Token};
 
-/// Sends each byte as a message of its own; or says it to a group.
+/// Sends each byte as a message of its own, or publishes it to a group.
 #[derive(Default)]
 struct Bytewise {
     room: Option<Group>,
@@ -42,7 +42,7 @@ fn open(reactor: &mut Reactor, handler: Bytewise) -> (Token, Rc<RefCell<Script>>
 fn arrives(reactor: &mut Reactor, token: Token, bytes: &[u8]) {
     let stream = reactor.net().core.stream(token).unwrap();
     let sys::Stream::Script(socket) = stream.socket() else { panic!("no script") };
-    socket.0.borrow_mut().reads.push_back(Answer::Bytes(bytes.to_vec()));
+    socket.0.borrow_mut().reads.push_back(Outcome::Bytes(bytes.to_vec()));
     event(reactor, token, Ready::READABLE);
 }
 
@@ -50,7 +50,7 @@ fn arrives(reactor: &mut Reactor, token: Token, bytes: &[u8]) {
 fn sixteen_messages_of_one_callback_are_one_write() {
     let mut reactor = Reactor::new().unwrap();
     let (token, script) = open(&mut reactor, Bytewise::default());
-    script.borrow_mut().writes.push_back(Answer::Take(16));
+    script.borrow_mut().writes.push_back(Outcome::Take(16));
     arrives(&mut reactor, token, b"0123456789abcdef");
     assert_eq!(script.borrow().written, b"0123456789abcdef");
     assert!(reactor.net().core.stream(token).unwrap().has_no_queue(), "its queue is given back");
@@ -65,7 +65,7 @@ fn what_is_said_in_one_turn_is_one_write_for_each_member() {
     let members: Vec<_> = (0..100).map(|_| open(&mut reactor, Bytewise::default())).collect();
     for (member, script) in &members {
         assert!(reactor.net().join(room, *member));
-        script.borrow_mut().writes.push_back(Answer::Take(4));
+        script.borrow_mut().writes.push_back(Outcome::Take(4));
     }
     arrives(&mut reactor, speaker, b"four");
     for (_, script) in &members {
@@ -80,7 +80,7 @@ fn who_was_left_out_and_who_was_not_get_one_write_each() {
     let members: Vec<_> = (0..3).map(|_| open(&mut reactor, Bytewise::default())).collect();
     for (member, script) in &members {
         reactor.net().join(room, *member);
-        script.borrow_mut().writes.push_back(Answer::Take(6));
+        script.borrow_mut().writes.push_back(Outcome::Take(6));
     }
     let net = reactor.net();
     net.publish_except(room, members[0].0, b"one");
@@ -90,7 +90,7 @@ fn who_was_left_out_and_who_was_not_get_one_write_each() {
     assert_eq!([written(0), written(1)], [b"two", b"one"]);
     assert_eq!(written(2), b"onetwo");
     // Being left out lasts for a turn.
-    members[0].1.borrow_mut().writes.push_back(Answer::Take(5));
+    members[0].1.borrow_mut().writes.push_back(Outcome::Take(5));
     reactor.net().publish(room, b"three");
     settle(&mut reactor);
     assert_eq!(written(0), b"twothree");
@@ -102,14 +102,14 @@ fn what_a_member_does_not_take_of_a_log_follows_in_its_order() {
     let room = reactor.net().create_group();
     let (member, script) = open(&mut reactor, Bytewise::default());
     reactor.net().join(room, member);
-    script.borrow_mut().writes.push_back(Answer::Take(2)); // then the socket is full
+    script.borrow_mut().writes.push_back(Outcome::Take(2)); // then the socket is full
     reactor.net().publish(room, b"first");
     settle(&mut reactor);
     assert_eq!(reactor.net().queued(member), 3);
     reactor.net().send(member, b"second");
     reactor.net().publish(room, b"third");
     settle(&mut reactor);
-    script.borrow_mut().writes.push_back(Answer::Take(100));
+    script.borrow_mut().writes.push_back(Outcome::Take(100));
     event(&mut reactor, member, Ready::WRITABLE);
     assert_eq!(script.borrow().written, b"firstsecondthird");
 }
@@ -119,7 +119,7 @@ fn a_header_and_a_large_body_are_one_write() {
     let mut reactor = Reactor::new().unwrap();
     let (token, script) = open(&mut reactor, Bytewise::default());
     let body: Arc<[u8]> = vec![7; 1 << 20].into();
-    script.borrow_mut().writes.push_back(Answer::Take(4 + body.len()));
+    script.borrow_mut().writes.push_back(Outcome::Take(4 + body.len()));
     reactor.net().send(token, b"head");
     reactor.net().send(token, &body);
     assert_eq!(script.borrow().written.len(), 4 + body.len(), "at once, from the sender's bytes");
@@ -134,7 +134,7 @@ fn one_message_for_many_waits_only_right_behind_several() {
     let room = reactor.net().create_group();
     for _ in 0..100 {
         let (member, script) = open(&mut reactor, Bytewise::default());
-        let takes = [2, 1, 1].map(Answer::Take);
+        let takes = [2, 1, 1].map(Outcome::Take);
         script.borrow_mut().writes.extend(takes);
         reactor.net().join(room, member);
     }
@@ -151,7 +151,7 @@ fn one_message_for_many_waits_only_right_behind_several() {
     assert_eq!(groups(&mut reactor, now), all, "more may be right behind it");
     assert_eq!(groups(&mut reactor, Instant::now() + all), Duration::ZERO, "that was a while ago");
     settle(&mut reactor);
-    // A flush that carried one message says nothing about the next.
+    // A flush that carried one message does not predict the next.
     let later = Instant::now() + all;
     reactor.net().publish(room, b"d");
     assert_eq!(groups(&mut reactor, later), Duration::ZERO);

@@ -1,4 +1,4 @@
-//! Endings of a connection whose socket answers from a script.
+//! Endings of a connection with a scripted socket.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -10,11 +10,11 @@ use crate::connection::{Input, Phase};
 use crate::context::Context;
 use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::Handler;
-use crate::sys::script::{Answer, Script};
+use crate::sys::script::{Outcome, Script};
 use crate::token::Token;
-use Answer::{Bytes, Fail, Take};
+use Outcome::{Bytes, Fail, Take};
 
-/// Sends eight bytes and closes when it opens; notes in the state what it is told.
+/// Sends eight bytes and closes when it opens; records its calls in the state.
 struct EightAndOut;
 
 impl Handler<Vec<String>> for EightAndOut {
@@ -39,7 +39,7 @@ struct Rig {
 }
 
 /// Opens the connection, so that it is closing when this returns.
-fn closing(writes: impl IntoIterator<Item = Answer>) -> Rig {
+fn closing(writes: impl IntoIterator<Item = Outcome>) -> Rig {
     let mut reactor = Reactor::with_state(Vec::new()).unwrap();
     let (token, script) = scripted::connection(&mut reactor, EightAndOut);
     script.borrow_mut().writes.extend(writes);
@@ -57,7 +57,7 @@ impl Rig {
         scripted::event(&mut self.reactor, self.token, bits);
     }
 
-    fn told(&self) -> &[String] {
+    fn calls(&self) -> &[String] {
         self.reactor.state()
     }
 }
@@ -67,16 +67,16 @@ impl Rig {
 fn a_close_flushes_over_any_number_of_short_writes() {
     for at in 1..8 {
         let mut rig = closing([Take(at), Fail(ErrorKind::WouldBlock)]);
-        assert_eq!((rig.script.borrow().shut, rig.told().len()), (false, 0), "not flushed yet");
+        assert_eq!((rig.script.borrow().shut, rig.calls().len()), (false, 0), "not flushed yet");
         rig.script.borrow_mut().writes.extend([Fail(ErrorKind::Interrupted), Take(8 - at)]);
         while !rig.script.borrow().shut {
             rig.event(Ready::WRITABLE);
         }
         assert_eq!(rig.script.borrow().written, b"in a row");
-        assert!(rig.told().is_empty(), "the peer has not ended");
+        assert!(rig.calls().is_empty(), "the peer has not ended");
         rig.script.borrow_mut().reads.push_back(Bytes(Vec::new()));
         rig.event(Ready::READABLE | Ready::READ_CLOSED);
-        assert_eq!(rig.told(), ["closed"]);
+        assert_eq!(rig.calls(), ["closed"]);
     }
 }
 
@@ -91,7 +91,7 @@ fn input_is_discarded_before_and_after_the_flush() {
     assert!(rig.script.borrow().shut);
     rig.script.borrow_mut().reads.extend([Bytes(b"unread".to_vec()), Bytes(Vec::new())]);
     rig.event(Ready::READABLE | Ready::READ_CLOSED);
-    assert_eq!(rig.told(), ["closed"]);
+    assert_eq!(rig.calls(), ["closed"]);
 }
 
 #[test]
@@ -99,10 +99,10 @@ fn the_peers_end_before_the_flush_ends_it_with_the_flush() {
     let mut rig = closing([Fail(ErrorKind::WouldBlock)]);
     rig.script.borrow_mut().reads.push_back(Bytes(Vec::new()));
     rig.event(Ready::READABLE | Ready::READ_CLOSED);
-    assert!(rig.told().is_empty(), "eight bytes wait");
+    assert!(rig.calls().is_empty(), "eight bytes wait");
     rig.script.borrow_mut().writes.push_back(Take(8));
     rig.event(Ready::WRITABLE);
-    assert_eq!(rig.told(), ["both sides ended"]);
+    assert_eq!(rig.calls(), ["both sides ended"]);
 }
 
 // row 40
@@ -110,7 +110,7 @@ fn the_peers_end_before_the_flush_ends_it_with_the_flush() {
 fn a_flush_that_fails_ends_the_close_and_reports_what_is_unsent() {
     let mut rig = closing([Take(3), Fail(ErrorKind::BrokenPipe)]);
     rig.event(Ready::WRITABLE | Ready::ERROR);
-    assert_eq!(rig.told(), ["broken pipe (5 bytes unsent)"]);
+    assert_eq!(rig.calls(), ["broken pipe (5 bytes unsent)"]);
 }
 
 #[test]
@@ -119,9 +119,9 @@ fn a_reset_after_the_flush_ends_the_wait_for_the_peer() {
     assert!(rig.script.borrow().shut);
     rig.script.borrow_mut().reads.push_back(Fail(ErrorKind::ConnectionReset));
     rig.event(Ready::READABLE | Ready::ERROR);
-    assert_eq!(rig.told(), ["connection reset"]);
+    assert_eq!(rig.calls(), ["connection reset"]);
     rig.event(Ready::READABLE | Ready::ERROR); // a stale one
-    assert_eq!(rig.told().len(), 1);
+    assert_eq!(rig.calls().len(), 1);
 }
 
 // contract 4: a deadline is no data loss for what was flushed
@@ -130,7 +130,7 @@ fn a_peer_that_never_ends_is_left_at_the_deadline() {
     let mut rig = closing([Take(8)]);
     let deadline = rig.reactor.next_deadline().expect("a deadline");
     assert!(deadline > rig.reactor.net().now() + Duration::from_secs(4));
-    assert!(rig.told().is_empty());
+    assert!(rig.calls().is_empty());
 }
 
 /// Lets the connection's deadline pass, however far it lies ahead.
@@ -156,10 +156,10 @@ fn core_tick(rig: &Rig) -> u64 {
 fn a_quiet_peer_is_left_in_order_after_the_close_timeout() {
     let mut rig = closing([Take(8)]);
     let start = core_tick(&rig);
-    while rig.told().is_empty() {
+    while rig.calls().is_empty() {
         let_deadline_pass(&mut rig);
     }
-    assert_eq!(rig.told(), ["closed"]);
+    assert_eq!(rig.calls(), ["closed"]);
     let waited = core_tick(&rig) - start;
     assert!((5_000..5_200).contains(&waited), "{waited} ms");
 }
@@ -169,13 +169,13 @@ fn a_quiet_peer_is_left_in_order_after_the_close_timeout() {
 fn a_peer_that_goes_on_sending_is_read_for_a_minute_more() {
     let mut rig = closing([Take(8)]);
     let start = core_tick(&rig);
-    while rig.told().is_empty() {
+    while rig.calls().is_empty() {
         rig.script.borrow_mut().reads.push_back(Bytes(b"on and on".to_vec()));
         scripted::edge(&mut rig.reactor, rig.token, Ready::READABLE);
         assert!(rig.script.borrow().reads.is_empty(), "it is read");
         let_deadline_pass(&mut rig);
     }
-    assert_eq!(rig.told(), ["timed out: the close was not complete in time"]);
+    assert_eq!(rig.calls(), ["timed out: the close was not complete in time"]);
     let waited = core_tick(&rig) - start;
     assert!((65_000..65_200).contains(&waited), "{waited} ms");
 }
@@ -186,10 +186,10 @@ fn a_peer_that_stops_sending_meanwhile_is_left_in_order() {
     let mut rig = closing([Take(8)]);
     rig.script.borrow_mut().reads.push_back(Bytes(b"the last".to_vec()));
     scripted::edge(&mut rig.reactor, rig.token, Ready::READABLE);
-    while rig.told().is_empty() {
+    while rig.calls().is_empty() {
         let_deadline_pass(&mut rig);
     }
-    assert_eq!(rig.told(), ["closed"]);
+    assert_eq!(rig.calls(), ["closed"]);
 }
 
 // row 9: bytes that are written at once move the idle clock as well

@@ -1,4 +1,4 @@
-//! A connection whose socket answers from a script: faults at the exact call where they hurt.
+//! A connection with a scripted socket: faults at the exact call where they matter.
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
@@ -11,10 +11,10 @@ use crate::context::Context;
 use crate::datagram::Udp;
 use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::{Datagram, DatagramHandler, Handler};
-use crate::sys::script::{Answer, Script};
+use crate::sys::script::{Outcome, Script};
 use crate::timers::Timer;
 use crate::token::Token;
-use Answer::{Bytes, Errno, Fail, Take};
+use Outcome::{Bytes, Errno, Fail, Take};
 
 const EBADF: i32 = 9;
 const ENOMEM: i32 = 12;
@@ -27,7 +27,7 @@ const EHOSTUNREACH: i32 = 113;
 type Log = Vec<String>;
 type OnData = fn(&mut Context<'_, Log>, &mut Input<'_>);
 
-/// Notes what it is told in the shared state. Goes on after the peer's end.
+/// Records its calls in the shared state. Goes on after the peer's end.
 struct Notes(OnData);
 
 impl Handler<Log> for Notes {
@@ -70,7 +70,7 @@ fn echo(cx: &mut Context<'_, Log>, input: &mut Input<'_>) {
     cx.send(input.take_all());
 }
 
-/// A reactor with one open connection, its script, and what its handler was told since.
+/// A reactor with one open connection, its script, and the calls of its handler since.
 struct Rig {
     reactor: Reactor<Log>,
     token: Token,
@@ -82,17 +82,17 @@ fn rig(on_data: OnData) -> Rig {
     let (token, script) = scripted::connection(&mut reactor, Notes(on_data));
     let mut rig = Rig { reactor, token, script };
     rig.settle();
-    assert_eq!(rig.told(), ["open"]);
+    assert_eq!(rig.calls(), ["open"]);
     rig
 }
 
 impl Rig {
-    fn reads(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.script.borrow_mut().reads.extend(answers);
+    fn reads(&self, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.script.borrow_mut().reads.extend(outcomes);
     }
 
-    fn writes(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.script.borrow_mut().writes.extend(answers);
+    fn writes(&self, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.script.borrow_mut().writes.extend(outcomes);
     }
 
     fn settle(&mut self) {
@@ -123,7 +123,7 @@ impl Rig {
         status
     }
 
-    fn told(&mut self) -> Log {
+    fn calls(&mut self) -> Log {
         std::mem::take(self.reactor.state_mut())
     }
 
@@ -132,7 +132,7 @@ impl Rig {
     }
 }
 
-fn bytes(text: &str) -> Answer {
+fn bytes(text: &str) -> Outcome {
     Bytes(text.into())
 }
 
@@ -149,9 +149,9 @@ fn an_edge_that_only_says_writable_is_no_reason_to_read() {
     let mut rig = rig(take_all);
     rig.reads([bytes("x")]);
     rig.event(Ready::WRITABLE);
-    assert!(rig.told().is_empty());
+    assert!(rig.calls().is_empty());
     rig.event(Ready::READABLE);
-    assert_eq!(rig.told(), ["x"]);
+    assert_eq!(rig.calls(), ["x"]);
 }
 
 // row 46
@@ -169,7 +169,7 @@ fn an_interrupted_read_or_write_is_done_again() {
     rig.reads(interrupted());
     rig.reads([bytes(END)]);
     rig.read_all();
-    assert_eq!(rig.told(), ["a", "bc", "def", "eof"]);
+    assert_eq!(rig.calls(), ["a", "bc", "def", "eof"]);
     assert_eq!(rig.written(), "abcdef");
 }
 
@@ -184,7 +184,7 @@ fn one_byte_at_a_time_each_way() {
     }
     rig.read_all();
     rig.write_all();
-    assert_eq!(rig.told().concat(), text);
+    assert_eq!(rig.calls().concat(), text);
     assert_eq!(rig.written(), text);
     rig.writes(text.bytes().map(|_| Take(1)));
     rig.send(text.as_bytes());
@@ -222,7 +222,7 @@ fn a_storm_of_would_block_loses_and_doubles_nothing() {
     rig.write_all();
     rig.read_all();
     assert_eq!(rig.written(), "queued text");
-    assert_eq!(rig.told(), ["a", "b", "eof"]);
+    assert_eq!(rig.calls(), ["a", "b", "eof"]);
 }
 
 // row 46
@@ -232,9 +232,9 @@ fn more_short_reads_than_the_budget_all_arrive_from_one_edge() {
     rig.reads((0..100).map(|_| bytes("x")));
     rig.reads([bytes(END)]);
     rig.event(Ready::READABLE | Ready::READ_CLOSED);
-    let told = rig.told();
-    assert_eq!(told[..100].concat(), "x".repeat(100));
-    assert_eq!(told[100..], ["eof"]);
+    let calls = rig.calls();
+    assert_eq!(calls[..100].concat(), "x".repeat(100));
+    assert_eq!(calls[100..], ["eof"]);
 }
 
 // rows 26, 35
@@ -245,7 +245,7 @@ fn an_error_of_a_read_is_told_once_and_nothing_after_it() {
         rig.reads([bytes("data"), Errno(errno), bytes("never read")]);
         rig.event(Ready::READABLE | Ready::READ_CLOSED);
         rig.event(Ready::READABLE | Ready::WRITABLE | Ready::ERROR); // stale
-        assert_eq!(rig.told(), ["data".to_owned(), closed(errno)]);
+        assert_eq!(rig.calls(), ["data".to_owned(), closed(errno)]);
         assert_eq!(rig.send(b"x"), SendStatus::Gone);
         assert_eq!(rig.script.borrow().reads.len(), 1);
     }
@@ -262,7 +262,7 @@ fn an_error_of_a_write_is_told_once_after_what_was_still_to_be_read() {
         rig.event(Ready::WRITABLE);
         rig.event(Ready::WRITABLE | Ready::ERROR); // stale
         let close = format!("{} (6 bytes unsent)", closed(errno));
-        assert_eq!(rig.told(), ["last ", "words", &close]);
+        assert_eq!(rig.calls(), ["last ", "words", &close]);
         assert_eq!(rig.written(), "0123");
         assert_eq!(rig.send(b"x"), SendStatus::Gone);
     }
@@ -280,10 +280,10 @@ fn a_timer_that_is_due_while_the_last_words_are_read_fires_all_the_same() {
     net.set_timer(token, Duration::ZERO, 0);
     scripted::edge(&mut rig.reactor, token, Ready::WRITABLE);
     rig.settle();
-    let mut told = rig.told();
-    assert_eq!(told.pop().unwrap(), format!("{} (4 bytes unsent)", closed(EPIPE)));
-    assert_eq!(told.iter().filter(|told| *told == "word").count(), 10);
-    assert_eq!(told.iter().filter(|told| *told == "timer").count(), 1);
+    let mut calls = rig.calls();
+    assert_eq!(calls.pop().unwrap(), format!("{} (4 bytes unsent)", closed(EPIPE)));
+    assert_eq!(calls.iter().filter(|calls| *calls == "word").count(), 10);
+    assert_eq!(calls.iter().filter(|calls| *calls == "timer").count(), 1);
 }
 
 // row 40
@@ -295,10 +295,10 @@ fn a_direct_write_of_a_large_piece_fails_like_a_queued_one() {
     let large = vec![b'x'; 20_000];
     let _ = rig.send(&large);
     rig.event(Ready::WRITABLE);
-    let told = rig.told();
-    assert_eq!(told[0], "last words");
-    assert!(told[1].starts_with(&closed(EPIPE)), "{told:?}");
-    assert_eq!(told.len(), 2);
+    let calls = rig.calls();
+    assert_eq!(calls[0], "last words");
+    assert!(calls[1].starts_with(&closed(EPIPE)), "{calls:?}");
+    assert_eq!(calls.len(), 2);
     assert_eq!(rig.written().len(), 10_000);
 }
 
@@ -308,10 +308,10 @@ fn a_write_that_takes_nothing_is_an_error_and_no_spin() {
     let mut rig = rig(take_all);
     rig.writes([Take(0)]);
     rig.send(b"text");
-    let told = rig.told();
-    assert_eq!(told.len(), 1);
-    assert!(told[0].starts_with("close: "), "{told:?}");
-    assert!(told[0].ends_with("(4 bytes unsent)"), "{told:?}");
+    let calls = rig.calls();
+    assert_eq!(calls.len(), 1);
+    assert!(calls[0].starts_with("close: "), "{calls:?}");
+    assert!(calls[0].ends_with("(4 bytes unsent)"), "{calls:?}");
 }
 
 // rows 25, 47
@@ -320,10 +320,10 @@ fn an_error_behind_the_peers_end_closes() {
     let mut rig = rig(take_all);
     rig.reads([bytes("data"), bytes(END)]);
     rig.event(Ready::READABLE | Ready::READ_CLOSED);
-    assert_eq!(rig.told(), ["data", "eof"]);
+    assert_eq!(rig.calls(), ["data", "eof"]);
     rig.script.borrow_mut().pending = Some(EPIPE);
     rig.event(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR);
-    assert_eq!(rig.told(), [closed(EPIPE)]);
+    assert_eq!(rig.calls(), [closed(EPIPE)]);
 }
 
 // row 25
@@ -339,10 +339,10 @@ fn what_was_read_before_an_error_is_offered_though_the_handler_has_paused() {
     });
     rig.reads([bytes("aaaabc"), bytes(END)]);
     rig.event(Ready::READABLE | Ready::READ_CLOSED);
-    assert_eq!(rig.told(), ["aaaabc", "bc", "once", "bc"], "paused with one byte left");
+    assert_eq!(rig.calls(), ["aaaabc", "bc", "once", "bc"], "paused with one byte left");
     rig.script.borrow_mut().pending = Some(ECONNRESET);
     rig.event(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR);
-    assert_eq!(rig.told(), ["c".to_owned(), closed(ECONNRESET)]);
+    assert_eq!(rig.calls(), ["c".to_owned(), closed(ECONNRESET)]);
 }
 
 // row 25
@@ -352,11 +352,11 @@ fn an_error_bit_without_an_error_closes_nothing() {
     let token = rig.token;
     rig.reactor.net().pause(token);
     rig.event(Ready::WRITABLE | Ready::ERROR);
-    assert_eq!(rig.told(), Log::new());
+    assert_eq!(rig.calls(), Log::new());
     rig.reactor.net().resume(token);
     rig.reads([bytes("data")]);
     rig.event(Ready::READABLE);
-    assert_eq!(rig.told(), ["data"]);
+    assert_eq!(rig.calls(), ["data"]);
 }
 
 // ---- datagrams that the system does not take ----
@@ -382,7 +382,7 @@ fn datagrams_wait_up_to_the_cap_while_the_system_takes_none() {
     let mut reactor = Reactor::with_state(Log::new()).unwrap();
     let udp = Udp::bind("127.0.0.1:0").queue_limit(100);
     let token = reactor.net().bind_udp(udp, DatagramNotes).unwrap();
-    // The first edge, which says that it is writable, has come and gone.
+    // The first edge, which is only writable, has passed.
     for _ in 0..3 {
         let _ = reactor.turn(Some(Duration::from_millis(1))).unwrap();
     }

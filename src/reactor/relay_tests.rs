@@ -1,4 +1,4 @@
-//! A relay between two sockets that answer from scripts: splices that stop, fail or are refused at
+//! A relay between two scripted sockets: splices that stop, fail or are refused at
 //! the exact call where it hurts.
 
 use std::cell::RefCell;
@@ -11,9 +11,9 @@ use crate::context::Context;
 use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::Handler;
 use crate::options::StreamOptions;
-use crate::sys::script::{Answer, Script};
+use crate::sys::script::{Outcome, Script};
 use crate::token::Token;
-use Answer::{Bytes, Errno, Fail, Take};
+use Outcome::{Bytes, Errno, Fail, Take};
 
 const EINVAL: i32 = 22;
 const EPIPE: i32 = 32;
@@ -28,7 +28,7 @@ struct Notes(&'static str);
 
 impl Handler<Log> for Notes {
     fn on_data(&mut self, _: &mut Context<'_, Log>, _: &mut Input<'_>) -> HandlerResult {
-        panic!("a relayed connection's handler is told nothing")
+        panic!("a relayed connection's handler is not called")
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Log>, closed: &CloseInfo) {
@@ -68,15 +68,15 @@ fn piped() -> Rig {
 }
 
 impl Rig {
-    /// Bytes that tell their place come next.
+    /// Bytes that encode their position come next.
     fn brings(&mut self, n: usize) {
         let at = self.brought.len();
         self.brought.extend((at..at + n).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8));
         self.source.borrow_mut().reads.push_back(Bytes(self.brought[at..].to_vec()));
     }
 
-    fn takes(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.target.borrow_mut().writes.extend(answers);
+    fn takes(&self, outcomes: impl IntoIterator<Item = Outcome>) {
+        self.target.borrow_mut().writes.extend(outcomes);
     }
 
     fn settle(&mut self) {
@@ -125,7 +125,7 @@ fn a_big_read_makes_the_next_one_a_splice_and_a_small_splice_ends_that() {
     rig.assert_all_arrived();
 }
 
-// A splice that finds nothing says so of the socket, and the next edge is met.
+// A splice that returns `WouldBlock` means an empty socket, and the next edge is served.
 #[test]
 fn a_splice_that_would_block_waits_for_the_next_edge() {
     let mut rig = piped();
@@ -278,7 +278,7 @@ fn the_end_behind_a_splice_is_read_and_passed_on() {
     assert!(!rig.source.borrow().shut);
 }
 
-// The system tells an error once; a read after it finds an ordinary end.
+// The system returns an error once; a read after it finds an ordinary end.
 #[test]
 fn an_error_of_a_splice_is_no_end() {
     let mut rig = piped();
@@ -317,11 +317,11 @@ fn a_target_that_breaks_is_heard_to_its_end_and_the_source_no_more() {
     rig.takes([Errno(EPIPE)]);
     rig.source_event();
     assert_eq!(rig.source.borrow().written, b"sorry");
-    assert_eq!(rig.source.borrow().reads.len(), 1, "for whom?");
+    assert_eq!(rig.source.borrow().reads.len(), 1, "nothing to read it for");
     assert_eq!(rig.reactor.state().len(), 2);
 }
 
-// splice(2) stops before an urgent mark and says that there is nothing.
+// splice(2) stops before an urgent mark and returns that there is nothing.
 #[test]
 fn urgent_data_is_read() {
     let mut rig = piped();

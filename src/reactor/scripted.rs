@@ -1,4 +1,4 @@
-//! Connections whose sockets answer from scripts, for the tests beside this file.
+//! Connections with scripted sockets, for the tests beside this file.
 
 use std::cell::RefCell;
 use std::rc::Rc;

@@ -20,7 +20,7 @@ const ONE_CONNECTION: &[(i32, &str)] = &[
     (113, "EHOSTUNREACH"),
 ];
 
-/// Descriptors and memory, and what is in no list of ours but would be told again at once.
+/// Descriptors and memory, and what is in no list of ours but would be returned again at once.
 const EXHAUSTED: &[(i32, &str)] = &[
     (5, "EIO"),
     (9, "EBADF"),

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 /// What one call returns.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub(crate) enum Outcome {
     /// A read yields these bytes (as many as fit); a write takes up to this many of what is given.
     Bytes(Vec<u8>),
     Take(usize),
@@ -19,8 +19,8 @@ pub(crate) enum Answer {
 /// The script and what was written, shared between a test and the stream it gave away.
 #[derive(Debug, Default)]
 pub(crate) struct Script {
-    pub(crate) reads: VecDeque<Answer>,
-    pub(crate) writes: VecDeque<Answer>,
+    pub(crate) reads: VecDeque<Outcome>,
+    pub(crate) writes: VecDeque<Outcome>,
     pub(crate) written: Vec<u8>,
     /// The error that is pending on the socket, by its number.
     pub(crate) pending: Option<i32>,
@@ -38,17 +38,17 @@ impl Stream {
     pub(crate) fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut script = self.0.borrow_mut();
         match script.reads.pop_front() {
-            Some(Answer::Bytes(mut bytes)) => {
+            Some(Outcome::Bytes(mut bytes)) => {
                 let n = bytes.len().min(buffer.len());
                 buffer[..n].copy_from_slice(&bytes[..n]);
                 if n < bytes.len() {
-                    script.reads.push_front(Answer::Bytes(bytes.split_off(n)));
+                    script.reads.push_front(Outcome::Bytes(bytes.split_off(n)));
                 }
                 Ok(n)
             }
-            Some(Answer::Fail(kind)) => Err(kind.into()),
-            Some(Answer::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
-            Some(Answer::Take(_)) => panic!("the script has a write where a read came"),
+            Some(Outcome::Fail(kind)) => Err(kind.into()),
+            Some(Outcome::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
+            Some(Outcome::Take(_)) => panic!("the script has a write where a read came"),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -56,14 +56,14 @@ impl Stream {
     pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut script = self.0.borrow_mut();
         match script.writes.pop_front() {
-            Some(Answer::Take(most)) => {
+            Some(Outcome::Take(most)) => {
                 let n = most.min(bytes.len());
                 script.written.extend_from_slice(&bytes[..n]);
                 Ok(n)
             }
-            Some(Answer::Fail(kind)) => Err(kind.into()),
-            Some(Answer::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
-            Some(Answer::Bytes(_)) => panic!("the script has a read where a write came"),
+            Some(Outcome::Fail(kind)) => Err(kind.into()),
+            Some(Outcome::Errno(number)) => Err(io::Error::from_raw_os_error(number)),
+            Some(Outcome::Bytes(_)) => panic!("the script has a read where a write came"),
             None => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
@@ -89,7 +89,7 @@ impl Stream {
         self.0.borrow_mut().spliced += 1;
         // What the script does not take stays in the pipe.
         let taken = match self.0.borrow().writes.front() {
-            Some(Answer::Take(most)) => all.min(*most),
+            Some(Outcome::Take(most)) => all.min(*most),
             _ => 0,
         };
         let mut bytes = vec![0; taken];

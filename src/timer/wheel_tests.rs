@@ -45,7 +45,7 @@ fn wheel_at(now: u64) -> (Wheel<Tag>, Chain) {
 #[test]
 fn a_timer_is_small() {
     assert_eq!(size_of::<Entry<Tag>>() + size_of::<Link>(), 48);
-    // What the slab adds to tell free entries apart finds room in the entry.
+    // The slab's mark of free entries finds room in the entry.
     enum Slot {
         _Free(usize),
         _Used(Entry<Tag>),
