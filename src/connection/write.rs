@@ -34,6 +34,14 @@ impl Stream {
             || self.life.phase == Phase::Open && self.wire().is_none_or(super::Wire::is_ready)
     }
 
+    /// Whether so many bytes of a group's log can be written as they are.
+    #[inline]
+    pub(crate) fn takes_log(&self, bytes: usize) -> bool {
+        self.accepts_output()
+            && self.wire().is_none()
+            && self.queued() + bytes <= self.options().output_limit
+    }
+
     /// How much of a callback's own output may take the shortcut of [`Reply`](super::reply::Reply).
     #[inline]
     pub(super) fn reply_room(&self) -> usize {
@@ -103,6 +111,17 @@ impl Stream {
             Err(e) if e.kind() == io::ErrorKind::Unsupported => self.refuses_pipes(e),
             Err(e) => Err(e),
             Ok(_) => Err(io::ErrorKind::WriteZero.into()),
+        }
+    }
+
+    /// A write took less than it was given. Returns how much.
+    fn not_all_written(&mut self, result: io::Result<usize>, asked: usize) -> io::Result<usize> {
+        match result {
+            Ok(n) if n > 0 => {
+                self.writable = n == asked || !self.socket.short_write_fills();
+                Ok(n)
+            }
+            result => self.not_written(result.map(|n| (n, false))).map(|()| 0),
         }
     }
 
@@ -217,7 +236,44 @@ impl Conn<'_> {
     }
 
     /// Writes a part of a group's log; what the socket does not take is queued by reference.
+    #[inline]
     pub(crate) fn write_shared_part(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+        let stream = &mut *self.stream;
+        // Most members have no queue, and their sockets take all.
+        if stream.output.is_none()
+            && stream.writable
+            && stream.has_callbacks()
+            && !stream.over_high
+        {
+            let bytes = &log[start..end];
+            match stream.socket.write(bytes) {
+                Ok(n) if n == bytes.len() => stream.moved(self.work.tick),
+                result => self.part_not_written(log, (start, end), result),
+            }
+        } else {
+            self.write_part_behind(log, start, end);
+        }
+    }
+
+    /// The socket has not taken all of a part.
+    #[cold]
+    fn part_not_written(
+        &mut self,
+        log: &Rc<Vec<u8>>,
+        (start, end): (usize, usize),
+        result: io::Result<usize>,
+    ) {
+        match self.stream.not_all_written(result, end - start) {
+            Ok(n) => {
+                self.queue_log(log, start + n, end);
+                self.flush();
+            }
+            Err(e) => self.output_failed(e),
+        }
+    }
+
+    /// The same behind what is queued.
+    fn write_part_behind(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let mut written = start;
         if self.stream.has_callbacks() {
             match self.stream.write_through(&log[start..end], self.work.tick) {
@@ -228,6 +284,7 @@ impl Conn<'_> {
         if written < end {
             self.queue_log(log, written, end);
         }
+        self.flush();
     }
 
     /// Queues copies of bytes that are in wire form.
@@ -392,12 +449,9 @@ impl Conn<'_> {
     /// The socket has not taken all of a reply.
     #[cold]
     fn reply_not_written(&mut self, bytes: &[u8], result: io::Result<usize>) {
-        let (written, failed) = match result {
-            Ok(n) if n > 0 => {
-                self.stream.writable = n == bytes.len() || !self.stream.socket.short_write_fills();
-                (n, Ok(()))
-            }
-            result => (0, self.stream.not_written(result.map(|n| (n, false)))),
+        let (written, failed) = match self.stream.not_all_written(result, bytes.len()) {
+            Ok(n) => (n, Ok(())),
+            Err(e) => (0, Err(e)),
         };
         // After an error the rest counts as unsent.
         if written < bytes.len() {

@@ -46,6 +46,27 @@ impl Core {
         cost
     }
 
+    /// The common case of [`deliver`](Self::deliver): what is pending is one run of one log, and goes to
+    /// the socket as it is. No batch is made for it. `None` in any other case.
+    #[inline]
+    fn deliver_one_run(&mut self, member: Token, id: u32) -> Option<usize> {
+        let Core { table, work, groups, .. } = self;
+        let (run, log) = groups.only_run(id)?;
+        let stream = table.stream_mut(member)?;
+        let bytes = run.end - run.start;
+        if !stream.takes_log(bytes) {
+            return None;
+        }
+        let mut conn = Conn { token: member, stream, work };
+        conn.spill();
+        conn.write_shared_part(log, run.start, run.end);
+        groups.took_run(&run);
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
+        }
+        Some(work::WRITE + work::COPIED + work::bytes(bytes))
+    }
+
     /// Takes what is pending for a member; `None` if there is nothing, or nothing can be delivered.
     /// With it, for a member that is given its messages one by one, what each costs beside its bytes.
     fn take(&mut self, member: Token, limit: usize) -> Option<(Batch, Option<usize>)> {
@@ -87,8 +108,9 @@ impl Core {
         let worth = self.groups.gather.worth();
         let mut left = self.group_work_left();
         while left > 0 {
-            let Some(member) = self.groups.next_member() else { break };
-            left = left.saturating_sub(self.deliver(member, left));
+            let Some((member, id)) = self.groups.next_member() else { break };
+            let cost = self.deliver_one_run(member, id);
+            left = left.saturating_sub(cost.unwrap_or_else(|| self.deliver(member, left)));
         }
         self.groups.gather.was_cut = self.groups.has_pending();
         self.groups.remove_empty();
@@ -127,7 +149,7 @@ fn write_batch(conn: &mut Conn<'_>, batch: &Batch) {
     for part in &batch.parts {
         let bytes = &batch.bytes()[part.start..part.end];
         match log {
-            Some(log) if alone => conn.write_shared_part(log, part.start, part.end),
+            Some(log) if alone => return conn.write_shared_part(log, part.start, part.end),
             Some(log) => conn.queue_log(log, part.start, part.end),
             None => conn.queue_copies([bytes]),
         }

@@ -408,6 +408,7 @@ impl Groups {
 
     /// The member at `place` has got everything. The caller takes the membership off its member's
     /// list.
+    #[inline]
     pub(super) fn unmark(&mut self, index: usize, place: u32) {
         let state = &mut self.slots[index];
         self.gather.marks -= 1;
@@ -419,7 +420,9 @@ impl Groups {
         if last == 0 {
             state.log.finish();
         }
-        self.swap_seats(index, place, last as u32);
+        if place != last as u32 {
+            self.swap_seats(index, place, last as u32);
+        }
     }
 
     fn swap_seats(&mut self, index: usize, one: u32, other: u32) {
@@ -453,14 +456,15 @@ impl Groups {
         state.tokens[..state.marked].last().copied()
     }
 
-    /// The member to serve next. It is off the queue: take what is pending for it, or forget that.
-    pub(crate) fn next_member(&mut self) -> Option<Token> {
+    /// The member to serve next, and its index. It is off the queue: take what is pending for it, or forget that.
+    #[inline]
+    pub(crate) fn next_member(&mut self) -> Option<(Token, u32)> {
         while let Some(id) = self.queue.pop_front() {
             self.visits.add(1);
             let member = &mut self.members[id as usize];
             member.queued = false;
             if member.is_pending() {
-                return Some(member.token);
+                return Some((member.token, id));
             }
             self.release(id);
         }
