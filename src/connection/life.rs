@@ -121,7 +121,7 @@ impl Effects {
     pub(crate) const READ_ALL: u16 = 1 << 2;
     /// The deadline of a close begins.
     pub(crate) const CLOSE_DEADLINE: u16 = 1 << 3;
-    /// The format's own end is queued, and a flush is owed.
+    /// The format's own end is queued, and the connection is put on the dirty list.
     pub(crate) const WRITE_END: u16 = 1 << 4;
     /// shutdown(2) of the write side.
     pub(crate) const SHUT: u16 = 1 << 5;

@@ -113,7 +113,7 @@ fn a_close_ends_without_a_reset_whatever_came_before_it() {
         } else {
             closing
         };
-        // Only a socket that has said its end is closed without waiting for that.
+        // Only a socket whose end has been read is closed without waiting for it.
         assert_eq!(flushed.phase == Dead, life.exhausted, "{way:?}: {flushed:?}");
         assert!(matches!(flushed.phase, Dead | Lingering), "{way:?}: {flushed:?}");
     }

@@ -105,7 +105,7 @@ pub(crate) struct Stream {
     paused: bool,
     /// Queued output was above the high-water mark and has not fallen to the low-water mark since.
     over_high: bool,
-    /// `on_drain` is owed.
+    /// `on_drain` is pending.
     drained: bool,
     /// Kept input may be offered: some of it was taken, or more has come.
     unread_changed: bool,
@@ -364,8 +364,8 @@ impl Extra {
 
 /// A connection during one step: the stream, and the loop's lists, timers and buffers.
 ///
-/// The core makes one by a single look-up (`Core::with`) and applies the
-/// notes that the step leaves. It never lives across a call into a handler.
+/// The core makes one by a single look-up (`Core::with`) and applies the notes that the step leaves. It
+/// is never held across a call into a handler.
 pub(crate) struct Conn<'a> {
     pub(crate) token: Token,
     pub(crate) stream: &'a mut Stream,

@@ -34,7 +34,7 @@ impl Stream {
             || self.life.phase == Phase::Open && self.wire().is_none_or(super::Wire::is_ready)
     }
 
-    /// Whether so many bytes of a group's log can be written as they are.
+    /// Whether this many bytes of a group's log can be written without a queue or an encoding.
     #[inline]
     pub(crate) fn takes_log(&self, bytes: usize) -> bool {
         self.accepts_output()
@@ -114,7 +114,7 @@ impl Stream {
         }
     }
 
-    /// A write took less than it was given. Returns how much.
+    /// A write took less than it was given, or failed. Returns how much it took.
     fn not_all_written(&mut self, result: io::Result<usize>, asked: usize) -> io::Result<usize> {
         match result {
             Ok(n) if n > 0 => {
@@ -240,10 +240,7 @@ impl Conn<'_> {
     pub(crate) fn write_shared_part(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let stream = &mut *self.stream;
         // Most members have no queue, and their sockets take all.
-        if stream.output.is_none()
-            && stream.writable
-            && stream.has_callbacks()
-            && !stream.over_high
+        if stream.output.is_none() && stream.writable && stream.has_callbacks() && !stream.over_high
         {
             let bytes = &log[start..end];
             match stream.socket.write(bytes) {
@@ -272,7 +269,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The same behind what is queued.
+    /// The same behind what is queued already.
     fn write_part_behind(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let mut written = start;
         if self.stream.has_callbacks() {

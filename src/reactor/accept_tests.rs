@@ -131,7 +131,7 @@ fn a_listener_that_only_meets_errors_tries_again_only_after_a_rest() {
         scripted::edge(&mut rig.reactor, rig.listener, Ready::READABLE);
         let stats = rig.stats();
         assert_eq!((stats.transient_errors, stats.exhausted), (64, 0), "{stats:?}");
-        // Neither who knocks nor a descriptor that becomes free helps.
+        // Neither a new peer nor a descriptor that becomes free helps.
         scripted::edge(&mut rig.reactor, rig.listener, Ready::READABLE);
         let tokens = rig.reactor.net().core.tokens();
         let first = tokens.into_iter().find(|&token| token != rig.listener).unwrap();

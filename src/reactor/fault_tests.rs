@@ -143,7 +143,7 @@ fn closed(errno: i32) -> String {
 
 const END: &str = "";
 
-// A read that finds nothing arms poll(2) anew, and "writable" would come again for ever.
+// A read that finds nothing arms poll(2) again, and "writable" would come again for ever.
 #[test]
 fn an_edge_that_only_says_writable_is_no_reason_to_read() {
     let mut rig = rig(take_all);

@@ -174,7 +174,7 @@ fn a_full_target_holds_two_pipes_at_most_and_what_comes_behind_is_read() {
     let mut rig = piped();
     let before = rig.source.borrow().spliced;
     rig.takes([Fail(ErrorKind::WouldBlock)]);
-    // Each alone stays below the high mark.
+    // Each alone stays below the high-water mark.
     for _ in 0..3 {
         rig.brings(17_000);
         rig.source_event();
@@ -306,7 +306,7 @@ fn a_target_that_breaks_reports_what_is_in_the_pipe() {
     );
 }
 
-// What the target still has to say goes out before both end.
+// Output that is queued for the source is written before both end.
 #[test]
 fn a_target_that_breaks_is_heard_to_its_end_and_the_source_no_more() {
     let mut rig = piped();

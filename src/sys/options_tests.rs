@@ -145,7 +145,7 @@ fn an_ipv6_listener_can_leave_the_ipv4_port_to_others_or_take_it() {
         return eprintln!("no IPv6 here: not tested");
     }
     for only in [true, false] {
-        // Whether IPv4 is left alone. Somebody else may have the port there: then on another one.
+        // Whether IPv4 is left alone. Another process may have the port there: then on another one.
         let is_left = |_| {
             let listener = sys::listen(&on, 10, &SocketOptions::new().only_v6(only), false);
             let port =

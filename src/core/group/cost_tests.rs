@@ -1,4 +1,4 @@
-//! What the groups cost, counted in visits of log entries and marks: no clock can tell "linear".
+//! What the groups cost, counted in visits of log entries and marks: a clock cannot show "linear".
 
 use super::log::ENTRY;
 use super::registry::Groups;

@@ -46,8 +46,8 @@ impl Core {
         cost
     }
 
-    /// The common case of [`deliver`](Self::deliver): what is pending is one run of one log, and goes to
-    /// the socket as it is. No batch is made for it. `None` in any other case.
+    /// The common case of [`deliver`](Self::deliver): one run of one log is pending, and is written
+    /// without a batch. `None` in any other case.
     #[inline]
     fn deliver_one_run(&mut self, member: Token, id: u32) -> Option<usize> {
         let Core { table, work, groups, .. } = self;

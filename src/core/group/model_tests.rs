@@ -132,8 +132,8 @@ fn random_schedules_agree_with_a_naive_model() {
                     let (_, _, members) = &model.groups[which];
                     let reached: Vec<_> =
                         members.iter().filter(|&&m| Some(m) != except).copied().collect();
-                    let said = groups.publish(group, message.as_bytes(), kind, except);
-                    assert_eq!(said, reached.len());
+                    let count = groups.publish(group, message.as_bytes(), kind, except);
+                    assert_eq!(count, reached.len());
                     for member in reached {
                         let expected = model.expected.entry(member).or_default();
                         expected.extend_from_slice(message.as_bytes());
@@ -149,7 +149,9 @@ fn random_schedules_agree_with_a_naive_model() {
                 11 | 12 => {
                     // A flush with a budget: some members, some of them in part.
                     for _ in 0..random.below(6) {
-                        let Some(member) = groups.next_member().map(|(token, _)| token) else { break };
+                        let Some(member) = groups.next_member().map(|(token, _)| token) else {
+                            break;
+                        };
                         let how = how(&mut random);
                         model.deliver(&mut groups, member, how);
                     }
