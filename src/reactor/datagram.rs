@@ -85,7 +85,7 @@ impl<S: 'static> Dispatch<S> {
                     // The call that returns a pending error clears it; datagrams follow behind it.
                     // Peers cause ICMP errors, so these do not count. Other errors that repeat are
                     // the socket's own: it is not read again before the next edge.
-                    errors += usize::from(!sys::is_networks_answer(&error));
+                    errors += usize::from(!sys::is_icmp_error(&error));
                     if errors > ERRORS_IN_A_ROW {
                         socket.readable = false;
                         return log::debug!("{token}: receiving fails every time: {error}");

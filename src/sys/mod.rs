@@ -26,7 +26,7 @@
 //! turns a name into addresses; [`accept_failure`] and [`is_out_of_descriptors`] classify errors;
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
-//! `os.rs` is the system (mio and socket2), `options.rs` its socket options, `path.rs` its files,
+//! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
 //! `datagram.rs` its UDP sockets, `splice.rs` its pipes. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. The enums are
@@ -45,6 +45,7 @@ mod datagram;
     path = "single.rs"
 )]
 mod datagram_io;
+mod errors;
 mod options;
 mod os;
 #[cfg(unix)]
@@ -63,10 +64,10 @@ mod splice;
 
 pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
-pub(crate) use os::{
-    Failure, Listener, accept_failure, adopt_tcp, adopt_tcp_listener, connect, is_missing_family,
-    is_networks_answer, is_out_of_descriptors, listen, resolve,
+pub(crate) use errors::{
+    Failure, accept_failure, is_icmp_error, is_missing_family, is_out_of_descriptors,
 };
+pub(crate) use os::{Listener, adopt_tcp, adopt_tcp_listener, connect, listen, resolve};
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};
 #[cfg(unix)]
