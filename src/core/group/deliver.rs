@@ -7,8 +7,8 @@ use crate::core::{Core, Stopping};
 use crate::token::Token;
 
 impl Core {
-    /// Something is about to be queued for `member` directly: what was published to it before goes
-    /// first. O(1) if nothing is pending for it.
+    /// Something is about to be queued for `member` directly: messages published before go first. O(1)
+    /// if none is pending.
     pub(crate) fn settle_groups_before_direct(&mut self, member: Token) {
         if self.groups.is_pending(member) {
             self.settle(member);
@@ -103,7 +103,7 @@ impl Core {
         }
     }
 
-    /// The end of the turn: members get what is pending for them, until the turn's budget is used up.
+    /// The end of the turn: delivers to members until the turn's budget is used up.
     pub(crate) fn flush_groups_of_turn(&mut self) {
         let worth = self.groups.gather.worth();
         let mut left = self.group_work_left();
@@ -119,9 +119,9 @@ impl Core {
         }
     }
 
-    /// What is left of this turn's budget. What callbacks caused counts, but an eighth of the budget
-    /// is always left, so that the members are served whatever callbacks do. The last flush before
-    /// the loop ends has no budget: no turn may come after it.
+    /// What is left of this turn's budget. Deliveries that callbacks caused count, but an eighth of the
+    /// budget is always left, so that members are served whatever callbacks do. The last flush before
+    /// the loop ends has no budget: no turn may follow it.
     fn group_work_left(&mut self) -> usize {
         let spent = std::mem::take(&mut self.groups.work);
         let last = match self.stopping {

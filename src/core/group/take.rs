@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::NONE;
+use super::log::Part;
 use super::member::Membership;
 use super::registry::{Groups, State};
 use super::work;
@@ -19,16 +20,6 @@ pub(crate) enum Take {
     /// One part for each message, until they have cost `limit`, where each message costs `each`
     /// beside its bytes. At least one message.
     ByMessage { limit: usize, each: usize },
-}
-
-/// Some bytes of a batch: one message, or several of which the kinds do not matter.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) kind: MessageKind,
-    /// The group of the message; of several, one of theirs.
-    pub(crate) group: Group,
 }
 
 /// What one member is given at a time.
