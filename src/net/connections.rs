@@ -205,8 +205,9 @@ impl<S> Net<S> {
     }
 
     /// Posts a typed value to the handler of a connection or UDP socket. Its `on_notify` is called
-    /// later in this turn or in the next; for a connection that is still connecting or in a
-    /// handshake, after `on_open`. `false` if the token has no handler that could be called.
+    /// later in this turn or in the next. On a connection that is not open yet, it is called after
+    /// `on_open`; if the connection fails before that, the value is dropped. `false` if the token
+    /// has no handler to call.
     pub fn notify<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
             Some(Entity::Stream(s)) => s.has_callbacks() || s.is_opening(),

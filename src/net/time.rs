@@ -18,9 +18,12 @@ impl<S> Net<S> {
 
     /// Sets a timer that belongs to a connection or UDP socket and is cancelled when that closes.
     /// `on_timer` is called with it once, never early; the time is rounded up to whole
-    /// milliseconds, counted from this call. `tag` is the caller's number for what the timer is for
-    /// ([`Timer::tag`]). Nothing is set if the token no longer exists, or names something without
-    /// `on_timer` (a listener, a custom source).
+    /// milliseconds, counted from this call. On a connection that is not open yet, a timer that
+    /// expires earlier fires after `on_open`. `tag` is the caller's number for what the timer is
+    /// for ([`Timer::tag`]).
+    ///
+    /// Nothing is set if the token no longer exists, or names something without `on_timer` (a
+    /// listener, a custom source).
     pub fn set_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
         let told = matches!(
             self.core.entity(token),
