@@ -44,29 +44,29 @@ use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
 ///
-/// Single-threaded by design: make it on the thread that runs it, and give other threads a
-/// [`Remote`]. A service with a loop of its own calls [`turn`](Self::turn) from it; everyone else
-/// calls [`run`](Self::run).
+/// Single-threaded by design: create it on the thread that runs it, and give other threads a
+/// [`Remote`]. A service with a loop of its own calls [`turn`](Self::turn) from it; any other
+/// program calls [`run`](Self::run).
 ///
 /// # One turn
 ///
-/// 1. work out the timeout: zero while work is left over, else until the next timer or the caller's
-///    limit;
-/// 2. poll (in low-latency mode: without sleeping for a set time first);
-/// 3. read the clock, once; the whole turn uses that time;
-/// 4. messages from other threads, up to a budget;
-/// 5. readiness events: token, generation, socket, layers, callbacks;
-/// 6. what is left over from earlier turns (a connection is served here or in 5; in both only if its
-///    queue drained in 5), and signals;
-/// 7. due timers, unless more events are known to wait: what they bring may cancel some;
-/// 8. pending_handlers: sockets that callbacks made get their handlers;
-/// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more
-///    input is taken for a moment, so that it leaves in the same writes (4 and 5 once more, with
-///    budgets of their own);
-/// 10. flush: what was sent to others, one write for each;
-/// 11. reap: `on_close`, the handler is dropped, the slot is free.
+/// 1. Compute the timeout: zero while work is left over, else until the next timer or the caller's
+///    limit.
+/// 2. Poll for readiness (in low-latency mode, first without sleeping for a set time).
+/// 3. Read the clock, once. The whole turn uses that time.
+/// 4. Handle messages from other threads, up to a budget.
+/// 5. Handle readiness events: token, generation, socket, layers, callbacks.
+/// 6. Continue work left over from earlier turns, and deliver notifications. A connection is served
+///    here or in step 5; in both only if its queue drained in step 5.
+/// 7. Fire due timers, unless more events are known to be pending: their input may cancel some.
+/// 8. Install the pending handlers of sockets that callbacks created.
+/// 9. Gather: before the flush of a large group, and only if several messages are pending for it, take
+///    more input for up to two milliseconds, so that it leaves in the same writes (steps 4 and 5 again,
+///    with budgets of their own).
+/// 10. Flush what was sent to other connections, one write for each.
+/// 11. Reap closed connections: call `on_close`, drop the handler, free the slot.
 ///
-/// What step 11 itself sends, opens or closes is work left over: the next turn begins at once.
+/// Anything that step 11 itself sends, opens or closes is work left over: the next turn begins at once.
 ///
 /// ```no_run
 /// use tidegate::{Context, Handler, HandlerResult, Input, Reactor};
@@ -92,26 +92,26 @@ pub struct Reactor<S: 'static = ()> {
     scratch: Scratch,
     /// This turn's readiness events.
     events: Vec<Ready>,
-    /// The last poll brought as many as it may, and there may be more, which nothing else announces.
-    more_events: bool,
-    /// In how many turns in a row due timers have been put off, because input waits that may cancel
+    /// The last poll returned as many events as it may. There may be more, and nothing else reports
     /// them.
+    more_events: bool,
+    /// How many turns in a row have postponed due timers, because pending input may cancel them.
     put_off: usize,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Post<S>>,
-    /// What other threads were told of how many of their messages wait here.
+    /// The backlog last published to posting threads.
     noted: usize,
-    /// A wake has announced messages behind those in `inbox`; it does not come twice.
+    /// A wake has reported messages behind those in `inbox`. It is not repeated.
     woken: bool,
 }
 
-/// What a shutdown had to cut.
+/// What a shutdown cut off when its grace period ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Connections that were still open when the time was up.
+    /// Connections that were still open at the end of the grace period.
     pub connections_cut: usize,
-    /// Bytes that were queued on those and not handed to the system.
+    /// Bytes that were queued on those connections and never handed to the system.
     pub bytes_unsent: usize,
 }
 
@@ -119,23 +119,23 @@ impl Reactor<()> {
     /// A reactor without shared state, with the default settings.
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll.
+    /// The system has no descriptor or no memory left for a poll.
     pub fn new() -> Result<Self, Error> {
         Self::with_state(())
     }
 }
 
 impl<S: 'static> Reactor<S> {
-    /// A reactor whose handlers share `state`.
+    /// A reactor whose handlers share `state`, with the default settings.
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll.
+    /// The system has no descriptor or no memory left for a poll.
     pub fn with_state(state: S) -> Result<Self, Error> {
         Self::build(Config::default(), |_| Ok(state))
     }
 
-    /// A reactor with settings of your own, and with a state that is made with the network at hand:
-    /// listeners, groups and timers can be set up here, and the state can hold their names.
+    /// A reactor with settings of your own. `set_up` makes the shared state and has the network: it
+    /// can create listeners, groups and timers, and the state can hold their tokens.
     ///
     /// ```
     /// use tidegate::{Config, Group, Reactor};
@@ -150,7 +150,8 @@ impl<S: 'static> Reactor<S> {
     /// ```
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll; or `set_up` fails, with its error.
+    /// The system has no descriptor or no memory left for a poll, or `set_up` returns an error,
+    /// which is passed on.
     pub fn build(
         config: Config,
         set_up: impl FnOnce(&mut Net<S>) -> Result<S, Error>,
@@ -173,8 +174,8 @@ impl<S: 'static> Reactor<S> {
         })
     }
 
-    /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
-    /// not be reckoned from the last turn, which may be long ago.
+    /// The network, for use outside callbacks. This call reads the clock, so that a deadline set
+    /// here counts from now and not from the last turn.
     pub fn net(&mut self) -> &mut Net<S> {
         self.dispatch.net.core.work.read_clock();
         &mut self.dispatch.net
@@ -195,8 +196,9 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.net.remote()
     }
 
-    /// Turns until [`Net::stop`] or a shutdown ends it. With nothing to do it sleeps; it does not
-    /// end by itself, because another thread may still post.
+    /// Runs turns until [`Net::stop`] or a shutdown ends it. It sleeps when there is nothing to do,
+    /// and does not end by itself, because another thread may still post. The report is empty
+    /// unless a shutdown cut something.
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.
@@ -208,8 +210,8 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
-    /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
-    /// what there is to do.
+    /// Runs one turn. It waits for work for `timeout` at most (`None`: without limit), and handles
+    /// what there is. Returns [`ControlFlow::Break`] when `stop` or a shutdown ends the loop.
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.
@@ -233,8 +235,9 @@ impl<S: 'static> Reactor<S> {
         Ok(verdict)
     }
 
-    /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
-    /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
+    /// When the next turn is due at the latest if no event arrives: the time of this turn while
+    /// work is left over, else that of the next timer; `None` if there is no timer. An outer loop
+    /// uses it beside the poll's descriptor (`AsFd`, on Unix).
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.has_work() { Some(self.dispatch.net.core.work.now) } else { self.next_timer() }
     }
@@ -280,7 +283,8 @@ impl<S: 'static> Reactor<S> {
         Ok(woken)
     }
 
-    /// Without sleeping at first, if that is asked for. Answers whether another thread woke the loop.
+    /// Polls, first without sleeping if low-latency mode is on. Returns whether another thread woke
+    /// the loop.
     fn wait(&mut self, mut timeout: Option<Duration>) -> std::io::Result<bool> {
         let core = &mut self.dispatch.net.core;
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
@@ -300,8 +304,8 @@ impl<S: 'static> Reactor<S> {
         core.sys.poll(&mut self.events, timeout)
     }
 
-    /// Handles messages from other threads; what the budget does not cover is left for the next
-    /// turn, before anything newer.
+    /// Handles messages from other threads. What exceeds the budget is left for the next turn and
+    /// comes before anything newer.
     fn messages(&mut self, woken: bool) {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
@@ -320,11 +324,10 @@ impl<S: 'static> Reactor<S> {
         self.note_taken(0);
     }
 
-    /// What was taken out and not handled yet counts against the limit of what may wait, but for the
-    /// `handled` that are handled now. Told once for all of them and only when it changes: whoever
-    /// posts meanwhile reads what this writes, and has the line of memory taken away each time. Said
-    /// at the end of each turn too: whoever was refused may be the only one to wake a loop that
-    /// sleeps.
+    /// Publishes how many taken messages are not handled yet, without the `handled` ones, so that
+    /// posting threads can enforce `post_limit`. Stored only on change, because each store
+    /// invalidates the cache line that they read. Repeated at the end of a turn, because a thread
+    /// that was refused may be the only one left to wake the loop.
     fn note_taken(&mut self, handled: usize) {
         let net = &self.dispatch.net;
         let left = self.inbox.len() - handled + net.core.undelivered_notifications();
@@ -339,10 +342,11 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
-    /// Fires due timers, deadlines among them; not while input is known to wait that may cancel them.
-    /// After a turn that was long, or a process that stood still, everything is due at once, and what
-    /// peers sent in time has not been looked at. The turns that follow at once fetch it: as many as
-    /// it takes to see every socket once. More they are not put off, whatever arrives meanwhile.
+    /// Fires due timers, deadlines among them, but not while pending input is known that may cancel
+    /// them. After a long turn, or after the process was stopped, all of them are due at once, and
+    /// input that peers sent in time is not read yet. The next turns fetch it, as many as it takes
+    /// to serve every socket once. Timers are postponed for no more turns than that, whatever
+    /// arrives meanwhile.
     fn due_timers(&mut self) {
         let core = &self.dispatch.net.core;
         let input_waits = self.more_events || core.work.units == 0;
@@ -354,11 +358,11 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.due_timers();
     }
 
-    /// Takes more input for as long as it keeps coming and waiting for it is cheap beside the flush.
+    /// Takes more input while it keeps arriving and waiting for it costs little beside the flush.
     ///
-    /// That flush costs some microseconds for each member, however many messages it carries; those
-    /// that are on their way now would cost it a second time. Several messages in one turn are the
-    /// sign that the loop is behind: at light load there is one, and nothing waits.
+    /// The flush costs some microseconds per member, however many messages it carries; messages
+    /// that are in flight now would cost it a second time. Several messages in one turn show that
+    /// the loop is behind. At light load there is one, and the flush does not wait.
     fn gather(&mut self) -> Result<(), Error> {
         let core = &self.dispatch.net.core;
         let budget = core.groups.gather.budget(core.work.now);
@@ -381,7 +385,7 @@ impl<S: 'static> Reactor<S> {
         Ok(())
     }
 
-    /// Whether the loop goes on; what a shutdown cuts is cut here.
+    /// Whether the loop continues. This is where a shutdown cuts connections.
     fn verdict(&mut self) -> ControlFlow<ShutdownReport> {
         let core = &mut self.dispatch.net.core;
         match core.stopping {
@@ -392,7 +396,7 @@ impl<S: 'static> Reactor<S> {
                 ControlFlow::Break(ShutdownReport::default())
             }
             Stopping::Draining(deadline) => {
-                // The end of the grace is a deadline like any other.
+                // The end of the grace period is a deadline like any other.
                 let waits = core.streams > 0 || core.drains_listeners();
                 if waits && (core.work.tick < deadline || self.put_off > 0) {
                     return ControlFlow::Continue(());
@@ -401,7 +405,7 @@ impl<S: 'static> Reactor<S> {
                 let mut report = ShutdownReport::default();
                 for token in core.tokens() {
                     let Some(stream) = core.stream(token) else { continue };
-                    // Of one that lingers everything was flushed: nothing of it is cut.
+                    // A lingering connection is flushed completely: it is not cut.
                     if !matches!(stream.phase(), Phase::Lingering | Phase::Dead) {
                         report.connections_cut += 1;
                         report.bytes_unsent += stream.unsent();
@@ -417,12 +421,12 @@ impl<S: 'static> Reactor<S> {
 }
 
 impl<S: 'static> Drop for Reactor<S> {
-    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens the
-    /// next connection in its `on_close` gets an error for it: there would be no end otherwise.
+    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens
+    /// another connection in it gets an error, or the drop might never end.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();
-        // What was posted or set and never ran may own anything.
+        // Messages and timers that never ran may own anything.
         drop_each(posted);
         drop_each(std::mem::take(&mut self.inbox));
         drop_each(std::mem::take(&mut self.dispatch.net.calls));
@@ -430,8 +434,8 @@ impl<S: 'static> Drop for Reactor<S> {
     }
 }
 
-/// The poll's descriptor: readable when a turn has something to do (but for timers and work left
-/// over, see [`Reactor::next_deadline`]).
+/// The poll's descriptor: readable when a turn has something to do, except for timers and work left
+/// over (see [`Reactor::next_deadline`]).
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 impl<S: 'static> std::os::fd::AsFd for Reactor<S> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -446,7 +450,7 @@ impl<S: 'static> fmt::Debug for Reactor<S> {
 }
 
 const _: () = {
-    /// A remote crosses threads whatever the state is made of.
+    /// A remote is `Send` and `Sync` whatever the state is made of.
     const fn crosses_threads<T: Send + Sync>() {}
     crosses_threads::<Remote<std::rc::Rc<()>>>();
 };
