@@ -240,10 +240,7 @@ impl Conn<'_> {
     pub(crate) fn write_shared_part(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let stream = &mut *self.stream;
         // Most members have no queue, and their sockets take all.
-        if stream.output.is_none()
-            && stream.writable
-            && stream.has_callbacks()
-            && !stream.over_high
+        if stream.output.is_none() && stream.writable && stream.has_callbacks() && !stream.over_high
         {
             let bytes = &log[start..end];
             match stream.socket.write(bytes) {
