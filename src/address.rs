@@ -62,7 +62,7 @@ impl fmt::Display for Address {
 /// assert_eq!(Target::from(("::1", 80)).to_string(), "[::1]:80");
 /// ```
 ///
-/// An IPv6 zone is a number (`[fe80::1%2]:80`). MulticastInterface names (`%eth0`) are refused, because the
+/// An IPv6 zone is a number (`[fe80::1%2]:80`). Interface names (`%eth0`) are refused, because the
 /// standard library's parser refuses them: look the number up with if_nametoindex(3).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Target(pub(crate) Named);

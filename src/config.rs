@@ -105,7 +105,7 @@ impl Config {
         self
     }
 
-    /// How many messages from other threads, and how many signals, one turn handles. Default 1,024.
+    /// How many messages from other threads, and how many notifications, one turn handles. Default 1,024.
     #[must_use]
     pub fn posts_per_turn(mut self, messages: usize) -> Self {
         self.posts_per_turn = messages;
@@ -113,8 +113,8 @@ impl Config {
     }
 
     /// How many messages from other threads may wait; more are refused, and the value is handed
-    /// back. Signals count until they are told, whoever posted them, also those to a connection that
-    /// does not stand yet. Default 1,048,576.
+    /// back. Notifications count until they are delivered, whoever posted them, also those to a connection that
+    /// is not established yet. Default 1,048,576.
     #[must_use]
     pub fn post_limit(mut self, messages: usize) -> Self {
         self.post_limit = messages;

@@ -19,7 +19,7 @@ use crate::timers::Timer;
 /// (on_open (on_data | on_drain | on_timer | on_notify)* on_eof? (on_drain | on_timer | on_notify)*)? on_close
 /// ```
 ///
-/// - `on_open` means that the socket stands and every layer's handshake is done. A connection that
+/// - `on_open` means that the socket is connected and every layer's handshake is done. A connection that
 ///   was accepted gets its handler only then.
 /// - `on_close` is called exactly once for every connection that had `on_open`, and for every
 ///   outgoing one that failed before it. Nothing is called after it.
@@ -48,7 +48,7 @@ use crate::timers::Timer;
 /// }
 /// ```
 pub trait Handler<S = ()> {
-    /// The connection stands and its layers are ready.
+    /// The connection is established and its layers are ready.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
@@ -251,7 +251,9 @@ pub trait DatagramHandler<S = ()> {
 pub struct Datagram<'a> {
     /// Its payload; possibly empty.
     pub bytes: &'a [u8],
-    /// Who sent it.
+    /// Who sent it. On a dual-stack socket (`[::]`) an IPv4 peer has an IPv4-mapped address
+    /// (`::ffff:192.0.2.1`). Answer to that address as it is; to show it or to compare it, take
+    /// [`to_canonical`](std::net::IpAddr::to_canonical) of the IP.
     pub from: SocketAddr,
     /// Whether it was longer than [`Config::datagram_size`](crate::Config::datagram_size) and has
     /// been cut. The cut part is lost.

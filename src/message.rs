@@ -2,10 +2,10 @@
 
 use crate::layer::MessageKind;
 
-/// A message with what belongs to it, for those who want more than bytes.
+/// Bytes with a mark that says whether they are text or binary.
 ///
-/// Everything that is bytes (`&str`, `String`, `&[u8]`, `Vec<u8>`, arrays) can be published too; the
-/// layer's own option then decides the kind.
+/// Everything that is bytes (`&str`, `String`, `&[u8]`, `Vec<u8>`, arrays) can be sent and published
+/// without a mark; an option of the layer decides then (`default_kind` of a WebSocket).
 ///
 /// ```no_run
 /// # use tidegate::{Group, Message, Net};
@@ -37,7 +37,7 @@ impl<B: AsRef<[u8]>> Message<B> {
     }
 }
 
-/// What can be published: bytes, or a [`Message`].
+/// What can be sent and published: bytes, or a [`Message`].
 pub trait IntoMessage {
     /// What holds the bytes.
     type Bytes: AsRef<[u8]>;

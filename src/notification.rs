@@ -9,8 +9,8 @@ use std::fmt;
 /// # use tidegate::Notification;
 /// struct Kick(&'static str);
 ///
-/// let signal = Notification::new(Kick("too loud"));
-/// match signal.take::<Kick>() {
+/// let notification = Notification::new(Kick("too loud"));
+/// match notification.take::<Kick>() {
 ///     Ok(Kick(why)) => assert_eq!(why, "too loud"),
 ///     Err(other) => println!("not a kick: {other:?}"),
 /// }
@@ -35,7 +35,7 @@ impl Notification {
     /// The value, if it is a `T`.
     ///
     /// # Errors
-    /// It is of another type; the signal is handed back.
+    /// It is of another type; the notification is handed back.
     pub fn take<T: 'static>(self) -> Result<T, Notification> {
         self.0.downcast().map(|value| *value).map_err(Notification)
     }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::socket_options::SocketOptions;
 
-/// What happens to a message that would take a connection's queued output over its hard cap.
+/// What happens to a message that would take a connection's queued output over its
+/// [`output_limit`](StreamOptions::output_limit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
@@ -120,7 +121,7 @@ impl StreamOptions {
         self
     }
 
-    /// The hard cap of the output queue, in bytes; what would go over it is refused as a whole
+    /// The hard limit of the output queue, in bytes; what would go over it is refused as a whole
     /// with [`SendStatus::Full`](crate::SendStatus::Full), and [`Overflow`] says what becomes of
     /// the connection. Default 4 MiB. Raise it to send larger pieces in one call; better, send
     /// what fits and go on in `on_drain`. A message that waits for a layer's handshake counts with
@@ -131,7 +132,7 @@ impl StreamOptions {
         self
     }
 
-    /// What happens at the hard cap. Default [`Overflow::Close`].
+    /// What happens at the [`output_limit`](Self::output_limit). Default [`Overflow::Close`].
     #[must_use]
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
@@ -165,7 +166,9 @@ impl StreamOptions {
         self
     }
 
-    /// How long the layers' handshakes may take. Default 10 s.
+    /// How long the handshakes of the connection's layers (TLS, WebSocket) may take. Default 10 s. It
+    /// does not cover a greeting that the handler itself reads: use a timer
+    /// ([`Context::set_timer`](crate::Context::set_timer)) for that.
     #[must_use]
     pub fn handshake_timeout(mut self, after: Duration) -> Self {
         self.handshake_timeout = after;

@@ -13,7 +13,7 @@ pub enum SendStatus {
     /// Queued, and the queue is above its high mark now: a sender that can wait should, until
     /// `on_drain`.
     AboveHighWater,
-    /// Refused as a whole: the queue's hard cap would be exceeded. What becomes of the connection
+    /// Refused as a whole: the queue's hard limit would be exceeded. What becomes of the connection
     /// is up to its [`Overflow`](crate::Overflow) policy.
     Full,
     /// Refused as a whole: the connection's wire format cannot say this message (a line feed inside

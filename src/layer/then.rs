@@ -24,7 +24,8 @@ use super::{
 ///   ended in order, the inner one is called with the end of its stream, yields what it still has,
 ///   and may object. An [`Item::End`] of the inner layer is the stack's.
 /// * [`end`](Layer::end) ends the inner layer, then the outer one.
-/// * A fact is the outer layer's if it has one of that type, else the inner one's.
+/// * [`layer_info`](Layer::layer_info) returns the outer layer's value of the type if it has one, else
+///   the inner one's.
 /// * A message that the inner layer refuses is lost alone. When the *outer* layer cannot encode bytes
 ///   that the inner one sends, the peer's inner layer misses a part of its stream: that fails as
 ///   [`LayerErrorKind::OutOfStep`], with the outer layer's reason as the source, and so does every

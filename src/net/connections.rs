@@ -25,7 +25,7 @@ impl<S> Net<S> {
     ///
     /// For a UDP socket's token it sends a datagram to the peer the socket is connected to. If it is
     /// not connected, the system refuses the datagram when it is to leave (EDESTADDRREQ), and
-    /// [`on_error`](crate::DatagramHandler::on_error) is told.
+    /// [`on_error`](crate::DatagramHandler::on_error) is called.
     ///
     /// A message is any bytes, or a [`Message`](crate::Message) that says whether it is text or binary,
     /// for wire formats that tell them apart.
@@ -48,8 +48,8 @@ impl<S> Net<S> {
     /// Closes gracefully: flushes what was sent, ends the write side, discards what still comes until
     /// the peer ends too or [`close_timeout`](crate::StreamOptions::close_timeout) passes (flushing
     /// itself takes as long as the peer takes some of it). A
-    /// listener, a UDP socket or a custom source is closed at once; an outgoing connection that does
-    /// not stand yet is cancelled. What still waits for a late layer's handshake is lost; the reason is
+    /// listener, a UDP socket or a custom source is closed at once; an outgoing connection that is
+    /// not established yet is cancelled. What still waits for a late layer's handshake is lost; the reason is
     /// [`Cancelled`](crate::CloseReason::Cancelled) then.
     ///
     /// An error that the callback returns after this call is the reason all the same.
@@ -113,8 +113,8 @@ impl<S> Net<S> {
         self.core.with_settled(token, |conn| conn.half_close());
     }
 
-    /// Closes all connections gracefully, as [`close`](Self::close) does one; those that do not stand
-    /// yet are cancelled. Listeners, UDP sockets and custom sources stay. With
+    /// Closes all connections gracefully, as [`close`](Self::close) does one; those that are not
+    /// established yet are cancelled. Listeners, UDP sockets and custom sources stay. With
     /// [`shutdown`](Self::shutdown) before it, it is the end of a service that does not wait for its
     /// peers to have enough.
     pub fn close_all(&mut self) {
@@ -132,9 +132,9 @@ impl<S> Net<S> {
     /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes; a handler that has no room for it
     /// leaves it.
     ///
-    /// A paused listener accepts nobody: who knocks waits in its backlog, and is refused by the system
+    /// A paused listener accepts nobody: a new peer waits in its backlog, and is refused by the system
     /// when that is full. A paused UDP socket receives nothing more (what was received in one batch
-    /// with the datagram being told is still told); what does not fit its buffer is lost.
+    /// with the current datagram is still delivered); what does not fit its buffer is lost.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
@@ -148,8 +148,8 @@ impl<S> Net<S> {
     /// above its high mark, in place of the rule that looks at its own. The pair comes apart when
     /// one of them closes. `false` if one is gone or both are the same.
     ///
-    /// The handlers pass on what they hear; where nobody has to look at it, [`relay`](Self::relay)
-    /// does all of it. Linking two that are relayed ends the relay.
+    /// The handlers pass on what they receive; where no code has to look at it, [`relay`](Self::relay)
+    /// does all of it. Pairing two that are relayed ends the relay.
     pub fn pair(&mut self, a: Token, b: Token) -> bool {
         self.core.pair_up(a, b)
     }
@@ -179,7 +179,7 @@ impl<S> Net<S> {
     /// [`Overflow`](crate::Overflow) says), or cannot say in its format, ends both. What comes
     /// behind a `half_close` that *you* called on the other one is dropped.
     ///
-    /// Relaying or linking one of them anew takes the pair apart, and handlers are told again.
+    /// A new `relay` or `pair` of one of them ends this one, and handlers are called again.
     /// `false` if one is gone or closing, or both are the same.
     ///
     /// With the feature `splice`, on Linux and Android, big blocks between TCP or Unix sockets
@@ -229,7 +229,7 @@ impl<S> Net<S> {
     }
 
     /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
-    /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
+    /// the connection has ended, so that `on_close` may get `None`; the listener's factory still gets it.
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket().peer_addr().ok(),

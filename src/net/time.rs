@@ -55,8 +55,8 @@ impl<S> Net<S> {
 }
 
 impl<S: 'static> Net<S> {
-    /// Runs a closure on the reactor's thread after `run_after`, rounded up to whole milliseconds; never
-    /// early.
+    /// Runs a closure on the reactor's thread once `after` has passed, rounded up to whole milliseconds;
+    /// never early. It runs once: to repeat it, the closure calls `run_after` again.
     pub fn run_after(
         &mut self,
         after: Duration,

@@ -57,7 +57,7 @@ use scratch::Scratch;
 /// 4. messages from other threads, up to a budget;
 /// 5. readiness events: token, generation, socket, layers, callbacks;
 /// 6. what is left over from earlier turns (a connection is served here or in 5; in both only if its
-///    queue drained in 5), and signals;
+///    queue drained in 5), and notifications;
 /// 7. due timers, unless more events are known to wait: what they bring may cancel some;
 /// 8. pending_handlers: sockets that callbacks made get their handlers;
 /// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more

@@ -27,8 +27,8 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What a finished handshake tells of the peer: the fact that a [`Tls`](super::Tls) layer answers
-/// to.
+/// What a finished handshake tells of the peer. On a connection with a [`Tls`](super::Tls) layer
+/// `cx.layer_info::<TlsInfo>()` returns it ([`Context::layer_info`](crate::Context::layer_info)).
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     version: TlsVersion,

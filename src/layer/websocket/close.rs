@@ -42,8 +42,8 @@ pub(super) fn payload(end: &LayerEnd<'_>) -> Vec<u8> {
     payload
 }
 
-/// What the peer's Close frame said: a fact of the connection from then on
-/// (`Layer::layer_info(TypeId::of::<PeerClose>())`).
+/// What the peer's Close frame said. `cx.layer_info::<PeerClose>()` returns it from then on
+/// ([`Context::layer_info`](crate::Context::layer_info)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerClose {
     code: Option<u16>,

@@ -105,8 +105,8 @@ use server::Answered;
 
 const NAME: &str = "websocket";
 
-/// What both sides agreed on: a fact of the connection once it is ready
-/// (`Layer::layer_info(TypeId::of::<Upgrade>())`).
+/// What both sides agreed on. `cx.layer_info::<Upgrade>()` returns it once the connection is ready
+/// ([`Context::layer_info`](crate::Context::layer_info)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
     subprotocol: Option<String>,
@@ -127,7 +127,7 @@ impl Upgrade {
 
 /// One connection's WebSocket layer. The [module's page](self) says what it does.
 ///
-/// Its facts: [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
+/// [`Context::layer_info`](crate::Context::layer_info) returns [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
 /// the socket is open; [`PeerClose`], from when the peer's Close frame came.
 #[derive(Debug)]
 pub struct WebSocket {
