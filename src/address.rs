@@ -1,22 +1,22 @@
-//! Addresses, and what users name instead of them.
+//! Addresses, and the targets that users give instead of them.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 #[cfg(unix)]
 use std::path::{Path, PathBuf};
 
-/// The address of a peer, or of this side.
+/// The address of a peer, or a local address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Address {
     /// An IP address and a port.
     Ip(SocketAddr),
-    /// A Unix socket: its path, or `None` for an unnamed one (the client's end, as a rule).
+    /// A Unix socket: its path, or `None` for an unnamed one (usually the client's end).
     #[cfg(unix)]
     Unix(Option<PathBuf>),
 }
 
 impl Address {
-    /// The IP address and port; `None` of a Unix socket.
+    /// The IP address and port; `None` for a Unix socket.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self {
             Address::Ip(addr) => Some(*addr),
@@ -51,8 +51,8 @@ impl fmt::Display for Address {
     }
 }
 
-/// Where to connect to or listen on, as it was given: one address, several, a name with a port, or the
-/// path of a Unix socket. It is resolved when it is used, not when it is made.
+/// Where to connect to or listen on, as the caller gave it: one address, several, a name with a
+/// port, or the path of a Unix socket. It is resolved when it is used, not when it is made.
 ///
 /// ```
 /// use tidegate::Target;
@@ -62,8 +62,8 @@ impl fmt::Display for Address {
 /// assert_eq!(Target::from(("::1", 80)).to_string(), "[::1]:80");
 /// ```
 ///
-/// An IPv6 zone is a number (`[fe80::1%2]:80`). MulticastInterface names (`%eth0`) are refused, because the
-/// standard library's parser refuses them: look the number up with if_nametoindex(3).
+/// An IPv6 zone is a number (`[fe80::1%2]:80`). Interface names (`%eth0`) are refused, because the
+/// parser of the standard library refuses them; if_nametoindex(3) returns the number.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Target(pub(crate) Named);
 

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// Settings of a [`Reactor`](crate::Reactor). `Config::new()` suits most services; each method
-/// says what its default is and why. Sizes and budgets of zero count as the least that works.
+/// documents its default with the reason. Zero for a size or a budget means the smallest value that
+/// works.
 ///
 /// ```
 /// use std::time::Duration;
@@ -13,11 +14,11 @@ use std::time::Duration;
 /// # let _ = config;
 /// ```
 ///
-/// The budgets, those `_per_turn`, bound what one turn does, so that a busy source does not keep the
-/// others waiting. Two things use them a second time in one turn: a socket whose waiting output goes
-/// out by an event is served once more for what its handler says to that, and a turn may wait a
-/// moment for more of a burst to a big group (step 9 of [`Reactor`](crate::Reactor)'s turn, two
-/// milliseconds at most).
+/// The budgets (`*_per_turn`) bound the work of one turn, so that a busy source does not delay the
+/// others. Two cases use a budget twice in one turn: a socket whose queued output was written on an
+/// event is served once more for what its handler sends then; and before the flush of a large
+/// group, step 9 of [`Reactor`](crate::Reactor)'s turn may collect more input, for two milliseconds
+/// at most.
 #[derive(Debug, Clone)]
 pub struct Config {
     pub(crate) read_buffer: usize,
@@ -42,9 +43,9 @@ impl Config {
         Self::default()
     }
 
-    /// Size of the one read buffer that all connections share, in bytes. Default 256 KiB: large
-    /// messages cost a tenth less CPU than with 64 KiB, small ones touch its first pages only. What
-    /// one read brings may take an output queue that far over its high mark.
+    /// The size of the one read buffer that all connections share, in bytes. Default 256 KiB: large
+    /// messages cost a tenth less CPU than with 64 KiB, and small ones touch its first pages only.
+    /// One read may take an output queue this far over its high-water mark.
     #[must_use]
     pub fn read_buffer(mut self, bytes: usize) -> Self {
         self.read_buffer = bytes;
@@ -58,8 +59,8 @@ impl Config {
         self
     }
 
-    /// How often one connection is read in one turn before others get their share. Default 4, with
-    /// the default read buffer 1 MiB.
+    /// How often one connection is read in one turn. Default 4, which is 1 MiB with the default
+    /// read buffer.
     #[must_use]
     pub fn reads_per_turn(mut self, reads: usize) -> Self {
         self.reads_per_turn = reads;
@@ -80,17 +81,17 @@ impl Config {
         self
     }
 
-    /// How many datagrams one socket receives in one turn. Default 64. Sockets that receive trains (feature `udp-batch`, `Udp::receive_trains`) may
-    /// go over it by one train.
+    /// How many datagrams one socket receives in one turn. Default 64. A socket that receives
+    /// trains (feature `udp-batch`, `Udp::receive_trains`) may exceed it by one train.
     #[must_use]
     pub fn datagrams_per_turn(mut self, datagrams: usize) -> Self {
         self.datagrams_per_turn = datagrams;
         self
     }
 
-    /// How many of the datagrams that wait on one socket leave at once. Default 1,024: more than the
-    /// queue's default limit holds of the size that Ethernet carries, so that a loop that turns once a
-    /// tick empties the queue. What is over it leaves in the next turn, which is due at once
+    /// How many queued datagrams of one socket are sent in one turn. Default 1,024: more than the
+    /// default queue limit holds of Ethernet-sized datagrams, so that a loop with one turn per tick
+    /// empties the queue. The rest is sent in the next turn, which is due at once
     /// ([`Reactor::next_deadline`](crate::Reactor::next_deadline)).
     #[must_use]
     pub fn datagram_sends_per_turn(mut self, datagrams: usize) -> Self {
@@ -105,55 +106,61 @@ impl Config {
         self
     }
 
-    /// How many messages from other threads, and how many signals, one turn handles. Default 1,024.
+    /// How many messages from other threads, and how many notifications, one turn handles. Default
+    /// 1,024.
     #[must_use]
     pub fn posts_per_turn(mut self, messages: usize) -> Self {
         self.posts_per_turn = messages;
         self
     }
 
-    /// How many messages from other threads may wait; more are refused, and the value is handed
-    /// back. Signals count until they are told, whoever posted them, also those to a connection that
-    /// does not stand yet. Default 1,048,576.
+    /// How many messages from other threads may wait; further ones are refused with
+    /// [`PostError::Full`](crate::PostError::Full), which contains the value. Notifications count
+    /// until they are delivered, also those posted on the reactor's own thread and those for a
+    /// connection that is not open yet. Default 1,048,576.
     #[must_use]
     pub fn post_limit(mut self, messages: usize) -> Self {
         self.post_limit = messages;
         self
     }
 
-    /// Largest datagram that is received whole, in bytes; what is longer is cut and flagged. The
-    /// default, 65,535, is the most that UDP can carry (RFC 768), so that nothing is ever cut.
+    /// The largest datagram that is received whole, in bytes; a longer one is cut and flagged as
+    /// [`truncated`](crate::Datagram::truncated). The default, 65,535, is the most that UDP can
+    /// carry (RFC 768), so that none is cut.
     #[must_use]
     pub fn datagram_size(mut self, bytes: usize) -> Self {
         self.datagram_size = bytes;
         self
     }
 
-    /// How many bytes one group's messages may take before they are handed to the members' own
-    /// queues early; each message counts 32 bytes (on 64-bit targets) beside its own. Default 1 MiB:
-    /// some thousand lines of chat, which leave in one write for each member.
+    /// How many bytes the pending messages of one group may take before they are moved to the
+    /// members' own queues early. Each message counts 32 bytes (on 64-bit targets) more than its
+    /// length. Default 1 MiB: several thousand lines of chat, which leave in one write for each
+    /// member.
     #[must_use]
     pub fn group_log(mut self, bytes: usize) -> Self {
         self.group_log = bytes;
         self
     }
 
-    /// How much work one turn may do, in units, over all connections: once for input, and once for the
-    /// delivery of groups' messages. What is left goes on in the next turn, which begins at once. Of
-    /// input, a callback is a unit, each KiB that a layer decoded (or 16 KiB that were read) is one more,
-    /// and a step of a handshake is 32. Of groups, the write for one member is a unit, each KiB that is
-    /// written, encoded or copied is one more, and a message that is encoded for one member by a layer
-    /// is four. Default 1,024: with 2 to 5 µs for a write(2) to a TCP socket, and up to 17 µs for a small
-    /// message through permessage-deflate, that is 5 ms of an ordinary machine at most, as long as a
-    /// turn may keep the others waiting.
+    /// How much work one turn may do, in units, over all connections: once for input, and once for
+    /// delivering the messages of groups. The rest is done in the next turn, which begins at once.
+    ///
+    /// - Input: a callback is one unit; each KiB that a layer decoded, or 16 KiB that were read, is
+    ///   one more; a handshake step is 32.
+    /// - Groups: a write for one member is one unit; each KiB that is written, encoded or copied is
+    ///   one more; a message that a layer encodes for one member is four.
+    ///
+    /// Default 1,024. With 2 to 5 µs for a write(2) to a TCP socket, and up to 17 µs for a small
+    /// message through permessage-deflate, that is 5 ms at most on an ordinary machine.
     #[must_use]
     pub fn work_per_turn(mut self, units: usize) -> Self {
         self.work_per_turn = units;
         self
     }
 
-    /// Low-latency mode: how long to poll without sleeping before the loop sleeps. Default zero.
-    /// Anything above zero eats a core while the loop waits, and saves the wake-up (several
+    /// Low-latency mode: how long the loop polls without sleeping before it sleeps. Default zero.
+    /// Any other value occupies a core while the loop waits, and saves the wake-up (several
     /// microseconds) for what arrives meanwhile.
     #[must_use]
     pub fn spin(mut self, time: Duration) -> Self {

@@ -1,4 +1,4 @@
-//! Outgoing connections, and sockets that exist already.
+//! Builders of outgoing connections and of adopted sockets.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use crate::layer::Layer;
 use crate::options::StreamOptions;
 use crate::sys;
 
-/// Where to connect, and how.
+/// Where to connect, and with which options.
 ///
-/// An address alone will do (`net.connect("127.0.0.1:8888", handler)`). Making one never fails and
-/// never blocks: the target is resolved when it is connected to.
+/// An address alone is enough (`net.connect("127.0.0.1:8888", handler)`). The builder never fails
+/// and never blocks: [`Net::connect`](crate::Net::connect) resolves the target.
 #[must_use]
 pub struct Connect {
     pub(crate) to: Target,
@@ -24,38 +24,38 @@ pub struct Connect {
 }
 
 impl Connect {
-    /// TCP to `target`. Where that is several addresses, or a name with several, they are tried one
-    /// after the other within
-    /// [`connect_timeout`](StreamOptions::connect_timeout).
+    /// TCP to `target`. Several addresses, of a list or of a name, are tried one after the other
+    /// within [`connect_timeout`](StreamOptions::connect_timeout).
     ///
-    /// A name is resolved inside [`Net::connect`](crate::Net::connect), which blocks the loop for as
-    /// long as the system's resolver takes: in a callback use addresses, or resolve on another thread
-    /// and post the result.
+    /// A name is resolved inside [`Net::connect`](crate::Net::connect), which blocks the loop for
+    /// as long as the system's resolver takes. In a callback use addresses, or resolve on another
+    /// thread and post the result.
     pub fn tcp(target: impl Into<Target>) -> Self {
         let options = StreamOptions::default();
         Connect { to: target.into(), local: None, options, layer: None }
     }
 
-    /// The Unix stream socket at `path` (unix(7)). Where its backlog is full the connect is tried
-    /// again every 10 ms until [`connect_timeout`](StreamOptions::connect_timeout).
+    /// The Unix stream socket at `path` (unix(7)). If its backlog is full, the connect is repeated
+    /// every 10 ms until [`connect_timeout`](StreamOptions::connect_timeout).
     #[cfg(unix)]
     pub fn unix(path: impl AsRef<Path>) -> Self {
         Self::tcp(Target::unix(path))
     }
 
-    /// The local address to connect from (bind(2)); port 0 lets the system choose the port. Only for
-    /// TCP.
+    /// The local address to connect from (bind(2)), for TCP only. With port 0 the system chooses
+    /// the port.
     ///
-    /// A fixed port has `SO_REUSEADDR`, and is free again in `on_close`. With port 0 each connection
-    /// takes a port of its own, whatever its destination, so that an address has as many as there are
-    /// ephemeral ports (28,232 by default on Linux, ip(7)); with the feature `udp-batch`, on Linux and
-    /// Android, connections to different destinations share them (`IP_BIND_ADDRESS_NO_PORT`).
+    /// A fixed port has `SO_REUSEADDR`, and is free again when `on_close` is called. With port 0
+    /// each connection takes a port of its own, whatever its destination, so that an address has as
+    /// many connections as there are ephemeral ports (28,232 by default on Linux, ip(7)). With the
+    /// feature `udp-batch`, on Linux and Android, connections to different destinations share them
+    /// (`IP_BIND_ADDRESS_NO_PORT`).
     pub fn local_addr(mut self, local: SocketAddr) -> Self {
         self.local = Some(local);
         self
     }
 
-    /// What the connection may use, its connect timeout among it.
+    /// The options of the connection, including its connect timeout.
     pub fn options(mut self, options: StreamOptions) -> Self {
         self.options = options;
         self
@@ -104,8 +104,8 @@ impl From<Target> for Connect {
     }
 }
 
-/// A connected stream socket made elsewhere, to be driven by the reactor. It is taken over whole: no
-/// other code may use it any more.
+/// A connected stream socket that exists already, to be driven by the reactor. The reactor takes it
+/// over whole: no other code may use it any more.
 #[must_use]
 pub struct Adopt {
     pub(crate) socket: std::io::Result<sys::Stream>,
@@ -118,8 +118,8 @@ impl Adopt {
         Adopt { socket, options: None, layer: None }
     }
 
-    /// What the connection may use. The socket's own options are left as they are unless this is
-    /// called.
+    /// The options of the connection. Without this call the options of the socket itself stay as
+    /// they are.
     pub fn options(mut self, options: StreamOptions) -> Self {
         self.options = Some(options);
         self

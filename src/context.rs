@@ -1,4 +1,4 @@
-//! What a callback may do.
+//! The argument of every callback.
 
 use std::any::Any;
 use std::fmt;
@@ -14,10 +14,11 @@ use crate::net::Net;
 use crate::timers::Timer;
 use crate::token::{Group, Token};
 
-/// Handed to every callback: the shared state, the network, and which connection this is.
+/// The argument of every callback: the shared state, the network, and the token of the connection
+/// that the callback is about.
 ///
-/// `state` and `net` are separate fields, so that a handler can walk its shared state and send to
-/// the tokens it finds there without copying the list first:
+/// `state` and `net` are separate fields, so that a handler can iterate over shared state and send
+/// to the tokens it finds there without copying the list first:
 ///
 /// ```
 /// # use tidegate::{Context, Handler, HandlerResult, Input, Token};
@@ -37,16 +38,16 @@ use crate::token::{Group, Token};
 /// }
 /// ```
 ///
-/// The methods here are short forms of those of [`Net`], with the callback's own token. Each method
-/// of [`Net`] that is about one connection or UDP socket has one; what is about other connections,
-/// listeners, groups as such or the loop is on `net`.
+/// The methods are short forms of those of [`Net`], with the callback's own token. Each method of
+/// [`Net`] that is about one connection or UDP socket has one. Operations on other connections,
+/// listeners, groups or the loop are on `net`.
 pub struct Context<'a, S = ()> {
-    /// What all handlers of the reactor share.
+    /// The state that all handlers of the reactor share.
     pub state: &'a mut S,
     /// The network: every other connection, timers, new sockets, groups.
     pub net: &'a mut Net<S>,
-    /// The connection (or socket) this callback is about. A field, too, so that it can be read while
-    /// the others are in use.
+    /// The connection (or socket) that this callback is about. It is a field, so that it can be
+    /// read while the other two are borrowed.
     pub token: Token,
 }
 
@@ -55,7 +56,7 @@ impl<'a, S> Context<'a, S> {
         Context { state, net, token }
     }
 
-    /// When this turn began; read once a turn.
+    /// The time at the start of this turn; see [`Net::now`].
     pub fn now(&self) -> Instant {
         self.net.now()
     }
@@ -80,27 +81,29 @@ impl<'a, S> Context<'a, S> {
         self.net.close(self.token);
     }
 
-    /// Closes this connection gracefully and says why; see [`Net::close_with`].
+    /// Closes this connection gracefully with a code and a reason for the peer; see
+    /// [`Net::close_with`].
     pub fn close_with(&mut self, code: u16, reason: impl Into<String>) {
         self.net.close_with(self.token, code, reason);
     }
 
-    /// Closes this connection as soon as nothing is owed on it; see [`Net::close_when_done`].
+    /// Closes this connection once no `on_drain` and no held reply is pending; see
+    /// [`Net::close_when_done`].
     pub fn close_when_done(&mut self) {
         self.net.close_when_done(self.token);
     }
 
-    /// Notes that an answer on this connection comes later; see [`Net::hold`].
+    /// Announces a reply on this connection that is sent later; see [`Net::hold`].
     pub fn hold(&mut self) -> bool {
         self.net.hold(self.token)
     }
 
-    /// The answer has been sent; see [`Net::release`].
+    /// Takes back one hold, after its reply was sent; see [`Net::release`].
     pub fn release(&mut self) -> bool {
         self.net.release(self.token)
     }
 
-    /// Ends this connection at once; see [`Net::abort`].
+    /// Ends this connection at once, without flushing; see [`Net::abort`].
     pub fn abort(&mut self) {
         self.net.abort(self.token);
     }
@@ -115,7 +118,7 @@ impl<'a, S> Context<'a, S> {
         self.net.pause(self.token);
     }
 
-    /// Goes on reading from this connection; see [`Net::resume`].
+    /// Resumes reading from this connection; see [`Net::resume`].
     pub fn resume(&mut self) {
         self.net.resume(self.token);
     }
@@ -125,27 +128,27 @@ impl<'a, S> Context<'a, S> {
         self.net.relay(self.token, other)
     }
 
-    /// Makes a pair of this connection and another; see [`Net::pair`].
+    /// Pairs this connection with another; see [`Net::pair`].
     pub fn pair(&mut self, other: Token) -> bool {
         self.net.pair(self.token, other)
     }
 
-    /// Puts a layer beneath those of this connection; see [`Net::start_layer`].
+    /// Inserts a layer between the socket and this connection's layers; see [`Net::start_layer`].
     pub fn start_layer(&mut self, layer: impl Layer + 'static) -> bool {
         self.net.start_layer(self.token, layer)
     }
 
-    /// Makes this connection a member of a group; see [`Net::join`].
+    /// Adds this connection to a group; see [`Net::join`].
     pub fn join(&mut self, group: Group) -> bool {
         self.net.join(group, self.token)
     }
 
-    /// Takes this connection out of a group; see [`Net::leave`].
+    /// Removes this connection from a group; see [`Net::leave`].
     pub fn leave(&mut self, group: Group) -> bool {
         self.net.leave(group, self.token)
     }
 
-    /// Sends to all members of a group but this connection; see [`Net::publish_except`].
+    /// Sends to all members of a group except this connection; see [`Net::publish_except`].
     pub fn publish_to_others(&mut self, group: Group, message: impl IntoMessage) -> usize {
         self.net.publish_except(group, self.token, message)
     }
@@ -170,27 +173,28 @@ impl<'a, S> Context<'a, S> {
         self.net.is_open(self.token)
     }
 
-    /// How many bytes of this connection's output wait; see [`Net::queued`].
+    /// The number of output bytes of this connection that are not written yet; see [`Net::queued`].
     pub fn queued(&self) -> usize {
         self.net.queued(self.token)
     }
 
-    /// Whether this connection's output is above its high mark; see [`Net::is_above_high_water`].
+    /// Whether this connection's output is above its high-water mark; see
+    /// [`Net::is_above_high_water`].
     pub fn is_above_high_water(&self) -> bool {
         self.net.is_above_high_water(self.token)
     }
 
-    /// The local address; see [`Net::local_addr`].
+    /// The local address of this connection; see [`Net::local_addr`].
     pub fn local_addr(&self) -> Option<Address> {
         self.net.local_addr(self.token)
     }
 
-    /// Where the peer is; see [`Net::peer_addr`].
+    /// The address of the peer; see [`Net::peer_addr`].
     pub fn peer_addr(&self) -> Option<Address> {
         self.net.peer_addr(self.token)
     }
 
-    /// What this connection's layers have learned; see [`Net::layer_info`].
+    /// What this connection's layers know about the peer; see [`Net::layer_info`].
     pub fn layer_info<T: Any>(&self) -> Option<&T> {
         self.net.layer_info(self.token)
     }

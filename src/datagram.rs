@@ -9,14 +9,13 @@ use crate::error::Error;
 use crate::socket_options::SocketOptions;
 use crate::sys;
 
-/// Where to bind a UDP socket, and how.
+/// Where to bind a UDP socket, and with which options.
 ///
-/// An address alone will do (`net.bind_udp("127.0.0.1:8888", handler)`).
+/// An address alone is enough (`net.bind_udp("127.0.0.1:8888", handler)`).
 ///
-/// With the feature `udp-batch`, on Linux and Android, datagrams that wait are received and sent many
-/// a call (`recvmmsg(2)`, `sendmmsg(2)`), and those that are of one size and follow one another to
-/// one destination leave as one (`UDP_SEGMENT`, udp(7)), up to 64 of them. A handler sees no
-/// difference.
+/// With the feature `udp-batch`, on Linux and Android, one system call receives or sends many
+/// datagrams (`recvmmsg(2)`, `sendmmsg(2)`). Up to 64 consecutive datagrams of one size to one
+/// destination leave as one (`UDP_SEGMENT`, udp(7)). Handlers see no difference.
 ///
 /// Multicast: on Linux a socket bound to the unspecified address receives the datagrams of every group
 /// that any socket of the host has joined (`IP_MULTICAST_ALL`, ip(7)). Bind to the group's address to
@@ -38,20 +37,20 @@ enum On {
 }
 
 impl Udp {
-    /// A socket bound to the first address of `target` that this host has, or, with
-    /// [`connect`](Self::connect), the first that reaches the peer. A name is resolved inside
+    /// A socket bound to the first address of `target` that this host has; with
+    /// [`connect`](Self::connect), to the first that reaches the peer. A name is resolved inside
     /// [`Net::bind_udp`](crate::Net::bind_udp), which blocks.
     ///
-    /// A socket bound to the unspecified address sends from whatever address the system's routes
-    /// choose, which on a host with several need not be the one that a datagram was sent to. Bind to
-    /// each address where peers check that.
+    /// A socket bound to the unspecified address sends from the address that the system's routes
+    /// choose. On a host with several addresses that may differ from the one to which the peer
+    /// sent. If peers check it, bind one socket to each address.
     pub fn bind(target: impl Into<Target>) -> Self {
         Udp::on(On::Bind(target.into()))
     }
 
-    /// A socket that exists already. It is taken over whole; what is set here (a peer, options) is
-    /// applied to it, the rest stays as it is. The error queue of one that has `IP_RECVERR` set is not
-    /// read.
+    /// A socket that exists already. The reactor takes it over whole. What is set on this builder
+    /// (a peer, options) is applied to it; everything else stays as it is. The error queue of a
+    /// socket with `IP_RECVERR` is not read.
     pub fn adopt(socket: std::net::UdpSocket) -> Self {
         Udp::on(On::Adopted(sys::adopt_udp(socket)))
     }
@@ -61,35 +60,36 @@ impl Udp {
         Udp { on, peer: None, options, queue_limit: 256 * 1024, receive_trains: false }
     }
 
-    /// Connects it: it receives from this peer alone, and `send` sends to it (udp(7)). Of several
-    /// addresses the first that the system takes is used. ICMP errors are reported reliably on
-    /// connected sockets only.
+    /// Connects the socket (udp(7)): it receives from this peer alone, and `send` sends to it. Of
+    /// several addresses the first that the system accepts is used. The system reports ICMP errors
+    /// reliably on connected sockets only.
     pub fn connect(mut self, peer: impl Into<Target>) -> Self {
         self.peer = Some(peer.into());
         self
     }
 
-    /// The socket's own options.
+    /// The options of the socket itself.
     pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// How many bytes of datagrams may wait when the system takes no more; what would go over it
-    /// is dropped, whole, with [`SendStatus::Full`](crate::SendStatus::Full). Default 256 KiB, at least one byte.
+    /// How many bytes of datagrams may be queued while the system takes no more. A datagram that
+    /// would exceed it is dropped whole, with [`SendStatus::Full`](crate::SendStatus::Full).
+    /// Default 256 KiB, at least one byte.
     pub fn queue_limit(mut self, bytes: usize) -> Self {
         self.queue_limit = bytes.max(1);
         self
     }
 
-    /// Takes trains of datagrams from the system as one (`UDP_GRO`, udp(7)): for peers that send
-    /// many of one size in a row, as bulk transfers do. `on_datagram` is called for each all the same. A
-    /// train, up to 64 datagrams, is received whole, so that a turn may go that far over
-    /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn).
+    /// Receives trains of datagrams in one piece (`UDP_GRO`, udp(7)), for peers that send many
+    /// datagrams of one size in a row, as bulk transfers do. `on_datagram` is still called once for
+    /// each datagram. A train, up to 64 datagrams, is received whole, so a turn may exceed
+    /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn) by that many.
     ///
-    /// Default false: what does not come in trains is then received one datagram a call, where else
-    /// one call brings up to 32. Trains were a third cheaper with it, bursts of others 8 % dearer
-    /// (docs/performance.md). Linux 5.0 and later, Android; elsewhere it changes nothing.
+    /// Default false, because datagrams outside trains are then received one per system call, where
+    /// otherwise one call receives up to 32. Measured: trains cost a third less CPU with it, other
+    /// bursts 8 % more (docs/performance.md). Linux 5.0 and later, Android; no effect elsewhere.
     #[cfg(feature = "udp-batch")]
     pub fn receive_trains(mut self, on: bool) -> Self {
         self.receive_trains = on;
@@ -139,8 +139,8 @@ fn addresses_of(target: &Target) -> Result<Vec<SocketAddr>, Error> {
     Ok(addresses)
 }
 
-/// The result of the first choice that works, else the last error; but an error about an address or a
-/// family that this host lacks hides no other.
+/// The result of the first choice that works, else the last error. An error about an address or a
+/// family that this host lacks hides no other error.
 fn first_that_works<C, T>(
     choices: Vec<C>,
     mut attempt: impl FnMut(C) -> Result<T, Error>,

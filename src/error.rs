@@ -1,4 +1,4 @@
-//! What can go wrong, and why a connection ended.
+//! Errors, and the reasons why a connection ended.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -8,20 +8,22 @@ use std::net::SocketAddr;
 use crate::address::{Address, Target};
 use crate::layer::LayerError;
 
-/// Any error a callback may return with `?`.
+/// Any error that a callback returns with `?`.
 pub type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
-/// What a callback returns: an error closes the callback's own connection, with the error as the
-/// source of its [`CloseReason::Handler`].
+/// The result of a callback. An error closes the callback's own connection and becomes its
+/// [`CloseReason::Handler`]; an error of `on_datagram` is reported to
+/// [`on_error`](crate::DatagramHandler::on_error) instead.
 pub type HandlerResult = Result<(), BoxError>;
 
-/// Why something could not be set up: a listener, a connection, a datagram socket, the reactor.
+/// Why a listener, a connection, a UDP socket or the reactor could not be set up.
 ///
-/// Its text is one line that says what was tried, with which address, and what the system answered.
+/// Its text is one line: the operation, the address, the system's error, and advice where the error
+/// allows it.
 pub struct Error {
     what: String,
     source: io::Error,
-    /// What to do about it, where that follows from the system's answer.
+    /// Advice for the user, where the system's error allows one.
     advice: &'static str,
 }
 
@@ -36,14 +38,14 @@ impl Error {
         Error { what: what.into(), source, advice }
     }
 
-    /// A target that has no address.
+    /// A target that does not resolve.
     pub(crate) fn resolving(target: &Target, source: io::Error) -> Self {
         let what = format!("cannot resolve {target} (expected address:port, as in 127.0.0.1:8888)");
         Error::new(what, source)
     }
 
-    /// The same about taking an address of this host. (That an option is refused, the source says
-    /// itself, in words of ours.)
+    /// Adds the advice for binding an address. (A refused option names itself in the source error,
+    /// which has no OS code.)
     pub(crate) fn about_binding(self) -> Self {
         match self.kind() {
             io::ErrorKind::PermissionDenied if self.source.raw_os_error().is_some() => {
@@ -53,7 +55,7 @@ impl Error {
         }
     }
 
-    /// The same about a Unix socket's path, which outlives its program.
+    /// Adds the advice for the path of a Unix socket, which remains after its program has ended.
     pub(crate) fn about_a_path(self) -> Self {
         match self.kind() {
             io::ErrorKind::AddrInUse => Error {
@@ -65,12 +67,12 @@ impl Error {
         }
     }
 
-    /// The kind of the system's answer: `AddrInUse`, `PermissionDenied` and so on.
+    /// The kind of the system's error: `AddrInUse`, `PermissionDenied` and so on.
     pub fn kind(&self) -> io::ErrorKind {
         self.source.kind()
     }
 
-    /// The system's answer.
+    /// The system's error.
     pub fn io(&self) -> &io::Error {
         &self.source
     }
@@ -82,7 +84,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The same line: a `main` that returns the error shows it like this.
+/// The same line as `Display`, because a `main` that returns the error prints it with `Debug`.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
@@ -101,35 +103,36 @@ impl From<Error> for io::Error {
     }
 }
 
-/// Which clock ran out.
+/// Which deadline passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Deadline {
-    /// The layers' handshakes were not done in time ([`StreamOptions::handshake_timeout`]).
+    /// The handshakes of the layers did not finish within [`StreamOptions::handshake_timeout`]
+    /// (default 10 s).
     ///
     /// [`StreamOptions::handshake_timeout`]: crate::StreamOptions::handshake_timeout
     Handshake,
-    /// No byte moved in either direction for too long ([`StreamOptions::idle_timeout`]).
+    /// No byte moved in either direction for [`StreamOptions::idle_timeout`] (off by default).
     ///
     /// [`StreamOptions::idle_timeout`]: crate::StreamOptions::idle_timeout
     Idle,
-    /// A message that had begun to arrive was not whole in time ([`StreamOptions::message_timeout`]).
+    /// A message did not arrive completely within [`StreamOptions::message_timeout`] (off by
+    /// default).
     ///
     /// [`StreamOptions::message_timeout`]: crate::StreamOptions::message_timeout
     Message,
-    /// Output was queued and the peer took none of it for too long
-    /// ([`StreamOptions::stall_timeout`]).
+    /// Output was queued, and the peer took none of it for [`StreamOptions::stall_timeout`]
+    /// (default 60 s).
     ///
     /// [`StreamOptions::stall_timeout`]: crate::StreamOptions::stall_timeout
     Stall,
-    /// During a graceful close the peer took no output for too long
-    /// ([`StreamOptions::stall_timeout`]), or never stopped sending
-    /// ([`StreamOptions::close_timeout`]).
+    /// During a graceful close the peer took no output for [`StreamOptions::stall_timeout`], or it
+    /// went on sending for a minute after [`StreamOptions::close_timeout`].
     ///
     /// [`StreamOptions::stall_timeout`]: crate::StreamOptions::stall_timeout
     /// [`StreamOptions::close_timeout`]: crate::StreamOptions::close_timeout
     Close,
-    /// The time that [`Net::shutdown`](crate::Net::shutdown) gave was up.
+    /// The grace period of [`Net::shutdown`](crate::Net::shutdown) ended.
     Shutdown,
 }
 
@@ -150,37 +153,39 @@ pub enum Limit {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum CloseReason {
-    /// Both directions ended in order: the peer ended its side, and this side closed or ended its.
+    /// Both directions ended in order: the peer ended its side, and this side half-closed or
+    /// closed.
     BothEnded,
-    /// This side closed it (`close`), and what was queued has been flushed.
+    /// This side closed it (`close`), and the queued output was flushed.
     Closed,
     /// This side aborted it (`abort`).
     Aborted,
     /// It was closed or aborted during a layer's handshake, or closed while output waited for the
-    /// handshake of a layer put on late ([`Net::start_layer`](crate::Net::start_layer)). Before the
-    /// socket is connected the reason is `ConnectFailed`.
+    /// handshake of a layer inserted later ([`Net::start_layer`](crate::Net::start_layer)). Before
+    /// the connection is established the reason is `ConnectFailed`.
     Cancelled,
-    /// The socket was never connected: the name did not resolve, the peer was unreachable, the time
-    /// was up, or this side gave up. The only reason for a failed connect.
+    /// The connection was never established: the name did not resolve, the peer was unreachable,
+    /// the connect timeout passed, or this side closed it. Every failed connect has this reason.
     ConnectFailed(ConnectError),
     /// The peer reset the connection, or the socket failed.
     Io(io::Error),
     /// A deadline passed.
     TimedOut(Deadline),
-    /// A limit was exceeded; the number is the limit, in bytes.
+    /// A limit was exceeded; the number is that limit in bytes.
     LimitExceeded(Limit, usize),
     /// The handler returned this error.
     Handler(BoxError),
-    /// The handler panicked; the text is the panic's message where it had one.
+    /// The handler panicked; the text is the panic's message, if it had one.
     Panicked(String),
-    /// A wire layer gave up: the peer broke the format, or a handshake failed.
+    /// A wire layer failed: the peer broke the format, or a handshake failed.
     Layer(LayerError),
     /// The reactor was dropped.
     ReactorDropped,
 }
 
 impl CloseReason {
-    /// Whether the connection ended as its users meant it to.
+    /// Whether the connection ended in order: [`BothEnded`](Self::BothEnded) or
+    /// [`Closed`](Self::Closed). Then all output was written, and no error occurred.
     pub fn is_orderly(&self) -> bool {
         matches!(self, CloseReason::BothEnded | CloseReason::Closed)
     }
@@ -244,8 +249,8 @@ impl StdError for CloseReason {
 
 /// Why an outgoing connection was never established.
 ///
-/// Where several addresses were tried, it is about the last one whose failure says something: an
-/// address family that this host does not have hides no other error.
+/// Where several addresses were tried, it describes the last informative failure: an address family
+/// that this host lacks hides no other error.
 #[derive(Debug)]
 pub struct ConnectError {
     kind: ConnectErrorKind,
@@ -254,17 +259,18 @@ pub struct ConnectError {
     source: Option<io::Error>,
 }
 
-/// What kind of failure a [`ConnectError`] is.
+/// The kind of a [`ConnectError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
-    /// The target has no address: the name is unknown, or is no `host:port`.
+    /// The target does not resolve: the name is unknown, or it is not of the form `host:port`.
     Resolve,
-    /// Not established within [`StreamOptions::connect_timeout`](crate::StreamOptions::connect_timeout).
+    /// It was not established within
+    /// [`StreamOptions::connect_timeout`](crate::StreamOptions::connect_timeout).
     TimedOut,
     /// This side closed or aborted it before it was established.
     Cancelled,
-    /// The system returned an error: refused, unreachable, no descriptor left.
+    /// The system returned an error: refused, unreachable, out of descriptors.
     System,
 }
 
@@ -278,17 +284,17 @@ impl ConnectError {
         ConnectError { kind, target, address, source }
     }
 
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub fn kind(&self) -> ConnectErrorKind {
         self.kind
     }
 
-    /// The target as it was given.
+    /// The target as the caller gave it.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The address that was tried last; `None` if there was none.
+    /// The address that was tried last; `None` if none was tried.
     pub fn address(&self) -> Option<&Address> {
         self.address.as_ref()
     }
@@ -327,14 +333,14 @@ impl StdError for ConnectError {
     }
 }
 
-/// How a connection ended: what `on_close` is given.
+/// How a connection ended: the argument of `on_close`.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct CloseInfo {
-    /// Why.
+    /// The reason.
     pub reason: CloseReason,
     /// How many queued bytes (as encoded for the wire) were never handed to the system. Zero after
-    /// an orderly end. What the system took may still not have reached the peer.
+    /// an orderly end. Bytes that the system took may still not have reached the peer.
     pub unsent: usize,
 }
 
@@ -347,7 +353,7 @@ impl fmt::Display for CloseInfo {
     }
 }
 
-/// What went wrong on a datagram socket. The socket lives on.
+/// A failure on a UDP socket. The socket stays open.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum DatagramError {
@@ -357,7 +363,7 @@ pub enum DatagramError {
         /// is too large, and so on.
         error: io::Error,
         /// The destination, if sending failed; `None` for an error that was pending on the socket,
-        /// of which the system does not say which datagram it is about.
+        /// because the system does not report which datagram caused it.
         to: Option<SocketAddr>,
     },
     /// `on_datagram` returned this error.
@@ -367,10 +373,10 @@ pub enum DatagramError {
         /// The sender of the datagram.
         from: SocketAddr,
     },
-    /// `on_datagram` panicked. The handler may be half-changed: return an error from `on_error` to
-    /// close the socket.
+    /// `on_datagram` panicked. The handler may be left half-changed: return an error from
+    /// `on_error` to close the socket.
     Panicked {
-        /// The panic's message where it had one.
+        /// The panic's message, if it had one.
         text: String,
         /// The sender of the datagram.
         from: SocketAddr,
@@ -378,7 +384,7 @@ pub enum DatagramError {
 }
 
 impl DatagramError {
-    /// The peer that it is about, where that is known.
+    /// The peer that the failure concerns, if known.
     pub fn peer(&self) -> Option<SocketAddr> {
         match self {
             DatagramError::System { to, .. } => *to,
@@ -388,7 +394,7 @@ impl DatagramError {
         }
     }
 
-    /// The system's error, if it is one.
+    /// The system's error, if the system reported one.
     pub fn io(&self) -> Option<&io::Error> {
         match self {
             DatagramError::System { error, .. } => Some(error),

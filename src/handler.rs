@@ -10,8 +10,8 @@ use crate::timers::Timer;
 
 /// A stream protocol: TCP or Unix sockets, with or without wire layers on them.
 ///
-/// The reactor owns one value for each connection and calls it, on one thread, as things happen.
-/// Implement the callbacks the protocol needs; the others do the sensible thing.
+/// The reactor owns one value per connection and calls its methods on one thread. Implement the
+/// callbacks that the protocol needs; the others have useful defaults.
 ///
 /// # The callback grammar
 ///
@@ -19,20 +19,21 @@ use crate::timers::Timer;
 /// (on_open (on_data | on_drain | on_timer | on_notify)* on_eof? (on_drain | on_timer | on_notify)*)? on_close
 /// ```
 ///
-/// - `on_open` means that the socket stands and every layer's handshake is done. A connection that
-///   was accepted gets its handler only then.
+/// - `on_open` is called once the connection is established and every layer has finished its
+///   handshake. The handler of an accepted connection is created at that point and not before.
 /// - `on_close` is called exactly once for every connection that had `on_open`, and for every
-///   outgoing one that failed before it. Nothing is called after it.
-/// - After the handler, or anybody, called `close` or `abort`, only `on_close` follows.
-/// - No callback ever runs inside another: what a callback does to other connections is queued or
+///   outgoing connection that failed before it. No callback follows it.
+/// - After a call of `close` or `abort`, from this handler or from elsewhere, only `on_close`
+///   follows.
+/// - No callback runs inside another. What a callback does to other connections is queued or
 ///   written, and their handlers are called later.
 ///
 /// # Errors and panics
 ///
-/// A callback that returns an error closes its own connection, gracefully, with the error as the
-/// reason: what it sent before is flushed. One that panics (where panics unwind) loses its
-/// connection at once. Nothing else is touched either way; but after a panic the shared state `S`
-/// may be half-changed, as after any panic.
+/// A callback that returns an error closes its own connection gracefully, with the error as the
+/// reason; output sent before is flushed. A callback that panics (where panics unwind) ends its
+/// connection at once. No other connection is affected in either case. After a panic the shared
+/// state `S` may be left half-changed.
 ///
 /// ```
 /// use tidegate::{Context, Handler, HandlerResult, Input};
@@ -41,14 +42,14 @@ use crate::timers::Timer;
 ///
 /// impl<S> Handler<S> for Upper {
 ///     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
-///         let text = std::str::from_utf8(input.take_all())?; // ends this connection if it is not
+///         let text = std::str::from_utf8(input.take_all())?; // not UTF-8: closes this connection
 ///         cx.send(text.to_uppercase());
 ///         Ok(())
 ///     }
 /// }
 /// ```
 pub trait Handler<S = ()> {
-    /// The connection stands and its layers are ready.
+    /// The connection is established and its layers are ready.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
@@ -57,14 +58,15 @@ pub trait Handler<S = ()> {
         Ok(())
     }
 
-    /// Bytes arrived (or one message, where a layer frames). See [`Input`] for what becomes of
+    /// Bytes arrived, or one message where a layer frames. [`Input`] describes what happens to
     /// bytes that are not taken.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult;
 
-    /// The queue, which had been above its high mark, has fallen to its low mark: go on sending.
+    /// The output queue was above its high-water mark and has fallen to its low-water mark: the
+    /// handler can send again.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
@@ -73,11 +75,12 @@ pub trait Handler<S = ()> {
         Ok(())
     }
 
-    /// The peer has ended its side; everything it sent has been offered. The default is
-    /// [`Context::close_when_done`]: it closes the connection as soon as this side owes nothing, no
-    /// `on_drain` and no answer that was held for ([`Context::hold`]). A handler that goes on sending
-    /// to a half-closed peer for another reason overrides it and closes, or ends its write side, when
-    /// it is done.
+    /// The peer has ended its write side, and everything it sent has been delivered.
+    ///
+    /// The default calls [`Context::close_when_done`]: the connection closes as soon as no
+    /// `on_drain` is pending and no reply is [held](Context::hold) for. Override it to go on
+    /// sending to a half-closed peer for another reason, and then call `close` or `half_close` when
+    /// all is sent.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
@@ -86,7 +89,7 @@ pub trait Handler<S = ()> {
         Ok(())
     }
 
-    /// A timer of this connection is due. It fires once, and never early.
+    /// A timer of this connection has expired. It fires once, and never early.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
@@ -95,7 +98,7 @@ pub trait Handler<S = ()> {
         Ok(())
     }
 
-    /// Another handler or another thread has posted a typed message to this connection.
+    /// Another handler or another thread has posted a [`Notification`] to this connection.
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
@@ -104,19 +107,19 @@ pub trait Handler<S = ()> {
         Ok(())
     }
 
-    /// The connection has ended. Its token is out of its groups and refuses sends; other
-    /// connections can be used as ever.
+    /// The connection has ended. Its token has left its groups and refuses sends. Every other
+    /// operation of `cx` works as usual.
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
     }
 }
 
 /// The handler of a connection that the reactor relays ([`Net::relay`](crate::Net::relay)) and that
-/// no code has to look at.
+/// needs no code of its own.
 ///
-/// It takes no input: what arrives before the relay is made is kept for it, up to
-/// [`unread_limit`](crate::StreamOptions::unread_limit) bytes. How the connection ended is in the
-/// log and in no callback; the other connection of the relay ends with it.
+/// It takes no input. What arrives before the relay starts is kept for it, up to
+/// [`unread_limit`](crate::StreamOptions::unread_limit) bytes. The reason of the close is logged
+/// and reported to no callback; the other connection of the relay ends with it.
 ///
 /// ```no_run
 /// use tidegate::{Context, Handler, HandlerResult, Input, Reactor, Relayed};
@@ -131,7 +134,7 @@ pub trait Handler<S = ()> {
 ///     }
 ///
 ///     fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
-///         Ok(()) // not called: the reactor relays
+///         Ok(()) // never called: the reactor relays
 ///     }
 /// }
 /// ```
@@ -168,10 +171,10 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
     }
 }
 
-/// A datagram protocol: one UDP socket, however many peers.
+/// A datagram protocol: one UDP socket with any number of peers.
 ///
-/// Streams and datagrams differ in the shape of their data, in what "end" means, in back-pressure
-/// and in addressing; that is why this is a trait of its own.
+/// Streams and datagrams differ in the shape of their data, in their end, in back-pressure and in
+/// addressing. That is why datagrams have a trait of their own.
 ///
 /// # The callback grammar
 ///
@@ -179,12 +182,12 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
 /// (on_open (on_datagram | on_error | on_drain | on_timer | on_notify)*)? on_close
 /// ```
 ///
-/// What goes wrong with one datagram leaves the socket open, because it serves all peers:
-/// [`on_error`](Self::on_error) is called with it. That is what the network reports (an ICMP "port
-/// unreachable", a datagram too large for the path), and an error or a panic of
-/// [`on_datagram`](Self::on_datagram), which a peer's bytes may have caused. The log has a line above
-/// debug level about those at most every 10 s for each socket. Any other callback that returns an
-/// error, or panics, closes its own socket and nothing else.
+/// A failure of one datagram leaves the socket open, because the socket serves all peers. It is
+/// reported to [`on_error`](Self::on_error): an error from the network (an ICMP "port unreachable",
+/// a datagram too large for the path), and an error or a panic of
+/// [`on_datagram`](Self::on_datagram), which a peer's bytes may have caused. Per socket, these are
+/// logged above debug level at most once every 10 s. Any other callback that returns an error, or
+/// panics, closes its own socket and nothing else.
 pub trait DatagramHandler<S = ()> {
     /// The socket is bound and registered.
     ///
@@ -198,12 +201,12 @@ pub trait DatagramHandler<S = ()> {
     /// A datagram arrived. One of length zero is data like any other (RFC 768).
     ///
     /// # Errors
-    /// Goes to [`on_error`](Self::on_error) as [`DatagramError::Handler`]; the socket lives on. Call
-    /// [`close`](crate::Context::close) to end it.
+    /// Reported to [`on_error`](Self::on_error) as [`DatagramError::Handler`]; the socket stays
+    /// open. Call [`close`](crate::Context::close) to end it.
     fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult;
 
-    /// The system reported an error on this socket, or `on_datagram` failed. The socket lives on. The
-    /// default logs it at debug level.
+    /// The system reported an error on this socket, or `on_datagram` failed. The socket stays open.
+    /// The default logs the error at debug level.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
@@ -212,8 +215,8 @@ pub trait DatagramHandler<S = ()> {
         Ok(())
     }
 
-    /// Datagrams had been queued because the system took no more, or one had been refused because
-    /// the queue was full; and the queue is empty again.
+    /// The send queue is empty again. Called after datagrams were queued because the system took no
+    /// more, or after one was refused because the queue was full.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
@@ -222,7 +225,7 @@ pub trait DatagramHandler<S = ()> {
         Ok(())
     }
 
-    /// A timer of this socket is due. It fires once, and never early.
+    /// A timer of this socket has expired. It fires once, and never early.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
@@ -231,7 +234,7 @@ pub trait DatagramHandler<S = ()> {
         Ok(())
     }
 
-    /// Another handler or another thread has posted a typed message to this socket.
+    /// Another handler or another thread has posted a [`Notification`] to this socket.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
@@ -240,20 +243,20 @@ pub trait DatagramHandler<S = ()> {
         Ok(())
     }
 
-    /// The socket is closed. Nothing is called after this.
+    /// The socket is closed. No callback follows.
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
     }
 }
 
-/// A datagram that was received.
+/// A received datagram.
 #[derive(Debug, Clone, Copy)]
 pub struct Datagram<'a> {
-    /// Its payload; possibly empty.
+    /// The payload; it may be empty.
     pub bytes: &'a [u8],
-    /// Who sent it.
+    /// The address of the sender.
     pub from: SocketAddr,
-    /// Whether it was longer than [`Config::datagram_size`](crate::Config::datagram_size) and has
-    /// been cut. The cut part is lost.
+    /// Whether the datagram was longer than [`Config::datagram_size`](crate::Config::datagram_size)
+    /// and was cut. The rest is lost.
     pub truncated: bool,
 }

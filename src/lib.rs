@@ -1,5 +1,5 @@
-//! A single-threaded **reactor** on [`mio`] readiness (epoll, kqueue). You write a protocol once, as
-//! a [`Handler`]; the reactor drives it over non-blocking TCP, Unix sockets and UDP, without an
+//! A single-threaded **reactor** on [`mio`] readiness (epoll, kqueue). You write a protocol once,
+//! as a [`Handler`]; the reactor drives it over non-blocking TCP, Unix sockets and UDP, without an
 //! async runtime.
 //!
 //! ```no_run
@@ -33,15 +33,16 @@
 //! # Where to look
 //!
 //! - [`Handler`] and [`DatagramHandler`]: the callbacks and their order.
-//! - [`Context`] and [`Net`]: what a callback may do.
-//! - [`Input`]: what has arrived.
-//! - [`Listen`], [`Connect`], [`Adopt`], [`Udp`]: how sockets are made; [`StreamOptions`] and
-//!   [`SocketOptions`]: what they may use, every limit with its default.
-//! - [`Reactor`]: the loop, and one turn of it; [`Remote`]: how other threads reach it.
+//! - [`Context`] and [`Net`]: the operations that a callback may use.
+//! - [`Input`]: the bytes or the message that arrived.
+//! - [`Listen`], [`Connect`], [`Adopt`], [`Udp`]: builders of sockets. [`StreamOptions`] and
+//!   [`SocketOptions`]: limits, deadlines and socket options, each with its default.
+//! - [`Reactor`]: the loop and the steps of one turn. [`Config`]: its budgets. [`Remote`]: a handle
+//!   for other threads.
 //! - [`CloseReason`]: why a connection ended.
-//! - [`layer`]: wire formats, and how to write one.
+//! - [`layer`]: wire formats, and the contract for a layer of your own.
 //!
-//! The guide, in `docs/guide.md`, goes from nothing to a protocol of your own in steps.
+//! The guide, `docs/guide.md`, leads from the first program to a protocol of your own.
 
 mod address;
 mod config;

@@ -1,4 +1,4 @@
-//! Listeners: how they are made, and the hooks that decide about the peers they accept.
+//! Listeners: the builder, and the hooks that decide about accepted peers.
 
 use std::any::{Any, TypeId};
 use std::fmt;
@@ -13,9 +13,9 @@ use crate::options::StreamOptions;
 use crate::sys;
 use crate::token::Token;
 
-/// Where to listen, which peers to accept, and what every accepted connection may use.
+/// Where to listen, which peers to accept, and the options of every accepted connection.
 ///
-/// An address alone will do (`net.listen("127.0.0.1:8888", factory)`); the builder adds the rest.
+/// An address alone is enough (`net.listen("127.0.0.1:8888", factory)`); the builder adds the rest.
 /// A name with several addresses (`localhost` has two on most hosts) is listened to on all of them,
 /// under one token.
 ///
@@ -49,15 +49,15 @@ pub struct Listen<S = ()> {
     pub(crate) hooks: Hooks<S>,
 }
 
-/// What a listener's sockets are made of.
+/// The origin of a listener's sockets.
 #[derive(Debug)]
 pub(crate) enum On {
     Target(Target),
     Adopted(ListeningSocket),
 }
 
-/// A listening socket made elsewhere (socket activation, a test), for [`Listen::adopt`]: made from a
-/// `std` listener.
+/// A listening socket that exists already (from socket activation, from a test), for
+/// [`Listen::adopt`]. Convert a `std` listener into it.
 #[derive(Debug)]
 pub struct ListeningSocket(pub(crate) std::io::Result<sys::Listener>);
 
@@ -97,70 +97,73 @@ impl<S> Listen<S> {
     }
 
     /// TCP on every address of `target`. A name is resolved inside
-    /// [`Net::listen`](crate::Net::listen), which blocks. Port 0 lets the system choose, for each
-    /// address of a name another one; [`Net::local_addrs`](crate::Net::local_addrs) returns them.
+    /// [`Net::listen`](crate::Net::listen), which blocks. With port 0 the system chooses a port, a
+    /// different one for each address of a name; [`Net::local_addrs`](crate::Net::local_addrs)
+    /// returns them.
     ///
-    /// Of several addresses those that this host does not have, or whose family its kernel lacks,
-    /// are passed over with a warning, as long as one works.
+    /// Of several addresses, those that this host does not have, or whose family its kernel lacks,
+    /// are skipped with a warning, as long as one works.
     ///
-    /// The socket has `SO_REUSEADDR`, so that a server that starts again need not wait for its
-    /// predecessor's connections to leave `TIME_WAIT` (tcp(7)); not on Windows, where that option
-    /// would take over a port in use.
+    /// The socket has `SO_REUSEADDR`, so that a restarted server need not wait for its
+    /// predecessor's connections to leave `TIME_WAIT` (tcp(7)). It does not have it on Windows,
+    /// where the option would take over a port in use.
     pub fn tcp(target: impl Into<Target>) -> Self {
         Self::on(On::Target(target.into()))
     }
 
-    /// A Unix stream socket at `path`, which must not exist yet (unix(7)). The path is removed when
-    /// [`close`](crate::Net::close) returns, unless it names another file by then.
+    /// A Unix stream socket at `path`, which must not exist yet (unix(7)).
+    /// [`close`](crate::Net::close) removes the path before it returns, unless the path names
+    /// another file by then.
     ///
-    /// A relative path is the one at the time of the call: a later chdir(2) does not change it. An
-    /// empty path and one with a NUL byte inside are refused; on Linux a path that begins with a NUL
-    /// byte is a name in the abstract namespace.
+    /// A relative path is resolved at the time of this call: a later chdir(2) does not change it.
+    /// An empty path and one with a NUL byte inside are refused. On Linux a path that begins with a
+    /// NUL byte is a name in the abstract namespace.
     #[cfg(unix)]
     pub fn unix(path: impl AsRef<Path>) -> Self {
         Self::on(On::Target(Target::unix(path)))
     }
 
-    /// A TCP or Unix socket that listens already. It is taken over whole, and gets the socket options,
-    /// `TCP_NODELAY` by default, that its connections are to have. The path of a Unix socket is not
-    /// removed. The backlog is the one it has.
+    /// A TCP or Unix socket that is listening already. The listener takes it over whole and sets
+    /// the socket options of its connections on it (`TCP_NODELAY` by default). The path of a Unix
+    /// socket is not removed, and the backlog stays as it is.
     pub fn adopt(listener: impl Into<ListeningSocket>) -> Self {
         Self::on(On::Adopted(listener.into()))
     }
 
-    /// How many connections may wait to be accepted (listen(2)). Default 1,024; the system caps it
-    /// (`net.core.somaxconn` on Linux).
+    /// How many connections may wait to be accepted (listen(2)). Default 1,024, at least one; the
+    /// system limits it (`net.core.somaxconn` on Linux).
     pub fn backlog(mut self, connections: u32) -> Self {
         self.backlog = connections.max(1);
         self
     }
 
-    /// How many connections of this listener may be open at once. Default 65,536. At the limit it
-    /// stops accepting, new peers wait in the system's backlog, and it goes on as soon as one
-    /// has closed; one that is closing counts until its peer has ended too or
+    /// How many connections of this listener may be open at once. Default 65,536, at least one. At
+    /// the limit the listener stops accepting and new peers wait in the backlog; it resumes as soon
+    /// as one connection has closed. A closing connection counts until its peer has ended too or
     /// [`close_timeout`](crate::StreamOptions::close_timeout) has passed.
     pub fn connection_limit(mut self, connections: usize) -> Self {
         self.connection_limit = connections.max(1);
         self
     }
 
-    /// What each accepted connection may use.
+    /// The options of each accepted connection.
     pub fn options(mut self, options: StreamOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Decides about each peer before anything is made for it: `false` closes the socket.
+    /// Decides about each peer before a layer or a handler is made for it. `false` closes the
+    /// socket.
     ///
-    /// On an IPv6 socket that serves IPv4 peers too (`[::]` on Linux) those have IPv4-mapped addresses
-    /// (`::ffff:127.0.0.1`), which `is_loopback` and the like do not match: compare
-    /// [`to_canonical`](std::net::IpAddr::to_canonical).
+    /// On an IPv6 socket that serves IPv4 peers too (`[::]` on Linux), those peers have IPv4-mapped
+    /// addresses (`::ffff:127.0.0.1`), which `is_loopback` and similar methods do not match:
+    /// compare [`to_canonical`](std::net::IpAddr::to_canonical).
     pub fn filter(mut self, filter: impl FnMut(&Peer<'_>, &mut S) -> bool + 'static) -> Self {
         self.hooks.filter = Some(Box::new(filter));
         self
     }
 
-    /// Puts a wire format on each accepted connection. The handler is made when it is ready.
+    /// Puts a wire format on each accepted connection. The handler is made when the layer is ready.
     pub fn layer<L: Layer + 'static>(
         mut self,
         mut make: impl FnMut(&Peer<'_>) -> L + 'static,
@@ -170,11 +173,16 @@ impl<S> Listen<S> {
     }
 
     /// Called exactly once for every accepted peer that passed the filter and never got a handler,
-    /// with the typed reason: a handshake that failed, took too long, or was under way when the
-    /// listener closed ([`Cancelled`](CloseReason::Cancelled)); a hook or the factory that panicked;
-    /// also an orderly reason, where a layer served the peer without a handler (a browser that asked
-    /// a WebSocket port for a page). So what the filter counts up is counted down here or in
-    /// `on_close`, and nowhere else. They are logged too, at debug level.
+    /// with the reason:
+    ///
+    /// - a handshake that failed, took too long, or was in progress when the listener closed
+    ///   ([`Cancelled`](CloseReason::Cancelled));
+    /// - a hook or the factory panicked;
+    /// - an orderly end, where a layer served the peer without a handler (a browser that requested
+    ///   a page from a WebSocket port).
+    ///
+    /// So a count that the filter increments is decremented either here or in `on_close`, and
+    /// nowhere else. These ends are also logged, at debug level.
     pub fn on_unopened(
         mut self,
         hook: impl FnMut(&Peer<'_>, &CloseReason, &mut S) + 'static,
@@ -233,7 +241,7 @@ pub struct Peer<'a> {
 }
 
 impl Peer<'_> {
-    /// The token the connection has, or will have.
+    /// The token of the connection.
     pub fn token(&self) -> Token {
         self.token
     }
@@ -243,13 +251,13 @@ impl Peer<'_> {
         self.listener
     }
 
-    /// Where it comes from.
+    /// The address of the peer.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// What the connection's layers have learned of the peer: its certificate, the protocol that
-    /// was agreed on, the path of an upgrade. Each layer documents its types.
+    /// What the connection's layers know about the peer: its certificate, the negotiated protocol,
+    /// the path of an upgrade. Each layer documents its types.
     pub fn layer_info<T: Any>(&self) -> Option<&T> {
         self.layer?.layer_info(TypeId::of::<T>())?.downcast_ref()
     }
@@ -264,7 +272,7 @@ impl fmt::Debug for Peer<'_> {
     }
 }
 
-/// The handlers' side of a listener: makes the handlers of what it accepts.
+/// The handlers' side of a listener: makes the handlers of accepted connections.
 pub(crate) trait Acceptor<S> {
     fn hooks(&mut self) -> &mut Hooks<S>;
     fn make(&mut self, peer: &Peer<'_>) -> Box<dyn Handler<S>>;
@@ -294,13 +302,13 @@ pub(crate) struct Opened {
     pub(crate) sockets: Vec<sys::Listener>,
     #[cfg(unix)]
     pub(crate) paths: Vec<sys::OwnPath>,
-    /// They listened before they were ours.
+    /// Whether they were listening before they were adopted.
     pub(crate) adopted: bool,
 }
 
 impl On {
-    /// Resolves the target and binds all sockets; a failure undoes the rest. Of several addresses (a
-    /// name's) those that this host does not have are passed over, as long as one works.
+    /// Resolves the target and binds all sockets; a failure undoes the rest. Of several addresses
+    /// (of a name), those that this host does not have are skipped, as long as one works.
     pub(crate) fn open(self, backlog: u32, options: &StreamOptions) -> Result<Opened, Error> {
         let target = match self {
             On::Target(target) => target,

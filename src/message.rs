@@ -1,11 +1,11 @@
-//! What is sent and published: bytes, with a kind where the wire format tells kinds apart.
+//! Messages to send and publish: bytes, with a kind where the wire format distinguishes kinds.
 
 use crate::layer::MessageKind;
 
-/// A message with what belongs to it, for those who want more than bytes.
+/// A message with a kind (text or binary), where bytes alone are not enough.
 ///
-/// Everything that is bytes (`&str`, `String`, `&[u8]`, `Vec<u8>`, arrays) can be published too; the
-/// layer's own option then decides the kind.
+/// Any bytes (`&str`, `String`, `&[u8]`, `Vec<u8>`, arrays) can be sent and published too; an
+/// option of the layer then decides the kind.
 ///
 /// ```no_run
 /// # use tidegate::{Group, Message, Net};
@@ -21,28 +21,30 @@ pub struct Message<B> {
 }
 
 impl<B: AsRef<[u8]>> Message<B> {
-    /// A message of a kind.
+    /// A message of the given kind.
     pub fn new(kind: MessageKind, bytes: B) -> Self {
         Message { bytes, kind }
     }
 
-    /// Text, where the wire format tells it from binary. It has to be UTF-8.
+    /// Text, where the wire format distinguishes it from binary. The bytes must be UTF-8; a layer
+    /// that checks them reports
+    /// [`LayerErrorKind::Unencodable`](crate::layer::LayerErrorKind::Unencodable) otherwise.
     pub fn text(bytes: B) -> Self {
         Message::new(MessageKind::Text, bytes)
     }
 
-    /// Binary, where the wire format tells it from text.
+    /// Binary, where the wire format distinguishes it from text.
     pub fn binary(bytes: B) -> Self {
         Message::new(MessageKind::Binary, bytes)
     }
 }
 
-/// What can be published: bytes, or a [`Message`].
+/// What can be sent and published: bytes, or a [`Message`].
 pub trait IntoMessage {
-    /// What holds the bytes.
+    /// The type that holds the bytes.
     type Bytes: AsRef<[u8]>;
 
-    /// The message.
+    /// Converts it into a message. Plain bytes get [`MessageKind::Default`].
     fn into_message(self) -> Message<Self::Bytes>;
 }
 

@@ -1,16 +1,17 @@
-//! Messages from one handler to another.
+//! Notifications: typed values posted to a handler.
 
 use std::any::Any;
 use std::fmt;
 
-/// A typed message posted to a handler.
+/// A typed value posted to a handler with [`Net::notify`](crate::Net::notify) or
+/// [`Remote::notify`](crate::Remote::notify). It arrives in `on_notify`.
 ///
 /// ```
 /// # use tidegate::Notification;
 /// struct Kick(&'static str);
 ///
-/// let signal = Notification::new(Kick("too loud"));
-/// match signal.take::<Kick>() {
+/// let notification = Notification::new(Kick("too loud"));
+/// match notification.take::<Kick>() {
 ///     Ok(Kick(why)) => assert_eq!(why, "too loud"),
 ///     Err(other) => println!("not a kick: {other:?}"),
 /// }
@@ -32,10 +33,10 @@ impl Notification {
         self.0.is::<T>()
     }
 
-    /// The value, if it is a `T`.
+    /// Returns the value if it is a `T`.
     ///
     /// # Errors
-    /// It is of another type; the signal is handed back.
+    /// The value is of another type; the notification is returned unchanged.
     pub fn take<T: 'static>(self) -> Result<T, Notification> {
         self.0.downcast().map(|value| *value).map_err(Notification)
     }

@@ -1,27 +1,29 @@
-//! What a connection may use: limits, deadlines, water marks.
+//! Options of stream connections: limits, deadlines, water marks.
 
 use std::time::Duration;
 
 use crate::socket_options::SocketOptions;
 
-/// What happens to a message that would take a connection's queued output over its hard cap.
+/// What happens when a message would take the queued output of a connection over
+/// [`StreamOptions::output_limit`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// The connection is closed at once, with
-    /// [`LimitExceeded`](crate::CloseReason::LimitExceeded). The default: a stream with a hole in
-    /// it is rarely of use, and a peer that reads this slowly is better off connecting again.
+    /// The connection is closed at once, with [`LimitExceeded`](crate::CloseReason::LimitExceeded).
+    /// The default, because a stream with a gap is rarely of use, and a peer that reads this slowly
+    /// does better to reconnect.
     #[default]
     Close,
-    /// The message is dropped whole, the connection lives on. For feeds where the next message
-    /// makes the last one worthless.
+    /// The message is dropped whole and the connection stays open. For feeds in which each message
+    /// replaces the last one.
     Drop,
 }
 
-/// Limits, deadlines and socket options of stream connections; for one outgoing connection or for
+/// Limits, deadlines and socket options of stream connections: of one outgoing connection, or of
 /// all that a listener accepts.
 ///
-/// Every limit is on by default. Methods take the value by `self` and return it, so that they chain:
+/// Every limit is on by default. The methods take the value by `self` and return it, so that calls
+/// chain:
 ///
 /// ```
 /// use std::time::Duration;
@@ -49,7 +51,7 @@ pub struct StreamOptions {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) socket: SocketOptions,
-    /// The connection has a local port of the user's choice, which has to be free in `on_close`.
+    /// The user chose the local port, which must be free again in `on_close`.
     pub(crate) fixed_port: bool,
 }
 
@@ -82,37 +84,40 @@ impl StreamOptions {
     }
 
     /// How many bytes a handler may leave unread before its connection is closed with
-    /// [`Limit::UnreadInput`](crate::Limit::UnreadInput). Default 256 KiB: a protocol whose
-    /// messages are larger raises it to its largest message. What arrives while reading is paused
-    /// stays in the system's buffer and does not count.
+    /// [`Limit::UnreadInput`](crate::Limit::UnreadInput). Default 256 KiB, at least one byte. A
+    /// protocol with larger messages raises it to its largest message. Input that arrives while
+    /// reading is paused stays in the system's buffer and does not count.
     #[must_use]
     pub fn unread_limit(mut self, bytes: usize) -> Self {
         self.unread_limit = bytes.max(1);
         self
     }
 
-    /// The high-water mark of the output queue, in bytes: above it a connection's `send` says
-    /// [`AboveHighWater`](crate::SendStatus::AboveHighWater), and the reactor stops reading from the
-    /// connection until the queue has fallen to [`low_water`](Self::low_water). Default 64 KiB: enough
-    /// to keep a fast link busy during one turn, and little enough for ten thousand slow readers.
+    /// The high-water mark of the output queue, in bytes. Above it, `send` returns
+    /// [`AboveHighWater`](crate::SendStatus::AboveHighWater), and the reactor stops reading from
+    /// the connection until the queue has fallen to [`low_water`](Self::low_water). Default 64 KiB:
+    /// enough to keep a fast network busy during one turn, and little enough for ten thousand slow
+    /// readers.
     #[must_use]
     pub fn high_water(mut self, bytes: usize) -> Self {
         self.high_water = bytes;
         self
     }
 
-    /// The low-water mark of the output queue, in bytes: when a queue that was above the high one has
-    /// fallen to it, reading goes on and `on_drain` is called. Default 16 KiB; one above the high-water
-    /// mark is cut to that. Zero calls `on_drain` when the queue is empty.
+    /// The low-water mark of the output queue, in bytes. When a queue that was above the high-water
+    /// mark has fallen to it, reading resumes and `on_drain` is called. Default 16 KiB. A value
+    /// above the high-water mark is reduced to that. With zero, `on_drain` is called when the queue
+    /// is empty.
     #[must_use]
     pub fn low_water(mut self, bytes: usize) -> Self {
         self.low_water = bytes;
         self
     }
 
-    /// Makes room for messages of `bytes`: raises [`unread_limit`](Self::unread_limit) so that one fits
-    /// while it arrives, and [`output_limit`](Self::output_limit) so that two fit into the queue. Limits
-    /// that are larger already stay. A framing layer has a limit of its own (`message_limit`).
+    /// Makes room for messages of `bytes`: raises [`unread_limit`](Self::unread_limit) so that one
+    /// fits while it arrives, and [`output_limit`](Self::output_limit) so that two fit into the
+    /// queue. Larger limits stay as they are. A framing layer has a limit of its own
+    /// (`message_limit`).
     #[must_use]
     pub fn messages_up_to(mut self, bytes: usize) -> Self {
         self.unread_limit = self.unread_limit.max(bytes);
@@ -120,18 +125,19 @@ impl StreamOptions {
         self
     }
 
-    /// The hard cap of the output queue, in bytes; what would go over it is refused as a whole
-    /// with [`SendStatus::Full`](crate::SendStatus::Full), and [`Overflow`] says what becomes of
-    /// the connection. Default 4 MiB. Raise it to send larger pieces in one call; better, send
-    /// what fits and go on in `on_drain`. A message that waits for a layer's handshake counts with
-    /// 16 bytes for its place in the line, so that empty ones have a limit too.
+    /// The limit of the output queue, in bytes. A message that would exceed it is refused whole
+    /// with [`SendStatus::Full`](crate::SendStatus::Full), and the [`Overflow`] policy decides
+    /// about the connection. Default 4 MiB, at least one byte. Raise it to send larger pieces in
+    /// one call; better, send what fits and continue in `on_drain`. A message that waits for a
+    /// layer's handshake counts 16 bytes more, so that empty ones have a limit too.
     #[must_use]
     pub fn output_limit(mut self, bytes: usize) -> Self {
         self.output_limit = bytes.max(1);
         self
     }
 
-    /// What happens at the hard cap. Default [`Overflow::Close`].
+    /// What happens when a message would exceed [`output_limit`](Self::output_limit). Default
+    /// [`Overflow::Close`].
     #[must_use]
     pub fn overflow(mut self, policy: Overflow) -> Self {
         self.overflow = policy;
@@ -139,45 +145,53 @@ impl StreamOptions {
     }
 
     /// Whether the reactor stops reading from the connection while its own output is above the
-    /// high mark. Default true: a peer that asks faster than it reads the answers is slowed down.
-    /// Switch it off for a protocol whose input must be read to make the peer read, and mind the
-    /// cap then.
+    /// high-water mark. Default true: a peer that sends requests faster than it reads the replies
+    /// is slowed down. Switch it off for a protocol in which the peer reads only after its own
+    /// output was read; [`output_limit`](Self::output_limit) is then the only bound.
     #[must_use]
     pub fn auto_pause(mut self, on: bool) -> Self {
         self.auto_pause = on;
         self
     }
 
-    /// How many bytes a peer may send before the layers are ready. Default 64 KiB, more than any
-    /// honest TLS handshake with a chain of client certificates takes.
+    /// How many bytes a peer may send before the layers are ready. Default 64 KiB, more than a TLS
+    /// handshake with a chain of client certificates takes; at least one byte. Beyond it the
+    /// connection is closed with [`Limit::Handshake`](crate::Limit::Handshake).
     #[must_use]
     pub fn handshake_limit(mut self, bytes: usize) -> Self {
         self.handshake_limit = bytes.max(1);
         self
     }
 
-    /// How long connecting may take, all addresses together; each gets an equal share of what is
-    /// left. Default 30 s; the system alone would
-    /// go on for two minutes and more.
+    /// How long connecting may take, all addresses together; each address gets an equal share of
+    /// the time that is left. Default 30 s; the system alone would try for more than two minutes.
+    /// After it the connect fails with
+    /// [`ConnectErrorKind::TimedOut`](crate::ConnectErrorKind::TimedOut).
     #[must_use]
     pub fn connect_timeout(mut self, after: Duration) -> Self {
         self.connect_timeout = after;
         self
     }
 
-    /// How long the layers' handshakes may take. Default 10 s.
+    /// How long the handshakes of the layers may take. Default 10 s. After it the reason is
+    /// [`Deadline::Handshake`](crate::Deadline::Handshake).
     #[must_use]
     pub fn handshake_timeout(mut self, after: Duration) -> Self {
         self.handshake_timeout = after;
         self
     }
 
-    /// How long a graceful close waits for the peer's end once all output is with the system. Default
-    /// 5 s. A peer that is silent then is left, and the end is orderly. One that goes on sending is
-    /// read, and what it sends dropped, for up to a minute more, because its unread bytes would make
-    /// the close a reset, which destroys what it has not read yet (RFC 1122 section 4.2.2.13); after
-    /// that the reason is [`Deadline::Close`](crate::Deadline::Close). Flushing is bounded by
-    /// [`stall_timeout`](Self::stall_timeout): it takes as long as the peer takes some of it.
+    /// How long a graceful close waits for the peer's end once the system has taken all output.
+    /// Default 5 s.
+    ///
+    /// If the peer is silent then, the socket is closed and the end is orderly. If the peer is
+    /// still sending, its input is read and dropped for up to a minute more: unread bytes would
+    /// turn the close into a reset, which destroys output that the peer has not read yet (RFC 1122
+    /// section 4.2.2.13). After that minute the reason is
+    /// [`Deadline::Close`](crate::Deadline::Close).
+    ///
+    /// It does not bound flushing: that takes as long as the peer takes some output within each
+    /// [`stall_timeout`](Self::stall_timeout).
     #[must_use]
     pub fn close_timeout(mut self, after: Duration) -> Self {
         self.close_timeout = after;
@@ -185,39 +199,45 @@ impl StreamOptions {
     }
 
     /// How long queued output may wait without the system taking a byte of it, counted from the
-    /// beginning of the turn. Default 60 s. It is the backstop for peers that never read; one that
-    /// reads slowly is not cut, however slowly the system reports it. During a graceful close the
-    /// reason is [`Deadline::Close`](crate::Deadline::Close).
+    /// start of the turn. Default 60 s. It ends connections whose peer never reads; a peer that
+    /// reads slowly is not cut, however late the system reports the socket as writable. The reason
+    /// is [`Deadline::Stall`](crate::Deadline::Stall), during a graceful close
+    /// [`Deadline::Close`](crate::Deadline::Close).
     #[must_use]
     pub fn stall_timeout(mut self, after: Duration) -> Self {
         self.stall_timeout = after;
         self
     }
 
-    /// How long a connection may be silent in both directions, counted from the beginning of the turn
-    /// in which a byte last moved; output that the system takes counts. It does not run while this
-    /// side holds reading back (a pause, its own queue or its partner's above the high mark), and begins
-    /// anew after it. Input that came in time counts also if the loop was held up meanwhile. Off by
-    /// default: whether silence means death only the protocol knows. It costs nothing per byte: the
-    /// time of the last byte is noted once a read, and one timer looks at it when it could be due.
+    /// How long a connection may be silent in both directions, counted from the start of the turn
+    /// in which a byte last moved; output that the system takes counts. After it the reason is
+    /// [`Deadline::Idle`](crate::Deadline::Idle). Off by default, because only the protocol knows
+    /// whether silence is a failure.
+    ///
+    /// It does not run while this side holds reading back (a pause, or output of its own or of its
+    /// partner above the high-water mark), and starts again afterwards. Input that arrived in time
+    /// counts even if the loop was delayed. There is no cost per byte: each read notes the time,
+    /// and one timer checks it.
     #[must_use]
     pub fn idle_timeout(mut self, after: Duration) -> Self {
         self.idle_timeout = Some(after);
         self
     }
 
-    /// How long one message may take from its first byte to its last: bytes that the handler leaves
-    /// unread, or that a layer cannot decode yet, begin to count when they arrive, and begin anew when
-    /// some are taken. Off by default, because only the protocol knows how long a message may take;
-    /// set it where a peer that sends one byte a second must not hold a connection
-    /// ([`Deadline::Message`](crate::Deadline::Message)). It does not run while reading is held back.
+    /// How long one message may take from its first byte to its last. The time starts when bytes
+    /// arrive that the handler leaves unread, or that a layer cannot decode yet, and starts again
+    /// when some are taken. After it the reason is [`Deadline::Message`](crate::Deadline::Message).
+    ///
+    /// Off by default, because only the protocol knows how long a message may take. Set it where a
+    /// peer that sends one byte per second must not occupy a connection. It does not run while
+    /// reading is held back.
     #[must_use]
     pub fn message_timeout(mut self, after: Duration) -> Self {
         self.message_timeout = Some(after);
         self
     }
 
-    /// The socket's own options.
+    /// The options of the socket itself.
     #[must_use]
     pub fn socket_options(mut self, options: SocketOptions) -> Self {
         self.socket = options;

@@ -1,14 +1,15 @@
-//! How other threads reach the reactor.
+//! The handle of other threads to the reactor.
 //!
 //! Messages wait in one vector under a lock. The reactor swaps it for an empty one, so that a batch
-//! costs it one lock. The thread that finds the vector empty wakes the poll, so that a batch costs one
-//! wake; a thread that finds that wake still owed, because the first one was preempted before it, wakes
-//! too. Measured against a channel and against a wake for each message, this is the cheapest by far for
-//! many messages, and as good for one.
+//! costs it one lock. The thread that finds the vector empty wakes the poll, so that a batch costs
+//! one wake. A thread that finds this wake still pending, because the first thread was preempted
+//! before making it, wakes too. Measured against a channel and against one wake per message, this
+//! is by far the cheapest for many messages, and as cheap for one.
 //!
-//! What ends something (`close`, `abort`, `stop`, `shutdown`) is never refused for
-//! [`Config::post_limit`](crate::Config::post_limit), or a full inbox could not be ended. Its memory is
-//! bounded all the same: a token is in the vector once, and so are a stop and a shutdown.
+//! The calls that end something (`close`, `abort`, `stop`, `shutdown`) are never refused for
+//! [`Config::post_limit`](crate::Config::post_limit): a full inbox must not keep a connection or
+//! the loop from ending. Their memory is bounded all the same: the vector holds each token once,
+//! and one stop and one shutdown.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -26,9 +27,9 @@ use crate::token::Token;
 
 /// A handle to a reactor for other threads: `Clone`, `Send` and `Sync`.
 ///
-/// Messages of one thread arrive in the order in which they were sent. They are handled at the start
-/// of a turn. Nothing that was accepted is lost while the reactor runs. Every method may be called from
-/// any thread, and none waits for the reactor.
+/// The messages of one thread arrive in the order in which they were sent. They are handled at the
+/// start of a turn. No accepted message is lost while the reactor runs. Every method may be called
+/// from any thread, and none waits for the reactor.
 ///
 /// ```
 /// use tidegate::Reactor;
@@ -52,7 +53,7 @@ pub struct Remote<S = ()> {
 
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>) + Send>;
 
-/// What waits for the reactor.
+/// A message to the reactor.
 pub(crate) enum Post<S> {
     Call(Call<S>),
     Send(Token, MessageKind, Vec<u8>),
@@ -66,9 +67,9 @@ pub(crate) enum Post<S> {
 
 struct Inbox<S> {
     messages: Vec<Post<S>>,
-    /// What of it ends something, and does not count against the limit.
+    /// The part of it that ends something, which does not count against the limit.
     control: Control,
-    /// The reactor is gone: nothing is accepted any more.
+    /// The reactor has ended: everything is refused.
     closed: bool,
 }
 
@@ -78,7 +79,7 @@ struct Control {
     closes: HashSet<Token>,
     aborts: HashSet<Token>,
     stops: bool,
-    /// Where in the vector the shutdown is: a later one replaces its time.
+    /// The index of the shutdown in the vector: a later call replaces its time.
     shutdown: Option<usize>,
 }
 
@@ -98,15 +99,15 @@ impl Control {
     }
 }
 
-/// How much memory of a vector of messages is kept for the next batch: what a turn handles by default.
+/// The capacity that is kept for the next batch: what a turn handles by default.
 const KEPT: usize = 1024;
 
 pub(crate) struct Shared<S> {
     inbox: Mutex<Inbox<S>>,
-    /// The wake for what is in the inbox has been made.
+    /// Whether the wake for the content of the inbox has been made.
     woken: AtomicBool,
-    /// How many messages the reactor has taken out and not handled yet, and how many signals it has
-    /// not delivered yet: they count as waiting.
+    /// How many messages the reactor has taken and not handled yet, and how many notifications it
+    /// has not delivered yet. They count as waiting.
     taken: AtomicUsize,
     limit: usize,
     /// Held by the reactor too: dropping the last one would close the descriptor and lose a wake
@@ -114,17 +115,17 @@ pub(crate) struct Shared<S> {
     waker: sys::Waker,
 }
 
-/// A message was not accepted. The value comes back.
+/// A message was refused. It contains the value, for another attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum PostError<T> {
     /// The reactor has ended.
     Ended(T),
-    /// [`Config::post_limit`](crate::Config::post_limit) messages wait already.
+    /// [`Config::post_limit`](crate::Config::post_limit) messages are waiting already.
     Full(T),
 }
 
 impl<T> PostError<T> {
-    /// The value that was not accepted.
+    /// Returns the value that was refused.
     pub fn into_inner(self) -> T {
         match self {
             PostError::Ended(value) | PostError::Full(value) => value,
@@ -157,7 +158,7 @@ impl<S> Remote<S> {
     /// Runs a closure on the reactor's thread, with the shared state and the network.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait; the closure comes back.
+    /// The reactor has ended, or too many messages are waiting. The error contains the closure.
     pub fn post<F>(&self, call: F) -> Result<(), PostError<F>>
     where
         F: FnOnce(&mut S, &mut Net<S>) + Send + 'static,
@@ -165,11 +166,11 @@ impl<S> Remote<S> {
         self.push(call, |call| Post::Call(Box::new(call)))
     }
 
-    /// Sends bytes on a connection, as [`Net::send`] does. A connection that is gone by then
-    /// swallows them.
+    /// Sends a message on a connection, as [`Net::send`] does: bytes, or a [`Message`] with a kind.
+    /// The message is dropped if the connection is closed when it arrives.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait; the bytes come back.
+    /// The reactor has ended, or too many messages are waiting. The error contains the bytes.
     pub fn send(
         &self,
         to: Token,
@@ -182,7 +183,7 @@ impl<S> Remote<S> {
     /// Sends a datagram from a UDP socket, as [`Net::send_to`] does.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait; the bytes come back.
+    /// The reactor has ended, or too many messages are waiting. The error contains the bytes.
     pub fn send_to(
         &self,
         from: Token,
@@ -192,16 +193,17 @@ impl<S> Remote<S> {
         self.push(bytes, |bytes| Post::SendTo(from, to, bytes))
     }
 
-    /// Posts a typed message to a handler's `on_notify`.
+    /// Posts a typed value to a handler's `on_notify`, as [`Net::notify`] does.
     ///
     /// # Errors
-    /// The reactor has ended, or too many messages wait; the value comes back.
+    /// The reactor has ended, or too many messages are waiting. The error contains the value.
     pub fn notify<T: Send + 'static>(&self, to: Token, value: T) -> Result<(), PostError<T>> {
         self.push(value, |value| Post::Notification(to, Box::new(value)))
     }
 
-    /// Closes a connection gracefully, or a listener or socket, behind what this thread has posted
-    /// before. Never refused because too many messages wait.
+    /// Closes a connection gracefully, or a listener or socket at once, as [`Net::close`] does;
+    /// everything that this thread posted before is handled first. Never refused because too many
+    /// messages are waiting.
     ///
     /// # Errors
     /// The reactor has ended.
@@ -213,7 +215,8 @@ impl<S> Remote<S> {
         })
     }
 
-    /// Ends a connection at once, as [`Net::abort`] does. Never refused because too many messages wait.
+    /// Ends a connection at once, as [`Net::abort`] does. Never refused because too many messages
+    /// are waiting.
     ///
     /// # Errors
     /// The reactor has ended.
@@ -225,7 +228,8 @@ impl<S> Remote<S> {
         })
     }
 
-    /// Ends `run` after the turn in which this arrives. Never refused because too many messages wait.
+    /// Ends `run` after the turn in which this arrives; see [`Net::stop`]. Never refused because
+    /// too many messages are waiting.
     ///
     /// # Errors
     /// The reactor has ended.
@@ -237,9 +241,9 @@ impl<S> Remote<S> {
         })
     }
 
-    /// Stops accepting and ends `run` when the last connection is done, after `grace` at the latest;
-    /// see [`Net::shutdown`]. Never refused because too many messages wait; where one waits already,
-    /// its time is replaced by this one.
+    /// Stops accepting and ends `run` when the last connection is done, after `grace` at the
+    /// latest; see [`Net::shutdown`]. Never refused because too many messages are waiting. If a
+    /// shutdown is waiting already, this one replaces its time.
     ///
     /// # Errors
     /// The reactor has ended.
@@ -300,7 +304,7 @@ impl<S> Shared<S> {
         })
     }
 
-    /// Adds to the inbox and wakes the poll if that is owed.
+    /// Adds to the inbox, and wakes the poll if a wake is needed.
     fn add(&self, mut inbox: MutexGuard<'_, Inbox<S>>, add: impl FnOnce(&mut Inbox<S>)) {
         let first = inbox.messages.is_empty();
         if first {
@@ -318,10 +322,11 @@ impl<S> Shared<S> {
         Remote { shared: Arc::clone(self) }
     }
 
-    /// Swaps what waits for `empty`; so many signals that were taken earlier are not delivered yet.
+    /// Swaps the inbox for `empty`. `untold` notifications of earlier batches are not delivered
+    /// yet.
     pub(crate) fn take(&self, empty: &mut Vec<Post<S>>, untold: usize) {
         if empty.capacity() > KEPT {
-            // A flood is over: its memory is given back.
+            // After a flood its memory is released.
             *empty = Vec::new();
         }
         let mut inbox = self.lock();
@@ -330,13 +335,13 @@ impl<S> Shared<S> {
         self.still_taken(empty.len() + untold);
     }
 
-    /// So many of those that were taken are left, signals that are not delivered yet included.
+    /// Publishes how many taken messages are not handled yet, undelivered notifications included.
     pub(crate) fn still_taken(&self, left: usize) {
         self.taken.store(left, Ordering::Relaxed);
     }
 
-    /// Refuses everything from now on. What waits is the caller's to drop, outside the lock: a
-    /// closure's drop may post.
+    /// Refuses everything from now on. The caller drops the returned messages outside the lock: the
+    /// drop of a closure may post.
     pub(crate) fn close(&self) -> Vec<Post<S>> {
         let mut inbox = self.lock();
         inbox.closed = true;
@@ -344,8 +349,8 @@ impl<S> Shared<S> {
         std::mem::take(&mut inbox.messages)
     }
 
-    /// A panic while the lock was held is impossible but for an allocation failure; the vector is
-    /// whole at every point.
+    /// Only an allocation failure can panic while the lock is held; the vector is consistent at
+    /// every point.
     fn lock(&self) -> MutexGuard<'_, Inbox<S>> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,15 +1,16 @@
-//! Options of the sockets themselves. What sets them on a socket is `sys/options.rs`.
+//! Options of the sockets themselves. `sys/options.rs` sets them on a socket.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-/// Socket options. What is not set keeps the system's default, but for `TCP_NODELAY`, which is on
-/// by default: small messages leave at once instead of waiting for an acknowledgement (RFC 896).
-/// Times that the system counts in whole seconds are rounded up.
+/// Socket options. An option that is not set keeps the system's default, except `TCP_NODELAY`,
+/// which is on by default: small messages leave at once instead of waiting for an acknowledgement
+/// (RFC 896). Times that the system counts in whole seconds are rounded up.
 ///
-/// An option that a socket's family does not have (`TCP_NODELAY` on a Unix socket) is ignored; one that
-/// the system refuses is an error of the call that makes the socket, with the option's name. For an
-/// outgoing connection that is [`ConnectFailed`](crate::CloseReason::ConnectFailed).
+/// An option that the socket's family does not have (`TCP_NODELAY` on a Unix socket) is ignored. An
+/// option that the system refuses is an error of the call that makes the socket, with the name of
+/// the option; for an outgoing connection that is
+/// [`ConnectFailed`](crate::CloseReason::ConnectFailed).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SocketOptions {
     pub(crate) delay: bool,
@@ -37,7 +38,7 @@ pub(crate) struct Keepalive {
     pub(crate) retries: Option<u32>,
 }
 
-/// What a multicast sender may choose.
+/// The interface that multicast leaves through.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Multicast {
     pub(crate) hops: Option<u32>,
@@ -59,7 +60,8 @@ impl SocketOptions {
         self
     }
 
-    /// `SO_KEEPALIVE`: probe a peer that has been silent for `idle` (`TCP_KEEPIDLE`, whole seconds).
+    /// `SO_KEEPALIVE`: probes a peer that has been silent for `idle` (`TCP_KEEPIDLE`, whole
+    /// seconds). Default off.
     #[must_use]
     pub fn keepalive(mut self, idle: Duration) -> Self {
         let (interval, retries) = match self.keepalive {
@@ -70,9 +72,10 @@ impl SocketOptions {
         self
     }
 
-    /// The pause between probes (`TCP_KEEPINTVL`, whole seconds) and how many may go unanswered
-    /// (`TCP_KEEPCNT`). Probing starts after two hours unless [`keepalive`](Self::keepalive) says
-    /// otherwise (RFC 1122 section 4.2.3.6).
+    /// Enables `SO_KEEPALIVE` with the interval between probes (`TCP_KEEPINTVL`, whole seconds) and
+    /// the number of probes without a reply after which the connection fails (`TCP_KEEPCNT`).
+    /// Probing starts after two hours of silence (RFC 1122 section 4.2.3.6) unless
+    /// [`keepalive`](Self::keepalive) sets another time.
     #[must_use]
     pub fn keepalive_probes(mut self, interval: Duration, retries: u32) -> Self {
         let idle = self.keepalive.map_or(Duration::from_secs(7200), |k| k.idle);
@@ -80,14 +83,14 @@ impl SocketOptions {
         self
     }
 
-    /// `SO_SNDBUF`, in bytes (socket(7): Linux doubles it, and caps it at `net.core.wmem_max`).
+    /// `SO_SNDBUF`, in bytes (socket(7): Linux doubles it, and limits it to `net.core.wmem_max`).
     #[must_use]
     pub fn send_buffer(mut self, bytes: usize) -> Self {
         self.send_buffer = Some(bytes);
         self
     }
 
-    /// `SO_RCVBUF`, in bytes (socket(7): Linux doubles it, and caps it at `net.core.rmem_max`).
+    /// `SO_RCVBUF`, in bytes (socket(7): Linux doubles it, and limits it to `net.core.rmem_max`).
     #[must_use]
     pub fn receive_buffer(mut self, bytes: usize) -> Self {
         self.receive_buffer = Some(bytes);
@@ -95,42 +98,43 @@ impl SocketOptions {
     }
 
     /// The eight bits of `IP_TOS` or `IPV6_TCLASS`: the DSCP in the upper six (RFC 2474), so that
-    /// "expedited forwarding" is `46 << 2`. On an IPv6 socket that serves IPv4 peers too, both.
+    /// "expedited forwarding" is `46 << 2`. An IPv6 socket that serves IPv4 peers too gets both.
     #[must_use]
     pub fn traffic_class(mut self, bits: u8) -> Self {
         self.traffic_class = Some(bits);
         self
     }
 
-    /// `TCP_USER_TIMEOUT` (RFC 5482): how long sent data may go unacknowledged before the system
-    /// drops the connection. Linux and Android; elsewhere it is passed over.
+    /// `TCP_USER_TIMEOUT` (RFC 5482): how long sent data may stay unacknowledged before the system
+    /// drops the connection. Linux and Android; ignored elsewhere.
     #[must_use]
     pub fn user_timeout(mut self, after: Duration) -> Self {
         self.user_timeout = Some(after);
         self
     }
 
-    /// `SO_LINGER` (socket(7)), whole seconds. Zero makes every close a reset, which is what
-    /// [`abort`](crate::Net::abort) does for a single one. Any other time is taken back right
-    /// before close(2), which would block the loop for it (on Linux for sockets that do not block,
-    /// too): the system goes on sending by itself.
+    /// `SO_LINGER` (socket(7)), whole seconds. Zero makes every close a reset, as
+    /// [`abort`](crate::Net::abort) does for one connection. Any other time is reset right before
+    /// close(2), which would otherwise block the loop for that time (on Linux also on a
+    /// non-blocking socket); the system goes on sending in the background.
     #[must_use]
     pub fn linger(mut self, after: Duration) -> Self {
         self.linger = Some(after);
         self
     }
 
-    /// `SO_REUSEADDR` (socket(7)): a UDP socket may then bind an address that another one with the
+    /// `SO_REUSEADDR` (socket(7)): lets a UDP socket bind an address that another socket with this
     /// option has, as members of one multicast group on one host need it. Default false. A TCP
-    /// listener always has it (but for Windows), and a connection from a fixed local port, too.
+    /// listener always has it (except on Windows), and so does a connection from a fixed local
+    /// port.
     #[must_use]
     pub fn reuse_address(mut self, on: bool) -> Self {
         self.reuse_address = on;
         self
     }
 
-    /// `SO_REUSEPORT`: several sockets share one port and the system spreads what arrives (Linux
-    /// 3.9; socket(7)). Unix only; elsewhere it is an error.
+    /// `SO_REUSEPORT`: several sockets share one port, and the system distributes what arrives
+    /// (Linux 3.9; socket(7)). Unix only; an error elsewhere.
     #[must_use]
     pub fn reuse_port(mut self, on: bool) -> Self {
         self.reuse_port = on;
@@ -138,14 +142,14 @@ impl SocketOptions {
     }
 
     /// `IPV6_V6ONLY` (RFC 3493 section 5.3). By default it is *on* for a listener on several
-    /// addresses and as the system has it otherwise.
+    /// addresses, and has the system's default otherwise.
     #[must_use]
     pub fn only_v6(mut self, on: bool) -> Self {
         self.only_v6 = Some(on);
         self
     }
 
-    /// `IP_TTL` or `IPV6_UNICAST_HOPS`; on an IPv6 socket that serves IPv4 peers too, both.
+    /// `IP_TTL` or `IPV6_UNICAST_HOPS`. An IPv6 socket that serves IPv4 peers too gets both.
     #[must_use]
     pub fn ttl(mut self, hops: u32) -> Self {
         self.ttl = Some(hops);
@@ -166,7 +170,8 @@ impl SocketOptions {
         self
     }
 
-    /// `IP_MULTICAST_LOOP` or `IPV6_MULTICAST_LOOP`: whether this host's own members hear it too.
+    /// `IP_MULTICAST_LOOP` or `IPV6_MULTICAST_LOOP`: whether members on this host receive the
+    /// datagrams too.
     #[must_use]
     pub fn multicast_loop(mut self, on: bool) -> Self {
         self.multicast.looped = Some(on);
@@ -187,17 +192,17 @@ impl SocketOptions {
         self
     }
 
-    /// `TCP_NOTSENT_LOWAT` (Linux): how many bytes the system may hold unsent before the socket
-    /// stops being writable. A small value keeps the queue on this side, where newer messages can
-    /// still replace older ones. Passed over elsewhere.
+    /// `TCP_NOTSENT_LOWAT` (Linux), in bytes: how much unsent data the system may hold before it
+    /// stops reporting the socket as writable. A small value keeps the data in the queue of this
+    /// process, where newer messages can still replace older ones. Ignored elsewhere.
     #[must_use]
     pub fn not_sent_low_water(mut self, bytes: u32) -> Self {
         self.not_sent_low_water = Some(bytes);
         self
     }
 
-    /// `SO_BUSY_POLL` (Linux, microseconds): the driver polls the device queue on a blocking wait.
-    /// Raising it needs `CAP_NET_ADMIN`. Passed over elsewhere.
+    /// `SO_BUSY_POLL` (Linux, microseconds): the driver polls the device queue during a blocking
+    /// wait. Raising it needs `CAP_NET_ADMIN`. Ignored elsewhere.
     #[must_use]
     pub fn busy_poll(mut self, microseconds: u32) -> Self {
         self.busy_poll = Some(microseconds);
@@ -209,20 +214,20 @@ impl SocketOptions {
         self.only_v6
     }
 
-    /// Whether close(2) might wait.
+    /// Whether close(2) could block.
     pub(crate) fn lingers(&self) -> bool {
         self.linger.is_some_and(|after| !after.is_zero())
     }
 }
 
-/// Which interface a multicast group is joined on.
+/// The interface on which a multicast group is joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum MulticastInterface {
-    /// The one the system's routes choose.
+    /// The interface that the system's routes choose.
     #[default]
     Default,
-    /// The one with this address, for IPv4 groups.
+    /// The interface with this address, for IPv4 groups.
     V4(Ipv4Addr),
-    /// The one with this index (if_nametoindex(3)), for IPv6 groups.
+    /// The interface with this index (if_nametoindex(3)), for IPv6 groups.
     Index(u32),
 }

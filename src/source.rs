@@ -1,5 +1,5 @@
-//! Custom sources: anything that mio can wait for. The only code above `sys/` that names mio, because
-//! a source implements mio's trait.
+//! Custom sources: anything that mio can wait for. This is the only code above `sys/` that names
+//! mio, because a source implements a trait of mio.
 
 use mio::Interest;
 use mio::event::Source;
@@ -11,28 +11,28 @@ use crate::net::{AnyHandler, Net};
 use crate::sys::Poller;
 use crate::token::Token;
 
-/// What a custom source has become ready for.
+/// What a custom source is ready for.
 ///
 /// Readiness is edge-triggered: it is reported once, and the source must be used until it returns
 /// `WouldBlock`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Readiness {
-    /// It may be read.
+    /// Reading will not block.
     pub readable: bool,
-    /// It may be written.
+    /// Writing will not block.
     pub writable: bool,
-    /// Its other end is gone, or it has an error pending.
+    /// The other end has closed, or an error is pending.
     pub closed: bool,
 }
 
 /// Custom sources.
 impl<S: 'static> Net<S> {
     /// Registers anything that mio can wait for; `callback` is called when it becomes ready.
-    /// Readiness is edge-triggered: use the source until it returns `WouldBlock`. An error of the callback closes
-    /// the source; so does [`close`](Self::close) with its token.
+    /// Readiness is edge-triggered: use the source until it returns `WouldBlock`. An error or a
+    /// panic of the callback closes the source; so does [`close`](Self::close) with its token.
     ///
     /// # Errors
-    /// The system refuses it, for example because it is registered already.
+    /// The system refuses the source, for example because it is registered already.
     pub fn register_source<T, F>(
         &mut self,
         source: T,

@@ -3,10 +3,10 @@
 use crate::timer::Key;
 use crate::token::Token;
 
-/// A timer that was set: to cancel it, to set it anew, and to recognise it when it fires.
+/// A timer that was set: the handle to cancel it, to move it, and to recognise it in `on_timer`.
 ///
-/// A plain value that may outlive its timer: one that fired, was cancelled or died with its
-/// connection is refused, and never mistaken for another.
+/// A plain value that may outlive its timer. The handle of a timer that fired, was cancelled, or
+/// ended with its connection is refused, and never refers to another timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Timer {
     pub(crate) owner: Option<Token>,
@@ -15,7 +15,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// The number it was set with: what it is for.
+    /// The number that the timer was set with. Zero for [`Net::run_after`](crate::Net::run_after).
     pub fn tag(&self) -> u64 {
         self.tag
     }

@@ -1,4 +1,4 @@
-//! The names of sockets and groups: an index with a generation.
+//! Identifiers of sockets and groups: an index with a generation.
 
 use std::fmt;
 use std::num::NonZeroUsize;
@@ -7,15 +7,16 @@ use std::num::NonZeroUsize;
 const INDEX_BITS: u32 = if usize::BITS >= 64 { 32 } else { 20 };
 const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 
-/// Names one connection, listener, datagram socket or custom source of one reactor.
+/// Identifies one connection, listener, UDP socket or custom source of one reactor.
 ///
-/// A token is a plain copyable value: keep it in maps, send it to other threads. It stays safe after
-/// its socket is gone: the *generation* in it differs from that of whatever took the place, so that
-/// an operation on a token of the past is refused and never reaches somebody else's connection. On
-/// 64-bit targets the generation has 32 bits: a token could be mistaken only after 2^32 further
-/// sockets (on 32-bit targets 12 bits, 4,096 sockets, and at most a million sockets at once).
+/// A token is a plain copyable value: keep it in maps, send it to other threads. It stays safe
+/// after its socket has closed. Its *generation* differs from that of the next socket in the same
+/// place, so an operation on an old token is refused and never reaches another connection. The
+/// generation has 32 bits on 64-bit targets: a token could be mistaken only after 2^32 further
+/// sockets. On 32-bit targets it has 12 bits (4,096 sockets), and at most a million sockets exist
+/// at once.
 ///
-/// A token of one reactor means nothing to another.
+/// A token is meaningless in another reactor.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(NonZeroUsize);
 
@@ -59,12 +60,12 @@ impl fmt::Display for Token {
     }
 }
 
-/// Names a group of one reactor. A plain value; one of a group that was removed is refused.
+/// Identifies a group of one reactor. A plain value; that of a removed group is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub(crate) Token);
 
-/// Hands out generations: never zero (so that a token is never zero), distinct for 2^32 - 1 pending_handlers
-/// in a row whatever slots are reused in between.
+/// Generates generations: never zero (so that a token is never zero), and distinct for 2^32 - 1
+/// sockets in a row, whatever slots are reused in between.
 #[derive(Debug)]
 pub(crate) struct Generations(u32);
 

@@ -1,11 +1,10 @@
-//! What the compressing layers share: the frame on the wire, the limits, the count of what they
-//! saved.
+//! The common part of the compressing layers: the frame on the wire, the limits, the counters.
 //!
 //! A frame is a header and a body. The header is one unsigned LEB128 integer (7 bits to the byte,
 //! the lowest first, the high bit set on all bytes but the last, no needless zero at the end) of
-//! `body length * 4 + form`. So a body up to 31 bytes costs one byte, up to 4,095 bytes two, up to
-//! 512 KiB three. The original size is not announced: both formats say by themselves where they
-//! end, and a number that need not be believed need not be sent.
+//! `body length * 4 + form`. So a body of up to 31 bytes costs one byte, up to 4,095 bytes two, up
+//! to 512 KiB three. The original size is not sent: both formats mark their own end, and the
+//! receiver could not trust a size.
 
 use std::ops::Range;
 
@@ -17,7 +16,7 @@ mod rate;
 
 pub use rate::{CompressionRate, CompressionVolume};
 
-/// The cap on a message, before and after decompression, where the application sets none: 1 MiB.
+/// The limit on a message, before and after decompression, where the application sets none: 1 MiB.
 /// Far above what real-time messages come to, and low enough that a thousand peers who all send
 /// bombs at once hold 1 GiB at worst, for as long as their callbacks run.
 pub(super) const DEFAULT_MAX_MESSAGE: usize = 1 << 20;
@@ -52,19 +51,19 @@ impl Form {
 /// The limits every codec keeps.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Cap on a message and on a body, in bytes.
+    /// The limit on a message and on a body, in bytes.
     pub(super) message_limit: usize,
     /// Shorter messages are not compressed, in bytes.
     pub(super) threshold: usize,
 }
 
 impl Limits {
-    /// The default cap, and the codec's own threshold.
+    /// The default limit, and the codec's own threshold.
     pub(super) fn above(threshold: usize) -> Self {
         Limits { message_limit: DEFAULT_MAX_MESSAGE, threshold }
     }
 
-    /// Refuses what the other side, with the same cap, would refuse. Nothing is written before.
+    /// Refuses what the other side, with the same limit, would refuse. Nothing is written before.
     pub(super) fn check_sendable(
         &self,
         layer: &'static str,
@@ -77,19 +76,19 @@ impl Limits {
             layer,
             LayerErrorKind::Unencodable,
             format!(
-                "a message of {} bytes is over the cap of {} (message_limit)",
+                "a message of {} bytes is over the limit of {} (message_limit)",
                 message.len(),
                 self.message_limit
             ),
         ))
     }
 
-    /// What a decoder says when the output would pass the cap.
+    /// The error of a decoder whose output would exceed the limit.
     pub(super) fn too_large(&self, layer: &'static str, body: usize) -> LayerError {
         LayerError::too_large(
             layer,
             format!(
-                "{body} compressed bytes decompress to more than the cap of {} (message_limit)",
+                "{body} compressed bytes decompress to more than the limit of {} (message_limit)",
                 self.message_limit
             ),
         )
@@ -106,7 +105,7 @@ pub(super) struct Frame {
 impl Frame {
     /// The frame at the beginning of `wire`, or `None` while it is not whole.
     ///
-    /// A length over the cap is refused as soon as the digits that came are enough to know it, and
+    /// A length over the limit is refused as soon as the digits that came are enough to know it, and
     /// nothing is ever allocated for a length.
     pub(super) fn first(
         layer: &'static str,
@@ -122,7 +121,7 @@ impl Frame {
                 return Err(LayerError::too_large(
                     layer,
                     format!(
-                        "a frame announces {announced} bytes or more, the cap is {} (message_limit)",
+                        "a frame announces {announced} bytes or more, the limit is {} (message_limit)",
                         limits.message_limit
                     ),
                 ));
@@ -218,7 +217,7 @@ pub(super) fn append_compressed<E>(
 }
 
 /// Makes room in `unit` for `more` bytes that came out of a codec: doubling, so that a long message
-/// is not moved for each step, but never past the cap. The two together must be under the cap.
+/// is not moved for each step, but never past the limit. The two together must be within the limit.
 pub(super) fn grow(unit: &mut Vec<u8>, more: usize, limits: &Limits) {
     if unit.capacity() - unit.len() < more {
         let left = limits.message_limit - unit.len();

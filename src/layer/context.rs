@@ -1,4 +1,4 @@
-//! What a layer may ask of its environment during a call.
+//! The environment of a call of a layer.
 
 use std::fmt;
 use std::ops::Range;

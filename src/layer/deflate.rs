@@ -32,8 +32,8 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// Messages, compressed with raw DEFLATE (RFC 1951: LZ77 matches, then Huffman codes).
 ///
 /// Message in, message out, over any byte stream; the layer does its own framing. It is the choice
-/// where bytes are dear: with its context a stream of similar messages (JSON, chat, market data)
-/// shrinks to a fraction. Where microseconds are dear, see `Lz4`.
+/// where bandwidth is scarce: with its context a stream of similar messages (JSON, chat, market data)
+/// shrinks to a fraction. Where latency matters more, see `Lz4`.
 ///
 /// # Modes
 /// They are the sender's choice, message for message; a receiver reads both, so the two sides need
@@ -51,7 +51,7 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// | [`threshold`](Deflate::threshold) | 64 bytes; per message 128 | from there on the gain is worth its time: with a context half of a message, by itself a quarter |
 /// | [`level`](Deflate::level) | 3 of 9 | within 12 % of level 9's size, in half of level 6's time or less |
 ///
-/// Inflating stops at the cap (`TooLarge`), before the output passes it. A body that is no DEFLATE
+/// Inflating stops at the limit (`TooLarge`), before the output exceeds it. A body that is no DEFLATE
 /// is `Malformed`, and so are a match that reaches back to before the first byte received and a body
 /// that ends in the middle of a block. A stream that ends inside a frame is `Truncated`. The format
 /// has no checksum: damage that happens to be DEFLATE again is for the layer below to notice (TLS
@@ -80,7 +80,7 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// | 2 | the message as it is, and it enters the context: a message that would have grown, but that the sender's window has seen. The receiver feeds its last 32,768 bytes to its inflater as one stored block (`00`, length, complement of the length, bytes) and drops what comes out |
 /// | 3 | the message as a complete DEFLATE stream of its own, with a final block and nothing behind it. The context does not see it. Never empty |
 ///
-/// The reading side in Python, given the `form` and `body` of a frame (and without a cap):
+/// The reading side in Python, given the `form` and `body` of a frame (and without a limit):
 /// ```python
 /// context = zlib.decompressobj(wbits=-15)         # once for each connection
 /// def message(form, body):
@@ -94,7 +94,7 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// A sender may use form 0 or 3 alone. An empty message goes as form 0. For form 1 it is
 /// `c.compress(m) + c.flush(zlib.Z_SYNC_FLUSH)` without the last four bytes.
 ///
-/// # Facts
+/// # Layer info
 /// [`CompressionRate`].
 #[derive(Debug)]
 pub struct Deflate {
@@ -140,9 +140,9 @@ impl Deflate {
         self
     }
 
-    /// The cap on a message in bytes, before it is compressed and after it is decompressed, and on
-    /// the body of a frame. Default 1 MiB (1,048,576). A longer message to send is refused as
-    /// `Unencodable`, a longer one received as `TooLarge`. Give both sides the same.
+    /// The limit on a message in bytes, before compression and after decompression, and on the body
+    /// of a frame. Default 1 MiB (1,048,576). A longer message to send is refused as `Unencodable`,
+    /// a longer one received as `TooLarge`. Give both sides the same limit.
     #[must_use]
     pub fn message_limit(mut self, bytes: usize) -> Self {
         self.limits.message_limit = bytes;

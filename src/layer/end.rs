@@ -1,9 +1,9 @@
 //! Why this side of a connection ends.
 
-/// Why this side ends, as far as a format can say it to the peer.
+/// Why this side ends the connection, in the terms that a format can send to the peer.
 ///
-/// A WebSocket has a code for each (RFC 6455 section 7.4.1); TLS says `close_notify` for all of
-/// them; framing says nothing.
+/// A WebSocket has a code for each (RFC 6455 section 7.4.1); TLS sends `close_notify` for all of
+/// them; framing sends nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LayerEnd<'a> {
@@ -17,14 +17,15 @@ pub enum LayerEnd<'a> {
     TimedOut,
     /// The peer went over a limit.
     LimitExceeded,
-    /// A layer of the connection failed, this one or another one of its stack. What a layer had to
-    /// say about its own error it has put into `reply`.
+    /// A layer of the connection failed, this one or another one of its stack. The failed layer has
+    /// put its own message to the peer into `reply`.
     LayerFailed,
-    /// The handler chose what the peer is to hear.
+    /// The handler chose a code and a reason for the peer
+    /// ([`Net::close_with`](crate::Net::close_with)).
     Chosen {
         /// The format's own code. A format without codes ignores it.
         code: u16,
-        /// The reason in words. A format without words ignores it; one with a limit cuts it.
+        /// The reason as text. A format without such a text ignores it; one with a limit cuts it.
         reason: &'a str,
     },
 }

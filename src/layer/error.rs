@@ -1,4 +1,4 @@
-//! Why a layer gave up.
+//! Errors of layers.
 
 use std::borrow::Cow;
 use std::error::Error;
@@ -18,8 +18,8 @@ pub enum LayerErrorKind {
     Refused,
     /// The peer refused this side: an alert, an HTTP status that is no upgrade.
     RefusedByPeer,
-    /// The message to send cannot be said in this format. Only that message is lost: nothing of it
-    /// has left, and the next one can.
+    /// The message to send cannot be expressed in this format. Only that message is lost: none of
+    /// it has been sent, and the next one can be.
     Unencodable,
     /// The layer's own code panicked.
     Panicked,
@@ -43,7 +43,7 @@ impl fmt::Display for LayerErrorKind {
     }
 }
 
-/// A layer's error: which layer, what sort, what was expected and what came.
+/// The error of a layer: which layer, what kind, what was expected and what arrived.
 #[derive(Debug)]
 pub struct LayerError {
     layer: &'static str,
@@ -53,7 +53,7 @@ pub struct LayerError {
 }
 
 impl LayerError {
-    /// An error of `layer`; `what` says what was expected and what came.
+    /// An error of `layer`; `what` states what was expected and what arrived.
     pub fn new(
         layer: &'static str,
         kind: LayerErrorKind,

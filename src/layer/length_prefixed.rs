@@ -132,9 +132,9 @@ impl LengthPrefixed {
         self
     }
 
-    /// The body is so many bytes longer than the length field says; negative when the field counts
-    /// more than the body. A field that counts the whole frame wants `-(offset + width)`. A sum
-    /// below zero is [`LayerErrorKind::Malformed`]. 0 by default.
+    /// How many bytes longer the body is than the value of the length field; negative when the
+    /// field counts more than the body. A field that counts the whole frame needs `-(offset +
+    /// width)`. A sum below zero is [`LayerErrorKind::Malformed`]. 0 by default.
     #[must_use]
     pub fn length_adjustment(mut self, bytes: i64) -> Self {
         self.adjustment = bytes;

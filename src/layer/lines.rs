@@ -17,11 +17,11 @@ const MAX_LINE: usize = 8 * 1024;
 /// With [`crlf`](Lines::crlf) a carriage return is refused as well, because receivers of such
 /// protocols (IRC, SMTP) may end a line there. Without it, a carriage return is a byte like
 /// another, so that every line that was received can be sent on; only one at the very end of a
-/// message is lost at a receiver who takes CRLF for the end, as this layer does.
+/// message is lost at a receiver that takes CRLF for the end, as this layer does.
 ///
 /// **Limit.** 8 KiB for one line received, its end not counted ([`line_limit`](Lines::line_limit)):
 /// what HTTP servers customarily allow a line, far above what people type, and little enough for
-/// ten thousand peers who never send a line feed. The peer is refused as soon as more has come
+/// ten thousand peers that never send a line feed. The peer is refused as soon as more has come
 /// without one. What is sent has no limit here.
 ///
 /// **End of stream.** A last line without its line feed is a line (as in `BufRead::lines`, and

@@ -24,7 +24,7 @@ const THRESHOLD: usize = 128;
 /// Messages, compressed with the LZ4 block format (Lempel-Ziv matches without entropy coding).
 ///
 /// Message in, message out, over any byte stream; the layer does its own framing. It is the choice
-/// where microseconds are dear: it costs a fraction of `Deflate`'s time and saves less. Each
+/// where latency matters most: it costs a fraction of `Deflate`'s time and saves less. Each
 /// message is a block by itself, without a context. (The crate can take earlier messages as a
 /// dictionary, but for each message it allocates a table and hashes the whole dictionary anew:
 /// 1.5 µs with 4 KiB of it and 3.4 µs with 16 KiB, for 100 bytes that take 0.2 µs without.)
@@ -36,7 +36,7 @@ const THRESHOLD: usize = 128;
 /// | [`threshold`](Lz4::threshold) | 128 bytes | shorter ones hardly repeat themselves, and LZ4 makes them longer |
 ///
 /// The decompressed size is worked out from the block (its lengths are summed up, nothing is
-/// written) before a byte is allocated: what is over the cap is `TooLarge`, what is no LZ4 block
+/// written) before a byte is allocated: a size over the limit is `TooLarge`, a body that is no LZ4 block
 /// is `Malformed`. A stream that ends inside a frame is `Truncated`. The format has no checksum:
 /// damage that happens to be LZ4 again is for the layer below to notice (TLS does).
 ///
@@ -59,7 +59,7 @@ const THRESHOLD: usize = 128;
 /// `lz4.block.decompress(body, uncompressed_size=message_limit)` and made with
 /// `lz4.block.compress(message, store_size=False)`.
 ///
-/// # Facts
+/// # Layer info
 /// [`CompressionRate`].
 #[derive(Debug)]
 pub struct Lz4 {
@@ -78,7 +78,7 @@ impl Lz4 {
         }
     }
 
-    /// The cap on a message in bytes, before it is compressed and after it is decompressed, and on
+    /// The limit on a message in bytes, before it is compressed and after it is decompressed, and on
     /// the body of a frame. Default 1 MiB (1,048,576), at most 2,113,929,216 (the largest block
     /// that the format's reference implementation takes). A longer message to send is refused as
     /// `Unencodable`, a longer one received as `TooLarge`. Give both sides the same.

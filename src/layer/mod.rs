@@ -1,14 +1,14 @@
 //! Wire formats between socket and handler.
 //!
-//! A [`Layer`] has no I/O. Bytes that arrived go in, one unit at a time comes out; what a handler
-//! sends goes in, bytes for the wire come out. Its driver (a connection, a test, a fuzzer)
+//! A [`Layer`] has no I/O. It decodes the bytes that arrived into one unit at a time, and encodes what
+//! a handler sends into bytes for the wire. Its driver (a connection, a test, a fuzzer)
 //! owns every buffer and every socket. That is why one layer works the same over TCP, a Unix
 //! socket or inside a test, and why layers stack: [`Then`] feeds the units of the outer one (the
 //! one nearer to the wire) as bytes to the inner one (nearer to the handler).
 //!
-//! Framing is here without a feature: [`Lines`], [`LengthPrefixed`], [`Delimited`],
-//! [`FixedSize`]. For layers of your own, [`testkit`] is what the built-in ones are tested with,
-//! and `docs/layers.md` has a complete example.
+//! Framing needs no feature: [`Lines`], [`LengthPrefixed`], [`Delimited`], [`FixedSize`].
+//! [`testkit`] tests the built-in layers and is there for your own; `docs/layers.md` has a complete
+//! example.
 //!
 //! # The contract between a layer and its driver
 //!
@@ -42,9 +42,9 @@
 //!     error may come of it.
 //! 11. A layer allocates for what it has received, never for what a peer merely announces, and each
 //!     has a limit on the size of a unit that is on by default.
-//! 12. A layer that holds input (units it has decoded and not yielded, parts of one that it has
-//!     consumed) says so in [`holds_input`](Layer::holds_input). Between two calls of `decode` TLS may
-//!     be put beneath it, and what it holds then came in clear.
+//! 12. A layer that holds input (decoded units that it has not yielded, consumed parts of one)
+//!     reports it in [`holds_input`](Layer::holds_input). Between two calls of `decode` TLS may be
+//!     inserted below it, and the input that it holds then arrived in clear.
 
 use std::any::{Any, TypeId};
 use std::ops::Range;
@@ -132,9 +132,9 @@ pub enum Item {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use]
 pub struct Step {
-    /// How many of the given bytes are done with; the others are given again, more behind them.
+    /// How many of the given bytes are finished. The others are given again, with more behind them.
     pub consumed: usize,
-    /// What came of it.
+    /// What the call yielded.
     pub item: Item,
     /// Text or binary, for [`Item::Slice`] and [`Item::Unit`].
     pub kind: MessageKind,
@@ -166,7 +166,7 @@ impl Step {
 
 /// A wire format, without I/O. The [module's page](self) has the contract.
 pub trait Layer {
-    /// What the layer is called in log lines and errors: `"tls"`, `"lines"`.
+    /// The name of the layer in log lines and errors: `"tls"`, `"lines"`.
     fn name(&self) -> &'static str;
 
     /// Whether the handler gets a stream or messages.
@@ -174,7 +174,7 @@ pub trait Layer {
         Delivery::Messages
     }
 
-    /// The layer below is ready. A client's first bytes go to `wire`.
+    /// The layer below is ready. Appends the first bytes that this side sends, if any, to `wire`.
     ///
     /// # Errors
     /// The layer cannot begin; the connection is closed with the error as its reason.
@@ -223,21 +223,21 @@ pub trait Layer {
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError>;
 
-    /// This side sends nothing more, for the reason `end`: appends what the format sends at the end,
-    /// if anything. It may be called in every state, also before the layer is ready and after an
-    /// error of any other call; it appends nothing where the peer could not understand it, or has
-    /// been sent an end already (an alert, a Close frame).
+    /// This side sends nothing more, for the reason `end`. Appends what the format sends at its
+    /// end, if anything. It may be called in any state, also before the layer is ready and after an
+    /// error of any other call. It appends nothing if the peer could not understand it, or was
+    /// already sent an end (an alert, a Close frame).
     fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         let _ = (cx, end, wire);
     }
 
-    /// The time has come for which the layer asked with [`LayerContext::call_at`]. The driver forgot
-    /// the wish before this call: a layer that wants another one asks again. What the layer sends (a
-    /// ping, say) is appended to `reply`.
+    /// The time that the layer asked for with [`LayerContext::call_at`] has come. The driver
+    /// cleared the request before this call: a layer that wants another call asks again. What the
+    /// layer sends (for example a ping) is appended to `reply`.
     ///
     /// # Errors
-    /// The layer gives the connection up (the peer did not reply in time): what is in `reply` is
-    /// sent, then the connection is closed with the error as its reason.
+    /// The layer gives up the connection (the peer did not reply in time): the content of `reply`
+    /// is sent, then the connection is closed with the error as its reason.
     fn on_time(
         &mut self,
         cx: &mut LayerContext<'_>,
@@ -266,26 +266,27 @@ pub trait Layer {
         }
     }
 
-    /// Whether the layer holds input: units that it has decoded and not yielded, or parts of one that
-    /// it has consumed. Asked before another layer is put beneath it in mid-stream, because what came
-    /// in clear must not be read as if it had come through that one (CVE-2011-0411). A layer that
-    /// consumes nothing but whole units, one a step, holds none, and keeps this default; every other
-    /// one has to report what it has consumed. The [test kit](testkit) checks it as far as it
-    /// shows from outside.
+    /// Whether the layer holds input: decoded units that it has not yielded, or consumed parts of
+    /// one. The driver asks before it inserts another layer below in mid-stream, because input that
+    /// arrived in clear must not be read as if it had come through that layer (CVE-2011-0411). A
+    /// layer that consumes only whole units, one per step, holds none and keeps this default. Every
+    /// other layer must report what it has consumed. The [test kit](testkit) checks this as far as
+    /// it is visible from outside.
     fn holds_input(&self) -> bool {
         false
     }
 
-    /// What the wire form of a message depends on: two layers with equal classes encode every message
-    /// to the same bytes, or to bytes that decode to the same. It is asked for when the layer
-    /// is ready, and holds until `decode` returns [`Item::End`] or an error, or `end` is called.
-    /// `None`, the default, for a layer whose encoder has state (TLS, compression with a window).
+    /// What the wire form of a message depends on: two layers with equal classes encode every
+    /// message to the same bytes, or to bytes that decode to the same. The driver asks once the
+    /// layer is ready; the value holds until `decode` returns [`Item::End`] or an error, or `end`
+    /// is called. `None`, the default, is for a layer whose encoder has state (TLS, compression
+    /// with a window).
     fn wire_class(&self) -> Option<WireClass> {
         None
     }
 
-    /// What the layer has learned of the peer, by type: each layer documents the types it
-    /// has (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
+    /// What the layer knows about the peer, by type. Each layer documents the types that it returns
+    /// (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
     fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         let _ = fact;
         None

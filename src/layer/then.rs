@@ -1,4 +1,4 @@
-//! Two layers, one upon the other.
+//! Two layers stacked.
 
 use std::any::{Any, TypeId};
 use std::time::Instant;
@@ -24,7 +24,8 @@ use super::{
 ///   ended in order, the inner one is called with the end of its stream, yields what it still has,
 ///   and may object. An [`Item::End`] of the inner layer is the stack's.
 /// * [`end`](Layer::end) ends the inner layer, then the outer one.
-/// * A fact is the outer layer's if it has one of that type, else the inner one's.
+/// * [`layer_info`](Layer::layer_info) returns the outer layer's if it has that type, else the inner
+///   one's.
 /// * A message that the inner layer refuses is lost alone. When the *outer* layer cannot encode bytes
 ///   that the inner one sends, the peer's inner layer misses a part of its stream: that fails as
 ///   [`LayerErrorKind::OutOfStep`], with the outer layer's reason as the source, and so does every
@@ -92,17 +93,17 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         }
     }
 
-    /// Puts `outer`, which has not been started, beneath an `inner` layer that is already running
+    /// Puts `outer`, which has not been started, below an `inner` layer that is already running
     /// (STARTTLS: RFC 3207, RFC 2595, RFC 7817).
     ///
     /// The driver calls [`start`](Layer::start) on the stack as on any other, which starts the
     /// outer layer only; until that is ready, so is the stack not, and nothing is encoded.
     ///
-    /// **From here on, what comes from the wire belongs to `outer`.** Bytes that came before the
-    /// switch, in clear, must not be read as if they had come after it (command injection,
+    /// **From here on, input from the wire belongs to `outer`.** Bytes that arrived before the
+    /// switch, in clear, must not be read as if they had arrived after it (command injection,
     /// CVE-2011-0411): a driver refuses the switch, or closes, while it holds bytes that the inner
-    /// layer has not consumed. Both sides of every STARTTLS protocol wait for the other's word
-    /// before they go on, so an honest peer leaves none.
+    /// layer has not consumed. In every STARTTLS protocol both sides wait for the reply of the
+    /// other before they continue, so an honest peer leaves none.
     pub fn beneath(outer: Outer, inner: Inner) -> Self {
         Then { inner_started: true, ..Then::new(outer, inner) }
     }

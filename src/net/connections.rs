@@ -1,4 +1,4 @@
-//! Connections by token: sending, closing, pausing, pairing, asking.
+//! Operations on one connection, by token: sending, closing, pausing, pairing, queries.
 
 use std::any::{Any, TypeId};
 use std::net::{IpAddr, SocketAddr};
@@ -17,106 +17,118 @@ use crate::token::Token;
 
 /// Connections by token.
 impl<S> Net<S> {
-    /// Sends on a connection: a copy is queued, or written. A large slice is written at once if
-    /// nothing waits before it. The bytes pass the connection's own layers.
+    /// Sends a message on a connection. The bytes are copied into its output queue; a large slice
+    /// is written at once if the queue is empty. The message passes the layers of that connection.
     ///
-    /// Output of a callback on its own connection leaves when the callback returns, one write for
-    /// all of it; output to other connections at the end of the turn.
+    /// Output of a callback on its own connection is written when the callback returns, in one
+    /// write. Output to other connections is written at the end of the turn.
     ///
-    /// For a UDP socket's token it sends a datagram to the peer the socket is connected to. If it is
-    /// not connected, the system refuses the datagram when it is to leave (EDESTADDRREQ), and
-    /// [`on_error`](crate::DatagramHandler::on_error) is told.
+    /// A message is any bytes, or a [`Message`](crate::Message) with a kind (text or binary) for
+    /// wire formats that distinguish them.
     ///
-    /// A message is any bytes, or a [`Message`](crate::Message) that says whether it is text or binary,
-    /// for wire formats that tell them apart.
+    /// With the token of a UDP socket it sends a datagram to the peer that the socket is connected
+    /// to. On an unconnected socket the system refuses the datagram (EDESTADDRREQ), and
+    /// [`on_error`](crate::DatagramHandler::on_error) is called with that error.
     pub fn send(&mut self, to: Token, message: impl IntoMessage) -> SendStatus {
         let Message { bytes, kind } = message.into_message();
         self.core.send(to, bytes.as_ref(), kind)
     }
 
-    /// Like [`send`](Self::send), for bytes that are shared: large ones are queued by reference.
+    /// Like [`send`](Self::send), for shared bytes: large ones are queued by reference and not
+    /// copied.
     pub fn send_shared(&mut self, to: Token, bytes: &Arc<[u8]>) -> SendStatus {
         self.core.send_shared(to, bytes)
     }
 
-    /// Sends a datagram from a UDP socket. It leaves when the callback returns, or at the end of the
-    /// turn, and in the order of the calls.
+    /// Sends a datagram from a UDP socket. Datagrams leave in the order of the calls, when the
+    /// callback returns or at the end of the turn.
     pub fn send_to(&mut self, from: Token, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
         self.core.send_datagram(from, Some(to), bytes.as_ref())
     }
 
-    /// Closes gracefully: flushes what was sent, ends the write side, discards what still comes until
-    /// the peer ends too or [`close_timeout`](crate::StreamOptions::close_timeout) passes (flushing
-    /// itself takes as long as the peer takes some of it). A
-    /// listener, a UDP socket or a custom source is closed at once; an outgoing connection that does
-    /// not stand yet is cancelled. What still waits for a late layer's handshake is lost; the reason is
-    /// [`Cancelled`](crate::CloseReason::Cancelled) then.
+    /// Closes gracefully: writes the queued output, ends the write side, then discards input until
+    /// the peer ends its side too or [`close_timeout`](crate::StreamOptions::close_timeout) passes.
+    /// Writing takes as long as the peer takes some of the output within each
+    /// [`stall_timeout`](crate::StreamOptions::stall_timeout).
     ///
-    /// An error that the callback returns after this call is the reason all the same.
+    /// A listener, a UDP socket or a custom source closes at once. An outgoing connection that is
+    /// not established yet is cancelled. Output that waits for the handshake of a late layer is
+    /// lost; the reason is then [`Cancelled`](crate::CloseReason::Cancelled).
+    ///
+    /// If the callback returns an error after this call, that error is the reason.
     pub fn close(&mut self, token: Token) {
         self.core.close(token, None);
     }
 
-    /// Closes gracefully, as [`close`](Self::close) does, and says why in the terms of the wire format.
+    /// Closes gracefully, as [`close`](Self::close) does, with a code and a reason for the peer
+    /// where the wire format has them.
     ///
-    /// A WebSocket puts `code` and `reason` into its Close frame (RFC 6455 section 7.4): 3000 to 4999
-    /// are for programs, 1000 to 1011 have their meanings. A code that no frame may carry (1005, 1006,
-    /// 1015, those below 1000) leaves a Close frame without code and reason; the reason is cut to 123
-    /// bytes. Without a choice the code is 1000 for [`close`](Self::close), 1001 for
-    /// [`close_all`](Self::close_all), a shutdown's deadline and a dropped reactor, and 1011 where the
-    /// handler failed. A format without codes ignores both. An error that was to end the connection is
-    /// said instead.
+    /// A WebSocket puts `code` and `reason` into its Close frame (RFC 6455 section 7.4): 3000 to
+    /// 4999 are free for programs, 1000 to 1011 have defined meanings. A code that must not be sent
+    /// (1005, 1006, 1015, any below 1000) results in a Close frame without code and reason. The
+    /// reason is cut to 123 bytes. The default code is 1000 for [`close`](Self::close); 1001 for
+    /// [`close_all`](Self::close_all), the deadline of a shutdown and a dropped reactor; 1011 where
+    /// the handler failed.
+    ///
+    /// A format without codes ignores both. If an error already ends the connection, the code of
+    /// that error is sent instead.
     pub fn close_with(&mut self, token: Token, code: u16, reason: impl Into<String>) {
         self.core.close_with(token, OwnEnd::Chosen { code, reason: reason.into() });
     }
 
-    /// Closes gracefully as soon as nothing is owed on the connection: at once, unless its output is
-    /// above its high mark or `on_drain` has not been called for that yet (then its handler may have
-    /// more to say), or an answer is [held](Self::hold) for. Until then everything goes on: callbacks,
-    /// sends, reads. The default [`on_eof`](crate::Handler::on_eof) calls it. Anything else than a
-    /// connection is closed at once.
+    /// Closes gracefully as soon as the handler has no more to send. That is at once, unless
+    ///
+    /// - the output is above its high-water mark, or was and `on_drain` has not been called for it
+    ///   yet: the handler may continue there; or
+    /// - a reply is [held](Self::hold) for.
+    ///
+    /// Until then callbacks, sends and reads continue. The default
+    /// [`on_eof`](crate::Handler::on_eof) calls this. Anything other than a connection closes at
+    /// once.
     pub fn close_when_done(&mut self, token: Token) {
         self.core.close_when_done(token);
     }
 
-    /// Notes that an answer on this connection comes later, from another handler, a timer or another
-    /// thread: [`close_when_done`](Self::close_when_done), and so the default
+    /// Announces that a reply on this connection is sent later, by another handler, a timer or
+    /// another thread. [`close_when_done`](Self::close_when_done), and so the default
     /// [`on_eof`](crate::Handler::on_eof), waits for it. Holds are counted; each needs one
-    /// [`release`](Self::release). `false` if there is no open connection of this token.
+    /// [`release`](Self::release). `false` if the token names no open connection.
     ///
-    /// A hold keeps nothing else from ending the connection: not `close` and `abort`, no error, no
-    /// deadline, no shutdown. One that is never released leaves a connection whose peer has ended its
-    /// side open until one of those comes, so that a service with holds sets an
+    /// A hold delays nothing else: `close`, `abort`, an error, a deadline or a shutdown ends the
+    /// connection as usual. After the peer has ended its side, a hold that is never released keeps
+    /// the connection open until one of those comes. A service with holds therefore sets an
     /// [`idle_timeout`](crate::StreamOptions::idle_timeout).
     pub fn hold(&mut self, token: Token) -> bool {
         self.core.hold_open(token)
     }
 
-    /// Takes one [hold](Self::hold) back: call it behind the `send` of the answer, from wherever that
-    /// is. A connection that waited for the last one is closed, after flushing. `false` if none was
-    /// left, or the connection is gone.
+    /// Takes back one [hold](Self::hold). Call it after the `send` of the reply. If the connection
+    /// waits only for this hold, it is flushed and closed. `false` if no hold is left or the
+    /// connection is closed.
     pub fn release(&mut self, token: Token) -> bool {
         self.core.release_hold(token)
     }
 
-    /// Ends at once: what is unsent is lost, and the peer of a TCP connection sees a reset. A Unix
-    /// socket cannot be made to send one: its peer sees an end as a rule, and only a format with an
-    /// end of its own (TLS, say) can tell it from a proper one. An error that was to end it already stays the reason.
+    /// Ends a connection at once: queued output is lost, and the peer of a TCP connection receives
+    /// a reset. If an error already ends the connection, that error stays the reason.
+    ///
+    /// A Unix socket cannot send a reset: its peer usually sees an ordinary end-of-stream. Only a
+    /// format with an end of its own (TLS, for example) lets it tell the two apart.
     pub fn abort(&mut self, token: Token) {
         self.core.abort(token);
     }
 
-    /// Half-close: ends the write side once everything queued has been written (shutdown(2)). The
-    /// peer's data is received as before. Calling it twice is harmless. A connection whose both
-    /// directions have ended closes by itself.
+    /// Half-close: ends the write side once everything queued has been written (shutdown(2)).
+    /// Receiving continues. A second call has no effect. A connection closes by itself when both
+    /// directions have ended.
     pub fn half_close(&mut self, token: Token) {
         self.core.with_settled(token, |conn| conn.half_close());
     }
 
-    /// Closes all connections gracefully, as [`close`](Self::close) does one; those that do not stand
-    /// yet are cancelled. Listeners, UDP sockets and custom sources stay. With
-    /// [`shutdown`](Self::shutdown) before it, it is the end of a service that does not wait for its
-    /// peers to have enough.
+    /// Closes all connections gracefully, as [`close`](Self::close) does; outgoing ones that are
+    /// not established yet are cancelled. Listeners, UDP sockets and custom sources stay open. Call
+    /// [`shutdown`](Self::shutdown) and then this to end a service without waiting for its peers to
+    /// close.
     pub fn close_all(&mut self) {
         for token in self.core.tokens() {
             if self.core.stream(token).is_some() {
@@ -125,73 +137,77 @@ impl<S> Net<S> {
         }
     }
 
-    /// Stops reading from a connection: no `on_data` and no `on_eof` until
-    /// [`resume`](Self::resume). What arrives waits in the system's buffer, and the peer is slowed
-    /// down when that is full. If the connection is reset meanwhile, what had arrived is offered
-    /// before `on_close`, paused or not, up to
-    /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes; a handler that has no room for it
-    /// leaves it.
+    /// Stops reading from a connection: neither `on_data` nor `on_eof` is called until
+    /// [`resume`](Self::resume). Input waits in the system's receive buffer; when that is full, TCP
+    /// slows the peer down. If the connection is reset while it is paused, the input that had
+    /// arrived is delivered before `on_close`, up to
+    /// [`unread_limit`](crate::StreamOptions::unread_limit) bytes. A handler without room for it
+    /// leaves it untaken.
     ///
-    /// A paused listener accepts nobody: who knocks waits in its backlog, and is refused by the system
-    /// when that is full. A paused UDP socket receives nothing more (what was received in one batch
-    /// with the datagram being told is still told); what does not fit its buffer is lost.
+    /// A paused listener accepts no connection: new peers wait in its backlog, and the system
+    /// refuses them when the backlog is full. A paused UDP socket receives nothing more; datagrams
+    /// received in one batch with the current one are still delivered. The system drops what does
+    /// not fit the socket's receive buffer.
     pub fn pause(&mut self, token: Token) {
         self.core.set_paused(token, true);
     }
 
-    /// Goes on reading, accepting or receiving.
+    /// Resumes reading, accepting or receiving after [`pause`](Self::pause).
     pub fn resume(&mut self, token: Token) {
         self.core.set_paused(token, false);
     }
 
-    /// Pairs two connections, for a proxy: each one's reads pause while the *other's* output is
-    /// above its high mark, in place of the rule that looks at its own. The pair comes apart when
-    /// one of them closes. `false` if one is gone or both are the same.
+    /// Pairs two connections, for a proxy: reading from each pauses while the output of the *other*
+    /// is above its high-water mark, in place of the rule that looks at its own output. The pair
+    /// ends when one of them closes. `false` if one is closed or both are the same.
     ///
-    /// The handlers pass on what they hear; where nobody has to look at it, [`relay`](Self::relay)
-    /// does all of it. Linking two that are relayed ends the relay.
+    /// The handlers forward the data. Where no code has to look at it, [`relay`](Self::relay) does
+    /// all of it. Pairing two relayed connections ends the relay.
     pub fn pair(&mut self, a: Token, b: Token) -> bool {
         self.core.pair_up(a, b)
     }
 
-    /// Joins two connections, for a proxy that need not look at what passes: from now on whatever
-    /// either brings is sent on to the other by the reactor itself.
+    /// Relays two connections, for a proxy that need not look at the data: from now on the reactor
+    /// sends what arrives on either to the other.
     ///
-    /// - **Data.** What a handler has not taken goes first, so that one that has read a proxy
-    ///   header or a `CONNECT` takes just that and relays the rest. Neither handler gets `on_data`
-    ///   or `on_eof`; all other callbacks come as ever, and either may still
-    ///   [`send`](Self::send), behind what has been passed on. Each connection keeps its layers:
-    ///   what one decodes the other encodes, message by message.
-    /// - **Back-pressure**, as by [`pair`](Self::pair): while one's output is above its high mark
-    ///   the other is not read, also while it still connects or shakes hands. One read's worth
-    ///   ([`Config::read_buffer`](crate::Config::read_buffer)) may go over the mark.
-    /// - **Ends.** A peer's end is passed on once everything before it has been written
-    ///   ([`half_close`](Self::half_close)), and the other direction goes on. When one
-    ///   connection is closed, the other is closed too, and each is flushed. When one ends badly
-    ///   (a reset, a failed connect, a deadline, an error of its handler or layer), the other is
-    ///   aborted, because its peer must not take that for an end (on a Unix socket it may: see
-    ///   [`abort`](Self::abort)); the one whose handler or layer returned the error is closed in order, as ever. As on
-    ///   one connection, a reset may destroy what is on its way; what the system took no more of is in
-    ///   [`CloseInfo::unsent`](crate::CloseInfo::unsent).
+    /// - **Data.** Input that a handler has not taken is forwarded first: a handler that reads a
+    ///   proxy header or a `CONNECT` takes just that and relays the rest. Neither handler gets
+    ///   `on_data` or `on_eof`. All other callbacks continue, and either handler may still
+    ///   [`send`](Self::send); its bytes follow those already forwarded. Each connection keeps its
+    ///   layers: what one decodes, the other encodes, message by message.
+    /// - **Back-pressure**, as by [`pair`](Self::pair): while one connection's output is above its
+    ///   high-water mark, the other is not read, also while the first is still connecting or in a
+    ///   handshake. One read ([`Config::read_buffer`](crate::Config::read_buffer) bytes) may exceed
+    ///   the mark.
+    /// - **Ends.** A peer's end-of-stream is forwarded ([`half_close`](Self::half_close)) once
+    ///   everything before it has been written; the other direction continues. When one connection
+    ///   is closed, the other is closed too, and both are flushed. When one fails (a reset, a
+    ///   failed connect, a deadline, an error of its handler or layer), the other is aborted, so
+    ///   that its peer cannot mistake the failure for an end (on a Unix socket it can: see
+    ///   [`abort`](Self::abort)). The connection whose handler or layer returned the error is
+    ///   closed gracefully, as usual. As on any connection, a reset may destroy data in flight;
+    ///   [`CloseInfo::unsent`](crate::CloseInfo::unsent) counts what the system did not take.
     ///
-    /// A relay has no holes: what the other connection has no room for
-    /// ([`output_limit`](crate::StreamOptions::output_limit), whatever its
-    /// [`Overflow`](crate::Overflow) says), or cannot say in its format, ends both. What comes
-    /// behind a `half_close` that *you* called on the other one is dropped.
+    /// A relay never skips data: output that exceeds the
+    /// [`output_limit`](crate::StreamOptions::output_limit) of the other connection (whatever its
+    /// [`Overflow`](crate::Overflow)), or that its format cannot encode, ends both. Data that
+    /// follows a `half_close` that *you* called on the other connection is dropped.
     ///
-    /// Relaying or linking one of them anew takes the pair apart, and handlers are told again.
-    /// `false` if one is gone or closing, or both are the same.
+    /// Relaying or pairing one of them again ends this relay, and the former partner's handler gets
+    /// `on_data` and `on_eof` again. `false` if one is closed or closing, or both are the same.
     ///
-    /// With the feature `splice`, on Linux and Android, big blocks between TCP or Unix sockets
-    /// without layers are not copied through this process (splice(2)). A write like that to a peer
-    /// that is gone raises `SIGPIPE`, which Rust programs ignore from their start; a host in another
-    /// language has to do so itself.
+    /// With the feature `splice`, on Linux and Android, large blocks between TCP or Unix sockets
+    /// without layers are not copied through this process (splice(2)). Such a write to a peer that
+    /// has closed raises `SIGPIPE`. Rust programs ignore that signal from their start; a host
+    /// program in another language must ignore it itself.
     pub fn relay(&mut self, a: Token, b: Token) -> bool {
         self.core.relay(a, b)
     }
 
-    /// Posts a typed message to another handler; its `on_notify` is called later in this turn or in
-    /// the next. `false` if there is nobody to get it.
+    /// Posts a typed value to the handler of a connection or UDP socket. Its `on_notify` is called
+    /// later in this turn or in the next. On a connection that is not open yet, it is called after
+    /// `on_open`; if the connection fails before that, the value is dropped. `false` if the token
+    /// has no handler to call.
     pub fn notify<T: 'static>(&mut self, to: Token, value: T) -> bool {
         let known = match self.core.entity(to) {
             Some(Entity::Stream(s)) => s.has_callbacks() || s.is_opening(),
@@ -204,7 +220,8 @@ impl<S> Net<S> {
         known
     }
 
-    /// Whether the token names something that is not closed or closing.
+    /// Whether the token names a connection, listener, socket or source that is neither closed nor
+    /// closing.
     pub fn is_open(&self, token: Token) -> bool {
         match self.core.entity(token) {
             Some(Entity::Stream(s)) => s.is_live(),
@@ -215,21 +232,24 @@ impl<S> Net<S> {
         }
     }
 
-    /// How many bytes wait to be written, as encoded for the wire; those that wait for a layer to be
-    /// ready, or were published to its groups and leave at the end of the turn, as they were sent.
+    /// How many bytes of output are not written yet, as encoded for the wire. Messages that wait
+    /// for a handshake, and published ones that leave at the end of the turn, count with their
+    /// length before encoding.
     pub fn queued(&self, token: Token) -> usize {
         self.core.unsent(token)
     }
 
-    /// Whether a connection's queued output has been above its high mark and is not yet down at the
-    /// low one, or will be above it with what was published to its groups in this turn: a sender that can wait should, until `on_drain`. `false` for anything else. The marks
-    /// are [`StreamOptions::high_water`](crate::StreamOptions::high_water).
+    /// Whether a connection's queued output, including what was published to its groups in this
+    /// turn, rose above its [high-water mark](crate::StreamOptions::high_water) and has not yet
+    /// fallen to its low-water mark. While it is `true`, a sender that can wait should wait for
+    /// `on_drain`. `false` for anything other than a connection.
     pub fn is_above_high_water(&self, token: Token) -> bool {
         self.core.is_above_high_water(token)
     }
 
-    /// Where the peer of a connection (or of a connected UDP socket) is. The system forgets it when
-    /// the connection has ended, so that `on_close` may get `None`; a factory is told in time.
+    /// The address of the peer of a connection or of a connected UDP socket. The system forgets it
+    /// when the connection has ended, so `on_close` may get `None`: read it in `on_open`, or in the
+    /// factory from [`Peer`](crate::Peer).
     pub fn peer_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket().peer_addr().ok(),
@@ -238,7 +258,9 @@ impl<S> Net<S> {
         }
     }
 
-    /// The local address of anything that has one; the first, of a listener on several.
+    /// The local address of a connection, UDP socket or listener; of a listener on several
+    /// addresses, the first. `None` for a custom source and for a connection that is not
+    /// established.
     pub fn local_addr(&self, token: Token) -> Option<Address> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket().local_addr().ok(),
@@ -258,30 +280,31 @@ impl<S> Net<S> {
         }
     }
 
-    /// What a connection's layers have learned of the peer; each layer documents the types it
-    /// answers to.
+    /// What a connection's layers know about the peer (a certificate, a request path); each layer
+    /// documents the types it returns.
     pub fn layer_info<T: Any>(&self, token: Token) -> Option<&T> {
         self.core.stream(token)?.wire()?.layer().layer_info(TypeId::of::<T>())?.downcast_ref()
     }
 
-    /// Puts a layer on a connection in mid-stream, beneath those it has: nearest to the wire. What
-    /// is queued leaves as it is; what was received and neither decoded nor taken, and all that
-    /// comes, passes the new layer. What is sent waits until it is ready.
+    /// Inserts a layer between the socket and the layers a connection already has, as STARTTLS
+    /// needs it. Queued output leaves in the old format. Input that was neither decoded nor taken,
+    /// and all later input, passes the new layer. Output sent from now on waits until the new layer
+    /// is ready.
     ///
-    /// Call it from the connection's own `on_data`, after having taken the bytes that belong to the
-    /// old format and before sending in the new one.
+    /// Call it from the connection's own `on_data`, after taking the bytes of the old format and
+    /// before sending in the new one.
     ///
-    /// `false` if the connection is not open, or either side has ended; or if the layers it has hold,
-    /// or have looked at, bytes behind those the handler was given. These came in clear: somebody on
-    /// the line may have slipped them in to have them read as if they had come through the new layer
-    /// (CVE-2011-0411). The connection is closed for it, with a
-    /// [`LayerError`](crate::layer::LayerError) of the kind `Malformed` as the reason.
+    /// `false` if the connection is not open or either side has ended. Also `false`, and the
+    /// connection is closed, if its present layers hold or have examined bytes beyond those
+    /// delivered to the handler: these arrived in clear, and an attacker may have injected them to
+    /// be read as if they were protected (CVE-2011-0411). The reason is then a
+    /// [`LayerError`](crate::layer::LayerError) of the kind `Malformed`.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
         let layer = Box::new(layer);
         self.core.with_settled(token, |conn| conn.start_layer(layer)) == Some(true)
     }
 
-    /// What a listener has seen.
+    /// The counters of a listener; `None` for any other token.
     pub fn listener_stats(&self, token: Token) -> Option<ListenerStats> {
         match self.core.entity(token)? {
             Entity::Listener(l) => Some(l.stats),
@@ -292,7 +315,7 @@ impl<S> Net<S> {
     /// Joins a multicast group on a UDP socket.
     ///
     /// # Errors
-    /// The token names no UDP socket, or the system refuses.
+    /// The token names no UDP socket, or the system refuses the membership.
     pub fn join_multicast(
         &mut self,
         token: Token,
@@ -305,7 +328,7 @@ impl<S> Net<S> {
     /// Leaves a multicast group.
     ///
     /// # Errors
-    /// The token names no UDP socket, or the system refuses.
+    /// The token names no UDP socket, or the system refuses the change.
     pub fn leave_multicast(
         &mut self,
         token: Token,

@@ -7,56 +7,58 @@ use crate::token::{Group, Token};
 
 /// Groups.
 impl<S> Net<S> {
-    /// Makes a group without members and without a name. It lasts until
+    /// Creates a group without members and without a name. It exists until
     /// [`remove_group`](Self::remove_group).
     ///
     /// # Panics
-    /// With more groups than 2^32 (2^20 on 32-bit targets) at once.
+    /// More than 2^32 groups (2^20 on 32-bit targets) exist at once.
     pub fn create_group(&mut self) -> Group {
         self.core.groups.create().expect("more groups than can be named")
     }
 
-    /// The group of that name, for a connection to join; makes it if there is none.
+    /// The group with this name, for a connection to join; creates it if there is none.
     ///
-    /// A group with a name lasts as long as it has members: one without is removed at the end of the
-    /// turn. So do not keep its [`Group`], but ask by name. A group that is to last without members
-    /// is one without a name. To publish, use [`find_group`](Self::find_group), which makes none.
+    /// A named group exists as long as it has members: an empty one is removed at the end of the
+    /// turn. So look it up by name each time and do not store its [`Group`]. For a group that
+    /// outlives its members use [`create_group`](Self::create_group). To publish, use
+    /// [`find_group`](Self::find_group), which creates nothing.
     ///
-    /// A name is any bytes, and costs its length, twice. Names that peers choose need a limit of
-    /// their length that the handler sets.
+    /// A name is any bytes, and its memory is twice its length. If peers choose names, the handler
+    /// must limit their length.
     ///
     /// # Panics
-    /// With more groups than 2^32 (2^20 on 32-bit targets) at once.
+    /// More than 2^32 groups (2^20 on 32-bit targets) exist at once.
     pub fn group(&mut self, name: impl AsRef<[u8]>) -> Group {
         self.core.groups.named(name.as_ref()).expect("more groups than can be named")
     }
 
-    /// The group of that name, if there is one.
+    /// The group with this name; `None` if there is none.
     pub fn find_group(&self, name: impl AsRef<[u8]>) -> Option<Group> {
         self.core.groups.find(name.as_ref())
     }
 
-    /// Removes a group, and its name. Its members stay open; what was published is still delivered.
+    /// Removes a group and its name. Its members stay open, and messages published before are still
+    /// delivered.
     pub fn remove_group(&mut self, group: Group) {
         self.core.remove_group(group);
     }
 
-    /// Makes a connection a member; it receives what is published from now on, and leaves by itself
-    /// when it closes. `false` if the group or the connection is gone.
+    /// Adds a connection to a group. It receives what is published from now on, and leaves by
+    /// itself when it closes. `false` if the group or the connection no longer exists.
     ///
-    /// A connection may be in any number of groups: joining, leaving and delivering cost the same
-    /// in each.
+    /// A connection may be in any number of groups: the cost of joining, leaving and delivering
+    /// does not depend on how many.
     pub fn join(&mut self, group: Group, member: Token) -> bool {
         self.core.join(group, member)
     }
 
-    /// Takes a connection out of a group. What was published before is still delivered. `false` if
-    /// it was no member.
+    /// Removes a connection from a group. Messages published before are still delivered. `false` if
+    /// it was not a member.
     pub fn leave(&mut self, group: Group, member: Token) -> bool {
         self.core.leave(group, member)
     }
 
-    /// Whether a connection is in a group.
+    /// Whether a connection is a member of a group.
     pub fn is_member(&self, group: Group, member: Token) -> bool {
         self.core.groups.is_member(group, member)
     }
@@ -66,23 +68,25 @@ impl<S> Net<S> {
         self.core.groups.members(group)
     }
 
-    /// What is known of a group; `None` if it is gone.
+    /// The counters of a group; `None` if it no longer exists.
     pub fn group_stats(&self, group: Group) -> Option<GroupStats> {
         self.core.groups.stats(group)
     }
 
-    /// Sends to all members. Returns how many they are; zero also if the group is gone.
+    /// Sends a message to all members. Returns the number of members; zero also if the group no
+    /// longer exists.
     ///
-    /// The message is stored once, and leaves at the end of the turn, or of one of the next turns if
-    /// the work is more than [`Config::work_per_turn`](crate::Config::work_per_turn). Each member's
-    /// own limits decide what happens to one that does not read;
-    /// [`group_stats`](Self::group_stats) counts what was dropped.
+    /// The message is stored once. It is written at the end of the turn, or in one of the next
+    /// turns if the work exceeds [`Config::work_per_turn`](crate::Config::work_per_turn). The
+    /// limits of each member apply to a member that does not read;
+    /// [`group_stats`](Self::group_stats) counts the messages that were dropped.
     pub fn publish(&mut self, group: Group, message: impl IntoMessage) -> usize {
         let Message { bytes, kind } = message.into_message();
         self.core.publish(group, bytes.as_ref(), kind, None)
     }
 
-    /// Sends to all members but one, which need not be a member.
+    /// Sends a message to all members except one token, which need not be a member. Returns the
+    /// number of members that it goes to.
     pub fn publish_except(
         &mut self,
         group: Group,

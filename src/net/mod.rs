@@ -1,4 +1,4 @@
-//! The network side of a reactor: what callbacks, posted closures and set-up code work with.
+//! The network side of a reactor, as callbacks, posted closures and set-up code use it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,25 +18,26 @@ mod groups;
 mod sockets;
 mod time;
 
-/// The network: connections by token, new sockets, timers, groups, the end of the loop.
+/// The network: connections by token, new sockets, timers, groups, and the end of the loop.
 ///
-/// Callbacks have it as [`Context::net`](crate::Context::net), posted closures get it as an argument, and set-up code
-/// outside callbacks takes it from [`Reactor::net`](crate::Reactor::net): the same methods everywhere.
+/// Callbacks have it as [`Context::net`](crate::Context::net), posted closures get it as an
+/// argument, and code outside callbacks takes it from [`Reactor::net`](crate::Reactor::net). The
+/// methods are the same everywhere.
 ///
-/// No method calls a handler. What must end in a callback happens later in the turn, or in the next.
-/// A token of something that is gone is refused; nothing panics for it.
+/// No method calls a handler: callbacks that follow from a call run later in the turn, or in the
+/// next. A token of something that is closed is refused, and never causes a panic.
 pub struct Net<S = ()> {
     pub(crate) core: Core,
     /// Handlers of what callbacks created, until the turn installs them.
     pub(crate) pending_handlers: Vec<(Token, AnyHandler<S>)>,
-    /// Closures of the reactor's own timers.
+    /// Closures of [`Net::run_after`], by the index in their timers.
     pub(crate) calls: Slab<Call<S>>,
     pub(crate) shared: Arc<Shared<S>>,
 }
 
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>)>;
 
-/// Who is called for what a token names.
+/// The handler of what a token names.
 pub(crate) enum AnyHandler<S> {
     Stream(Box<dyn Handler<S>>),
     Datagram(Box<dyn DatagramHandler<S>>),
@@ -46,20 +47,22 @@ pub(crate) enum AnyHandler<S> {
 
 /// The loop.
 impl<S> Net<S> {
-    /// Ends [`run`](crate::Reactor::run) after this turn. Nothing is closed: the reactor can run on.
+    /// Ends [`run`](crate::Reactor::run) after this turn. Nothing is closed: the reactor can be run
+    /// again.
     pub fn stop(&mut self) {
         self.core.stopping = Stopping::Now;
     }
 
-    /// Closes the listeners, once the peers that the system has accepted already are served (at most
-    /// 4,096 of each, and none of a paused listener or one at its limit), lets the connections run to
-    /// their own ends, and ends
-    /// [`run`](crate::Reactor::run) when the last is done. Those still open after `grace` are cut,
-    /// with [`Deadline::Shutdown`](crate::Deadline::Shutdown) as the reason, unless an error was to
-    /// end them already. Until then [`listen`](Self::listen) is refused.
+    /// Closes the listeners, lets the connections run to their own ends, and ends
+    /// [`run`](crate::Reactor::run) when the last one is done. Peers that the system has already
+    /// accepted are served first: at most 4,096 per listener, and none of a paused listener or one
+    /// at its limit. From now on [`listen`](Self::listen) is refused.
     ///
-    /// Called again, it gives a new deadline; [`stop`](Self::stop), earlier in the same turn or later,
-    /// ends at once instead, the listeners staying closed.
+    /// Connections that are still open after `grace` are cut. Their reason is
+    /// [`Deadline::Shutdown`](crate::Deadline::Shutdown), unless an error already ends them.
+    ///
+    /// A second call sets a new deadline. [`stop`](Self::stop), earlier in the same turn or later,
+    /// ends `run` at once instead; the listeners stay closed.
     pub fn shutdown(&mut self, grace: Duration) {
         self.core.start_shutdown(grace);
     }
@@ -69,7 +72,7 @@ impl<S> Net<S> {
         self.shared.remote()
     }
 
-    /// How many connections there are, those on their way in or out included.
+    /// The number of connections, including those that are still opening or closing.
     pub fn connection_count(&self) -> usize {
         self.core.streams
     }

@@ -16,11 +16,12 @@ use crate::token::Token;
 
 /// New sockets.
 impl<S: 'static> Net<S> {
-    /// Listens. `factory` makes a handler for each accepted [`Peer`]; the handlers of one listener may be of one type, or boxed (`Box<dyn Handler<S>>`).
+    /// Listens. `factory` makes a handler for each accepted [`Peer`], once its layers are ready.
+    /// The handlers of one listener are of one type, or boxed (`Box<dyn Handler<S>>`).
     ///
     /// # Errors
-    /// The address does not resolve, is in use, is not this host's, or needs privileges; or a
-    /// [`shutdown`](Self::shutdown) is under way, which takes no newcomers.
+    /// The address does not resolve, is in use, is not an address of this host, or needs
+    /// privileges; an option is refused; or a [`shutdown`](Self::shutdown) is in progress.
     pub fn listen<H, F>(&mut self, on: impl Into<Listen<S>>, factory: F) -> Result<Token, Error>
     where
         H: Handler<S> + 'static,
@@ -62,17 +63,17 @@ impl<S: 'static> Net<S> {
         Ok(token)
     }
 
-    /// Connects. The handler's `on_open` is called when the connection is established and its layers
-    /// are ready, or `on_close` if that fails; exactly one of them comes first, and never before this
-    /// call has returned. What is sent meanwhile leaves once the connection is open. Until it is
-    /// established it has no local address.
+    /// Connects. Exactly one callback comes first, and never before this call has returned:
+    /// `on_open` when the connection is established and its layers are ready, or `on_close` if that
+    /// fails. Messages sent meanwhile are queued and leave once the connection is open. The
+    /// connection has no local address until it is established.
     ///
-    /// A failure has one place: `on_close` with
-    /// [`CloseReason::ConnectFailed`](crate::CloseReason::ConnectFailed), also where the name does not
-    /// resolve. Resolving a name blocks inside this call; everything else does not.
+    /// All failures are reported in one place: `on_close` with
+    /// [`CloseReason::ConnectFailed`](crate::CloseReason::ConnectFailed), also if the name does not
+    /// resolve. Resolving a name blocks inside this call; nothing else does.
     ///
     /// # Errors
-    /// No token is left for it, or the reactor is being dropped: the handler is dropped.
+    /// No token is left, or the reactor is being dropped. The handler is then dropped.
     pub fn connect<H>(&mut self, to: impl Into<Connect>, handler: H) -> Result<Token, Error>
     where
         H: Handler<S> + 'static,
@@ -92,11 +93,12 @@ impl<S: 'static> Net<S> {
         Ok(token)
     }
 
-    /// Takes over a connected `std` socket. `on_open` comes in this turn or the next.
+    /// Takes over a connected `std` socket. `on_open` is called in this turn or the next, or later
+    /// if its layers have a handshake.
     ///
     /// # Errors
-    /// It is not connected, or the system refuses to register it (it is registered with a poll
-    /// already).
+    /// The socket is not connected, an option is refused, or the system refuses to register it (for
+    /// example because it is registered with a poll already).
     pub fn adopt<H>(&mut self, socket: impl Into<Adopt>, handler: H) -> Result<Token, Error>
     where
         H: Handler<S> + 'static,
@@ -117,11 +119,11 @@ impl<S: 'static> Net<S> {
         Ok(token)
     }
 
-    /// Binds a UDP socket.
+    /// Binds a UDP socket. `on_open` is called in this turn or the next.
     ///
     /// # Errors
-    /// The address does not resolve, is in use, is not this host's, or needs privileges; an option
-    /// is refused.
+    /// The address does not resolve, is in use, is not an address of this host, or needs
+    /// privileges; or an option is refused.
     pub fn bind_udp<H>(&mut self, udp: impl Into<Udp>, handler: H) -> Result<Token, Error>
     where
         H: DatagramHandler<S> + 'static,

@@ -10,34 +10,39 @@ use crate::token::Token;
 
 /// Time.
 impl<S> Net<S> {
-    /// When this turn began. The clock is read once a turn; outside turns, by
+    /// The time at the start of this turn. The clock is read once per turn; outside turns, by
     /// [`Reactor::net`](crate::Reactor::net).
     pub fn now(&self) -> Instant {
         self.core.work.now
     }
 
-    /// Sets a timer that belongs to a connection or socket and dies with it. `tag` comes back in
-    /// `on_timer` and says what it is for. Time is rounded up to whole milliseconds; a timer never
-    /// fires early, and fires once. For a token that is
-    /// gone, or names something whose handler has no `on_timer`, nothing is set.
+    /// Sets a timer that belongs to a connection or UDP socket and is cancelled when that closes.
+    /// `on_timer` is called with it once, never early; the time is rounded up to whole
+    /// milliseconds, counted from this call. On a connection that is not open yet, a timer that
+    /// expires earlier fires after `on_open`. `tag` is the caller's number for what the timer is
+    /// for ([`Timer::tag`]).
+    ///
+    /// Nothing is set if the token no longer exists, or names something without `on_timer` (a
+    /// listener, a custom source).
     pub fn set_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
         let told = matches!(
             self.core.entity(token),
-            Some(Entity::Stream(_) | Entity::Datagram(_)) // who else has an `on_timer`?
+            Some(Entity::Stream(_) | Entity::Datagram(_)) // the two with `on_timer`
         );
         let key =
             told.then(|| self.core.set_timer(token, after, Due::Handler(token, tag))).flatten();
         Timer { owner: Some(token), key, tag }
     }
 
-    /// Moves a timer that has not fired to a new time. `false` if it has fired, was cancelled, or
-    /// died: then set a new one.
+    /// Moves a pending timer to `after` from now. `false` if it has fired, was cancelled, or its
+    /// owner has closed: set a new one then.
     pub fn rearm_timer(&mut self, timer: Timer, after: Duration) -> bool {
         let at = self.core.work.tick_after_this_moment(after);
         timer.key.is_some_and(|key| self.core.work.timers.rearm(key, at))
     }
 
-    /// Cancels a timer. `false` if it has fired, was cancelled, or died.
+    /// Cancels a pending timer. `false` if it has fired, was cancelled already, or its owner has
+    /// closed.
     pub fn cancel_timer(&mut self, timer: Timer) -> bool {
         let Some(key) = timer.key else { return false };
         if let Some(owner) = timer.owner {
@@ -55,8 +60,9 @@ impl<S> Net<S> {
 }
 
 impl<S: 'static> Net<S> {
-    /// Runs a closure on the reactor's thread after `run_after`, rounded up to whole milliseconds; never
-    /// early.
+    /// Runs a closure on the reactor's thread after the given time, rounded up to whole
+    /// milliseconds, and never early. The timer belongs to no connection;
+    /// [`cancel_timer`](Self::cancel_timer) drops the closure.
     pub fn run_after(
         &mut self,
         after: Duration,

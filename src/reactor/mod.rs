@@ -49,29 +49,29 @@ use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
 ///
-/// Single-threaded by design: make it on the thread that runs it, and give other threads a
-/// [`Remote`]. A service with a loop of its own calls [`turn`](Self::turn) from it; everyone else
-/// calls [`run`](Self::run).
+/// Single-threaded by design: create it on the thread that runs it, and give other threads a
+/// [`Remote`]. A service with a loop of its own calls [`turn`](Self::turn) from it; any other
+/// program calls [`run`](Self::run).
 ///
 /// # One turn
 ///
-/// 1. work out the timeout: zero while work is left over, else until the next timer or the caller's
-///    limit;
-/// 2. poll (in low-latency mode: without sleeping for a set time first);
-/// 3. read the clock, once; the whole turn uses that time;
-/// 4. messages from other threads, up to a budget;
-/// 5. readiness events: token, generation, socket, layers, callbacks;
-/// 6. what is left over from earlier turns (a connection is served here or in 5; in both only if its
-///    queue drained in 5), and signals;
-/// 7. due timers, unless more events are known to wait: what they bring may cancel some;
-/// 8. pending_handlers: sockets that callbacks made get their handlers;
-/// 9. gather: before a big group's flush, and only while several messages wait for it at a time, more
-///    input is taken for a moment, so that it leaves in the same writes (4 and 5 once more, with
-///    budgets of their own);
-/// 10. flush: what was sent to others, one write for each;
-/// 11. reap: `on_close`, the handler is dropped, the slot is free.
+/// 1. Compute the timeout: zero while work is left over, else until the next timer or the caller's
+///    limit.
+/// 2. Poll for readiness (in low-latency mode, first without sleeping for a set time).
+/// 3. Read the clock, once. The whole turn uses that time.
+/// 4. Handle messages from other threads, up to a budget.
+/// 5. Handle readiness events: token, generation, socket, layers, callbacks.
+/// 6. Continue work left over from earlier turns, and deliver notifications. A connection is served
+///    here or in step 5; in both only if its queue drained in step 5.
+/// 7. Fire due timers, unless more events are known to be pending: their input may cancel some.
+/// 8. Install the pending handlers of sockets that callbacks created.
+/// 9. Gather: before the flush of a large group, and only if several messages are pending for it, take
+///    more input for up to two milliseconds, so that it leaves in the same writes (steps 4 and 5 again,
+///    with budgets of their own).
+/// 10. Flush what was sent to other connections, one write for each.
+/// 11. Reap closed connections: call `on_close`, drop the handler, free the slot.
 ///
-/// What step 11 itself sends, opens or closes is work left over: the next turn begins at once.
+/// Anything that step 11 itself sends, opens or closes is work left over: the next turn begins at once.
 ///
 /// ```no_run
 /// use tidegate::{Context, Handler, HandlerResult, Input, Reactor};
@@ -99,8 +99,7 @@ pub struct Reactor<S: 'static = ()> {
     events: Vec<Ready>,
     /// The last poll returned as many events as it may: more may wait, which only the next poll shows.
     more_events: bool,
-    /// For how many turns in a row due timers have been put off, because input waits that may cancel
-    /// them.
+    /// How many turns in a row have postponed due timers, because pending input may cancel them.
     put_off: usize,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Post<S>>,
@@ -110,13 +109,13 @@ pub struct Reactor<S: 'static = ()> {
     woken: bool,
 }
 
-/// What a shutdown had to cut.
+/// What a shutdown cut off when its grace period ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub struct ShutdownReport {
-    /// Connections that were still open when the time was up.
+    /// Connections that were still open at the end of the grace period.
     pub connections_cut: usize,
-    /// Bytes that were queued on those and not handed to the system.
+    /// Bytes that were queued on those connections and never handed to the system.
     pub bytes_unsent: usize,
 }
 
@@ -124,23 +123,23 @@ impl Reactor<()> {
     /// A reactor without shared state, with the default settings.
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll.
+    /// The system has no descriptor or no memory left for a poll.
     pub fn new() -> Result<Self, Error> {
         Self::with_state(())
     }
 }
 
 impl<S: 'static> Reactor<S> {
-    /// A reactor whose handlers share `state`.
+    /// A reactor whose handlers share `state`, with the default settings.
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll.
+    /// The system has no descriptor or no memory left for a poll.
     pub fn with_state(state: S) -> Result<Self, Error> {
         Self::build(Config::default(), |_| Ok(state))
     }
 
-    /// A reactor with settings of your own, and with a state that is made with the network at hand:
-    /// listeners, groups and timers can be set up here, and the state can hold their names.
+    /// A reactor with settings of your own. `set_up` makes the shared state and has the network: it
+    /// can create listeners, groups and timers, and the state can hold their tokens.
     ///
     /// ```
     /// use tidegate::{Config, Group, Reactor};
@@ -155,7 +154,8 @@ impl<S: 'static> Reactor<S> {
     /// ```
     ///
     /// # Errors
-    /// The system has no descriptors or memory for a poll; or `set_up` fails, with its error.
+    /// The system has no descriptor or no memory left for a poll, or `set_up` returns an error,
+    /// which is passed on.
     pub fn build(
         config: Config,
         set_up: impl FnOnce(&mut Net<S>) -> Result<S, Error>,
@@ -178,8 +178,8 @@ impl<S: 'static> Reactor<S> {
         })
     }
 
-    /// The network, for set-up outside callbacks. The clock is read: deadlines that begin now must
-    /// not be reckoned from the last turn, which may be long ago.
+    /// The network, for use outside callbacks. This call reads the clock, so that a deadline set
+    /// here counts from now and not from the last turn.
     pub fn net(&mut self) -> &mut Net<S> {
         self.dispatch.net.core.work.read_clock();
         &mut self.dispatch.net
@@ -200,8 +200,9 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.net.remote()
     }
 
-    /// Turns until [`Net::stop`] or a shutdown ends it. With nothing to do it sleeps; it does not
-    /// end by itself, because another thread may still post.
+    /// Runs turns until [`Net::stop`] or a shutdown ends it. It sleeps when there is nothing to do,
+    /// and does not end by itself, because another thread may still post. The report is empty
+    /// unless a shutdown cut something.
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.
@@ -213,8 +214,8 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
-    /// One turn. It waits for something to do for `timeout` at most (`None`: without limit) and does
-    /// what there is to do.
+    /// Runs one turn. It waits for work for `timeout` at most (`None`: without limit), and handles
+    /// what there is. Returns [`ControlFlow::Break`] when `stop` or a shutdown ends the loop.
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.
@@ -238,8 +239,9 @@ impl<S: 'static> Reactor<S> {
         Ok(verdict)
     }
 
-    /// When the next turn is due at the latest if nothing arrives: now, while work is left over;
-    /// `None`, if it may wait forever. For an embedding loop, beside the descriptor.
+    /// When the next turn is due at the latest if no event arrives: the time of this turn while
+    /// work is left over, else that of the next timer; `None` if there is no timer. An outer loop
+    /// uses it beside the poll's descriptor (`AsFd`, on Unix).
     pub fn next_deadline(&self) -> Option<Instant> {
         if self.has_work() { Some(self.dispatch.net.core.work.now) } else { self.next_timer() }
     }
@@ -306,8 +308,8 @@ impl<S: 'static> Reactor<S> {
         core.sys.poll(&mut self.events, timeout)
     }
 
-    /// Handles messages from other threads; what the budget does not cover is left for the next
-    /// turn, before anything newer.
+    /// Handles messages from other threads. What exceeds the budget is left for the next turn and
+    /// comes before anything newer.
     fn messages(&mut self, woken: bool) {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
@@ -398,7 +400,7 @@ impl<S: 'static> Reactor<S> {
                 ControlFlow::Break(ShutdownReport::default())
             }
             Stopping::Draining(deadline) => {
-                // The end of the grace is a deadline like any other.
+                // The end of the grace period is a deadline like any other.
                 let waits = core.streams > 0 || core.drains_listeners();
                 if waits && (core.work.tick < deadline || self.put_off > 0) {
                     return ControlFlow::Continue(());
@@ -423,8 +425,8 @@ impl<S: 'static> Reactor<S> {
 }
 
 impl<S: 'static> Drop for Reactor<S> {
-    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens the
-    /// next connection in its `on_close` gets an error for it: there would be no end otherwise.
+    /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens
+    /// another connection in it gets an error, or the drop might never end.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();
@@ -436,8 +438,8 @@ impl<S: 'static> Drop for Reactor<S> {
     }
 }
 
-/// The poll's descriptor: readable when a turn has something to do (but for timers and work left
-/// over, see [`Reactor::next_deadline`]).
+/// The poll's descriptor: readable when a turn has something to do, except for timers and work left
+/// over (see [`Reactor::next_deadline`]).
 #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
 impl<S: 'static> std::os::fd::AsFd for Reactor<S> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
@@ -452,7 +454,7 @@ impl<S: 'static> fmt::Debug for Reactor<S> {
 }
 
 const _: () = {
-    /// A remote crosses threads whatever the state is made of.
+    /// A remote is `Send` and `Sync` whatever the state is made of.
     const fn crosses_threads<T: Send + Sync>() {}
     crosses_threads::<Remote<std::rc::Rc<()>>>();
 };

@@ -34,8 +34,8 @@ pub struct Unit {
 /// * names fields without a unit, or beyond it,
 /// * leaves bytes in `unit` without yielding [`Item::Unit`], or takes back what it has replied,
 /// * yields a unit before it is ready,
-/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] said that it held none,
-/// * goes on saying [`Item::Progress`] without ever consuming or yielding anything,
+/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] reported that it held none,
+/// * keeps returning [`Item::Progress`] without ever consuming or yielding anything,
 /// * finds something more when asked again after [`Item::Nothing`] without new bytes
 ///   ([`ask_again`](Driver::ask_again)),
 /// * appends to the wire and then fails to encode,
@@ -91,7 +91,7 @@ impl<L: Layer> Driver<L> {
         self
     }
 
-    /// Lets `bytes` arrive, and pulls until the layer says that it has nothing more.
+    /// Lets `bytes` arrive, and pulls until the layer returns [`Item::Nothing`].
     pub fn feed(&mut self, bytes: &[u8]) {
         self.push(bytes);
         self.pull();
@@ -104,7 +104,7 @@ impl<L: Layer> Driver<L> {
         }
     }
 
-    /// Pulls until the layer says that it has nothing more, has ended, or has failed.
+    /// Pulls until the layer returns [`Item::Nothing`], has ended, or has failed.
     pub fn pull(&mut self) {
         let mut idle = 0;
         while !self.is_over() {

@@ -25,7 +25,7 @@ pub enum Ending {
 pub struct Outcome {
     /// What it yielded; of a [`Delivery::Stream`](crate::layer::Delivery) one unit with all of it.
     pub units: Vec<Unit>,
-    /// What it said to the peer by itself, at its start and in reply.
+    /// What it sent to the peer by itself, at its start and in reply.
     pub replies: Vec<u8>,
     /// Whether it was ready in the end.
     pub ready: bool,
@@ -82,17 +82,18 @@ pub fn outcome_of<'a, L: Layer>(
 /// * two pieces, for every place to cut (of a transcript over 4 KiB, for 4,096 places),
 /// * three pieces, for every pair of places, if the transcript has up to 64 bytes.
 ///
-/// And wherever the layer has left nothing and says that it [holds](Layer::holds_input) nothing, the
-/// stream may end without a word: what it had consumed there was whole. (Of a layer that is ready
-/// from the start and takes an empty stream for a whole one; for others this cannot be checked from outside.)
+/// And wherever the layer has left nothing and reports that it [holds](Layer::holds_input) nothing,
+/// the stream may end without notice: what it had consumed there was whole. (Of a layer that is
+/// ready from the start and takes an empty stream for a whole one; for others this cannot be
+/// checked from outside.)
 ///
 /// The layer must do the same each time. One that draws its random numbers from
 /// [`LayerContext::random`](crate::layer::LayerContext) does: each run begins with the same numbers.
 /// One with randomness of its own (TLS) is tested with a [`Pair`](super::Pair).
 ///
 /// # Panics
-/// When the result depends on the cut, when the layer holds more than it says, or breaks the contract
-/// in another way (see [`Driver`]).
+/// When the result depends on the cut, when the layer holds more than it reports, or breaks the
+/// contract in another way (see [`Driver`]).
 pub fn every_split<L: Layer>(make: impl Fn() -> L, wire: &[u8], ending: Ending) -> Outcome {
     let whole = outcome_of(make(), [wire], ending);
     let compare = |outcome: Outcome, how: &dyn Fn() -> String| {

@@ -24,16 +24,16 @@ impl TlsClientConfig {
         TlsClientBuilder::default()
     }
 
-    /// Takes a configuration of `rustls`, for what the builder has no option for: say, the
-    /// operating system's own verifier through the crate `rustls-platform-verifier`. Its early
+    /// Uses a configuration of `rustls`, for settings that the builder does not have: for example
+    /// the operating system's own verifier through the crate `rustls-platform-verifier`. Its early
     /// data is turned off.
     pub fn from_rustls(mut config: ClientConfig) -> TlsClientConfig {
         config.enable_early_data = false;
         TlsClientConfig { rustls: Arc::new(config) }
     }
 
-    /// The layer for one connection to the server that calls itself `name`: a DNS name, or an IP
-    /// address (for which no SNI is sent, RFC 6066 section 3).
+    /// The layer for one connection to the server with this `name`: a DNS name, or an IP address
+    /// (for which no SNI is sent, RFC 6066 section 3).
     ///
     /// # Errors
     /// `name` is neither.
@@ -59,12 +59,12 @@ impl fmt::Debug for TlsClientConfig {
 /// Collects what a [`TlsClientConfig`] needs. Nothing is read or checked before
 /// [`build`](Self::build).
 ///
-/// Whom to trust has to be said, in one of these ways: [`roots`](Self::roots) (with or without
+/// Choose the servers to trust, in one of these ways: [`roots`](Self::roots) (with or without
 /// `webpki_roots`, there with the feature `tls-webpki-roots`),
 /// [`pin_certificate`](Self::pin_certificate), or, for tests only,
-/// [`dangerous_accept_any_server_certificate`](Self::dangerous_accept_any_server_certificate).
-/// On most Unix systems `roots(Pem::file("/etc/ssl/certs/ca-certificates.crt"))`, or wherever the
-/// system has its bundle, trusts what the system trusts.
+/// [`dangerous_accept_any_server_certificate`](Self::dangerous_accept_any_server_certificate). On
+/// most Unix systems `roots(Pem::file("/etc/ssl/certs/ca-certificates.crt"))`, or the path of the
+/// system's own bundle, trusts the authorities that the system trusts.
 #[derive(Debug, Clone, Default)]
 #[must_use]
 pub struct TlsClientBuilder {
@@ -137,9 +137,9 @@ impl TlsClientBuilder {
     /// Reads the files and checks everything.
     ///
     /// # Errors
-    /// Nobody to trust was named, or in more than one way; a file cannot be read or holds
+    /// No server to trust was chosen, or in more than one way; a file cannot be read or holds
     /// something else; a key does not belong to its certificate; an ALPN name is empty or over 255
-    /// bytes. The error says which.
+    /// bytes. The error names the cause.
     pub fn build(self) -> Result<TlsClientConfig, TlsConfigError> {
         let provider = Arc::new(ring::default_provider());
         let wrong =
@@ -151,7 +151,7 @@ impl TlsClientBuilder {
             1 => {}
             0 => {
                 return Err(TlsConfigError::new(
-                    "expected whom to trust (roots, webpki_roots or pin_certificate), got nobody",
+                    "expected whom to trust (roots, webpki_roots or pin_certificate), got none of them",
                 ));
             }
             _ => {

@@ -90,7 +90,7 @@ fn alert_text(alert: AlertDescription, is_server: bool) -> String {
                 ": the server does not trust our certificate"
             }
         }
-        A::CertificateExpired => ": our certificate has expired, says the peer",
+        A::CertificateExpired => ": the peer reports that our certificate has expired",
         A::CertificateRequired => ": the server demands a client certificate",
         A::NoApplicationProtocol => ": no protocol in common (ALPN)",
         A::ProtocolVersion => ": no TLS version in common",

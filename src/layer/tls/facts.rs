@@ -1,4 +1,4 @@
-//! What a finished handshake tells of the peer.
+//! The result of a finished handshake.
 
 use std::error::Error;
 use std::fmt;
@@ -27,8 +27,8 @@ impl fmt::Display for TlsVersion {
     }
 }
 
-/// What a finished handshake tells of the peer: the fact that a [`Tls`](super::Tls) layer answers
-/// to.
+/// The result of a finished handshake: what [`layer_info`](crate::Context::layer_info) of a
+/// [`Tls`](super::Tls) layer returns.
 #[derive(Debug, Clone)]
 pub struct TlsInfo {
     version: TlsVersion,

@@ -21,14 +21,14 @@
 //! ```
 //!
 //! # What is on by default
-//! - Certificates are verified: chain, names, dates. What weakens that says so in its name.
+//! - Certificates are verified: chain, names, dates. Options that weaken this have names that show it.
 //! - A stream must end with `close_notify` (RFC 8446 section 6.1); an end without it is
 //!   [`Truncated`](super::LayerErrorKind::Truncated), because an attacker who cuts the connection could otherwise cut
 //!   the message.
 //! - A handshake may take [`HANDSHAKE_LIMIT`] bytes ([`Tls::handshake_limit`]). How *long* it may take is a deadline of
 //!   the driver.
 //! - Sessions are resumed, with stateless tickets on the server and a store of 256 on the client.
-//! - No early data (0-RTT): it can be replayed, and a handler could not tell.
+//! - No early data (0-RTT): it can be replayed, and a handler could not recognise a replay.
 //!
 //! # Memory
 //! Nothing is buffered for a connection between calls, except the pieces of a handshake message
@@ -36,8 +36,8 @@
 //! own buffer. So the driver keeps up to [`RECORD_MAX`] undecoded
 //! bytes for a connection: its limit on unread input must not be below that.
 //!
-//! # Facts
-//! [`Layer::layer_info`] has [`TlsInfo`], once the handshake is done.
+//! # Layer info
+//! [`Layer::layer_info`] returns [`TlsInfo`] once the handshake is done.
 //!
 //! # A client is ready before the server has judged its certificate
 //! In TLS 1.3 a client's handshake ends with its own certificate. If the server refuses that, the
@@ -141,8 +141,8 @@ impl Tls {
         self
     }
 
-    /// The peer may end the stream without `close_notify`: truncation is then not noticed. For peers
-    /// that never send it, under protocols whose messages say themselves where they end.
+    /// The peer may end the stream without `close_notify`: truncation is then not detected. For
+    /// peers that never send it, under protocols whose messages mark their own end.
     #[must_use]
     pub fn accept_missing_close_notify(mut self) -> Self {
         self.options.accept_missing_close_notify = true;

@@ -32,8 +32,8 @@ impl TlsServerConfig {
         TlsServerBuilder::default()
     }
 
-    /// Takes a configuration of `rustls`, for what the builder has no option for. Its early data
-    /// is turned off: a handler could not tell it from data that cannot be replayed.
+    /// Uses a configuration of `rustls`, for settings that the builder does not have. Its early
+    /// data is turned off: it can be replayed, and a handler could not recognise a replay.
     pub fn from_rustls(mut config: ServerConfig) -> TlsServerConfig {
         config.max_early_data_size = 0;
         config.cert_resolver = Arc::new(Witness(config.cert_resolver));
@@ -120,8 +120,8 @@ impl TlsServerBuilder {
     ///
     /// # Errors
     /// There is no certificate, a file cannot be read or holds something else, a key does not
-    /// belong to its certificate, a certificate does not hold for its name, an ALPN name is empty
-    /// or over 255 bytes. The error says which.
+    /// belong to its certificate, a certificate is not valid for its name, or an ALPN name is empty
+    /// or over 255 bytes. The error names the cause.
     pub fn build(self) -> Result<TlsServerConfig, TlsConfigError> {
         let provider = Arc::new(ring::default_provider());
         let wrong =

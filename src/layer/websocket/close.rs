@@ -1,4 +1,4 @@
-//! Closing (RFC 6455 sections 5.5.1 and 7.4): codes, and what a peer said with its own.
+//! Closing (RFC 6455 sections 5.5.1 and 7.4): codes, and the Close frame of the peer.
 
 use super::fault::Fault;
 use super::send::MAX_CONTROL;
@@ -12,7 +12,7 @@ const GOING_AWAY: u16 = 1001;
 pub(super) const PROTOCOL: u16 = 1002;
 /// Text that is not UTF-8.
 pub(super) const NOT_UTF8: u16 = 1007;
-/// The peer did what this side does not allow, and no other code says it better.
+/// The peer did what this side does not allow, and no other code is more exact.
 const POLICY: u16 = 1008;
 /// Over a limit.
 pub(super) const TOO_BIG: u16 = 1009;
@@ -23,7 +23,7 @@ const INTERNAL: u16 = 1011;
 /// A Close frame carries a code of two bytes and this many bytes of text at most.
 const MAX_REASON: usize = MAX_CONTROL - 2;
 
-/// The payload of the Close frame that says `end`: a code, and the text that the handler chose.
+/// The payload of the Close frame for `end`: a code, and the text that the handler chose.
 pub(super) fn payload(end: &LayerEnd<'_>) -> Vec<u8> {
     let (code, reason) = match *end {
         LayerEnd::Closed => (NORMAL, ""),
@@ -42,7 +42,7 @@ pub(super) fn payload(end: &LayerEnd<'_>) -> Vec<u8> {
     payload
 }
 
-/// What the peer's Close frame said: a fact of the connection from then on
+/// The content of the peer's Close frame: returned by `layer_info` once it has arrived
 /// (`Layer::layer_info(TypeId::of::<PeerClose>())`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerClose {
@@ -73,7 +73,8 @@ impl PeerClose {
         self.code
     }
 
-    /// The reason: 123 bytes of text at most, and often none. It is the peer's word.
+    /// The reason: 123 bytes of text at most, and often none. The peer chose it, so it is
+    /// untrusted.
     pub fn reason(&self) -> &str {
         &self.reason
     }

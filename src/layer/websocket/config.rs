@@ -142,13 +142,13 @@ impl WebSocketServer {
         self.with(|settings| settings.limits.deflate = on)
     }
 
-    /// Pages of these origins may open the socket (RFC 6455 section 10.2), each as a browser
-    /// writes it: `https://chat.example`, `http://localhost:8080`. Letters compare without regard
-    /// to case. Others are answered with 403.
+    /// Pages of these origins may open the socket (RFC 6455 section 10.2). Write each as a browser
+    /// does: `https://chat.example`, `http://localhost:8080`. Letters compare without regard to
+    /// case. Other origins get the response 403.
     ///
-    /// Whether set or not: a request without an `Origin` passes, for it comes from a program, and
-    /// a program could write whatever it likes there. This protects people from foreign pages in
-    /// their browser, not the server from its peers.
+    /// Whether set or not, a request without an `Origin` passes: it comes from a program, which
+    /// could write any origin. This protects users from foreign pages in their browser, not the
+    /// server from its peers.
     #[must_use]
     pub fn allow_origins<I>(self, origins: I) -> Self
     where
@@ -190,8 +190,8 @@ impl WebSocketServer {
         self.with(|settings| settings.answer = Some(Arc::new(answer)))
     }
 
-    /// Looks at each upgrade that is otherwise in order, and may refuse it: 404 for a path that
-    /// has no socket, 401 for a cookie that is missing.
+    /// Called for each upgrade that is otherwise in order. It may refuse the upgrade with a
+    /// response: 404 for a path that has no socket, 401 for a missing cookie.
     #[must_use]
     pub fn filter<F>(self, filter: F) -> Self
     where

@@ -41,7 +41,7 @@
 //! close, 1001 for a shutdown or an idle peer, 1008 for a limit, 1011 for an error of the handler, or
 //! the code that the handler chose. A stream that ends without a Close frame is
 //! [`Truncated`](LayerErrorKind::Truncated), unless this side had sent its own. What is encoded
-//! after the peer's Close is dropped: the peer has said that it reads no more.
+//! after the peer's Close is dropped: the peer has announced that it reads no more.
 //!
 //! # What it costs
 //!
@@ -65,10 +65,10 @@
 //!
 //! # What there is not
 //!
-//! No fragments are sent: a message leaves as one frame. No deadlines: the driver has
-//! one for the handshake, and closes an idle peer. No redirects and no credentials: a refusal says
-//! where it points. Lengths that are not in their shortest form are taken, as most
-//! implementations do.
+//! No fragments are sent: a message leaves as one frame. No deadlines: the driver has one for the
+//! handshake, and closes an idle peer. No redirects and no credentials: the error of a refused
+//! upgrade names the target of a redirect. Lengths that are not in their shortest form are
+//! accepted, as most implementations do.
 
 use std::any::{Any, TypeId};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ use server::Answered;
 
 const NAME: &str = "websocket";
 
-/// What both sides agreed on: a fact of the connection once it is ready
+/// What both sides negotiated: returned by `layer_info` once the connection is ready
 /// (`Layer::layer_info(TypeId::of::<Upgrade>())`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
@@ -125,9 +125,9 @@ impl Upgrade {
     }
 }
 
-/// One connection's WebSocket layer. The [module's page](self) says what it does.
+/// One connection's WebSocket layer. The [module's page](self) describes it.
 ///
-/// Its facts: [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
+/// [`Context::layer_info`](crate::Context::layer_info) returns [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
 /// the socket is open; [`PeerClose`], from when the peer's Close frame came.
 #[derive(Debug)]
 pub struct WebSocket {
