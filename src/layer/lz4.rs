@@ -26,7 +26,7 @@ const THRESHOLD: usize = 128;
 /// Message in, message out, over any byte stream; the layer does its own framing. It is the choice
 /// where latency matters most: it costs a fraction of `Deflate`'s time and saves less. Each
 /// message is a block by itself, without a context. (The crate can take earlier messages as a
-/// dictionary, but for each message it allocates a table and hashes the whole dictionary anew:
+/// dictionary, but for each message it allocates a table and hashes the whole dictionary again:
 /// 1.5 µs with 4 KiB of it and 3.4 µs with 16 KiB, for 100 bytes that take 0.2 µs without.)
 ///
 /// # Limits

@@ -278,8 +278,9 @@ impl<L: Layer> Driver<L> {
         self.environment.cx()
     }
 
-    /// Exchanges the layer for one made of it, and starts that: how a connection puts TLS beneath a
-    /// running protocol (STARTTLS), with [`Then::beneath`](crate::layer::Then::beneath).
+    /// Replaces the layer by one made from it, and starts the new one, as a connection does to
+    /// insert TLS below a running protocol (STARTTLS) with
+    /// [`Then::beneath`](crate::layer::Then::beneath).
     ///
     /// # Panics
     /// When bytes have arrived that the old layer has not consumed, or holds: they came before the
