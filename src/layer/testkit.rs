@@ -2,8 +2,11 @@
 //!
 //! * [`Driver`] runs one layer in memory, the way a connection does, and panics as soon as the
 //!   layer breaks its side of the [contract](super).
-//! * [`every_split`] feeds a transcript split in every relevant way, and panics unless the result
-//! is the same each time: bugs of wire formats appear at the split that was never tried.
+//! * [`every_split`] feeds a transcript split in every relevant way, and panics unless the result is
+//!   the same each time: bugs of wire formats appear at the split that was never tried.
+//! * [`Pair`] connects a client's and a server's layer in memory.
+//! * [`Environment`] is what a layer gets from its driver at each call: for a test that calls a layer
+//!   directly, and inside of the three above.
 //!
 //! The first three panic instead of returning errors: they are for tests and fuzzers, not for
 //! production.
