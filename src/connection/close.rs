@@ -1,4 +1,4 @@
-//! Endings: carries out what the table in `life.rs` decides.
+//! Endings: the entries that start them, and the effects that the table in `life.rs` returns.
 
 use super::life::{Effects, Event};
 use super::pair::PartnerEnd;
@@ -13,14 +13,14 @@ impl Conn<'_> {
     /// Graceful: flushes what was sent, ends the write side, discards input until the peer ends
     /// too or the deadline passes. `reason` is `None` for an ordinary close.
     pub(crate) fn close(&mut self, reason: Option<CloseReason>) {
-        // What waits for a layer that will not be ready any more is lost: no orderly close.
+        // Messages that wait for a layer's handshake are lost, so the close is not orderly.
         let lost = self.stream.phase() == Phase::Open
             && self.stream.wire().is_some_and(|wire| wire.waiting.cost() > 0);
         let reason = reason.or(lost.then_some(CloseReason::Cancelled));
         self.happens(Event::Close, reason);
     }
 
-    /// The same, and says why in the format's own terms, where it has any.
+    /// The same with an end of the handler's choice, in formats that have codes for it.
     pub(crate) fn close_with(&mut self, end: OwnEnd) {
         if self.stream.is_live() {
             self.stream.extra_mut().own_end = Some(end);
@@ -28,24 +28,23 @@ impl Conn<'_> {
         self.close(None);
     }
 
-    /// Closes gracefully also what is still in its handshake: what a layer had to say about it is
-    /// flushed. A client that has nothing more to say to what turned out to be no server for it does
-    /// not wait for that one's end.
+    /// Closes gracefully also a connection in its handshake: the layer's last output (an alert, an
+    /// error page) is flushed. A client without such output does not wait for the peer's end.
     pub(crate) fn close_unopened(&mut self, reason: Option<CloseReason>) {
         if self.stream.phase() == Phase::Handshaking {
-            let silent = self.stream.output.as_ref().is_none_or(|output| output.is_empty());
-            if silent && self.stream.listener().is_none() {
+            let flushed = self.stream.output.as_ref().is_none_or(|output| output.is_empty());
+            if flushed && self.stream.listener().is_none() {
                 return self.finish(reason.unwrap_or(CloseReason::BothEnded));
             }
         }
         self.happens(Event::CloseHandshake, reason);
     }
 
-    /// A layer gave up. What it had to say about that leaves before the connection ends, and input
-    /// is discarded as in every graceful close, so that no reset destroys it.
+    /// A layer returned an error or panicked. What it has written about that is flushed, and input is
+    /// discarded as in every graceful close, so that no reset destroys it.
     pub(crate) fn close_for_layer(&mut self, error: LayerError) {
         if error.kind() == LayerErrorKind::Panicked {
-            self.stream.give_up_format(); // it is not called again
+            self.stream.disable_layers(); // a layer that panicked is not called again
         }
         self.close_unopened(Some(CloseReason::Layer(error)));
     }
@@ -56,28 +55,28 @@ impl Conn<'_> {
         self.happens(Event::EndWrite { ready }, None);
     }
 
-    /// At once, with a reset; what is unsent is destroyed.
+    /// Ends at once with a reset; unsent output is destroyed.
     pub(crate) fn abort(&mut self) {
         self.happens(Event::Abort, None);
     }
 
-    /// At once, to be reaped in this turn. A reason that was noted earlier stands.
+    /// Ends at once; reaped in this turn. A reason that was recorded earlier is kept.
     pub(crate) fn finish(&mut self, reason: CloseReason) {
         self.happens(Event::Die, Some(reason));
     }
 
-    /// The reactor ends, and the connection with it. One that has been flushed ends in order.
+    /// The reactor is being dropped. A connection that has been flushed ends in order.
     pub(crate) fn finish_with_reactor(&mut self, reason: CloseReason) {
         let event = if self.stream.phase() == Phase::Lingering { Event::Quiet } else { Event::Die };
         self.happens(event, Some(reason));
     }
 
-    /// More was queued than the limit allows.
+    /// Ends, because a limit was exceeded.
     pub(super) fn finish_over_limit(&mut self, which: Limit, limit: usize) {
         self.finish(CloseReason::LimitExceeded(which, limit));
     }
 
-    /// The socket takes no output any more. What it still hands out is offered before the end.
+    /// A write has failed. Input that is still readable is offered before the end.
     pub(crate) fn output_failed(&mut self, error: std::io::Error) {
         let held_back = !self.stream.may_read();
         let limit = self.stream.options().unread_limit;
@@ -90,7 +89,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The reason that was noted, for the listener's hook when nobody else is left to hear of it.
+    /// The reason that was recorded, for the listener's hook of a connection without a handler.
     pub(crate) fn take_reason(&mut self) -> Option<CloseReason> {
         self.stream.extra.as_mut()?.reason.take()
     }
@@ -100,13 +99,13 @@ impl Conn<'_> {
         self.stream.wire().is_none_or(super::Wire::is_ready)
     }
 
-    /// An answer that comes later: the default `on_eof` waits for it.
+    /// A reply will come later: the default `on_eof` waits for it.
     pub(crate) fn hold_open(&mut self) {
         let holds = &mut self.stream.extra_mut().holds;
         *holds = holds.saturating_add(1);
     }
 
-    /// The answer has been sent; `false` if none was owed.
+    /// The reply has been sent; `false` if there was no hold.
     pub(crate) fn release_hold(&mut self) -> bool {
         let Some(extra) = self.stream.extra.as_mut() else { return false };
         let Some(left) = extra.holds.checked_sub(1) else { return false };
@@ -114,7 +113,7 @@ impl Conn<'_> {
         true
     }
 
-    /// Closes as soon as nothing is owed any more: no answer that was held for, no `on_drain`.
+    /// Closes as soon as no hold and no `on_drain` is pending.
     pub(crate) fn close_when_done(&mut self) {
         if self.stream.drained || self.stream.over_high || self.holds() > 0 {
             self.stream.extra_mut().closes_when_done = true;
@@ -127,9 +126,9 @@ impl Conn<'_> {
         self.stream.extra.as_ref().map_or(0, |extra| extra.holds)
     }
 
-    /// Passes an event through the table and does what that demands. `given` is the reason that
-    /// comes with it; the first reason that was noted stands.
-    #[inline(always)] // with a constant event most of the table goes away
+    /// Passes an event through the table and carries out its effects. `given` is the reason of the
+    /// event; the first reason that was recorded is kept.
+    #[inline(always)] // with a constant event the compiler removes most of the table
     pub(super) fn happens(&mut self, event: Event, given: Option<CloseReason>) {
         let was = self.stream.life.phase;
         let (life, effects) = self.stream.life.after(event);
@@ -184,7 +183,7 @@ impl Conn<'_> {
         self.work.notes.extend(end);
     }
 
-    /// The first reason stands.
+    /// Records a reason. The first one is kept.
     #[inline]
     fn note_reason(&mut self, given: Option<CloseReason>) {
         let Some(given) = given else { return };
@@ -196,12 +195,12 @@ impl Conn<'_> {
         }
     }
 
-    /// Kept input goes, a pause ends, user timers are cancelled, groups are left.
+    /// Kept input is dropped, a pause ends, timers are cancelled, groups are left.
     fn let_go(&mut self) {
-        // The time for a flush begins with the call, and not with the last byte before it.
+        // The stall deadline of the flush begins now, not with the last byte before the close.
         if let Some(output) = &mut self.stream.output {
             output.progress = self.work.tick_after_this_moment(std::time::Duration::ZERO);
-            output.stall_watched = false; // the timer goes with the others
+            output.stall_watched = false; // its timer is cancelled with the others
         }
         if let Some(tail) = self.stream.input.take() {
             self.work.pool.keep_tail(tail);
@@ -211,14 +210,15 @@ impl Conn<'_> {
         self.cancel_timers();
     }
 
-    /// All its timers die, the watchdog among them.
+    /// Cancels all its timers, the watchdog among them.
     pub(crate) fn cancel_timers(&mut self) {
         self.stream.watchdog = None;
         let chain: &mut Chain = &mut self.stream.timers;
         self.work.timers.cancel_all(chain);
     }
 
-    /// The format's own end goes into the queue; the flush that ends the write side is owed.
+    /// Queues the format's own end and puts the connection on the dirty list: the flush ends the write
+    /// side.
     fn write_end(&mut self) {
         let reason = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
         let chosen = self.stream.extra.as_mut().and_then(|extra| extra.own_end.take());
@@ -232,7 +232,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Takes a pair apart for good; the note that tells the other one of a relay.
+    /// Dissolves a pair for good. Returns the note that notifies the partner in a relay.
     fn part_for_good(&mut self, end: PartnerEnd) -> Option<Note> {
         let partner = self.take_partner()?;
         let token = partner.token();
@@ -240,13 +240,13 @@ impl Conn<'_> {
         partner.into_relay().map(|partner| Note::Ended { partner, end })
     }
 
-    /// It is over, and is reaped in this turn.
+    /// Puts the connection on the list of the dead; it is reaped in this turn.
     fn die(&mut self, was: Phase, effects: Effects, given: Option<CloseReason>) {
-        let noted = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
-        let reason = match (noted, given) {
-            (Some(noted), given) => {
+        let first = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
+        let reason = match (first, given) {
+            (Some(first), given) => {
                 drop_guarded(given);
-                noted
+                first
             }
             (None, None) if was == Phase::Connecting => self
                 .connect_error(ConnectErrorKind::Cancelled, None)
@@ -261,9 +261,10 @@ impl Conn<'_> {
         let reset = effects.has(Effects::RESET);
         if !reset && !cut_relay && matches!(was, Phase::Handshaking | Phase::Open | Phase::Closing)
         {
-            self.say_end_at_once(&reason);
+            self.write_end_at_once(&reason);
         }
-        // Its peer must not take what it has for the whole; in a relay, nor for the other one's.
+        // The peer must not take a truncated stream for a complete one, also where a relay's partner
+        // was cut off.
         let truncated = self.stream.unsent() > 0 && !reason.is_orderly();
         if reset || truncated || cut_relay {
             self.reset_on_close();
@@ -273,23 +274,23 @@ impl Conn<'_> {
         self.work.notes.extend(end);
     }
 
-    /// The format's end behind what is queued, as far as the socket takes it now (RFC 8446,
-    /// section 6.1: a close_notify tells an end from a cut).
-    fn say_end_at_once(&mut self, reason: &CloseReason) {
+    /// Writes the format's end behind what is queued, as far as the socket takes it now. (In TLS only a
+    /// close_notify distinguishes an end from a truncation, RFC 8446 section 6.1.)
+    fn write_end_at_once(&mut self, reason: &CloseReason) {
         if self.stream.wire().is_none_or(|wire| !wire.owes_end()) {
             return;
         }
         if self.encode_end(&layer_end(Some(reason), None)).is_ok()
             && let Err(e) = self.stream.write_queued(self.work.tick)
         {
-            log::trace!("{}: its last words do not leave: {e}", self.token);
+            log::trace!("{}: the format's end was not written: {e}", self.token);
         }
         if let Some(output) = self.stream.take_empty_output() {
             self.work.pool.keep_output(output);
         }
     }
 
-    /// Makes the coming close a reset; the socket may be too far gone for that.
+    /// Makes the coming close(2) a reset. It may fail on a socket that is reset already.
     fn reset_on_close(&self) {
         if let Err(e) = self.stream.socket.reset_on_close() {
             log::debug!("cannot make the close of {:?} a reset: {e}", self.stream.socket);
@@ -297,14 +298,14 @@ impl Conn<'_> {
     }
 }
 
-/// What the handler, or the end of the service, has to say at a connection's end.
+/// The end that the handler, or a shutdown, has chosen.
 #[derive(Debug, Clone)]
 pub(crate) enum OwnEnd {
     GoingAway,
     Chosen { code: u16, reason: String },
 }
 
-/// Why this side ends, as far as a format can say it.
+/// Why this side ends, in terms that a format can write.
 fn layer_end<'a>(reason: Option<&CloseReason>, own: Option<&'a OwnEnd>) -> LayerEnd<'a> {
     match (reason, own) {
         (None, Some(OwnEnd::Chosen { code, reason })) => LayerEnd::Chosen { code: *code, reason },

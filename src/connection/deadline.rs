@@ -1,13 +1,13 @@
-//! Deadlines: one watchdog timer for each connection, and what it finds.
+//! Deadlines: one watchdog timer for each connection.
 //!
-//! Moving bytes notes the turn's tick in the connection, a plain store. When the watchdog fires it
-//! works out which deadline would be next; if that lies ahead it is set again. So a deadline costs
-//! nothing per byte.
+//! Moving bytes stores the turn's tick in the connection. When the watchdog fires it computes the next
+//! deadline; if that lies ahead, the timer is set again. So a deadline costs one store per read or
+//! write, and no timer operation.
 //!
-//! A deadline judges the peer and never this side. While reading is held back, silence is not the
-//! peer's. And whether output makes progress is asked of the socket by a write, not of its readiness:
-//! Linux reports a socket as writable only when a third of its buffer is free (`sk_stream_write_space`),
-//! which a peer that reads slowly and steadily may not reach for minutes.
+//! A deadline judges the peer and never this side. While reading is held back, no input deadline runs.
+//! Output progress is checked by trying a write, not by readiness: Linux reports a socket as writable
+//! only when a third of its buffer is free (`sk_stream_write_space`), which a peer that reads slowly and
+//! steadily may not reach for minutes.
 
 use std::time::Duration;
 
@@ -15,12 +15,11 @@ use super::life::Event;
 use super::{Conn, Due, Phase, Stream, Work};
 use crate::error::{CloseReason, Deadline};
 
-/// How long a peer that goes on sending after everything was flushed to it is read from, beyond
-/// `close_timeout`: its unread bytes would turn the close into a reset that destroys what it has not
-/// read yet.
+/// How long, beyond `close_timeout`, input is discarded from a peer that goes on sending after the
+/// flush: unread input would make close(2) a reset, which destroys what the peer has not read yet.
 const LINGER_LONGER: Duration = Duration::from_secs(60);
 
-/// What has to be done about a watchdog that fired.
+/// What the core has to do after a watchdog fired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fired {
     Nothing,
@@ -47,7 +46,7 @@ impl Stream {
                 let message = options.message_timeout.and_then(|limit| self.message_due(limit));
                 [idle, stall, upgrade, layer, message].into_iter().flatten().min()
             }
-            // While output is being taken, only a standstill ends it.
+            // While the socket takes output, only the stall deadline runs.
             Phase::Closing => Some(stall.unwrap_or(self.clock)),
             Phase::Handshaking => {
                 let layer = self.wire().and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
@@ -63,9 +62,8 @@ impl Stream {
         queued.is_some_and(|o| after(o.progress, self.options().stall_timeout) <= tick)
     }
 
-    /// Whether the peer has done something in time that the loop has not got round to: an edge was
-    /// noted, and the connection is in line to be served. A stalled output is not excused by that:
-    /// the write has been tried.
+    /// Whether the peer acted in time and only the loop is late: an edge was reported, and the
+    /// connection is on the ready list. That does not excuse stalled output, since the write was tried.
     fn waits_for_us(&self, tick: u64) -> bool {
         self.in_ready
             && match self.life.phase {
@@ -85,14 +83,14 @@ impl Stream {
     }
 }
 
-/// The tick in which a byte moved may have been almost over: one more, so that nothing is early.
+/// The tick after `time`. One more, because `tick` may have been almost over: nothing is early.
 fn after(tick: u64, time: Duration) -> u64 {
     tick.saturating_add(crate::timer::ticks_ceil(time)).saturating_add(1)
 }
 
 impl Conn<'_> {
-    /// Makes sure that the connection is looked at by its next deadline. Called when a deadline
-    /// begins, never per byte: one that moves later is found out when the watchdog fires.
+    /// Sets the watchdog to the next deadline. Called when a deadline begins, never per byte: the
+    /// watchdog itself finds a deadline that has moved.
     pub(super) fn watch(&mut self) {
         let Some(at) = self.stream.deadline(self.work) else { return };
         match self.stream.watchdog {
@@ -107,7 +105,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The watchdog fired: a deadline has passed, or it moved and is watched on.
+    /// The watchdog fired: a deadline has passed, or it has moved and the watchdog is set again.
     pub(crate) fn watchdog_fired(&mut self) -> Fired {
         self.stream.watchdog = None;
         if let Some(output) = &mut self.stream.output {
@@ -116,7 +114,7 @@ impl Conn<'_> {
         let passed =
             |conn: &Self| conn.stream.deadline(conn.work).is_some_and(|at| at <= conn.work.tick);
         if passed(self) {
-            // The kernel takes bytes well before it reports that it would.
+            // The kernel accepts bytes well before it reports the socket as writable.
             self.try_to_write();
         }
         if passed(self) && self.stream.waits_for_us(self.work.tick) {
@@ -141,7 +139,7 @@ impl Conn<'_> {
         Fired::Nothing
     }
 
-    /// What the kernel takes now is progress, though it has not reported the socket as writable.
+    /// Tries to write. What the kernel accepts is progress, also without an edge.
     fn try_to_write(&mut self) {
         if self.stream.phase() == Phase::Connecting {
             return; // "writable" means established there
@@ -150,7 +148,7 @@ impl Conn<'_> {
             self.stream.writable = true;
             self.flush();
         } else if self.stream.phase() == Phase::Closing {
-            // What would have left at the end of this turn may leave, also with no time at all.
+            // With a timeout of zero the flush at the end of this turn would be too late.
             self.flush();
         }
     }
@@ -178,24 +176,23 @@ impl Conn<'_> {
         self.time_up(which);
     }
 
-    /// Its time is up. An error that was to end it stays the reason, also where its last words do
-    /// not leave.
+    /// A deadline has passed. A reason that was recorded before is kept.
     pub(crate) fn time_up(&mut self, which: Deadline) {
-        // Of one that lingers everything was flushed, only the peer's end did not come.
+        // A lingering connection has flushed everything: a shutdown ends it in order.
         let quiet = self.stream.phase() == Phase::Lingering && which == Deadline::Shutdown;
         let event = if quiet { Event::Quiet } else { Event::TimeUp };
         self.happens(event, Some(CloseReason::TimedOut(which)));
     }
 
-    /// Everything is with the kernel, and the peer has not ended its side. Closing now destroys
-    /// nothing, unless the peer goes on sending: close(2) with unread input sends a reset. Then it is
-    /// read and dropped for a while longer.
+    /// Everything is with the kernel, and the peer has not ended its side within `close_timeout`.
+    /// close(2) destroys nothing now, unless the peer goes on sending: with unread input it sends a
+    /// reset. Then input is discarded for up to [`LINGER_LONGER`].
     fn lingered_long_enough(&mut self) {
         let tick = self.work.tick;
         let close = self.stream.options().close_timeout;
         let longer = crate::timer::ticks_ceil(LINGER_LONGER);
         let extra = self.stream.extra_mut();
-        if !std::mem::take(&mut extra.heard) {
+        if !std::mem::take(&mut extra.input_since_deadline) {
             return self.happens(Event::Quiet, None);
         }
         let end = *extra.linger_end.get_or_insert(tick.saturating_add(longer));

@@ -14,7 +14,7 @@ use crate::layer::MessageKind;
 /// - with new bytes behind it;
 /// - when reading goes on: after [`resume`](crate::Net::resume), or when the output queue that held
 ///   reading back has drained;
-/// - once more when the peer has ended its side, before `on_eof`. What is left then is dropped.
+/// - when the peer has ended its side, before `on_eof`. What is left then is dropped.
 ///
 /// Nothing else brings it back. A handler that leaves input until another event has happened pauses
 /// the connection, and resumes it then. A call that takes nothing while more than
@@ -72,7 +72,7 @@ impl<'a> Input<'a> {
 
     /// Takes `n` bytes that were read in place, through the slice that an `Input` is.
     ///
-    /// A parser that works on a slice says how far it came: pass that number on.
+    /// A parser that works on a slice returns how many bytes it used: pass that number on.
     ///
     /// ```
     /// # use tidegate::Input;

@@ -1,8 +1,8 @@
 //! The endings of a connection as a table: (state, event) → (state, effects).
 //!
-//! Nothing here touches a socket, a queue or a timer. [`Life`] is what decides how a connection ends;
-//! [`Life::after`] says what an event makes of it, and what has to be done for that. The effects are
-//! carried out in one place (`close.rs`), always in the same order. A close, a half-close, an abort, a
+//! Nothing here touches a socket, a queue or a timer. [`Life`] is the state that decides how a connection
+//! ends; [`Life::after`] returns the next state and the effects that it needs. The effects are carried
+//! out in one place (`close.rs`), always in the same order. A close, a half-close, an abort, a
 //! failed write and a deadline all pass through this table; reading, queues and layers do not, because
 //! they decide nothing about an ending.
 
@@ -13,16 +13,16 @@ pub(crate) enum Phase {
     Connecting,
     /// The transport is established, the layers are not ready.
     Handshaking,
-    /// The layers are ready; the handler has `on_open` as its first call.
+    /// The layers are ready. `on_open` is the handler's first call.
     Open,
-    /// The socket takes no output any more; what it still hands out is offered, then it ends.
+    /// A write has failed. Input that is still readable is offered, then the connection ends.
     Failing,
     /// `close` was called: output is flushed, input is discarded.
     Closing,
-    /// Everything is flushed and the write side has ended; input is discarded until the peer ends
-    /// too, because close(2) with unread input sends a reset, and that destroys what was flushed.
+    /// Everything is flushed and the write side has ended. Input is discarded until the peer ends
+    /// too: close(2) with unread input sends a reset, which destroys what the peer has not read yet.
     Lingering,
-    /// Waits to be reaped. Nothing is possible any more.
+    /// Waits to be reaped.
     Dead,
 }
 
@@ -51,23 +51,23 @@ pub(crate) struct Life {
     pub(crate) phase: Phase,
     pub(crate) read: ReadSide,
     pub(crate) write: WriteSide,
-    /// The socket itself has said end-of-stream: nothing unread can be left in it. (A layer may have
-    /// announced the end earlier.)
+    /// A read of the socket returned end-of-stream: nothing unread can be left in it. (A layer may have
+    /// reported the end earlier.)
     pub(crate) exhausted: bool,
 }
 
-/// What may happen to a connection that bears on its end.
+/// An event that may move a connection towards its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Event {
     /// The transport is established.
     Established,
     /// Every layer is ready.
     Opened,
-    /// A graceful close: by a handler, for its error, or for its layer's.
+    /// A graceful close: requested, or for an error of the handler or of a layer.
     Close,
-    /// The same of one that may still be in its handshake: what its layer has said is flushed.
+    /// The same of one that may still be in its handshake: what its layer has written is flushed.
     CloseHandshake,
-    /// A half-close. `ready`: the layers are, so that the format's own end can be written.
+    /// A half-close. `ready`: the layers are ready, so the format's own end can be written.
     EndWrite {
         ready: bool,
     },
@@ -75,17 +75,17 @@ pub(crate) enum Event {
     Flushed,
     /// A read returned zero.
     SocketEnd,
-    /// The layer has announced the end in the format's own terms.
+    /// The layer has decoded the format's own end.
     FormatEnd,
     /// The end has been passed on to the handler, or to the other connection of a relay.
     EndDelivered,
-    /// A relay that had passed the end on came apart: the handler has not been called for it.
+    /// A relay that had passed the end on was dissolved: the handler has not been called for it.
     EndUndelivered,
-    /// The socket takes no output any more.
+    /// A write has failed.
     OutputFailed,
-    /// Of a connection that fails or lingers: nothing more can be read.
+    /// Nothing more can be read from a connection that fails or lingers.
     InputUsedUp,
-    /// The peer of a lingering connection has not ended, and sends nothing either.
+    /// The peer of a lingering connection has neither ended nor sent anything in time.
     Quiet,
     Abort,
     /// A deadline has passed.
@@ -94,18 +94,18 @@ pub(crate) enum Event {
     Die,
 }
 
-/// The ordinary reason for a death; a reason that was noted earlier goes before it.
+/// The reason of a death, where none was recorded earlier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Death {
     BothEnded,
     Closed,
     Cancelled,
     Aborted,
-    /// The one that comes with the event: an error, a deadline.
+    /// The reason given with the event: an error, a deadline.
     Given,
 }
 
-/// What an event demands. Carried out in the order of the constants, the death last.
+/// What has to be done after an event, in the order of the constants, the death last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Effects {
     bits: u16,
@@ -113,11 +113,11 @@ pub(crate) struct Effects {
 }
 
 impl Effects {
-    /// Kept input goes, a pause ends, user timers are cancelled, groups are left.
+    /// Kept input is dropped, a pause ends, user timers are cancelled, groups are left.
     pub(crate) const LET_GO: u16 = 1;
-    /// A pair comes apart; of a relay, the other connection hears of the end.
+    /// The pair is dissolved; in a relay the partner is notified of the end.
     pub(crate) const UNPAIR: u16 = 1 << 1;
-    /// What can still be read is offered to the very end, whatever a short read says.
+    /// Input is read to its end, also after a short read.
     pub(crate) const READ_ALL: u16 = 1 << 2;
     /// The deadline of a close begins.
     pub(crate) const CLOSE_DEADLINE: u16 = 1 << 3;
@@ -127,7 +127,7 @@ impl Effects {
     pub(crate) const SHUT: u16 = 1 << 5;
     /// The coming close(2) is to be a reset.
     pub(crate) const RESET: u16 = 1 << 6;
-    /// The connection is served in this turn or the next, without a further event.
+    /// The connection is put on the ready list: no event will announce its work.
     pub(crate) const SERVE: u16 = 1 << 7;
 
     fn of(bits: u16) -> Self {
@@ -152,8 +152,8 @@ impl Life {
         Life { phase, read: ReadSide::Open, write: WriteSide::Open, exhausted: false }
     }
 
-    /// The table. Inlined, because nearly every caller names its event: what is left of the table there
-    /// is a few comparisons.
+    /// The table. Inlined, because nearly every caller passes a constant event, which leaves a few
+    /// comparisons of the table.
     #[inline(always)]
     pub(crate) fn after(self, event: Event) -> (Life, Effects) {
         use Phase::{Closing, Connecting, Dead, Failing, Handshaking, Lingering, Open};
@@ -174,7 +174,7 @@ impl Life {
             (Open, Event::Close | Event::CloseHandshake) => self.close(),
             (Handshaking, Event::CloseHandshake) => to(Open).close(),
             (Connecting, Event::CloseHandshake) => (to(Dead), Effects::dies(Death::Cancelled)),
-            // Nothing can be flushed any more, and the handler wants no more input.
+            // Nothing can be flushed any more, and a close needs no more input.
             (Failing, Event::Close | Event::CloseHandshake) => {
                 (to(Dead), Effects::dies(Death::Closed))
             }
@@ -184,7 +184,7 @@ impl Life {
                 (Life { write: WriteSide::Ending, ..self }, Effects::default())
             }
 
-            // close(2) sends the end by itself, and nothing unread is left to make it a reset.
+            // close(2) sends the end, and no unread input is left to make it a reset.
             (Closing, Event::Flushed) if self.exhausted => self.both_ended(),
             (Closing, Event::Flushed) => (
                 Life { phase: Lingering, write: WriteSide::Ended, ..self },
@@ -257,7 +257,7 @@ impl Life {
                 bits |= Effects::CLOSE_DEADLINE;
                 Phase::Lingering
             }
-            // Its deadline begins when all is flushed; until then only a standstill ends it.
+            // The close deadline begins when all is flushed. Until then only the stall deadline runs.
             WriteSide::Open | WriteSide::Ending => {
                 bits |= Effects::WRITE_END;
                 Phase::Closing
@@ -267,7 +267,7 @@ impl Life {
         (Life { phase, write, ..self }, Effects::of(bits))
     }
 
-    /// A half-close of an open connection, or what a close has left of one.
+    /// A half-close of a connection that is open or closing.
     fn end_write(self, ready: bool) -> (Life, Effects) {
         if self.write == WriteSide::Ended {
             return (self, Effects::default());
@@ -276,8 +276,8 @@ impl Life {
         (Life { write: WriteSide::Ending, ..self }, Effects::of(bits))
     }
 
-    /// Both directions have ended while the connection was open: it closes by itself. An end that a
-    /// layer announced is not yet the socket's, which is waited for.
+    /// Closes an open connection whose both directions have ended. If only a layer has reported the
+    /// peer's end, the close waits for the socket's.
     fn if_both_ended(self) -> (Life, Effects) {
         if self.read != ReadSide::Delivered || self.write != WriteSide::Ended {
             (self, Effects::default())

@@ -1,22 +1,23 @@
 //! One stream connection: its whole life, without the calls into its handler.
 //!
-//! A [`Stream`] keeps its fields to itself. What happens to it goes through the methods of a [`Conn`],
-//! which is a stream together with the [`Work`] of the loop, borrowed for one step:
+//! The fields of a [`Stream`] are private. Everything goes through the methods of a [`Conn`], which is a
+//! stream together with the [`Work`] of the loop, borrowed for one step:
 //!
 //! | file | is |
 //! |---|---|
 //! | `life.rs` | the table of endings: (state, event) → (state, effects) |
 //! | `open.rs` | from a socket to an open connection |
 //! | `read.rs` | edges, reads, input that is kept, the end of the peer's side |
-//! | `write.rs` | sends, marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
+//! | `write.rs` | sends, water marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
 //! | `close.rs` | carries out what `life.rs` decides |
 //! | `deadline.rs` | the one watchdog timer and what it finds |
-//! | `wire.rs`, `upgrade.rs` | the layers of a connection: decoding, encoding, a layer put on late |
+//! | `wire.rs` | the state of the layers; `decode.rs` input through them, `encode.rs` output |
+//! | `upgrade.rs` | a layer that is put on an open connection (STARTTLS) |
 //! | `pair.rs` | what a connection knows of its partner |
 //! | `work.rs` | the lists, timers and buffers that steps share; what a step notes for others |
 //!
-//! No file here knows another connection, a handler or the table of tokens. What a step demands of
-//! somebody else is a [`Note`], which the core applies when the step is done.
+//! No file here knows another connection, a handler or the table of tokens. A step's effect on another
+//! connection is a [`Note`], which the core applies when the step is done.
 
 use std::rc::Rc;
 
@@ -30,6 +31,8 @@ use crate::token::Token;
 
 mod close;
 mod deadline;
+mod decode;
+mod encode;
 mod input;
 mod life;
 mod open;
@@ -50,6 +53,7 @@ pub use status::SendStatus;
 
 pub(crate) use close::OwnEnd;
 pub(crate) use deadline::Fired;
+pub(crate) use decode::{Decoded, NextLayered, Outcome, Unit};
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
 pub(crate) use open::{Established, Opening};
@@ -57,7 +61,7 @@ pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use pair::{Filled, NextRelayed, Transfer};
 pub(crate) use read::{Budget, Next};
 pub(crate) use route::{Attempt, Route};
-pub(crate) use wire::{Decoded, NextLayered, Outcome, Unit, Wire};
+pub(crate) use wire::Wire;
 pub(crate) use work::{Due, Note, PARKED, Work};
 
 use life::Life;
@@ -75,8 +79,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// The options, made consistent: a queue at its cap has to be above its high mark, or a sender
-    /// that was refused would never get `on_drain`.
+    /// The options, made consistent: a queue at its limit has to be above its high-water mark, or a
+    /// sender that was refused would never get `on_drain`.
     pub(crate) fn new(mut options: StreamOptions, listener: Option<Token>) -> Rc<Self> {
         options.high_water = options.high_water.min(options.output_limit - 1);
         options.low_water = options.low_water.min(options.high_water);
@@ -84,13 +88,14 @@ impl Settings {
     }
 }
 
-/// A connection. Small on purpose: an idle one holds no buffer, and what most never need is boxed.
+/// A connection. Its size is bounded (`core/table.rs`): an idle one holds no buffer, and what most
+/// connections never need is boxed.
 #[derive(Debug)]
 pub(crate) struct Stream {
     socket: sys::Stream,
     life: Life,
-    /// Edges seen and not used up. `read_closed` and `urgent` switch the short-read rule off;
-    /// `error` is for the case that reading will not meet it.
+    /// Edges that were reported and not used up. `read_closed` and `urgent` switch the short-read rule
+    /// off; `error` matters only where no read will return it.
     readable: bool,
     writable: bool,
     read_closed: bool,
@@ -98,7 +103,7 @@ pub(crate) struct Stream {
     error: bool,
     /// The handler paused reading.
     paused: bool,
-    /// Queued output has been above the high mark and is not yet down at the low mark.
+    /// Queued output was above the high-water mark and has not fallen to the low-water mark since.
     over_high: bool,
     /// `on_drain` is owed.
     drained: bool,
@@ -110,7 +115,7 @@ pub(crate) struct Stream {
     in_dirty: bool,
     /// A second descriptor of this socket may exist: it was adopted.
     adopted: bool,
-    /// While open: the tick when a byte last moved. In every other phase: the tick of its deadline.
+    /// In `Open`: the tick in which a byte last moved. In every other phase: the tick of its deadline.
     clock: u64,
     settings: Rc<Settings>,
     output: Option<Box<Output>>,
@@ -127,30 +132,30 @@ pub(crate) struct Extra {
     wire: Option<Wire>,
     /// The other connection of a pair.
     partner: Option<Partner>,
-    /// What was posted before it was open.
+    /// Notifications posted before it was open.
     notifications: Vec<Notification>,
     /// Why it is failing or closing, where that is not the ordinary reason.
     reason: Option<CloseReason>,
-    /// What the format says at the end, where that is not the ordinary close.
+    /// The end that the format writes, where that is not the ordinary close.
     own_end: Option<OwnEnd>,
-    /// It failed while it was held back: how many bytes may still be offered. The kernel may have
-    /// kept megabytes, and the handler that held it back had a reason.
+    /// Bytes still readable after a failure while reading was held back. Bounded, because the kernel
+    /// may hold megabytes that the handler did not ask for.
     failure_allowance: Option<usize>,
-    /// While it connects: where it may still go.
+    /// While it connects: the target, the addresses left to try, the attempts.
     route: Option<Box<Route>>,
-    /// Where an accepted connection comes from, until it is open: a socket whose both directions
-    /// have ended, or that was reset, does not know any more.
+    /// The peer's address, as accept(2) returned it, until the connection is open: getpeername(2) fails
+    /// once both directions have ended, or after a reset.
     peer: Option<Address>,
-    /// Answers that the handler owes: the default `on_eof` does not close before they are released.
+    /// Holds for pending replies: the default `on_eof` does not close before they are released.
     holds: u32,
-    /// It closes as soon as nothing is owed: no answer, no `on_drain`.
+    /// It closes as soon as no hold and no `on_drain` is pending.
     closes_when_done: bool,
-    /// What was published to it and could not be handed to it, because it had ended.
+    /// Bytes that were published to it and could not be delivered, because it had ended.
     lost: usize,
     /// While it lingers: the tick at which a peer that goes on sending is cut off.
     linger_end: Option<u64>,
     /// While it lingers: the peer has sent something since the last deadline.
-    heard: bool,
+    input_since_deadline: bool,
 }
 
 impl Stream {
@@ -159,7 +164,7 @@ impl Stream {
             socket,
             life: Life::new(phase),
             readable: false,
-            // A fresh socket's buffer is empty; if that is wrong, the first write says so.
+            // A new socket's send buffer is empty; if not, the first write returns `WouldBlock`.
             writable: phase != Phase::Connecting,
             read_closed: false,
             urgent: false,
@@ -180,8 +185,6 @@ impl Stream {
             watchdog: None,
         }
     }
-
-    // ---- questions ----
 
     pub(crate) fn phase(&self) -> Phase {
         self.life.phase
@@ -216,10 +219,10 @@ impl Stream {
         self.extra.get_or_insert_with(Box::default)
     }
 
-    /// Where the peer is: as accept(2) said it, or as the socket says it now.
+    /// The peer's address, as accept(2) returned it or as the socket returns it now.
     pub(crate) fn peer_addr(&self) -> Option<Address> {
-        let noted = self.extra.as_ref().and_then(|extra| extra.peer.clone());
-        noted.or_else(|| self.socket.peer_addr().ok())
+        let accepted = self.extra.as_ref().and_then(|extra| extra.peer.clone());
+        accepted.or_else(|| self.socket.peer_addr().ok())
     }
 
     /// Whether the handler may be called: it has had `on_open`, or has it as its next call.
@@ -245,8 +248,7 @@ impl Stream {
         self.over_high
     }
 
-    /// Whether it is to close as soon as nothing is owed, and nothing is: no answer that was held
-    /// for, no `on_drain`.
+    /// Whether it waits to close until nothing is pending, and nothing is: no hold, no `on_drain`.
     pub(crate) fn is_done(&self) -> bool {
         let Some(extra) = &self.extra else { return false };
         extra.closes_when_done
@@ -256,7 +258,7 @@ impl Stream {
             && self.life.phase == Phase::Open
     }
 
-    /// Whether the event or the list that brings it up next has its turn later on anyway.
+    /// Whether it is on the list of those with work left, and is served from there.
     pub(crate) fn is_in_ready(&self) -> bool {
         self.in_ready
     }
@@ -293,7 +295,7 @@ impl Stream {
         self.extra_mut().wire = Some(wire);
     }
 
-    /// Whether anything that was sent would be lost if it ended now.
+    /// How many bytes that were sent would be lost if it ended now.
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.len())
@@ -317,7 +319,7 @@ impl Stream {
         self.clock
     }
 
-    /// The peer's address, while the socket itself may not know it any more.
+    /// Keeps the peer's address, for when getpeername(2) fails.
     pub(crate) fn set_peer(&mut self, peer: Address) {
         self.extra_mut().peer = Some(peer);
     }
@@ -362,7 +364,7 @@ impl Extra {
 
 /// A connection during one step: the stream, and the loop's lists, timers and buffers.
 ///
-/// The core makes one by a single look-up ([`Core::with`](crate::core::Core::with)) and applies the
+/// The core makes one by a single look-up (`Core::with`) and applies the
 /// notes that the step leaves. It never lives across a call into a handler.
 pub(crate) struct Conn<'a> {
     pub(crate) token: Token,
@@ -371,14 +373,14 @@ pub(crate) struct Conn<'a> {
 }
 
 impl Conn<'_> {
-    /// Notes that the connection has work to do that no event will announce.
+    /// Puts the connection on the list of work that no event announces.
     pub(crate) fn make_ready(&mut self) {
         if self.stream.set_in_ready(true) {
             self.work.ready.push_back(self.token);
         }
     }
 
-    /// The same for one that has had its share of this turn.
+    /// The same for one that has used up its budget: it is served in the next turn.
     pub(crate) fn make_ready_later(&mut self) {
         if self.stream.set_in_ready(true) {
             self.work.later.push(self.token);

@@ -1,4 +1,4 @@
-//! From a socket to an open connection: established, handshakes, open.
+//! From a socket to an open connection: connecting, established, handshakes, open.
 
 use std::io;
 
@@ -9,22 +9,22 @@ use crate::error::{CloseReason, ConnectError, ConnectErrorKind};
 use crate::notification::Notification;
 use crate::token::Token;
 
-/// How far the way to an open connection has come.
+/// The result of a step towards `on_open`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Opening {
-    /// Every layer is ready: the handler is next.
+    /// Every layer is ready: `on_open` is next.
     Ready,
-    /// A handshake is under way; or it failed, and the connection is on its way out.
+    /// A handshake is under way; or it failed, and the connection is ending.
     Waiting,
 }
 
-/// What became of the attempts to connect.
+/// The state of the attempts to connect.
 #[derive(Debug)]
 pub(crate) enum Established {
-    /// One has succeeded; and has been reset since, if there is an error.
+    /// One has succeeded. With an error it has been reset since.
     Yes(Option<io::Error>),
     NotYet,
-    /// None goes on any more.
+    /// All have failed.
     Failed,
 }
 
@@ -37,7 +37,7 @@ impl Stream {
         self.extra_mut().route = Some(Box::new(route));
     }
 
-    /// The edges seen so far were those of earlier attempts.
+    /// Drops the edges reported so far: they belong to earlier attempts.
     pub(crate) fn forget_edges(&mut self) {
         (self.readable, self.writable, self.read_closed, self.error) = (false, false, false, false);
     }
@@ -52,8 +52,7 @@ impl Stream {
         }
     }
 
-    /// Looks at the attempts to connect after an edge. Those that are over come back, to leave the
-    /// poll.
+    /// Checks the attempts to connect after an edge. Returns those that are over, to be deregistered.
     pub(crate) fn look_at_attempts(&mut self) -> (Established, Vec<Attempt>) {
         self.writable = false;
         let layered = self.wire().is_some();
@@ -67,8 +66,8 @@ impl Stream {
                     index += 1; // a spurious event
                     continue;
                 }
-                // A refused connect is `ECONNREFUSED`: these two say that it was established and has
-                // been reset since (tcp(7)). What the peer sent before is offered, then the reset.
+                // A refused connect is `ECONNREFUSED`. These two errors mean established and then reset
+                // (tcp(7)): input that came before the reset is offered first.
                 Err(e) if is_reset(&e) && !layered => Some(e),
                 Err(e) => {
                     let failed = route.attempts.swap_remove(index);
@@ -104,14 +103,14 @@ impl Conn<'_> {
         }
     }
 
-    /// No connection comes of it.
+    /// Ends the connection as failed to connect.
     pub(crate) fn fail_connect(&mut self, kind: ConnectErrorKind, source: Option<io::Error>) {
         if let Some(reason) = self.connect_error(kind, source) {
             self.finish(reason);
         }
     }
 
-    /// Why no connection comes of it: the target, the address that was tried last, its error.
+    /// The reason for a failed connect: the target, the address that was tried last, its error.
     pub(super) fn connect_error(
         &mut self,
         kind: ConnectErrorKind,
@@ -120,8 +119,8 @@ impl Conn<'_> {
         self.end_attempts(io::ErrorKind::TimedOut);
         let route = self.stream.route_mut()?;
         let (address, error) = route.failed.take().unzip();
-        let told = matches!(kind, ConnectErrorKind::Resolve | ConnectErrorKind::System);
-        let source = source.or(error).filter(|_| told);
+        let has_source = matches!(kind, ConnectErrorKind::Resolve | ConnectErrorKind::System);
+        let source = source.or(error).filter(|_| has_source);
         let error = ConnectError::new(kind, route.target.clone(), address, source);
         Some(CloseReason::ConnectFailed(error))
     }
@@ -147,9 +146,9 @@ impl Conn<'_> {
         }
         self.flush();
         if self.stream.phase() != Phase::Handshaking {
-            return Opening::Waiting; // it failed to be flushed
+            return Opening::Waiting; // the flush failed
         }
-        match self.stream.wire_mut().map(Wire::look_whether_ready) {
+        match self.stream.wire_mut().map(Wire::check_ready) {
             Some(Ok(true)) => Opening::Ready,
             Some(Ok(false)) | None => Opening::Waiting,
             Some(Err(error)) => {
@@ -159,8 +158,8 @@ impl Conn<'_> {
         }
     }
 
-    /// Every layer is ready. Returns the listener that accepted it, if one did, and where it comes
-    /// from, as far as that is known.
+    /// Every layer is ready. Returns the listener that accepted the connection, if one did, and the
+    /// peer's address, if it was kept.
     pub(crate) fn open(&mut self) -> (Option<Token>, Option<Address>) {
         self.happens(Event::Opened, None);
         self.stream.clock = self.work.tick;
@@ -169,14 +168,14 @@ impl Conn<'_> {
         (self.stream.listener(), known)
     }
 
-    /// What was sent before the layers were ready is encoded now.
+    /// Encodes the messages that waited for the layers' handshakes.
     pub(super) fn encode_waiting(&mut self) {
         let Some(wire) = self.stream.wire_mut() else { return };
         let waiting = std::mem::take(&mut wire.waiting);
         let relayed = self.stream.relayed_to().is_some();
         for (kind, bytes) in waiting.iter() {
             let Err(error) = self.encode(bytes, kind) else { continue };
-            // A relay has no holes: what it cannot pass on ends it.
+            // A relay must not drop anything: what it cannot pass on ends it.
             if relayed {
                 return self.finish(CloseReason::Layer(error));
             }
@@ -187,15 +186,14 @@ impl Conn<'_> {
         self.queued_more();
     }
 
-    /// The handler is there, and is about to have `on_open`: what was sent before goes first.
+    /// `on_open` is about to be called: messages sent before it are encoded first.
     pub(crate) fn before_on_open(&mut self) {
         if self.stream.extra.is_some() {
             self.encode_waiting();
         }
     }
 
-    /// `on_open` has returned: timers that came due meanwhile are due now, and notifications that
-    /// were posted meanwhile are handed back.
+    /// `on_open` has returned: parked timers are due now. Returns the parked notifications.
     pub(crate) fn after_open(&mut self) -> Vec<Notification> {
         self.work.timers.recall(&self.stream.timers, super::PARKED);
         if self.stream.extra.is_none() && self.stream.life.write == WriteSide::Open {
@@ -204,7 +202,7 @@ impl Conn<'_> {
         if self.stream.phase() == Phase::Open && self.stream.life.write == WriteSide::Ending {
             self.half_close();
         }
-        // It was reset before it was looked at.
+        // The connection was reset before the loop served it.
         if self.stream.phase() == Phase::Open
             && let Some(extra) = self.stream.extra.as_mut()
             && let Some(CloseReason::Io(error)) = extra.reason.take()

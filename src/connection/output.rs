@@ -1,4 +1,4 @@
-//! What waits to be written on one connection.
+//! The output queue of one connection.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -11,11 +11,11 @@ use crate::sys;
 /// few dozen the call's fixed cost no longer shows.
 const SLICES_PER_WRITE: usize = 64;
 
-/// A buffer that grew beyond this is given back to the allocator instead of being kept for reuse.
+/// A buffer that grew beyond this is freed instead of being kept for reuse.
 pub(crate) const KEPT_CAPACITY: usize = 64 * 1024;
 
-/// A segment that has grown to this takes no more: what is written of a segment is freed only with
-/// the whole of it, so that a queue that never runs empty must not live in one buffer.
+/// A segment that has grown to this takes no more. A segment is freed as a whole, so a queue in one
+/// buffer that never runs empty would never free any memory.
 const SEGMENT: usize = 64 * 1024;
 
 /// A piece that is queued without being copied.
@@ -41,12 +41,12 @@ enum Segment {
     Owned(Vec<u8>),
     /// A part of something shared: from, to.
     Shared(Shared, usize, usize),
-    /// Bytes that a relay has not brought into this process.
+    /// Bytes of a relay that stay in the kernel.
     Piped(sys::Pipe),
 }
 
 impl Segment {
-    /// Empty, where the bytes are not here.
+    /// Empty for a pipe, whose bytes are in the kernel.
     fn bytes(&self) -> &[u8] {
         match self {
             Segment::Owned(bytes) => bytes,
@@ -58,7 +58,7 @@ impl Segment {
     fn len(&self) -> usize {
         match self {
             Segment::Piped(pipe) => pipe.len(),
-            here => here.bytes().len(),
+            in_memory => in_memory.bytes().len(),
         }
     }
 
@@ -106,8 +106,8 @@ impl Output {
         self.queued += bytes.len();
     }
 
-    /// Lets `write` append to the queue's last buffer; answers what it answers. A layer encodes
-    /// straight into the queue like this.
+    /// Lets `write` append to the queue's last buffer and returns its result. Layers encode straight
+    /// into the queue this way. On an error nothing is appended.
     pub(crate) fn push_with<E>(
         &mut self,
         write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
@@ -153,7 +153,7 @@ impl Output {
         }
     }
 
-    /// A full buffer takes no more.
+    /// Seals the last buffer if it is full.
     #[inline]
     fn make_room(&mut self) {
         if self.last.len() >= SEGMENT {
@@ -161,15 +161,15 @@ impl Output {
         }
     }
 
-    /// Nothing is appended to what `last` holds any more.
+    /// Makes `last` a segment, so that nothing more is appended to it.
     fn seal(&mut self) {
         if !self.last.is_empty() {
             self.segments.push_back(Segment::Owned(std::mem::take(&mut self.last)));
         }
     }
 
-    /// One vectored write of what is queued. Answers how many bytes left, and whether that was all
-    /// that was asked for (less means that the system's buffer is full).
+    /// One vectored write of what is queued. Returns how many bytes were written, and whether those are
+    /// all that were offered (fewer mean that the system's buffer is full).
     #[inline]
     pub(crate) fn write_to(&mut self, socket: &mut sys::Stream) -> io::Result<(usize, bool)> {
         let only = match self.segments.front() {
@@ -188,9 +188,9 @@ impl Output {
         Ok((written, written == asked))
     }
 
-    /// One vectored write of what is queued and of `rest`, which is not: the sender's own bytes,
-    /// written without a copy. Answers as [`write_to`](Self::write_to); what left of `rest` is what
-    /// left in all less what was queued before.
+    /// One vectored write of what is queued and, behind it, of the sender's own `rest`, without a copy.
+    /// Returns the same as [`write_to`](Self::write_to); the caller subtracts what was queued to find
+    /// how much of `rest` was written.
     pub(crate) fn write_pieces(
         &mut self,
         socket: &mut sys::Stream,
@@ -200,10 +200,10 @@ impl Output {
             return self.write_piped(socket);
         }
         let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
-        let here = self.segments.iter().position(Segment::is_piped);
-        let behind: &[&[u8]] = if here.is_some() { &[] } else { &[&self.last, rest] };
-        let here = here.unwrap_or(self.segments.len());
-        let pieces = self.segments.range(..here).map(Segment::bytes).chain(behind.iter().copied());
+        let pipe = self.segments.iter().position(Segment::is_piped);
+        let behind: &[&[u8]] = if pipe.is_some() { &[] } else { &[&self.last, rest] };
+        let until = pipe.unwrap_or(self.segments.len());
+        let pieces = self.segments.range(..until).map(Segment::bytes).chain(behind.iter().copied());
         let mut asked = 0;
         let mut count = 0;
         let mut skip = self.head;
@@ -219,12 +219,12 @@ impl Output {
         Ok((written, written == asked))
     }
 
-    /// The first piece is a pipe: the system moves on what is in it; `Unsupported`, if it does not do
-    /// that for this socket.
+    /// The first piece is a pipe: splices its bytes to the socket. `Unsupported` if the system does not
+    /// splice to this socket.
     #[cold]
     fn write_piped(&mut self, socket: &mut sys::Stream) -> io::Result<(usize, bool)> {
         let Some(Segment::Piped(pipe)) = self.segments.front_mut() else {
-            unreachable!("whoever calls this has looked");
+            unreachable!("the callers check for a pipe");
         };
         let Some(written) = pipe.drain(socket)? else {
             return Err(io::ErrorKind::Unsupported.into());
@@ -236,12 +236,11 @@ impl Output {
         if self.queued == 0 {
             self.clear();
         }
-        // A short count does not say that the socket is full: the next call does.
+        // A short count does not mean that the socket is full: only `WouldBlock` does.
         Ok((written, true))
     }
 
-    /// Takes what is in pipes into this process, as if it had been read. Answers whether there was
-    /// any.
+    /// Reads the bytes of all pipes into memory. Returns whether there was a pipe.
     pub(crate) fn unpipe(&mut self) -> io::Result<bool> {
         let mut any = false;
         for segment in &mut self.segments {
@@ -272,7 +271,7 @@ impl Output {
         }
     }
 
-    /// Forgets everything; the memory that is worth keeping stays for reuse.
+    /// Empties the queue; buffers up to [`KEPT_CAPACITY`] stay for reuse.
     #[inline]
     pub(crate) fn clear(&mut self) {
         self.head = 0;
@@ -284,7 +283,7 @@ impl Output {
         }
     }
 
-    /// Apart from `clear`, so that the ordinary case stays a handful of instructions.
+    /// Out of line, so that the common `clear` stays a handful of instructions.
     #[cold]
     fn give_back(&mut self) {
         self.segments.clear();

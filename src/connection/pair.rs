@@ -1,4 +1,4 @@
-//! What a connection of a pair knows of its partner.
+//! Pairs and relays, seen from one connection: pacing by the partner's queue, the end of the partner.
 
 use std::io;
 
@@ -8,40 +8,40 @@ use crate::error::{CloseReason, Deadline};
 use crate::sys::Pipe;
 use crate::token::Token;
 
-/// The other connection of a pair, seen from one of them.
+/// The partner of a connection in a pair.
 #[derive(Debug)]
 pub(super) struct Partner {
     token: Token,
-    /// How the reactor passes on to it what this one brings; `None` if the handlers do.
+    /// How the reactor transfers this one's input to it; `None` if the handlers do.
     relay: Option<Transfer>,
-    /// Bytes can be spliced to this one, as far as is known.
+    /// Whether bytes can be spliced to this one: true until the system refuses it.
     takes_pipes: bool,
-    /// The partner's queue is full (or, of a relay, its output is dead): this one is not read. The
-    /// partner pushes it, so that nobody has to look at two connections to know whether to read.
+    /// This one is not read, because the partner's queue is above its mark (or, in a relay, its output
+    /// has failed). The partner pushes the flag, so that a read needs no look-up of the partner.
     held: bool,
-    /// The relay has passed this one's end on; the handler was not called for it.
+    /// The relay has passed this one's end on; `on_eof` was not called.
     end_passed: bool,
 }
 
-/// How bytes get from one socket to the other.
+/// How a relay transfers bytes from one socket to the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transfer {
-    /// Read and written: cheaper while little comes at once.
+    /// Read and written: cheaper for small reads.
     Copied,
-    /// Spliced: much came at once.
+    /// Spliced: the last read was large.
     Piped,
     /// This socket cannot be spliced from, or has ended.
     OnlyCopied,
 }
 
-/// What the end of one connection means for the other one of a relay.
+/// What the end of one connection means for its partner in a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PartnerEnd {
-    /// The other one closes as well, after flushing.
+    /// The partner closes as well, after flushing.
     Orderly,
-    /// The other peer must not take it for a proper end.
+    /// The partner is aborted: its peer must not take this for a proper end.
     Cut,
-    /// Everything ends, and each for this same reason.
+    /// Both end for this same reason (a shutdown), each by itself.
     Common,
 }
 
@@ -71,17 +71,17 @@ impl Stream {
         self.partner().map(|partner| partner.token)
     }
 
-    /// Whether the partner holds it back; `None` without a partner.
+    /// Whether the partner's queue holds reading back; `None` without a partner.
     pub(super) fn held_by_partner(&self) -> Option<bool> {
         self.partner().map(|partner| partner.held)
     }
 
-    /// Where the reactor passes on to what this one brings; `None` if its handler is called.
+    /// The partner that this one's input is relayed to; `None` if its handler is called.
     pub(crate) fn relayed_to(&self) -> Option<Token> {
         self.partner().filter(|partner| partner.relay.is_some()).map(|partner| partner.token)
     }
 
-    /// Notes how bytes travel from now on. What cannot be spliced never is.
+    /// Sets how bytes are transferred from now on. [`Transfer::OnlyCopied`] is final.
     pub(crate) fn transfer_by(&mut self, transfer: Transfer) {
         if let Some(partner) = self.partner_mut()
             && let Some(relay) = &mut partner.relay
@@ -91,15 +91,15 @@ impl Stream {
         }
     }
 
-    /// Whether the next bytes may be spliced from here. Not those of an urgent mark: splice(2) stops
-    /// before it for ever, and only a read goes past it.
+    /// Whether the next bytes may be spliced from here. Not at an urgent mark: splice(2) stops before it
+    /// for ever, and only a read passes it.
     pub(crate) fn may_be_piped(&self) -> bool {
         let piped = self.partner().is_some_and(|partner| partner.relay == Some(Transfer::Piped));
         piped && self.life.phase == Phase::Open && !self.urgent
     }
 
-    /// Whether bytes may be spliced to here: they pass no layer and wait for no opening. A queue
-    /// that never runs empty takes the next pipe before the last one is free, but no third.
+    /// Whether bytes may be spliced to here: the connection is open and has no layer. At most two pipes
+    /// are queued: one that is being drained, and the next.
     pub(crate) fn takes_pipes(&self) -> bool {
         self.life.phase == Phase::Open
             && self.partner().is_some_and(|partner| partner.takes_pipes)
@@ -108,8 +108,8 @@ impl Stream {
             && self.output.as_ref().is_none_or(|output| output.pipes() < 2)
     }
 
-    /// A write that is not supported: if it was out of a pipe, what pipes hold is written like
-    /// anything else, and nothing is spliced to here any more.
+    /// A write returned `Unsupported`. If it was a splice, the socket rejects splicing: the piped bytes
+    /// are copied back to memory, and nothing is spliced to it any more.
     #[cold]
     pub(super) fn refuses_pipes(&mut self, error: io::Error) -> io::Result<()> {
         let Some(output) = &mut self.output else { return Err(error) };
@@ -122,24 +122,24 @@ impl Stream {
         Ok(())
     }
 
-    /// Whether the partner must not be read: its bytes would find no room here. A relay's partner
-    /// also waits for one whose output is dead: both end once its input has been passed on.
+    /// Whether the partner must not be read: this one's queue is above its mark. In a relay also while
+    /// this one fails: both end once its remaining input has been passed on.
     fn holds_partner(&self) -> bool {
         self.over_high || self.life.phase == Phase::Failing && self.relayed_to().is_some()
     }
 }
 
 impl Conn<'_> {
-    /// Makes it one of a pair. A partner that it had is on its own again.
+    /// Pairs it with `token`. An earlier pair is dissolved.
     pub(crate) fn pair_with(&mut self, token: Token, relay: Option<Transfer>) {
         self.unpair();
         let relayed = relay.is_some();
-        let held = false; // the other one says so when it is paired
+        let held = false; // the partner pushes its state when it is paired
         let partner = Partner { token, relay, takes_pipes: true, held, end_passed: false };
         self.stream.extra_mut().partner = Some(partner);
         if relayed {
-            // What its handler has left is the first to be passed on; a pause was the handler's,
-            // which is not called with data any more.
+            // What the handler has left is passed on first. A pause ends, since the handler is not
+            // called with data any more and could not resume.
             self.stream.unread_changed = true;
             self.stream.paused = false;
         }
@@ -147,13 +147,12 @@ impl Conn<'_> {
         self.make_ready();
     }
 
-    /// Of a relay that has just been made: whether the end has been read, so that it has to be passed
-    /// on although the handler was called for it.
+    /// Whether the peer's end was delivered already. A relay made after that has to pass it on.
     pub(crate) fn end_was_delivered(&self) -> bool {
         self.stream.life.read == ReadSide::Delivered
     }
 
-    /// Tells the partner whether it has to wait for this one's queue.
+    /// Notes for the partner whether it has to wait for this one's queue.
     pub(crate) fn push_hold(&mut self) {
         if let Some(partner) = self.stream.partner_token() {
             let held = self.stream.holds_partner();
@@ -161,7 +160,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The partner says whether this one has to wait.
+    /// Sets whether this one has to wait for the partner's queue.
     pub(crate) fn hold(&mut self, held: bool) {
         let Some(partner) = self.stream.partner_mut() else { return };
         if std::mem::replace(&mut partner.held, held) && !held {
@@ -169,7 +168,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Takes the pair apart at this end; the partner is noted. Its own queue paces each again.
+    /// Dissolves the pair at this end and notes it for the partner. Each one's own queue paces it again.
     pub(crate) fn unpair(&mut self) {
         if let Some(Partner { token, end_passed, .. }) = self.take_partner() {
             self.work.notes.push(Note::Unpaired { partner: token });
@@ -177,7 +176,7 @@ impl Conn<'_> {
         }
     }
 
-    /// The partner has taken the pair apart.
+    /// The partner has dissolved the pair.
     pub(crate) fn partner_left(&mut self) {
         if let Some(Partner { end_passed, .. }) = self.take_partner() {
             self.parted(end_passed);
@@ -190,13 +189,13 @@ impl Conn<'_> {
 
     fn parted(&mut self, end_passed: bool) {
         if end_passed {
-            // The relay has heard of the end, and the handler has not.
+            // The relay has passed the end on, so `on_eof` has not been called.
             self.happens(Event::EndUndelivered, None);
         }
         self.reads_again();
     }
 
-    /// Notes that the relay has passed the end on.
+    /// Records that the relay has passed the end on.
     pub(crate) fn end_passed(&mut self) {
         if let Some(partner) = self.stream.partner_mut() {
             partner.end_passed = true;
@@ -204,14 +203,14 @@ impl Conn<'_> {
         self.happens(Event::EndDelivered, None);
     }
 
-    /// What held its reads back is over: what the handler left is offered again, edges that came
-    /// meanwhile are used, and an idle timeout begins anew, because the silence was this side's.
+    /// Reading is no longer held back: kept input is offered again, recorded edges are used, and the
+    /// idle deadline restarts, because this side caused the silence.
     pub(super) fn reads_again(&mut self) {
         if self.stream.may_read() {
             self.stream.unread_changed = true;
             let tick = self.work.tick;
             self.stream.moved(tick);
-            // So does the time for a message that has begun to arrive.
+            // So does the deadline of a message that has begun to arrive.
             if let Some(tail) = &mut self.stream.input {
                 tail.restart(tick);
             }
@@ -226,7 +225,7 @@ impl Conn<'_> {
         self.make_ready();
     }
 
-    /// How much fits below the cap; all, if it is dropped anyway.
+    /// How much fits below the output limit; unlimited if it would be dropped anyway.
     pub(crate) fn room(&self) -> usize {
         if self.stream.accepts_output() {
             self.stream.options().output_limit.saturating_sub(self.stream.queued())
@@ -235,14 +234,14 @@ impl Conn<'_> {
         }
     }
 
-    /// The other one of its relay has ended; the relay is taken apart already.
+    /// The partner in a relay has ended; the relay is dissolved already.
     pub(crate) fn partner_ended(&mut self, end: PartnerEnd) {
         match end {
-            // If its own peer has been heard to the end, flushing is all that is left to do.
+            // If its own peer has ended too, a half-close lets it end once it is flushed.
             PartnerEnd::Orderly if self.end_was_delivered() => self.half_close(),
             PartnerEnd::Orderly => self.close(None),
             PartnerEnd::Cut => {
-                // What the system takes at once may still arrive.
+                // Bytes that the system takes now may still arrive.
                 self.flush();
                 self.abort();
             }
@@ -261,22 +260,22 @@ impl Partner {
     }
 }
 
-/// During a handshake nothing is held back: what fills the queue may be waiting for it.
+/// During a handshake reading is never held back: the queue may be waiting for that handshake.
 pub(super) fn waits_for_handshake(wire: Option<&Wire>) -> bool {
     wire.is_some_and(|wire| !wire.is_ready())
 }
 
-/// What became of a splice into a pipe.
+/// The result of a splice into a pipe.
 pub(crate) enum Filled {
     Pipe(Pipe),
     Nothing,
-    /// The socket cannot be spliced from: its bytes are to be copied.
+    /// The socket cannot be spliced from, or has ended: a read must follow.
     Refused,
 }
 
 impl Conn<'_> {
-    /// Moves what the socket has into `pipe`, `most` bytes at most. Less than `small` says that
-    /// splicing does not pay any more.
+    /// Splices from the socket into `pipe`, `most` bytes at most. After less than `small` bytes the
+    /// next transfer is a copy, which is cheaper.
     pub(crate) fn fill_pipe(&mut self, mut pipe: Pipe, most: usize, small: usize) -> Filled {
         match pipe.fill(&mut self.stream.socket, most) {
             Ok(Some(n)) => {
@@ -302,16 +301,16 @@ impl Conn<'_> {
         }
     }
 
-    /// What its handler has left, for the other connection of its relay.
+    /// Takes the kept input, to be passed on to the partner.
     pub(crate) fn take_kept(&mut self) -> Option<Box<Tail>> {
         self.stream.input.take()
     }
 }
 
-/// What is next for the input of a relayed connection without a layer.
+/// The next step for the input of a relayed connection without a layer.
 pub(crate) enum NextRelayed {
     Rest,
-    /// What its handler had left goes first.
+    /// Kept input goes first.
     Kept,
     /// The socket may have something.
     Carry,
@@ -319,7 +318,7 @@ pub(crate) enum NextRelayed {
 }
 
 impl Conn<'_> {
-    /// What is next to be passed on.
+    /// The next step for input that is relayed.
     pub(crate) fn next_relayed(&mut self, budget: &mut Budget) -> NextRelayed {
         let stream = &*self.stream;
         if !stream.has_callbacks() || !stream.may_read() {

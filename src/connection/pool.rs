@@ -2,8 +2,8 @@
 
 use super::{KEPT_CAPACITY, Output, Tail};
 
-/// How many are kept of each kind. A turn that serves more connections than this at once allocates
-/// for the rest; at 64 KiB each it is 4 MiB at most.
+/// How many are kept of each kind, 4 MiB of each at most (64 KiB apiece). When more connections than
+/// this hold a buffer at once, the others allocate.
 const KEPT: usize = 64;
 
 // Boxed as they are in the connections: they move between the two whole.

@@ -1,4 +1,4 @@
-//! Input: edges, reads, what is kept, the end of the peer's side.
+//! Input: edges, reads, kept bytes, the end of the peer's side.
 
 use std::io;
 
@@ -10,14 +10,14 @@ use crate::error::{CloseReason, Limit};
 use crate::sys::Ready;
 use crate::token::Token;
 
-/// What a read brought.
+/// The result of a read.
 pub(super) struct Received {
     pub(super) len: usize,
     /// There may be more.
     pub(super) more: bool,
 }
 
-/// How much one connection may still do in this turn.
+/// What one connection may still use in this turn.
 pub(crate) struct Budget {
     pub(crate) reads: usize,
     pub(crate) calls: usize,
@@ -28,13 +28,13 @@ impl Budget {
         Budget { reads: config.reads_per_turn, calls: config.messages_per_turn }
     }
 
-    /// The work that a call with so many decoded bytes stands for: one unit, and one for each KiB,
-    /// because decoding (decompressing, decrypting) costs by the byte.
+    /// The units of a call with this many decoded bytes: one, and one for each KiB, because decoding
+    /// (decompressing, decrypting) costs by the byte.
     pub(crate) fn units_decoded(bytes: usize) -> usize {
         1 + bytes / 1024
     }
 
-    /// The same for bytes that were only read: a copy by the kernel.
+    /// The units of bytes that were only read: one, and one for each 16 KiB that the kernel copies.
     #[inline]
     pub(crate) fn units_read(bytes: usize) -> usize {
         1 + bytes / (16 * 1024)
@@ -46,24 +46,24 @@ impl Budget {
     }
 }
 
-/// What is next for a connection's input.
+/// The next step for a connection's input.
 pub(crate) enum Next {
-    /// Nothing, or nothing for the handler.
+    /// Nothing to do now.
     Rest,
-    /// So many bytes have been read into the buffer, and nothing waits before them.
+    /// This many bytes have been read into the buffer, and no kept input precedes them.
     Read { len: usize, more: bool },
-    /// What the handler left, to be offered again. It is out of the connection meanwhile.
+    /// What the handler left, to be offered again. The connection lends it for this step.
     Kept(Box<Tail>),
     /// The peer has ended, and everything has been offered.
     End,
-    /// There is a wire layer.
+    /// The connection has layers.
     Layered,
-    /// It is for the other connection of a relay.
+    /// The input goes to the partner of a relay.
     Relayed(Token),
 }
 
 impl Stream {
-    /// Notes what an edge said. Sticky, all of it: an edge is reported once.
+    /// Records an edge. The flags stay until a call uses them up: an edge is reported once.
     #[inline]
     pub(crate) fn note(&mut self, ready: Ready) {
         self.readable |= ready.has(Ready::READABLE | Ready::READ_CLOSED | Ready::ERROR);
@@ -73,10 +73,10 @@ impl Stream {
         self.error |= ready.has(Ready::ERROR);
     }
 
-    /// The ordinary case: open, without anything that only some connections have, nothing held back,
-    /// nothing kept and nothing owed in either direction. What an edge brings can be read and
-    /// offered without a further question. An edge that only says "writable" brings nothing: a read
-    /// would be one for nothing, and with poll(2), which it arms anew, the next edge for ever.
+    /// The plain case: open and readable, no layer, no pair, nothing kept, queued, paused or pending.
+    /// Its input can be read and offered without further checks. An edge that is only writable does not
+    /// count: a read would be wasted, and under mio's emulation over poll(2) it would arm the interest
+    /// again and so cause the next edge, without end.
     #[inline]
     fn is_plain(&self) -> bool {
         self.readable
@@ -88,18 +88,18 @@ impl Stream {
     }
 
     /// Whether input may be read and offered now: not paused by the handler, and the queue that paces
-    /// it is not full. With a partner that is the partner's queue *instead of* its own (with both,
+    /// it is not above its mark. In a pair that is the partner's queue *instead of* its own (with both,
     /// two full directions would wait for each other for ever).
     pub(crate) fn may_read(&self) -> bool {
         if self.life.phase != Phase::Open {
-            // What a dying or handshaking connection brings is always looked at.
+            // The input of a handshake or of an ending is always read.
             return true;
         }
         let held_back = match self.held_by_partner() {
             Some(held) => held,
             None => self.over_high && self.options().auto_pause,
         };
-        // What waits for a late layer's handshake would wait for ever if that were not read.
+        // A queue that waits for a late layer's handshake drains only if that handshake is read.
         !self.paused && (!held_back || waits_for_handshake(self.wire()))
     }
 
@@ -107,19 +107,19 @@ impl Stream {
         self.input.as_ref().map_or(0, |tail| tail.len())
     }
 
-    /// Whether something is to be served beside input: replies that wait, a drain, an error.
+    /// Whether a write to the queue's socket may make progress.
     pub(crate) fn waits_to_flush(&self) -> bool {
         self.output.is_some() && self.writable
     }
 
-    /// A byte moved: the idle timeout begins anew.
+    /// A byte moved: the idle deadline restarts.
     pub(super) fn moved(&mut self, tick: u64) {
         if self.life.phase == Phase::Open {
             self.clock = tick;
         }
     }
 
-    /// How much may be read: without limit, but for a connection that failed while it was held back.
+    /// How much may be read: unlimited, except after a failure while reading was held back.
     #[inline]
     fn may_still_offer(&self) -> usize {
         if self.life.phase != Phase::Failing {
@@ -147,8 +147,8 @@ impl Stream {
         Ok(None)
     }
 
-    /// One read. `None` if there is nothing, or the end: that is noted.
-    #[inline(always)] // in the ordinary case, and in the general one
+    /// One read. `None` if there is nothing, or at the end, which is recorded.
+    #[inline(always)] // called in the plain case and in the general one
     fn receive(&mut self, buffer: &mut [u8], tick: u64) -> io::Result<Option<Received>> {
         let most = self.may_still_offer().min(buffer.len());
         if most == 0 {
@@ -160,13 +160,13 @@ impl Stream {
             Ok(0) => {
                 self.readable = false;
                 self.life = self.life.after(Event::SocketEnd).0;
-                // What the handler left is offered once more, now that nothing will follow.
+                // What the handler left is offered a last time, since no more bytes will follow.
                 self.unread_changed = true;
                 Ok(None)
             }
             Ok(n) => {
                 // A short read has emptied the system's buffer, unless urgent data cut it short or
-                // the end came with the data in one edge: then the end is still to be read.
+                // the end came in the same edge and is still to be read.
                 let drained = n < buffer.len() && self.socket.short_read_drains();
                 if drained && !self.read_closed && !self.urgent {
                     self.readable = false;
@@ -193,10 +193,9 @@ impl Conn<'_> {
         }
     }
 
-    /// The ordinary case, on the look-up that the event needs anyway: nothing is kept, held back or
-    /// owed, so what has come is read without another question, and the handler's own small replies
-    /// need no queue. The same steps as in the general case, which goes on from where this one finds
-    /// something out of the ordinary. `None`: the general case, from its beginning.
+    /// The plain case, on the look-up that the event needs anyway: it reads and allows the reply
+    /// shortcut. The steps are those of the general case, which goes on where this one does not
+    /// suffice. `None`: the connection is not plain, the general case serves it.
     #[inline]
     pub(crate) fn read_plain(&mut self, buffer: &mut [u8]) -> Option<Next> {
         if !self.stream.is_plain() {
@@ -207,8 +206,8 @@ impl Conn<'_> {
         Some(Next::Read { len, more })
     }
 
-    /// The callback for what [`read_plain`](Self::read_plain) brought has returned and left `rest`.
-    /// Returns whether nothing is left to do.
+    /// `on_data` for what [`read_plain`](Self::read_plain) read has returned and left `rest`. Returns
+    /// whether the connection needs no further step.
     #[inline]
     pub(crate) fn after_plain(&mut self, rest: &[u8], taken: bool, more: bool) -> bool {
         self.write_reply();
@@ -219,7 +218,8 @@ impl Conn<'_> {
         false
     }
 
-    /// Reads and discards, or says what the handler is called with next. `buffer` is the reactor's.
+    /// The next step for the input; a closing connection's input is discarded. A read goes into
+    /// `buffer`, the reactor's.
     pub(crate) fn next_input(&mut self, budget: &mut Budget, buffer: &mut [u8]) -> Next {
         loop {
             let stream = &mut *self.stream;
@@ -240,9 +240,9 @@ impl Conn<'_> {
             if !stream.may_read() {
                 return Next::Rest;
             }
-            let exhausted = budget.calls == 0 || self.work.units == 0;
+            let used_up = budget.calls == 0 || self.work.units == 0;
             if stream.unread_changed && stream.unread() > 0 {
-                if exhausted {
+                if used_up {
                     self.make_ready_later();
                     return Next::Rest;
                 }
@@ -255,7 +255,7 @@ impl Conn<'_> {
                 self.nothing_more();
                 return Next::Rest;
             }
-            if budget.reads == 0 || exhausted {
+            if budget.reads == 0 || used_up {
                 self.make_ready_later();
                 return Next::Rest;
             }
@@ -268,14 +268,14 @@ impl Conn<'_> {
         }
     }
 
-    /// One read towards the other connection of a relay: so many bytes have been read into the buffer.
+    /// One read for a relay. Returns how many bytes are in the buffer.
     pub(crate) fn read_to_relay(&mut self, buffer: &mut [u8]) -> usize {
         let len = self.read(buffer).map_or(0, |received| received.len);
         self.work.charge(Budget::units_read(len));
         len
     }
 
-    /// Puts what has just come behind what waits. `false` if nothing waits: nothing is done then.
+    /// Appends new bytes to the kept ones. `false`, and nothing done, if nothing is kept.
     #[inline]
     pub(crate) fn append_to_kept(&mut self, bytes: &[u8]) -> bool {
         let tick = self.work.tick;
@@ -295,28 +295,28 @@ impl Conn<'_> {
             && self.work.units > 0
             && self.stream.has_callbacks()
             && self.stream.may_read()
-            // What it left before it put a layer on belongs to that, or to the relay's other one.
+            // What it left belongs to the layer that it has put on, or to the partner of the relay.
             && self.stream.relayed_to().is_none()
-            && !self.stream.wire().is_some_and(super::Wire::is_fresh)
+            && !self.stream.wire().is_some_and(super::Wire::is_unused)
     }
 
-    /// What waits, if it may be offered now.
+    /// The kept bytes, if they may be offered now.
     pub(crate) fn take_kept_if_offered(&mut self, budget: &Budget) -> Option<Box<Tail>> {
         let offered = self.stream.unread_changed && self.may_offer_again(budget);
         if offered { self.stream.input.take() } else { None }
     }
 
-    /// What waited has been offered; it comes back with what is left of it.
+    /// The kept bytes have been offered; takes back what is left of them.
     pub(crate) fn give_back(&mut self, tail: Box<Tail>, taken: bool) {
         if !self.stream.has_callbacks() || tail.is_empty() {
             return self.work.pool.keep_tail(tail);
         }
-        // A callback may have left nothing here: input arrives only between callbacks.
+        // No callback can have kept input meanwhile: it arrives only between callbacks.
         self.stream.input = Some(tail);
         self.keep(&[], taken);
     }
 
-    /// Keeps what the handler left. If it took nothing although it could have, the limit counts.
+    /// Keeps what the handler left. The limit applies if it took nothing although reading was on.
     pub(crate) fn keep(&mut self, rest: &[u8], taken: bool) {
         if !self.stream.has_callbacks() {
             return;
@@ -329,7 +329,7 @@ impl Conn<'_> {
         if self.stream.unread() == 0 {
             return;
         }
-        if self.stream.wire().is_some_and(super::Wire::is_fresh) {
+        if self.stream.wire().is_some_and(super::Wire::is_unused) {
             return self.unread_behind_switch();
         }
         if taken && let Some(tail) = &mut self.stream.input {
@@ -346,15 +346,15 @@ impl Conn<'_> {
         }
     }
 
-    /// The handler is about to hear of the peer's end: what it left was offered for the last time.
-    /// `resume` must not bring it back behind the end.
+    /// `on_eof` is next: what the handler left was offered for the last time, and `resume` must not
+    /// offer it behind the end.
     pub(crate) fn drop_kept(&mut self) {
         if let Some(tail) = self.stream.input.take() {
             self.work.pool.keep_tail(tail);
         }
     }
 
-    /// The handler has been called for the peer's end, or nobody is there to be called.
+    /// `on_eof` has been called, or the connection has no callbacks.
     pub(crate) fn end_delivered(&mut self) {
         self.happens(Event::EndDelivered, None);
         if self.stream.phase() == Phase::Failing {
@@ -362,21 +362,21 @@ impl Conn<'_> {
         }
     }
 
-    /// The layer has announced the end in the format's own terms.
+    /// The layer has decoded the format's own end.
     pub(super) fn format_ended(&mut self) {
         self.happens(Event::FormatEnd, None);
         self.stream.unread_changed = true;
     }
 
-    /// The socket has nothing now. For one whose output has failed that is the end.
+    /// The socket has no input now. A connection whose output has failed ends here.
     pub(crate) fn nothing_more(&mut self) {
         if self.stream.phase() == Phase::Failing {
             self.happens(Event::InputUsedUp, None);
         }
     }
 
-    /// A closing connection's input: read, so that the peer is not left waiting and no reset
-    /// destroys what was flushed; and dropped.
+    /// Reads and drops a closing connection's input: the peer can finish sending, and close(2) is no
+    /// reset.
     fn discard_input(&mut self, budget: &mut Budget, buffer: &mut [u8]) {
         while self.stream.is_closing() {
             if self.stream.life.exhausted {
@@ -393,7 +393,7 @@ impl Conn<'_> {
             }
             budget.reads -= 1;
             if self.read(buffer).is_some() && self.stream.phase() == Phase::Lingering {
-                self.stream.extra_mut().heard = true;
+                self.stream.extra_mut().input_since_deadline = true;
             }
         }
     }
@@ -405,8 +405,8 @@ impl Conn<'_> {
         }
     }
 
-    /// What is left to do when input has been served. `false` if `on_drain` is due, which goes first;
-    /// it is owed no longer.
+    /// The steps after input. `false` if `on_drain` is due and has to be called first; it is not
+    /// pending any more.
     pub(crate) fn finish_serving(&mut self) -> bool {
         let stream = &mut *self.stream;
         if stream.drained && stream.life.phase == Phase::Open && std::mem::take(&mut stream.drained)
@@ -420,16 +420,15 @@ impl Conn<'_> {
         true
     }
 
-    /// An error while reading is held back would go unnoticed until a resume, which may never come;
-    /// one behind the peer's end, until the next write. What arrived before it is offered now, and
-    /// then the connection ends.
+    /// Takes an error that no read will return: reading is held back, or the peer's end has been read.
+    /// Input that arrived before it is offered, then the connection ends.
     fn look_at_error(&mut self) {
         let stream = &mut *self.stream;
         if !stream.error || stream.life.phase != Phase::Open {
             return;
         }
         if stream.may_read() && stream.life.read == ReadSide::Open {
-            return; // reading will meet it, after the data
+            return; // a read returns it, after the data
         }
         stream.error = false;
         if let Ok(Some(error)) = stream.socket.take_error() {

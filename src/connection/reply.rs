@@ -1,25 +1,24 @@
 //! The shortcut for what a callback sends on its own connection.
 //!
-//! A small reply needs neither a look-up nor a queue: the loop keeps its bytes in one buffer while the
-//! callback runs, and writes them straight from there when it returns. Any other access to the same
-//! connection moves them into its queue first (`Conn::spill`), so that order and counts hold.
+//! A small reply needs neither a look-up nor a queue: one buffer collects its bytes while the callback
+//! runs, and they are written from there when it returns. Any other access to the same connection
+//! first moves them into its queue (`Conn::spill`), so that order and byte counts hold.
 
 use crate::token::Token;
 
 /// What the running callback has sent on its own connection, as far as it fits.
 #[derive(Debug, Default)]
 pub(crate) struct Reply {
-    /// The connection; `None` if no callback runs, or it has to take the ordinary way.
+    /// The connection; `None` if no callback runs, or its sends have to be queued.
     owner: Option<Token>,
-    /// How many bytes may still be added: up to its high mark, and to less than what is written at
-    /// once by itself.
+    /// How many bytes may still be added: up to the high-water mark, and less than the size from which
+    /// a message is written directly.
     room: usize,
     bytes: Vec<u8>,
 }
 
 impl Reply {
-    /// A callback of `owner` begins, whose queue is empty. `room` is zero where every send has to
-    /// take the ordinary way.
+    /// A callback of `owner` begins; its queue is empty. `room`: how many bytes may take the shortcut.
     #[inline]
     pub(crate) fn begin(&mut self, owner: Token, room: usize) {
         debug_assert!(self.bytes.is_empty(), "the last callback's reply has been written");
@@ -27,17 +26,17 @@ impl Reply {
         self.room = room;
     }
 
-    /// Every send takes the ordinary way.
+    /// Switches the shortcut off for this callback: every send is queued.
     pub(crate) fn cancel(&mut self) {
         self.owner = None;
     }
 
-    /// Whose callback may use the shortcut, if one's may.
+    /// The connection whose callback may use the shortcut.
     pub(crate) fn owner(&self) -> Option<Token> {
         self.owner
     }
 
-    /// Takes a small message; `false` if it has to take the ordinary way.
+    /// Takes a small message; `false` if it has to be queued.
     #[inline]
     pub(crate) fn take(&mut self, to: Token, bytes: &[u8]) -> bool {
         if self.owner != Some(to) || bytes.len() > self.room {
@@ -48,7 +47,7 @@ impl Reply {
         true
     }
 
-    /// Whether anything has to be moved before `token` is touched in another way.
+    /// Whether a reply of `token` has to be moved before any other access to it.
     #[inline]
     pub(crate) fn concerns(&self, token: Token) -> bool {
         self.owner == Some(token)
@@ -69,7 +68,7 @@ impl Reply {
         self.bytes = bytes;
     }
 
-    /// How many bytes of `token` wait here.
+    /// How many bytes of `token` are collected here.
     pub(crate) fn queued(&self, token: Token) -> usize {
         if self.owner == Some(token) { self.bytes.len() } else { 0 }
     }

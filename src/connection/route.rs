@@ -1,4 +1,4 @@
-//! How an outgoing connection gets to an established socket.
+//! The attempts of an outgoing connection: target, addresses, sockets.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use crate::sys;
 /// The target of a connect, the addresses that are left to try, and the sockets that try now.
 ///
 /// The sockets are a set, all registered under the connection's token. Today there is one at a time;
-/// racing two families (RFC 8305) needs a second one in the set and nothing else.
+/// racing two families (RFC 8305) needs a second one in the set and a timer.
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) target: Target,
@@ -37,8 +37,8 @@ impl Route {
         Route { target, left, attempts, failed, local, deadline }
     }
 
-    /// Keeps a failure as the reason, unless it only says that this host lacks the address family
-    /// and an earlier one says more.
+    /// Records a failure as the reason. One that only means that this host lacks the address family
+    /// does not replace an earlier one.
     pub(crate) fn note_failure(&mut self, address: Address, error: io::Error) {
         if self.failed.is_none() || !sys::is_missing_family(&error) {
             self.failed = Some((address, error));

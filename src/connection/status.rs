@@ -1,23 +1,24 @@
-//! What became of a message that was sent.
+//! The result of a send.
 
-/// What became of a message that was sent.
+/// The result of a send.
 ///
-/// A plain status and not a `Result`, so that a `?` on somebody else's connection cannot end one's
-/// own. Ignoring it is fine where losing the peer is: whatever goes wrong, that connection's own
-/// handler is told.
+/// A plain status and not a `Result`, so that a `?` on another connection's send cannot end the
+/// handler's own connection. It may be ignored: an error of that connection is reported to its own
+/// handler, in `on_close`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SendStatus {
     /// Queued (or written already).
     Queued,
-    /// Queued, and the queue is above its high mark now: a sender that can wait should, until
+    /// Queued, and the queue is above its high-water mark: a sender that can wait should, until
     /// `on_drain`.
     AboveHighWater,
-    /// Refused as a whole: the queue's hard cap would be exceeded. What becomes of the connection
-    /// is up to its [`Overflow`](crate::Overflow) policy.
+    /// Refused as a whole: the message would take the queue over its limit
+    /// ([`output_limit`](crate::StreamOptions::output_limit)). Whether the connection ends is up to its
+    /// [`Overflow`](crate::Overflow) policy.
     Full,
-    /// Refused as a whole: the connection's wire format cannot say this message (a line feed inside
-    /// a line, text that is not UTF-8). The connection lives on.
+    /// Refused as a whole: the connection's wire format cannot carry this message (a line feed inside
+    /// a line, text that is not UTF-8). The connection stays open.
     Unencodable,
     /// There is nothing to send to: the connection is gone, closing, or its write side has ended;
     /// or the token names something that does not take this kind of message.

@@ -6,7 +6,7 @@ use crate::error::CloseReason;
 use crate::guard::drop_guarded;
 use crate::layer::{Layer, LayerError, Then};
 
-/// Why bytes behind the switch end the connection.
+/// The error for bytes that follow the switch in clear.
 const BYTES_IN_CLEAR: &str =
     "expected nothing behind the switch to this layer, got bytes in the old format";
 
@@ -19,8 +19,8 @@ impl Conn<'_> {
             drop_guarded(layer);
             return false;
         }
-        // What came in clear is never read as if it had come through the layer (CVE-2011-0411). The
-        // running layer may hold some, or have looked at it.
+        // Bytes that came in clear must not be delivered as if they had passed the new layer
+        // (CVE-2011-0411). The running layer may hold some.
         let in_clear = self.stream.wire().is_some_and(|wire| {
             wire.layer.holds_input() || !wire.undecoded.is_empty() || self.stream.unread() > 0
         });
@@ -39,13 +39,13 @@ impl Conn<'_> {
             }
             None => Wire::in_mid_stream(layer, None, until),
         });
-        // What a handler without a layer did not take has to pass the new one.
+        // Without a running layer the kept bytes are input of the new one.
         self.unread_to_new_layer();
         if let Err(error) = self.start_format() {
             self.finish(CloseReason::Layer(error));
             return false;
         }
-        match self.stream.wire_mut().map(Wire::look_whether_ready) {
+        match self.stream.wire_mut().map(Wire::check_ready) {
             Some(Ok(true)) => self.encode_waiting(),
             Some(Ok(false)) | None => {}
             Some(Err(error)) => {
@@ -59,10 +59,10 @@ impl Conn<'_> {
         true
     }
 
-    /// What a handler left of the old format when it put a layer on. Of a plain stream it belongs to
-    /// the new layer. What the layer above that one has decoded came in clear, and nobody must read
-    /// it as if it had come through the new layer (CVE-2011-0411): the connection is closed for it.
-    /// (Bytes that are not decoded yet pass the new layer, which finds out what they are.)
+    /// Input that a handler left when it put a layer on. On a plain stream it is input of the new
+    /// layer. What an older layer has decoded came in clear and must not be delivered as if it had
+    /// passed the new one (CVE-2011-0411): the connection is closed. (Undecoded bytes pass the new
+    /// layer, which checks them.)
     pub(super) fn unread_behind_switch(&mut self) {
         match self.stream.wire().filter(|wire| wire.was_put_over_decoded()) {
             None => self.unread_to_new_layer(),
@@ -73,7 +73,7 @@ impl Conn<'_> {
         }
     }
 
-    /// Bytes a handler left of a plain stream and then put a layer on it: they belong to the layer.
+    /// Moves the bytes that a handler left of a plain stream to the new layer.
     pub(super) fn unread_to_new_layer(&mut self) {
         let tick = self.work.tick;
         let Some(tail) = self.stream.input.take() else { return };

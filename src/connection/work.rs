@@ -1,4 +1,4 @@
-//! What one step of a connection works with, and what it leaves for others.
+//! What all steps of connections share, and the notes they leave for other connections.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,8 +14,8 @@ use crate::sys::Clock;
 use crate::timer::{Chain, Owned, Wheel};
 use crate::token::Token;
 
-/// The tick of timers that are parked until their connection opens. No delay comes to it: real
-/// deadlines saturate one tick later.
+/// The deadline of timers that are parked until their connection opens. Real deadlines saturate one
+/// tick later, so none equals it.
 pub(crate) const PARKED: u64 = u64::MAX - 1;
 
 /// What a timer is for.
@@ -43,19 +43,19 @@ impl Owned for Due {
     }
 }
 
-/// What a step of one connection demands of another, or of what is between connections. The core
-/// applies the notes when the step is done (`core/notes.rs`), in the order in which they were made.
+/// An effect of one connection's step on another connection, the groups or the poll. The core applies
+/// the notes when the step is done (`core/notes.rs`), in the order in which they were made.
 #[derive(Debug)]
 pub(crate) enum Note {
-    /// Of a pair: whether the partner's reads have to wait for this one's queue.
+    /// Whether the partner's reads have to wait for this one's queue.
     Hold { partner: Token, held: bool },
-    /// The pair came apart at this end; the partner still names it.
+    /// The pair is dissolved at this end; the partner still refers to it.
     Unpaired { partner: Token },
-    /// One of a relay has ended, which decides about the other one.
+    /// One connection of a relay has ended, which decides about its partner.
     Ended { partner: Token, end: PartnerEnd },
-    /// Sockets that tried to connect leave the poll and are closed.
+    /// Attempts to connect are over: their sockets leave the poll and are closed.
     EndAttempts(Vec<Attempt>),
-    /// It leaves its groups.
+    /// The connection leaves its groups.
     LeavesGroups(Token),
 }
 
@@ -70,22 +70,23 @@ pub(crate) struct Work {
     pub(crate) timers: Wheel<Due>,
     /// The timers that belong to the reactor itself.
     pub(crate) own_timers: Chain,
-    /// What has work that no event will announce: unread input, an unused edge, an owed callback.
+    /// Sockets with work that no event announces: unread input, an unused edge, a pending callback.
     pub(crate) ready: VecDeque<Token>,
-    /// What has used up its budget and goes on in the next turn: it joins `ready` then.
+    /// Sockets that have used up their budget: they join `ready` in the next turn.
     pub(crate) later: Vec<Token>,
     /// Connections and UDP sockets with output to flush at the end of the turn.
     pub(crate) dirty: Vec<Token>,
-    /// What waits to be reaped, and why it ended.
+    /// Tokens to reap, and why they ended.
     pub(crate) dead: Vec<(Token, CloseReason)>,
     pub(crate) pool: Pool,
-    /// Whose callback runs: its own output is flushed when it returns, not at the end of the turn.
+    /// The token whose callback runs: its own output is flushed when it returns, not at the end of the
+    /// turn.
     pub(crate) current: Option<Token>,
     pub(crate) reply: Reply,
     pub(crate) notes: Vec<Note>,
     /// Units of work that this turn may still spend on input: a callback with data, a decoded KiB.
     pub(crate) units: usize,
-    /// The last turn ran out of them: events wait in line behind what that one left over.
+    /// The last turn ran out of units: events of this turn are served after what that one left over.
     pub(crate) in_line: bool,
 }
 
@@ -118,13 +119,13 @@ impl Work {
         self.tick = crate::timer::ticks_floor(self.now.saturating_duration_since(self.start));
     }
 
-    /// The time at this very moment, which may be a long callback after the turn's.
+    /// The time now, which may be a long callback after the turn's.
     pub(crate) fn this_moment(&self) -> Instant {
         self.clock.now()
     }
 
-    /// The tick at which `run_after` from this very moment is due, rounded up so that nothing is early.
-    /// Not from the turn's time, which may be a long callback ago.
+    /// The tick at which a delay that begins now ends, rounded up so that nothing is early. It does not
+    /// count from the turn's time, which may be a long callback ago.
     pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
         let since_start = self.clock.now().saturating_duration_since(self.start);
         crate::timer::deadline_after(since_start, after)
@@ -140,12 +141,12 @@ impl Work {
         self.start.checked_add(Duration::from_millis(tick))
     }
 
-    /// Charges input that took `units` of work to this turn.
+    /// Charges `units` of work to this turn.
     pub(crate) fn charge(&mut self, units: usize) {
         self.units = self.units.saturating_sub(units);
     }
 
-    /// Whether anything is left that must not wait for an event.
+    /// Whether work is left that no event announces.
     pub(crate) fn is_pending(&self) -> bool {
         !(self.ready.is_empty()
             && self.later.is_empty()
@@ -154,7 +155,7 @@ impl Work {
     }
 }
 
-/// The reason of a death, if none was noted earlier: the one that came with the event, else the
+/// The reason of a death where none was recorded earlier: the one given with the event, else the
 /// ordinary one.
 pub(super) fn ordinary(death: Option<Death>, given: Option<CloseReason>) -> CloseReason {
     match (death, given) {

@@ -1,4 +1,4 @@
-//! Output: queued, written, counted against its marks.
+//! Output: queued, written, counted against its limits.
 
 use std::io;
 use std::rc::Rc;
@@ -11,12 +11,12 @@ use crate::layer::{LayerError, LayerErrorKind, MessageKind};
 use crate::options::Overflow;
 
 /// From this size on a message is written at once from the sender's own bytes, in one call with what
-/// waits before it: the copy would cost more than the system calls that coalescing could save.
+/// is queued before it: copying it would cost more than the system calls that coalescing saves.
 const DIRECT: usize = 16 * 1024;
 
 impl Stream {
-    /// What counts against the marks and the cap: bytes queued for the wire, and what those take
-    /// that wait for a handshake to be encoded.
+    /// What counts against the water marks and the output limit: bytes queued for the wire, and the
+    /// memory of messages that wait for a handshake.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.cost())
@@ -27,11 +27,19 @@ impl Stream {
         self.life.write == WriteSide::Open && self.is_live()
     }
 
-    /// Whether the end of the write side may be written: not before what waits for a layer to be
-    /// ready, unless the connection is being closed and waits for nothing more.
+    /// Whether the end of the write side may be written: not before the messages that wait for a
+    /// layer's handshake, unless the connection is closing, which drops them.
     fn may_end_write(&self) -> bool {
         self.is_closing()
             || self.life.phase == Phase::Open && self.wire().is_none_or(super::Wire::is_ready)
+    }
+
+    /// Whether so many bytes of a group's log can be written as they are.
+    #[inline]
+    pub(crate) fn takes_log(&self, bytes: usize) -> bool {
+        self.accepts_output()
+            && self.wire().is_none()
+            && self.queued() + bytes <= self.options().output_limit
     }
 
     /// How much of a callback's own output may take the shortcut of [`Reply`](super::reply::Reply).
@@ -85,14 +93,14 @@ impl Stream {
         Ok(taken)
     }
 
-    /// Bytes were written; `all` of those that were asked for, or the socket is full.
+    /// Bytes were written: `all` that were offered, or the socket is full.
     #[inline]
     fn moved_out(&mut self, all: bool, tick: u64) {
         self.writable = all || !self.socket.short_write_fills();
         self.moved(tick);
     }
 
-    /// A write moved nothing. A socket that is full is no error, one that takes nothing for ever is.
+    /// A write moved nothing. A full socket is no error; a write that returns zero is.
     #[cold]
     fn not_written(&mut self, result: io::Result<(usize, bool)>) -> io::Result<()> {
         match result {
@@ -106,7 +114,18 @@ impl Stream {
         }
     }
 
-    /// The output queue, if it has run empty: it goes back to where it came from.
+    /// A write took less than it was given. Returns how much.
+    fn not_all_written(&mut self, result: io::Result<usize>, asked: usize) -> io::Result<usize> {
+        match result {
+            Ok(n) if n > 0 => {
+                self.writable = n == asked || !self.socket.short_write_fills();
+                Ok(n)
+            }
+            result => self.not_written(result.map(|n| (n, false))).map(|()| 0),
+        }
+    }
+
+    /// Takes the output queue if it is empty, for the pool.
     pub(super) fn take_empty_output(&mut self) -> Option<Box<Output>> {
         self.output.take_if(|output| output.is_empty())
     }
@@ -164,7 +183,7 @@ impl Conn<'_> {
         self.queued_more()
     }
 
-    /// Queues a message in the connection's own format, or keeps it until that is ready.
+    /// Queues a message in the connection's format, or keeps it until the handshake is done.
     fn send_encoded(&mut self, bytes: &[u8], kind: MessageKind) -> SendStatus {
         let open = self.stream.phase() == Phase::Open;
         let Some(wire) = self.stream.wire_mut() else { return SendStatus::Gone };
@@ -178,8 +197,8 @@ impl Conn<'_> {
         }
     }
 
-    /// A message that the format cannot say is lost alone: what one member of a room says must not
-    /// end the others. Any other error is the connection's.
+    /// A message that the format cannot carry is dropped alone, so that one member's message does not
+    /// end the others of a group. Any other error ends the connection.
     pub(super) fn encode_failed(&mut self, error: LayerError) -> SendStatus {
         if error.kind() == LayerErrorKind::Unencodable {
             log::debug!("{}: a message is not sent: {error}", self.token);
@@ -189,23 +208,23 @@ impl Conn<'_> {
         SendStatus::Gone
     }
 
-    /// Appends bytes that are in wire form already: what a layer answers. They count like any other
-    /// output: a peer that asks and does not read (pings, say) is not read from either; and no
-    /// policy can drop them, so that the cap ends the connection. What a layer says before the
-    /// connection is open (a page for a browser) is bounded by the layer's own limits and leaves whole.
+    /// Queues a layer's own output (a pong, an alert), which is in wire form. It counts as queued: a
+    /// peer that sends pings and does not read is not read from either. No policy can drop it, so that
+    /// the output limit ends the connection. Before the connection is open the limit does not apply: the
+    /// layer bounds what it writes (a page for a browser), and that has to leave whole.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
         if bytes.is_empty() || self.stream.is_dead() {
             return;
         }
         self.output().push(bytes);
         self.queued_more();
-        let cap = self.stream.options().output_limit;
-        if self.stream.queued() > cap && self.stream.phase() != Phase::Handshaking {
-            self.finish_over_limit(Limit::QueuedOutput, cap);
+        let limit = self.stream.options().output_limit;
+        if self.stream.queued() > limit && self.stream.phase() != Phase::Handshaking {
+            self.finish_over_limit(Limit::QueuedOutput, limit);
         }
     }
 
-    /// Queues what is in a pipe, and writes it if its turn has come.
+    /// Queues a pipe's bytes, and writes as much of the queue as the socket takes.
     pub(crate) fn queue_piped(&mut self, pipe: crate::sys::Pipe) {
         self.output().push_pipe(pipe);
         match self.stream.write_queued(self.work.tick) {
@@ -217,7 +236,41 @@ impl Conn<'_> {
     }
 
     /// Writes a part of a group's log; what the socket does not take is queued by reference.
+    #[inline]
     pub(crate) fn write_shared_part(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+        let stream = &mut *self.stream;
+        // Most members have no queue, and their sockets take all.
+        if stream.output.is_none() && stream.writable && stream.has_callbacks() && !stream.over_high
+        {
+            let bytes = &log[start..end];
+            match stream.socket.write(bytes) {
+                Ok(n) if n == bytes.len() => stream.moved(self.work.tick),
+                result => self.part_not_written(log, (start, end), result),
+            }
+        } else {
+            self.write_part_behind(log, start, end);
+        }
+    }
+
+    /// The socket has not taken all of a part.
+    #[cold]
+    fn part_not_written(
+        &mut self,
+        log: &Rc<Vec<u8>>,
+        (start, end): (usize, usize),
+        result: io::Result<usize>,
+    ) {
+        match self.stream.not_all_written(result, end - start) {
+            Ok(n) => {
+                self.queue_log(log, start + n, end);
+                self.flush();
+            }
+            Err(e) => self.output_failed(e),
+        }
+    }
+
+    /// The same behind what is queued.
+    fn write_part_behind(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
         let mut written = start;
         if self.stream.has_callbacks() {
             match self.stream.write_through(&log[start..end], self.work.tick) {
@@ -228,6 +281,7 @@ impl Conn<'_> {
         if written < end {
             self.queue_log(log, written, end);
         }
+        self.flush();
     }
 
     /// Queues copies of bytes that are in wire form.
@@ -238,11 +292,11 @@ impl Conn<'_> {
         self.queued_more();
     }
 
-    /// Queues a part of a group's log: by reference, if that is worth what it keeps alive. A small
-    /// part, also one of a log whose memory once was large, is copied: what waits may not take many
-    /// times the memory that its cap counts.
+    /// Queues a part of a group's log: by reference if it is a large part of the log, else as a copy.
+    /// A reference keeps the whole log alive, and a queue must not hold many times the memory that its
+    /// limit counts.
     pub(crate) fn queue_log(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
-        /// Each reference takes about a hundred bytes of bookkeeping beside what it names.
+        /// Each reference takes about a hundred bytes of bookkeeping.
         const LEAST_REFERENCE: usize = 1024;
         let part = end - start;
         if part >= LEAST_REFERENCE && part >= log.capacity() / 4 {
@@ -260,7 +314,7 @@ impl Conn<'_> {
         self.stream.output.get_or_insert_with(|| self.work.pool.output(tick))
     }
 
-    /// After something was queued: the marks, and the flush that is owed.
+    /// After something was queued: puts the connection on the dirty list and checks its water mark.
     pub(super) fn queued_more(&mut self) -> SendStatus {
         self.owe_flush();
         self.status_of_queue()
@@ -275,8 +329,9 @@ impl Conn<'_> {
         }
     }
 
-    /// A connection's own replies are flushed when its callback returns (latency); what others send
-    /// to it, at the end of the turn (many small messages leave in one system call).
+    /// Puts the connection on the dirty list, to be flushed at the end of the turn: many small messages
+    /// leave in one system call. Not while its own callback runs: its replies are flushed when that
+    /// returns, for latency.
     #[inline]
     pub(crate) fn owe_flush(&mut self) {
         if self.work.current != Some(self.token)
@@ -286,8 +341,8 @@ impl Conn<'_> {
         }
     }
 
-    /// The end of the turn has come: the flush that was owed.
-    pub(crate) fn flush_owed(&mut self) {
+    /// The end of the turn: flushes a connection of the dirty list.
+    pub(crate) fn flush_dirty(&mut self) {
         self.stream.in_dirty = false;
         self.flush();
     }
@@ -298,23 +353,22 @@ impl Conn<'_> {
         }
     }
 
-    /// The hard cap would be exceeded.
+    /// The output limit would be exceeded.
     pub(crate) fn overflow(&mut self) -> SendStatus {
         let options = self.stream.options();
-        let (cap, low) = (options.output_limit, options.low_water);
+        let (limit, low) = (options.output_limit, options.low_water);
         match options.overflow {
-            // A sender that was refused gets `on_drain` when there is room. A queue at its low mark
-            // or below has room: then the message alone is larger than the cap, and waiting would
-            // not help.
+            // A sender that was refused gets `on_drain` when there is room. At or below the low-water
+            // mark there is room already: the message alone is larger than the limit.
             Overflow::Drop if self.stream.queued() > low => self.set_over_high(),
             Overflow::Drop => {}
-            Overflow::Close => self.finish_over_limit(Limit::QueuedOutput, cap),
+            Overflow::Close => self.finish_over_limit(Limit::QueuedOutput, limit),
         }
         SendStatus::Full
     }
 
-    /// Writes what is queued, as far as the system takes it, and does what was waiting for that:
-    /// the end of the write side, reads that were paused, `on_drain`.
+    /// Writes what is queued, as far as the system takes it, and does what waits for that: the end of
+    /// the write side, reads that were held back, `on_drain`.
     pub(crate) fn flush(&mut self) {
         let stream = &mut *self.stream;
         if stream.output.is_none() && stream.life.write != WriteSide::Ending {
@@ -335,7 +389,7 @@ impl Conn<'_> {
         self.after_flush();
     }
 
-    /// The queue is not empty, or something waited for it.
+    /// The queue is not empty, or a drain or the end of the write side waits for it.
     fn after_flush(&mut self) {
         let stream = &mut *self.stream;
         if stream.over_high && stream.queued() <= stream.options().low_water {
@@ -354,8 +408,8 @@ impl Conn<'_> {
         }
     }
 
-    /// Something else than the callback's own small sends concerns the connection: those go into its
-    /// queue first, and whatever follows takes the ordinary way.
+    /// Ends the reply shortcut before any other access to the connection: the callback's small sends
+    /// go into its queue.
     #[inline]
     pub(crate) fn spill(&mut self) {
         if self.work.reply.concerns(self.token) {
@@ -380,7 +434,7 @@ impl Conn<'_> {
         }
         let bytes = self.work.reply.end();
         if !bytes.is_empty() {
-            // That a byte moved in this turn was noted when the input was read.
+            // The read of this turn has stored its tick already.
             match self.stream.socket.write(&bytes) {
                 Ok(n) if n == bytes.len() => self.stream.writable = true,
                 result => self.reply_not_written(&bytes, result),
@@ -392,14 +446,11 @@ impl Conn<'_> {
     /// The socket has not taken all of a reply.
     #[cold]
     fn reply_not_written(&mut self, bytes: &[u8], result: io::Result<usize>) {
-        let (written, failed) = match result {
-            Ok(n) if n > 0 => {
-                self.stream.writable = n == bytes.len() || !self.stream.socket.short_write_fills();
-                (n, Ok(()))
-            }
-            result => (0, self.stream.not_written(result.map(|n| (n, false)))),
+        let (written, failed) = match self.stream.not_all_written(result, bytes.len()) {
+            Ok(n) => (n, Ok(())),
+            Err(e) => (0, Err(e)),
         };
-        // What an error leaves counts as unsent.
+        // After an error the rest counts as unsent.
         if written < bytes.len() {
             self.output().push(&bytes[written..]);
         }

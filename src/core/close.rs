@@ -1,4 +1,5 @@
-//! Endings by token: a connection's (`connection/close.rs` does it), and everything else's.
+//! Endings by token: of connections (by `connection/close.rs`) and of everything else; and the
+//! release of a token.
 
 use super::{Core, Entity};
 use crate::connection::{ClosingSocket, OwnEnd, Stream};
@@ -18,29 +19,29 @@ impl Core {
         }
     }
 
-    /// The same, and says why in the format's own terms, where it has any.
+    /// The same with an end of the caller's choice, in formats that have codes for it.
     pub(crate) fn close_with(&mut self, token: Token, end: OwnEnd) {
         if self.with_settled(token, |conn| conn.close_with(end)).is_none() {
             self.finish_other(token, CloseReason::Closed);
         }
     }
 
-    /// Closes a connection as soon as nothing is owed; anything else at once.
+    /// Closes a connection as soon as no hold and no `on_drain` is pending; anything else at once.
     pub(crate) fn close_when_done(&mut self, token: Token) {
         if self.with_settled(token, |conn| conn.close_when_done()).is_none() {
             self.finish_other(token, CloseReason::Closed);
         }
     }
 
-    /// Closes a connection of which nothing is owed any more, if it waits for that. Called wherever
-    /// that can have become true.
+    /// Closes a connection that waits for its holds and its `on_drain`, if none is pending any more.
+    /// Called wherever that can have become true.
     pub(crate) fn close_if_done(&mut self, token: Token) {
         if self.stream(token).is_some_and(Stream::is_done) {
             self.close(token, None);
         }
     }
 
-    /// An answer on a connection will come later. `false` if there is no such connection.
+    /// Holds a connection open for a later reply. `false` if there is no such connection.
     pub(crate) fn hold_open(&mut self, token: Token) -> bool {
         let live = self.stream(token).is_some_and(Stream::is_live);
         if live {
@@ -49,21 +50,21 @@ impl Core {
         live
     }
 
-    /// The answer has been sent, or will not come. `false` if none was owed.
+    /// Releases a hold. `false` if there was none.
     pub(crate) fn release_hold(&mut self, token: Token) -> bool {
         let released = self.with(token, |conn| conn.release_hold()) == Some(true);
         self.close_if_done(token);
         released
     }
 
-    /// At once, with a reset; what is unsent is destroyed.
+    /// Ends at once with a reset; unsent output is destroyed.
     pub(crate) fn abort(&mut self, token: Token) {
         if self.with(token, |conn| conn.abort()).is_none() {
             self.finish_other(token, CloseReason::Aborted);
         }
     }
 
-    /// At once, to be reaped in this turn. The first reason stands.
+    /// Ends at once; reaped in this turn. The first reason is kept.
     pub(crate) fn finish(&mut self, token: Token, reason: CloseReason) {
         if self.stream(token).is_some() {
             self.with_settled(token, |conn| conn.finish(reason));
@@ -72,7 +73,7 @@ impl Core {
         }
     }
 
-    /// The reactor is being dropped, and everything with it.
+    /// Ends, because the reactor is being dropped.
     pub(crate) fn finish_with_reactor(&mut self, token: Token) {
         let reason = CloseReason::ReactorDropped;
         if self.stream(token).is_some() {
@@ -105,8 +106,8 @@ impl Core {
         self.work.dead.push((token, reason));
     }
 
-    /// Closes the socket of a connection that was given a local port, before `on_close`: a handler
-    /// that connects again from there finds it free.
+    /// Closes the socket of a connection with a fixed local port before `on_close`, so that a handler
+    /// can connect from that port again.
     pub(crate) fn free_local_port(&mut self, token: Token) {
         let Core { sys, table, .. } = self;
         if let Some(stream) = table.stream_mut(token)
@@ -129,18 +130,18 @@ impl Core {
                 if let Some(tail) = parts.input {
                     self.work.pool.keep_tail(tail);
                 }
-                // Its layer may be the user's, its reason hold an error of the user's.
+                // The layer and the reason may hold user values, whose drops may panic.
                 if let Some(extra) = parts.extra {
-                    let (signals, reason, wire) = extra.into_user_parts();
-                    self.parked -= signals.len();
-                    drop_each(signals);
+                    let (notifications, reason, wire) = extra.into_user_parts();
+                    self.parked -= notifications.len();
+                    drop_each(notifications);
                     drop_guarded(reason);
                     drop_guarded(wire);
                 }
             }
             Entity::Listener(mut l) => l.close(&mut self.sys),
             Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
-            // The source lives with its callback, which has taken it out already.
+            // The source itself is with its callback, which has deregistered it already.
             Entity::Source(_) => {}
         }
         // A descriptor is free: listeners that waited for one try again.

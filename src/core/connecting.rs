@@ -9,8 +9,8 @@ use crate::error::ConnectErrorKind;
 use crate::sys;
 use crate::token::Token;
 
-/// How soon a connect is tried again where the listener's backlog was full. A Unix socket refuses it
-/// at once then, where TCP sends the SYN again by itself.
+/// How soon a connect is retried after the listener's backlog was full, in ticks. A Unix socket fails
+/// at once then; TCP repeats the SYN by itself.
 const BACKLOG_FULL_RETRY: u64 = 10;
 
 impl Core {
@@ -29,8 +29,8 @@ impl Core {
 
     /// Tries the next address. When none is left, the last failure is the reason.
     ///
-    /// Each address gets an equal share of the time that is left, so that one that never answers
-    /// does not use up the others'.
+    /// Each address gets an equal share of the time that is left, so that one that never responds does
+    /// not use up the others'.
     fn connect_next(&mut self, token: Token) {
         let now = self.work.tick_after_this_moment(Duration::ZERO);
         loop {
@@ -88,7 +88,7 @@ impl Core {
         }
     }
 
-    /// An attempt may have ended. If one failed and no other goes on, the next address is tried.
+    /// Checks the attempts after an edge. If all have failed, the next address is tried.
     fn look_at_attempts(&mut self, token: Token) -> Opening {
         let Core { sys, table, .. } = self;
         let Some(stream) = table.stream_mut(token) else { return Opening::Waiting };
@@ -108,7 +108,7 @@ impl Core {
         }
     }
 
-    /// The time of an attempt is over: the next address gets its share, or the connection fails.
+    /// An attempt has timed out: the next address is tried, or the connection fails.
     pub(crate) fn attempt_timed_out(&mut self, token: Token) {
         let tick = self.work.tick;
         self.with(token, |conn| conn.end_attempts(io::ErrorKind::TimedOut));

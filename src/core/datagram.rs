@@ -28,10 +28,10 @@ pub(crate) struct DatagramSocket {
     bytes: Vec<u8>,
     gone: usize,
     waiting: VecDeque<Outgoing>,
-    cap: usize,
-    /// The system, or the cap, took no more at some point since the queue was last empty.
+    limit: usize,
+    /// A send was refused, by the system or by the queue's limit, since the queue was last empty.
     blocked: bool,
-    /// `on_drain` is owed.
+    /// `on_drain` is pending.
     pub(crate) drained: bool,
     pub(crate) errors: VecDeque<DatagramError>,
     pub(crate) timers: Chain,
@@ -39,15 +39,15 @@ pub(crate) struct DatagramSocket {
     pub(crate) opened: bool,
     /// It is on the list of those with work left.
     pub(crate) in_ready: bool,
-    /// It is on the list of what to flush at the end of the turn.
+    /// It is on the dirty list, to be flushed at the end of the turn.
     in_dirty: bool,
-    /// Before this tick no further warning about datagrams that its handler failed at.
+    /// Until this tick no further warning about errors of `on_datagram`.
     pub(crate) silent_until: u64,
     pub(crate) dead: bool,
 }
 
 impl DatagramSocket {
-    pub(crate) fn new(socket: sys::Datagram, cap: usize) -> Self {
+    pub(crate) fn new(socket: sys::Datagram, limit: usize) -> Self {
         DatagramSocket {
             socket,
             readable: false,
@@ -56,7 +56,7 @@ impl DatagramSocket {
             bytes: Vec::new(),
             gone: 0,
             waiting: VecDeque::new(),
-            cap,
+            limit,
             blocked: false,
             drained: false,
             errors: VecDeque::new(),
@@ -69,7 +69,7 @@ impl DatagramSocket {
         }
     }
 
-    /// Notes an edge, which is reported once: the flags stay until a call uses them up.
+    /// Records an edge. The flags stay until a call uses them up: an edge is reported once.
     pub(crate) fn note(&mut self, ready: sys::Ready) {
         self.readable |= ready.has(sys::Ready::READABLE | sys::Ready::ERROR);
         self.writable |= ready.has(sys::Ready::WRITABLE | sys::Ready::ERROR);
@@ -95,8 +95,8 @@ impl DatagramSocket {
     /// Sends from the queue what the system takes, up to `most` datagrams.
     pub(crate) fn flush(&mut self, outbox: &mut sys::Outbox, most: usize) {
         let mut left = most;
-        // An error that was pending belongs to an earlier datagram, and the system has not even
-        // looked at this one: each is tried twice.
+        // A pending error belongs to an earlier datagram, and the system has not tried to send this
+        // one: each is tried twice.
         let mut tried = false;
         while let Some(&Outgoing { to, .. }) = self.waiting.front() {
             if !self.writable || left == 0 {
@@ -129,7 +129,7 @@ impl DatagramSocket {
                 self.gone += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
             }
         }
-        // The rest moves up when it is the smaller part, so that no byte is moved twice on average.
+        // The rest moves to the front once it is the smaller part: each byte moves once on average.
         if 2 * self.gone >= self.bytes.len() {
             self.bytes.drain(..self.gone);
             self.gone = 0;
@@ -140,8 +140,8 @@ impl DatagramSocket {
     }
 }
 
-/// Whether an error of a send may be an ICMP answer to an earlier one. Most such answers become pending
-/// on connected sockets only.
+/// Whether an error of a send may be an ICMP error about an earlier datagram. Most of those become
+/// pending on connected sockets only.
 fn is_pending(kind: io::ErrorKind, connected: bool) -> bool {
     use io::ErrorKind as Kind;
     kind == Kind::ConnectionRefused
@@ -163,8 +163,8 @@ impl Core {
         }
         // Empty datagrams take room too.
         let queued = socket.queued().max(socket.waiting.len());
-        if queued + bytes.len().max(1) > socket.cap {
-            // A sender that is refused because of the queue is owed `on_drain`.
+        if queued + bytes.len().max(1) > socket.limit {
+            // A sender that is refused because of the queue gets `on_drain`.
             socket.blocked |= !socket.waiting.is_empty();
             return SendStatus::Full;
         }
@@ -181,7 +181,7 @@ impl Core {
         self.send_datagram(token, None, bytes)
     }
 
-    /// Sends from the queue up to the budget; the rest leaves in the next turn, which is due at once.
+    /// Sends from the queue up to the budget; the rest is sent in the next turn, which begins at once.
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
         let most = self.config.datagram_sends_per_turn;
         let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
@@ -198,13 +198,13 @@ impl Core {
         }
     }
 
-    /// A UDP socket ends: sends what waits, unless it was aborted, and closes the socket, so that its
-    /// address is free. No callback but `on_close` comes any more, so that an error of this last
-    /// flush, or a queue that the system did not take, becomes the reason.
+    /// A UDP socket ends: sends the queue, unless it was aborted, and closes the socket, which frees
+    /// its address. Only `on_close` is called after this, so an error of this last flush, or a queue
+    /// that the system did not take, becomes the reason.
     pub(crate) fn close_datagram(&mut self, token: Token, reason: CloseReason) -> CloseReason {
         let Core { sys, table, outbox, .. } = self;
         let Some(Entity::Datagram(socket)) = table.entity_mut(token) else { return reason };
-        socket.errors.clear(); // no callback hears of these any more
+        socket.errors.clear(); // `on_error` is not called any more
         if !matches!(reason, CloseReason::Aborted) {
             socket.flush(outbox, usize::MAX);
         }

@@ -1,4 +1,4 @@
-//! Timers by token: those of users, and the watchdogs of connections.
+//! Timers by token: those of handlers, and the watchdogs of connections.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::timer::{Chain, Key};
 use crate::token::Token;
 
 impl Core {
-    /// The list of timers that belong to `token`, unless it is on its way out; and the wheel.
+    /// The timers that belong to `token`, unless it has ended; and the wheel.
     fn chain_and_work(&mut self, token: Token) -> Option<(&mut Chain, &mut Work)> {
         let chain = match self.table.entity_mut(token)? {
             Entity::Stream(s) => s.timers_mut()?,
@@ -47,7 +47,7 @@ impl Core {
         opening
     }
 
-    /// All timers of something that is no connection die.
+    /// Cancels all timers of an entity that is no connection.
     pub(crate) fn cancel_timers(&mut self, token: Token) {
         let chain = match self.table.entity_mut(token) {
             Some(Entity::Listener(l)) => &mut l.timers,

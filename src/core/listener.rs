@@ -1,4 +1,4 @@
-//! Listening sockets: which one is served next, their statistics, their end.
+//! Listeners: their sockets, which of those is served next, their statistics, their end.
 
 use std::rc::Rc;
 
@@ -30,7 +30,7 @@ pub(crate) struct Listening {
     pub(crate) socket: sys::Listener,
     /// Errors of accept(2) since it last brought a connection.
     pub(crate) failed_in_a_row: u32,
-    /// It returned errors only; it is not asked before the back-off is over.
+    /// accept(2) returns errors only: the socket is not served before the back-off is over.
     pub(crate) resting: bool,
 }
 
@@ -52,20 +52,19 @@ pub(crate) struct ListeningSockets {
     pub(crate) settings: Rc<Settings>,
     pub(crate) connection_limit: usize,
     pub(crate) stats: ListenerStats,
-    /// A shutdown closes it once the peers that the system has accepted are served: at most so many
-    /// more.
+    /// A shutdown closes it once its backlog is accepted, after at most this many connections.
     pub(crate) draining: Option<usize>,
-    /// Connections that were accepted and have no handler yet, or never get one. Where there are
-    /// none, closing the listener need not look for them among all tokens.
+    /// Accepted connections that have no handler, yet or at all. While it is zero, closing the listener
+    /// need not search all tokens for them.
     pub(crate) unopened: usize,
-    /// The sockets listened before they were ours.
+    /// The sockets were listening before they were adopted.
     pub(crate) adopted: bool,
     pub(crate) timers: Chain,
     /// The timer of a back-off that is running.
     pub(crate) retry: Option<Key>,
-    /// Before this tick no further warning that it cannot accept.
+    /// Until this tick no further warning that it cannot accept.
     pub(crate) silent_until: u64,
-    /// No peer is accepted: the backlog fills.
+    /// Accepting is paused: peers wait in the backlog.
     pub(crate) paused: bool,
     /// It is on the list of those with work left.
     pub(crate) in_ready: bool,
@@ -82,7 +81,7 @@ impl ListeningSockets {
 impl ListeningSockets {
     /// Closes the sockets and removes their paths: the addresses are free then.
     pub(crate) fn close(&mut self, sys: &mut sys::Poller) {
-        // Paths first: the number of a file is not used again while its socket is open.
+        // Paths first: the system does not reuse an inode while its socket is open.
         self.remove_paths();
         for mut listening in self.sockets.drain(..) {
             sys.deregister(&mut listening.socket, false);

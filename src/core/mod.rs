@@ -1,8 +1,8 @@
 //! Everything a callback may touch: the sockets, their queues, the timers, the lists of work.
 //!
-//! The core knows no handler and calls none. That is what lets a handler be borrowed at the same
-//! time: dispatch (in `reactor/`) holds both, the handlers beside the core and not inside it. Work
-//! that must end in a callback is noted here and found by the turn.
+//! The core knows no handler and calls none, so that a handler can be borrowed together with it:
+//! `reactor/` holds the handlers beside the core. Work that has to end in a callback is put on a list
+//! here, which the turn takes up.
 
 use std::collections::VecDeque;
 use std::io;
@@ -35,13 +35,13 @@ pub(crate) use listener::{Listening, ListeningSockets};
 use table::Table;
 pub(crate) use table::{Attached, Entity};
 
-/// How much memory of the queue of signals is kept: what a turn handles by default.
+/// How many notifications' memory is kept for reuse: what a turn handles by default.
 const KEPT_NOTIFICATIONS: usize = 1024;
 
 /// How the loop is to end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stopping {
-    /// It is not.
+    /// It goes on.
     No,
     /// After this turn.
     Now,
@@ -55,22 +55,22 @@ pub(crate) struct Core {
     table: Table,
     /// The time, the timers, the lists of work, the buffers: what steps of connections use.
     pub(crate) work: Work,
-    /// What was posted to handlers and not delivered yet.
+    /// Notifications that are not delivered yet.
     pub(crate) notifications: VecDeque<(Token, Notification)>,
-    /// How many more are parked with connections that are not open yet.
+    /// How many notifications are parked with connections that are not open yet.
     parked: usize,
     pub(crate) groups: Groups,
-    /// What all UDP sockets send with.
+    /// The buffers that all UDP sockets send with.
     outbox: sys::Outbox,
-    /// What relays splice through.
+    /// The pipes that relays splice through.
     pub(crate) pipes: sys::Pipes,
     /// Listeners that wait for a descriptor.
     pub(crate) waiting_for_descriptor: Vec<Token>,
-    /// Listeners that a shutdown closes once they have served who was accepted.
+    /// Listeners that a shutdown closes once their backlog is accepted.
     draining: Vec<Token>,
     pub(crate) stopping: Stopping,
     pub(crate) streams: usize,
-    /// The reactor is being dropped: nothing new is made.
+    /// The reactor is being dropped: no new socket is made.
     pub(crate) ended: bool,
 }
 
@@ -125,7 +125,7 @@ impl Core {
         self.table.entity_mut(token)
     }
 
-    /// What an event is about, and what a step of a connection works with: one look-up for both.
+    /// The entity of an event, together with the work lists: one look-up for the whole event.
     pub(crate) fn of_event(&mut self, token: Token) -> Option<(&mut Entity, &mut Work)> {
         Some((self.table.entity_mut(token)?, &mut self.work))
     }
@@ -155,7 +155,7 @@ impl Core {
         }
     }
 
-    /// A UDP socket, and what it sends with.
+    /// A UDP socket and the buffers that it sends with.
     pub(crate) fn datagram_and_outbox(
         &mut self,
         token: Token,
@@ -179,25 +179,25 @@ impl Core {
 
     // ---- lists of work ----
 
-    /// Notes that something has work to do that no event will announce.
+    /// Puts a socket on the list of work that no event announces.
     pub(crate) fn make_ready(&mut self, token: Token) {
         if self.table.set_in_ready(token, true) {
             self.work.ready.push_back(token);
         }
     }
 
-    /// The same for what has had its share of this turn.
+    /// The same for one that has used up its budget: it is served in the next turn.
     pub(crate) fn make_ready_later(&mut self, token: Token) {
         if self.table.set_in_ready(token, true) {
             self.work.later.push(token);
         }
     }
 
-    /// A turn begins: the clock is read, and what had its share of the last turn gets another.
+    /// A turn begins: reads the clock, and gives every socket a new budget.
     pub(crate) fn begin_turn(&mut self) {
         self.work.read_clock();
-        // What waits since a turn that ran out of work goes before what arrives now: else those that
-        // always have something to say would keep the others waiting for ever.
+        // After a turn that ran out of work units the sockets that wait are served before new events:
+        // else peers that send without a pause would starve them.
         let waiting = !(self.work.ready.is_empty() && self.work.later.is_empty());
         self.work.in_line = self.work.units == 0 && waiting;
         self.work.units = self.config.work_per_turn;
@@ -207,14 +207,14 @@ impl Core {
         }
     }
 
-    /// Takes the next one from that list.
+    /// Takes the next socket off the ready list.
     pub(crate) fn next_ready(&mut self) -> Option<Token> {
         let token = self.work.ready.pop_front()?;
         self.table.set_in_ready(token, false);
         Some(token)
     }
 
-    /// Whether anything is left that must not wait for an event.
+    /// Whether work is left that no event announces.
     pub(crate) fn has_work(&self) -> bool {
         self.work.is_pending() || !self.notifications.is_empty() || self.groups.has_pending()
     }
@@ -228,7 +228,7 @@ impl Core {
         self.parked += 1;
     }
 
-    /// Parked ones have somebody to get them now: before those that were posted later.
+    /// The connection is open: its parked notifications are delivered next, before later ones.
     pub(crate) fn unpark_notifications(&mut self, token: Token, notifications: Vec<Notification>) {
         self.parked -= notifications.len();
         for notification in notifications.into_iter().rev() {
@@ -254,7 +254,7 @@ impl Core {
             Some(Entity::Source(_)) | None => return,
         };
         if std::mem::replace(was_paused, paused) && !paused {
-            // The edges that came meanwhile are noted.
+            // Edges that came meanwhile are recorded.
             self.make_ready(token);
         }
     }

@@ -1,4 +1,4 @@
-//! What a step of one connection demands of others, applied in one place.
+//! The one place where a step of a connection runs, and where its notes are applied.
 
 use super::Core;
 use crate::connection::{Conn, Note};
@@ -23,8 +23,8 @@ impl Core {
         Some(result)
     }
 
-    /// The step that follows a callback of the ordinary case: it writes the callback's own small
-    /// sends, which any other step would queue first.
+    /// Runs the step that follows a plain connection's callback: it writes the reply, which any other
+    /// step would first move into the queue.
     #[inline]
     pub(crate) fn with_own_reply<R>(
         &mut self,
@@ -39,8 +39,8 @@ impl Core {
         Some(result)
     }
 
-    /// The same for a step that queues something: what was published to the connection before goes
-    /// first.
+    /// The same as [`with`](Self::with) for a step that queues something: messages published to the
+    /// connection before are queued first, to keep the order.
     pub(crate) fn with_settled<R>(
         &mut self,
         token: Token,

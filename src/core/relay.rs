@@ -1,8 +1,8 @@
-//! Pairs: two connections of which one is not read while the other's queue is full; and relays, pairs
-//! whose bytes the reactor passes on by itself.
+//! Pairs: each connection is not read while the other one's queue is above its mark. Relays: pairs whose
+//! bytes the reactor passes on.
 //!
-//! What one of a relay brings goes straight into the other's output queue, its end becomes the
-//! other's, and they end together.
+//! In a relay the input of one goes straight into the output queue of the other, its end becomes the
+//! other's half-close, and both end together.
 
 use super::Core;
 use crate::connection::{Filled, SendStatus, Stream, Transfer};
@@ -10,27 +10,27 @@ use crate::error::{CloseReason, Limit};
 use crate::layer::{LayerError, LayerErrorKind, MessageKind};
 use crate::token::Token;
 
-/// A read that brings this much says that splicing pays.
+/// After a read of at least this much the next transfer is a splice.
 const BIG: usize = 64 * 1024;
 
-/// A splice that brings less says that it does not: what is left of a big block is read.
+/// After a splice of less than this the next transfer is a read, which is cheaper for small amounts.
 const SMALL: usize = 16 * 1024;
 
 impl Core {
     /// Pairs two connections: each one's reads wait for the other's queue. `false` if one is gone.
     pub(crate) fn pair_up(&mut self, a: Token, b: Token) -> bool {
-        let lives = |token| self.stream(token).is_some_and(|s| !s.is_dead());
-        let linked = a != b && lives(a) && lives(b);
-        if linked {
+        let exists = |token| self.stream(token).is_some_and(|s| !s.is_dead());
+        let paired = a != b && exists(a) && exists(b);
+        if paired {
             self.pair(a, b, None);
         }
-        linked
+        paired
     }
 
-    /// Makes a relay of two connections. `false` if one of them is gone or on its way out.
+    /// Makes a relay of two connections. `false` if one of them is gone or ending.
     pub(crate) fn relay(&mut self, a: Token, b: Token) -> bool {
-        let lasts = |token| self.stream(token).is_some_and(Stream::is_live);
-        if a == b || !lasts(a) || !lasts(b) {
+        let is_live = |token| self.stream(token).is_some_and(Stream::is_live);
+        if a == b || !is_live(a) || !is_live(b) {
             return false;
         }
         self.pair(a, b, Some(Transfer::Copied));
@@ -42,9 +42,9 @@ impl Core {
         true
     }
 
-    /// Makes a pair of two that live. Partners that they had are on their own again.
+    /// Pairs two connections that exist. Their earlier pairs are dissolved.
     fn pair(&mut self, a: Token, b: Token, relay: Option<Transfer>) {
-        // Both first: what one of them had as a partner may be the other.
+        // Both before either is paired: they may have been each other's partners.
         for one in [a, b] {
             self.with(one, |conn| conn.unpair());
         }
@@ -58,9 +58,9 @@ impl Core {
         self.stream(token)?.relayed_to()
     }
 
-    /// Brings what there is to bring from one socket towards the other: one read's worth.
+    /// Transfers one read's or one splice's worth from one socket towards the other.
     pub(crate) fn carry(&mut self, from: Token, to: Token, buffer: &mut [u8]) {
-        // What groups have for the other one goes first, takes room, and may end it.
+        // Messages published to the target go first. They take room, and may end it.
         if self.groups.has_pending() {
             self.settle_groups_before_direct(to);
             if self.relayed_to(from) != Some(to) {
@@ -86,8 +86,7 @@ impl Core {
         }
     }
 
-    /// Moves what there is through a pipe, `most` bytes at most. Returns whether that was done; else
-    /// it is to be copied.
+    /// Transfers through a pipe, `most` bytes at most. `false` if a copy has to do it.
     fn splice(&mut self, from: Token, to: Token, most: usize) -> bool {
         let Some(pipe) = self.pipes.take() else { return false };
         match self.with(from, |conn| conn.fill_pipe(pipe, most, SMALL)) {
@@ -100,7 +99,7 @@ impl Core {
         }
     }
 
-    /// What a handler had left when its connection became a relay's, or what was held back since.
+    /// Passes on kept input: what the handler had left, or what found no room since.
     pub(crate) fn pass_unread(&mut self, from: Token, to: Token) {
         let room = self.room(to).max(1);
         let Some(mut tail) = self.with(from, |conn| conn.take_kept()).flatten() else { return };
@@ -110,26 +109,25 @@ impl Core {
         self.with(from, |conn| conn.give_back(tail, true));
     }
 
-    /// The end of one becomes the other's, behind what was passed on.
+    /// The end of one becomes the other's half-close, behind what was passed on.
     pub(crate) fn pass_end(&mut self, from: Token, to: Token) {
         self.with_settled(to, |conn| conn.half_close());
         self.with(from, |conn| conn.end_passed());
     }
 
-    /// How much fits below the cap of `to`. All, if it is dropped anyway.
+    /// How much fits below the output limit of `to`; unlimited if it would be dropped anyway.
     fn room(&mut self, to: Token) -> usize {
         self.with(to, |conn| conn.room()).unwrap_or(usize::MAX)
     }
 
-    /// Queues what the other one has brought. A relay has no holes: what cannot be passed on ends
-    /// both.
+    /// Queues input of the partner. A relay must not drop anything: what cannot be passed on ends both.
     pub(crate) fn pass_on(&mut self, to: Token, bytes: &[u8], kind: MessageKind) {
         match self.send(to, bytes, kind) {
             // `Gone`: this direction was ended from this side, or both connections are ending.
             SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Gone => {}
             SendStatus::Full => {
-                let cap = self.stream(to).map_or(0, |s| s.options().output_limit);
-                let reason = CloseReason::LimitExceeded(Limit::QueuedOutput, cap);
+                let limit = self.stream(to).map_or(0, |s| s.options().output_limit);
+                let reason = CloseReason::LimitExceeded(Limit::QueuedOutput, limit);
                 self.with(to, |conn| conn.finish(reason));
             }
             SendStatus::Unencodable => {

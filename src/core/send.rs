@@ -16,8 +16,8 @@ impl Core {
         self.send_queued(token, bytes, kind)
     }
 
-    /// A callback of a connection without a queue begins: its own small sends may take the shortcut,
-    /// unless something was published to it before, which goes first.
+    /// A callback of a connection without a queue begins. The reply shortcut is switched off if
+    /// messages were published to the connection, since those go first.
     #[inline]
     pub(crate) fn begin_reply(&mut self, token: Token) {
         if self.groups.has_pending() && self.groups.is_pending(token) {
@@ -40,12 +40,12 @@ impl Core {
         }
     }
 
-    /// Writes what a connection has queued, as far as the system takes it.
+    /// Writes a connection's queue, as far as the system takes it.
     pub(crate) fn flush(&mut self, token: Token) {
         self.with(token, |conn| conn.flush());
     }
 
-    /// How many bytes wait to be written, those included that the running callback has sent.
+    /// How many bytes wait to be written, the reply of the running callback included.
     pub(crate) fn unsent(&self, token: Token) -> usize {
         match self.entity(token) {
             Some(Entity::Stream(stream)) => {
@@ -56,13 +56,13 @@ impl Core {
         }
     }
 
-    /// How many bytes were published to a connection and not handed to it yet.
+    /// How many published bytes are pending for a connection.
     pub(crate) fn published_to(&self, token: Token) -> usize {
         if self.groups.has_pending() { self.groups.pending_bytes_of(token) } else { 0 }
     }
 
-    /// Whether a connection's queued output waits to fall to its low mark, or will once it has been
-    /// handed what was published to it.
+    /// Whether a connection is above its high-water mark, or will be once the published bytes that are
+    /// pending for it are queued.
     pub(crate) fn is_above_high_water(&self, token: Token) -> bool {
         let Some(stream) = self.stream(token) else { return false };
         stream.is_over_high()

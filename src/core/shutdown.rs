@@ -1,20 +1,19 @@
-//! The end of a service: its listeners close once the peers that wait there are served.
+//! Shutdown: listeners close once their backlog is accepted.
 
 use std::time::Duration;
 
 use super::{Core, Stopping};
 use crate::token::Token;
 
-/// How many peers a listener serves at most once a shutdown has begun: those that connect meanwhile
-/// must not keep it open. It is what the backlog holds at most by default on Linux
-/// (`net.core.somaxconn`).
+/// How many connections a listener accepts at most once a shutdown has begun, so that new ones cannot
+/// keep it open. The number is the largest backlog by default on Linux (`net.core.somaxconn`).
 const DRAINED_AT_MOST: usize = 4096;
 
 impl Core {
-    /// Closes the listeners, once the peers that the system has accepted already are served: closing
-    /// at once would reset them. The connections run to their ends, or to the deadline.
+    /// Closes the listeners once their backlogs are accepted: closing at once would reset the peers in
+    /// them. Connections run to their ends, or to the deadline.
     pub(crate) fn start_shutdown(&mut self, grace: Duration) {
-        // A stop that was called in the same turn is not taken back.
+        // A shutdown does not revoke a stop of the same turn.
         let stops = self.stopping == Stopping::Now;
         if !stops {
             self.stopping = Stopping::Draining(self.work.tick_after_this_moment(grace));
@@ -31,7 +30,7 @@ impl Core {
         }
     }
 
-    /// Whether a listener has not yet served all who were accepted before the shutdown.
+    /// Whether a listener's backlog is not accepted yet.
     pub(crate) fn drains_listeners(&mut self) -> bool {
         let tokens = std::mem::take(&mut self.draining);
         self.draining = tokens.into_iter().filter(|&t| self.is_listening(t)).collect();
@@ -42,7 +41,7 @@ impl Core {
         self.listener_mut(token).is_some_and(|listener| !listener.dead)
     }
 
-    /// Closes the listeners that a shutdown has left open, also where peers wait.
+    /// Closes the listeners that a shutdown has left open, whatever their backlogs hold.
     pub(crate) fn close_draining(&mut self) {
         for token in std::mem::take(&mut self.draining) {
             self.close(token, None);

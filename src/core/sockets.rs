@@ -1,4 +1,4 @@
-//! Sockets and the poll.
+//! Registration of sockets in the poll.
 
 use std::io;
 
@@ -33,7 +33,7 @@ impl Core {
         }
     }
 
-    /// A UDP socket reported an error; it has to stay in the poll.
+    /// A UDP socket reported an error: makes sure that it stays in the poll.
     pub(crate) fn survive_datagram_error(&mut self, token: Token) -> io::Result<()> {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {

@@ -1,7 +1,7 @@
-//! What tokens name.
+//! Entities by token.
 //!
-//! Apart from the rest of the core, so that an entity can be borrowed while the lists of work and
-//! the spare buffers beside it are used: a token is looked up once for each step, not for each line.
+//! A structure of its own, so that an entity can be borrowed together with the work lists and the
+//! buffer pool beside it: a token is looked up once per step.
 
 use super::{DatagramSocket, ListeningSockets};
 use crate::connection::Stream;
@@ -14,7 +14,7 @@ pub(crate) enum Entity {
     Stream(Stream),
     Listener(Box<ListeningSockets>),
     Datagram(Box<DatagramSocket>),
-    /// A custom source: it lives with its callback, on the handlers' side.
+    /// A custom source. The source itself is kept with its callback, among the handlers.
     Source(Box<Attached>),
 }
 
@@ -25,8 +25,8 @@ pub(crate) struct Attached {
     pub(crate) dead: bool,
 }
 
-/// The generation of a free slot. No token has it, so that one comparison tells a token of the past
-/// from one that names something, whether its slot is free or has a new owner.
+/// The generation of a free slot. No token has it, so one comparison rejects a stale token, whether its
+/// slot is free or reused.
 const FREE: u32 = 0;
 
 #[derive(Debug)]
@@ -36,7 +36,7 @@ struct Slot {
     entity: Option<Entity>,
 }
 
-/// Entities by token. One whose generation is not the slot's names nothing any more.
+/// Entities by token. A token whose generation is not the slot's is stale.
 pub(crate) struct Table {
     slots: Vec<Slot>,
     free: Vec<usize>,
@@ -104,8 +104,7 @@ impl Table {
         used.filter_map(|(index, slot)| Token::new(index, slot.generation)).collect()
     }
 
-    /// Notes whether the entity is on the list of those with work left; returns whether that is
-    /// news.
+    /// Sets whether the entity is on the ready list; returns whether that changed.
     pub(crate) fn set_in_ready(&mut self, token: Token, in_ready: bool) -> bool {
         let place = match self.entity_mut(token) {
             Some(Entity::Stream(stream)) => return stream.set_in_ready(in_ready),
@@ -122,7 +121,7 @@ impl Table {
     }
 }
 
-/// What an idle connection costs beside its handler and the 16 bytes of its place in the handlers'
-/// table; `docs/performance.md` adds it up. (In debug builds mio's sockets are larger.)
+/// What an idle connection costs beside its handler and the 16 bytes of its place in the table of
+/// handlers (`docs/performance.md` has the sum). In debug builds mio's sockets are larger.
 #[cfg(all(target_os = "linux", target_pointer_width = "64", not(debug_assertions), not(test)))]
 const _: () = assert!(size_of::<Slot>() <= 88);

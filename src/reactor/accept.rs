@@ -4,7 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::dispatch::{Dispatch, acceptor};
+use super::call::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Due, Phase, Stream, Wire};
 use crate::core::Entity;
@@ -14,9 +14,8 @@ use crate::listener::Peer;
 use crate::sys::{self, Failure};
 use crate::token::Token;
 
-/// How long accepting pauses after descriptors ran out, or while it returns errors only. A descriptor
-/// that this reactor frees is used at once; this is for those that the rest of the process, or of the
-/// system, frees.
+/// How long accepting pauses after descriptors ran out, or after errors only. When this reactor frees a
+/// descriptor accepting goes on at once; the pause is for those that other code or processes free.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
 /// After this many consecutive per-connection errors and no accept, the socket itself is treated as
@@ -25,7 +24,7 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const ERRORS_IN_A_ROW: u32 = 64;
 
 /// How often a listener logs at warn level that it cannot accept. The operator has to know, but peers
-/// cause it, and ten tries a second would let them fill the log; the others are at debug level.
+/// can cause it, and a line per retry would let them fill the log: the others are at debug level.
 const WARN_EVERY: Duration = Duration::from_secs(10);
 
 impl<S: 'static> Dispatch<S> {
@@ -39,11 +38,11 @@ impl<S: 'static> Dispatch<S> {
         loop {
             let Some(listener) = self.net.core.listener_mut(token) else { return };
             // At the limit new peers wait in the backlog; `reap` makes the listener ready.
-            let rests = listener.paused || listener.is_full();
+            let pauses = listener.paused || listener.is_full();
             if listener.dead {
                 return;
             }
-            if rests || listener.draining == Some(0) || seen_empty == listener.sockets.len() {
+            if pauses || listener.draining == Some(0) || seen_empty == listener.sockets.len() {
                 if listener.draining.is_some() {
                     self.net.core.close(token, None);
                 }
@@ -137,10 +136,10 @@ impl<S: 'static> Dispatch<S> {
             Err(e) => return log::error!("{listener}: {address} is turned away: {e}"),
         };
         if !self.passes_filter(token, listener, &address) {
-            // No hook and no handler knows of it.
+            // The end of a refused peer is reported to no hook.
             return self.net.core.release(token);
         }
-        // From here on it has one end that a hook or a handler hears of.
+        // From here on exactly one call reports its end: `on_unopened` or `on_close`.
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
             listener.unopened += 1;
@@ -166,8 +165,8 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.flush(token);
     }
 
-    /// The poll takes no more sockets (`ENOSPC`, epoll_ctl(2), "max_user_watches"). The next peer
-    /// would meet the same, so that accepting rests, as it does without descriptors.
+    /// The poll takes no more sockets (`ENOSPC`, epoll_ctl(2), "max_user_watches"). The next accept
+    /// would fail the same way, so accepting pauses, as it does without descriptors.
     fn cannot_register(&mut self, token: Token, listener: Token, peer: Address, e: io::Error) {
         self.back_off(listener, "cannot register what was accepted", &e);
         if let Some(listener) = self.net.core.listener_mut(listener) {
@@ -223,7 +222,7 @@ impl<S: 'static> Dispatch<S> {
             Some(address) => log::debug!("{token}: {address}: ended before it was open: {reason}"),
             None => log::debug!("{token}: ended before it was open: {reason}"),
         });
-        // A layer may have done all there was to do without a connection: a page for a browser.
+        // An orderly end is no failure: a layer may serve a page to a browser without a connection.
         if !reason.is_orderly()
             && let Some(listener) = self.net.core.listener_mut(listener)
         {

@@ -1,9 +1,9 @@
-//! UDP sockets with something to do.
+//! The steps of a UDP socket: open, drain, errors, receive.
 
 use std::io;
 use std::time::Duration;
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::error::DatagramError;
 use crate::guard::{drop_guarded, guarded, log_guarded};
@@ -11,8 +11,7 @@ use crate::handler::Datagram;
 use crate::sys::{self, Arrived, Inbox, Ready};
 use crate::token::Token;
 
-/// How many errors in a row that are not the network's answer to a datagram mean that a socket is
-/// broken.
+/// After this many receive errors in a row that are no ICMP errors the socket counts as broken.
 const ERRORS_IN_A_ROW: usize = 16;
 
 /// How often a socket logs above debug level that its handler failed at a datagram.
@@ -40,8 +39,8 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.flush_datagrams(token);
     }
 
-    /// Makes `on_open` the first callback, also where a timer or a signal comes before the turn gets to
-    /// a new socket. Returns whether more callbacks may follow.
+    /// Makes `on_open` the first callback, also where a timer or a notification comes before the first
+    /// event of a new socket. Returns whether more callbacks may follow.
     pub(super) fn open_datagram(&mut self, token: Token) -> bool {
         let Some(socket) = self.net.core.datagram_mut(token) else { return false };
         if !socket.dead && !std::mem::replace(&mut socket.opened, true) {
@@ -61,8 +60,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Receives until nothing is left or the budget is used up; if more is left, the socket goes on the
-    /// ready queue.
+    /// Receives until nothing is left or the budget is used up; then the socket goes on the ready list.
     fn receive(&mut self, token: Token, scratch: &mut Scratch) {
         let inbox = &mut scratch.inbox;
         let mut budget = self.net.core.config.datagrams_per_turn;
@@ -84,10 +82,9 @@ impl<S: 'static> Dispatch<S> {
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) => {
-                    // A pending error (an ICMP answer, as a rule) is taken by the call that reports
-                    // it; what has arrived is behind it. Peers cause those, so that no number of them
-                    // means anything. Any other error that comes again and again is the socket's own
-                    // and would never end: the socket rests until something arrives.
+                    // The call that returns a pending error clears it; datagrams follow behind it.
+                    // Peers cause ICMP errors, so these do not count. Other errors that repeat are
+                    // the socket's own: it is not read again before the next edge.
                     errors += usize::from(!sys::is_networks_answer(&error));
                     if errors > ERRORS_IN_A_ROW {
                         socket.readable = false;
@@ -101,13 +98,13 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Calls the handler with each datagram that has arrived, as long as it wants them.
+    /// Calls the handler with each datagram of the batch, until the socket is closed.
     fn offer_datagrams(&mut self, token: Token, inbox: &Inbox) {
         for index in 0..inbox.len() {
             let Some(Arrived { bytes, from, truncated }) = inbox.get(index) else { return };
             let datagram = Datagram { bytes, from, truncated };
             let mut failed = None;
-            // The error of one peer's datagram must not end the service of all the others.
+            // An error about one peer's datagram must not close the socket that all peers use.
             self.call_datagram(token, |handler, cx| {
                 failed = match guarded(|| handler.on_datagram(cx, datagram)) {
                     Ok(Ok(())) => None,
@@ -125,8 +122,8 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// `on_datagram` failed. Peers can cause that, so that the log has a line at most once an
-    /// interval; the handler hears of each.
+    /// `on_datagram` failed. Peers can cause that, so a warning is logged at most once an interval;
+    /// `on_error` is called for each.
     #[cold]
     fn datagram_failed(&mut self, token: Token, error: DatagramError) {
         let (now, again) =

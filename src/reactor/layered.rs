@@ -1,11 +1,11 @@
-//! Input of connections with wire layers: read, decoded one unit at a time, offered.
+//! Input of connections with layers: read, decoded one unit at a time, offered.
 //!
-//! Pulling is what carries back-pressure into a layer: between any two units the connection may be
-//! held back, and the bytes that are not decoded yet stay with it.
+//! Units are pulled one by one, so back-pressure works between any two of them: bytes that are not
+//! decoded yet stay with the connection.
 
 use std::ops::Range;
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Decoded, Input, NextLayered, Outcome, Unit};
 use crate::layer::Delivery;
@@ -24,7 +24,7 @@ impl<S: 'static> Dispatch<S> {
             match next {
                 Some(NextLayered::Rest) | None => return,
                 Some(NextLayered::Read(len)) => {
-                    // Straight out of the reactor's buffer; only what is left over is copied.
+                    // Decoded in the reactor's buffer; only the rest is copied into the connection.
                     let Scratch { read, unit, reply, fields, .. } = scratch;
                     let read = &mut read[..len];
                     let consumed = self.decode(token, read, budget, (unit, reply, fields));
@@ -98,7 +98,7 @@ impl<S: 'static> Dispatch<S> {
             return;
         }
         if let Some(to) = stream.relayed_to() {
-            // Behind what a handler had left.
+            // Kept input goes first.
             core.pass_unread(token, to);
             if core.with(token, |conn| conn.append_to_kept(unit)) != Some(true) {
                 core.pass_on(to, unit, decoded.kind);
@@ -114,7 +114,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// The next bytes of a stream, behind those that the handler has left of it.
+    /// The next bytes of a stream, behind the kept ones.
     fn deliver_bytes(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) {
         let core = &mut self.net.core;
         if core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
@@ -122,7 +122,7 @@ impl<S: 'static> Dispatch<S> {
             self.net.core.with(token, |conn| conn.keep(&bytes[bytes.len() - left..], taken));
             return;
         }
-        // Offered together with what the handler had left, before the next unit is pulled.
+        // Offered together with the kept bytes, before the next unit is pulled.
         let kept = core.with(token, |conn| conn.take_kept_if_offered(budget)).flatten();
         let Some(mut tail) = kept else { return };
         let (left, taken) = self.offer_while_taken(token, tail.unread(), budget);

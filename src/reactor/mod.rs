@@ -1,4 +1,8 @@
-//! The loop. One turn reads like its list of steps; each step has a file of its own.
+//! The loop: [`Reactor::turn`] is its list of steps, and the steps are in the other files.
+//!
+//! `route.rs` finds the step for a token and `call.rs` calls handlers, guarded. `accept.rs`, `open.rs`,
+//! `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs` and `timers.rs` are the steps, `reap.rs` the
+//! end; `scratch.rs` holds the buffers that the steps share.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -16,12 +20,13 @@ use crate::remote::{Post, Remote, Shared};
 use crate::sys::Ready;
 
 mod accept;
+mod call;
 mod datagram;
-mod dispatch;
 mod layered;
 mod open;
 mod reap;
 mod relay;
+mod route;
 mod scratch;
 mod stream;
 mod timers;
@@ -39,7 +44,7 @@ mod relay_tests;
 #[cfg(test)]
 mod scripted;
 
-use dispatch::Dispatch;
+use call::Dispatch;
 use scratch::Scratch;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
@@ -92,16 +97,15 @@ pub struct Reactor<S: 'static = ()> {
     scratch: Scratch,
     /// This turn's readiness events.
     events: Vec<Ready>,
-    /// The last poll returned as many events as it may. There may be more, and nothing else reports
-    /// them.
+    /// The last poll returned as many events as it may: more may wait, which only the next poll shows.
     more_events: bool,
     /// How many turns in a row have postponed due timers, because pending input may cancel them.
     put_off: usize,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Post<S>>,
-    /// The backlog last published to posting threads.
-    noted: usize,
-    /// A wake has reported messages behind those in `inbox`. It is not repeated.
+    /// The backlog last published to posters.
+    published_backlog: usize,
+    /// A wake has announced messages behind those in `inbox`; it is not repeated.
     woken: bool,
 }
 
@@ -169,7 +173,7 @@ impl<S: 'static> Reactor<S> {
             more_events: false,
             put_off: 0,
             inbox: Vec::new(),
-            noted: 0,
+            published_backlog: 0,
             woken: false,
         })
     }
@@ -231,7 +235,7 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.flush(); // 10
         self.dispatch.reap(); // 11
         let verdict = self.verdict();
-        self.note_taken(0);
+        self.publish_backlog(0);
         Ok(verdict)
     }
 
@@ -283,8 +287,8 @@ impl<S: 'static> Reactor<S> {
         Ok(woken)
     }
 
-    /// Polls, first without sleeping if low-latency mode is on. Returns whether another thread woke
-    /// the loop.
+    /// Polls; with `Config::spin`, without sleeping for that long first. Returns whether another thread
+    /// woke the loop.
     fn wait(&mut self, mut timeout: Option<Duration>) -> std::io::Result<bool> {
         let core = &mut self.dispatch.net.core;
         if !core.config.spin.is_zero() && timeout != Some(Duration::ZERO) {
@@ -310,28 +314,28 @@ impl<S: 'static> Reactor<S> {
         self.woken |= woken;
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             let net = &self.dispatch.net;
-            let untold = net.core.undelivered_notifications();
-            net.shared.take(&mut self.inbox, untold);
-            self.noted = self.inbox.len() + untold;
+            let undelivered = net.core.undelivered_notifications();
+            net.shared.take(&mut self.inbox, undelivered);
+            self.published_backlog = self.inbox.len() + undelivered;
             self.inbox.reverse();
         }
         let budget = self.dispatch.net.core.config.posts_per_turn.min(self.inbox.len());
-        self.note_taken(budget);
+        self.publish_backlog(budget);
         for _ in 0..budget {
             let Some(message) = self.inbox.pop() else { break };
             self.dispatch.message(message);
         }
-        self.note_taken(0);
+        self.publish_backlog(0);
     }
 
-    /// Publishes how many taken messages are not handled yet, without the `handled` ones, so that
-    /// posting threads can enforce `post_limit`. Stored only on change, because each store
-    /// invalidates the cache line that they read. Repeated at the end of a turn, because a thread
-    /// that was refused may be the only one left to wake the loop.
-    fn note_taken(&mut self, handled: usize) {
+    /// Publishes how many taken messages are unhandled, less the `handled` that are handled next, so that
+    /// posters can enforce `post_limit`. Stored only on change, because each store invalidates the
+    /// posters' cache line. Repeated at the end of a turn, because a refused poster may be the only one
+    /// left to wake the loop.
+    fn publish_backlog(&mut self, handled: usize) {
         let net = &self.dispatch.net;
         let left = self.inbox.len() - handled + net.core.undelivered_notifications();
-        if std::mem::replace(&mut self.noted, left) != left {
+        if std::mem::replace(&mut self.published_backlog, left) != left {
             net.shared.still_taken(left);
         }
     }
@@ -342,11 +346,10 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
-    /// Fires due timers, deadlines among them, but not while pending input is known that may cancel
-    /// them. After a long turn, or after the process was stopped, all of them are due at once, and
-    /// input that peers sent in time is not read yet. The next turns fetch it, as many as it takes
-    /// to serve every socket once. Timers are postponed for no more turns than that, whatever
-    /// arrives meanwhile.
+    /// Fires due timers, deadlines among them, unless input is known to wait that may cancel them: after
+    /// a long turn, or a stopped process, everything is due at once, and input that came in time has not
+    /// been read. The next turns, which begin at once, read it. Timers are put off for as many turns as
+    /// it takes to see every socket once, and no longer.
     fn due_timers(&mut self) {
         let core = &self.dispatch.net.core;
         let input_waits = self.more_events || core.work.units == 0;
@@ -358,11 +361,12 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.due_timers();
     }
 
-    /// Takes more input while it keeps arriving and waiting for it costs little beside the flush.
+    /// Takes more input before a big group flush, while it keeps coming and the wait is short beside the
+    /// flush.
     ///
-    /// The flush costs some microseconds per member, however many messages it carries; messages
-    /// that are in flight now would cost it a second time. Several messages in one turn show that
-    /// the loop is behind. At light load there is one, and the flush does not wait.
+    /// A flush costs a write for each member, however many messages it carries; messages that arrive a
+    /// moment later would cost it a second time. Several messages in one turn show that the loop is
+    /// behind. At light load there is one, and the flush does not wait.
     fn gather(&mut self) -> Result<(), Error> {
         let core = &self.dispatch.net.core;
         let budget = core.groups.gather.budget(core.work.now);
@@ -385,7 +389,7 @@ impl<S: 'static> Reactor<S> {
         Ok(())
     }
 
-    /// Whether the loop continues. This is where a shutdown cuts connections.
+    /// Whether the loop goes on. A shutdown whose grace is over ends the remaining connections here.
     fn verdict(&mut self) -> ControlFlow<ShutdownReport> {
         let core = &mut self.dispatch.net.core;
         match core.stopping {
@@ -405,7 +409,7 @@ impl<S: 'static> Reactor<S> {
                 let mut report = ShutdownReport::default();
                 for token in core.tokens() {
                     let Some(stream) = core.stream(token) else { continue };
-                    // A lingering connection is flushed completely: it is not cut.
+                    // A lingering connection has flushed everything: nothing is cut.
                     if !matches!(stream.phase(), Phase::Lingering | Phase::Dead) {
                         report.connections_cut += 1;
                         report.bytes_unsent += stream.unsent();
@@ -426,7 +430,7 @@ impl<S: 'static> Drop for Reactor<S> {
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
         self.dispatch.close_everything();
-        // Messages and timers that never ran may own anything.
+        // Posts and timers that never ran hold user values, whose drops may panic.
         drop_each(posted);
         drop_each(std::mem::take(&mut self.inbox));
         drop_each(std::mem::take(&mut self.dispatch.net.calls));

@@ -1,8 +1,8 @@
-//! The handler of a connection whose layers are ready, and `on_open`.
+//! An accepted connection gets its handler; `on_open`.
 
 use std::io;
 
-use super::dispatch::{Dispatch, acceptor};
+use super::call::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::Opening;
 use crate::error::CloseReason;
@@ -12,21 +12,21 @@ use crate::net::AnyHandler;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// An accepted connection's transport is established; with no layer it opens at once.
+    /// An accepted connection's transport is established. Without a layer it opens at once.
     pub(super) fn established(&mut self, token: Token, from: Address) {
         if let Some(Opening::Ready) = self.net.core.with(token, |conn| conn.established(None)) {
             self.opened(token, Some(from));
         }
     }
 
-    /// Every layer is ready. An accepted connection gets its handler; then `on_open`.
-    /// `from` is where it comes from, if that is known already.
+    /// Every layer is ready. An accepted connection gets its handler; then `on_open`. `from` is the
+    /// peer's address, if the caller has it.
     pub(super) fn opened(&mut self, token: Token, from: Option<Address>) {
         let Some((listener, known)) = self.net.core.with(token, |conn| conn.open()) else { return };
         if let Some(listener) = listener {
             let socket = || self.net.core.stream(token).and_then(|stream| stream.peer_addr());
             let Some(address) = from.or(known).or_else(socket) else {
-                // The peer is gone before it was looked at.
+                // The peer was reset before the connection opened.
                 let gone = io::ErrorKind::NotConnected.into();
                 return self.net.core.finish(token, CloseReason::Io(gone));
             };
@@ -36,9 +36,11 @@ impl<S: 'static> Dispatch<S> {
         }
         self.net.core.with(token, |conn| conn.before_on_open());
         self.call(token, |handler, cx| handler.on_open(cx));
-        let Some(signals) = self.net.core.with(token, |conn| conn.after_open()) else { return };
-        if !signals.is_empty() {
-            self.net.core.unpark_notifications(token, signals);
+        let Some(notifications) = self.net.core.with(token, |conn| conn.after_open()) else {
+            return;
+        };
+        if !notifications.is_empty() {
+            self.net.core.unpark_notifications(token, notifications);
         }
     }
 
@@ -46,7 +48,7 @@ impl<S: 'static> Dispatch<S> {
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
         let Dispatch { net, handlers, .. } = self;
         let Some(acceptor) = acceptor(&net.core, handlers, listener) else {
-            // The listener is gone, and ended its handshakes as it went: this one finished meanwhile.
+            // The listener has closed and ended its handshakes; this one completed in the same turn.
             net.core.finish(token, CloseReason::Cancelled);
             return false;
         };
@@ -62,7 +64,7 @@ impl<S: 'static> Dispatch<S> {
             }
             Err(text) => {
                 log::error!("{token}: the handler factory panicked: {text}");
-                // For `on_unopened`: the socket may not know it any more.
+                // For `on_unopened`: getpeername(2) may fail by then.
                 let address = peer.address;
                 net.core.with(token, |conn| conn.stream.set_peer(address));
                 net.core.finish(token, CloseReason::Panicked(text));

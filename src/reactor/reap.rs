@@ -1,6 +1,6 @@
-//! The end: `on_close`, the handler is dropped, the slot is free.
+//! Reaping: `on_close`, the handler is dropped, the slot is freed.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use crate::context::Context;
 use crate::core::Entity;
 use crate::error::{CloseInfo, CloseReason};
@@ -9,8 +9,8 @@ use crate::net::AnyHandler;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// Reaps what has died. Whatever that itself kills, sends or opens is left for the next turn,
-    /// which begins at once.
+    /// Reaps the list of the dead. What the callbacks send, open or end is left for the next turn, which
+    /// begins at once.
     pub(super) fn reap(&mut self) {
         self.install_pending_handlers();
         if self.net.core.work.dead.is_empty() {
@@ -44,9 +44,9 @@ impl<S: 'static> Dispatch<S> {
         let listener = self.net.core.stream(token).and_then(|stream| stream.listener());
         let closed = CloseInfo { reason, unsent };
         match self.take_handler(token) {
-            Some(role) => {
+            Some(handler) => {
                 self.net.core.free_local_port(token);
-                self.call_on_close(token, role, closed);
+                self.call_on_close(token, handler, closed);
             }
             None => self.call_on_unopened(token, closed.reason),
         }
@@ -60,9 +60,9 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// With a listener goes whoever can be told of the connections that have no handler yet. Their
-    /// handshakes end, and its hook hears of every failure. `false` if some of them wait to be
-    /// buried, which has to come first.
+    /// A listener ends, and with it the hook for its connections that have no handler yet. Their
+    /// handshakes are ended, and `on_unopened` is called for each. `false` if some of them are still to
+    /// be reaped, which has to come first.
     fn settle_handshakes(&mut self, listener: Token) -> bool {
         if self.net.core.listener_mut(listener).is_none_or(|l| l.unopened == 0) {
             return true;
@@ -72,30 +72,29 @@ impl<S: 'static> Dispatch<S> {
             let stream = self.net.core.stream(token);
             stream.is_some_and(|s| s.listener() == Some(listener)) && !self.has_handler(token)
         });
-        let mut all_told = true;
+        let mut all_ended = true;
         for &token in &unopened {
-            // One that is closing has come to its end already: the rest of a page, or of an alert,
-            // still leaves.
+            // One that is closing is left to finish: the rest of a page or an alert is still flushed.
             if self.net.core.stream(token).is_some_and(|s| !s.is_closing()) {
                 self.net.core.finish(token, CloseReason::Cancelled);
-                all_told = false;
+                all_ended = false;
             }
         }
-        if all_told {
+        if all_ended {
             for token in unopened {
                 let reason = self.net.core.with(token, |conn| conn.take_reason()).flatten();
                 self.call_on_unopened(token, reason.unwrap_or(CloseReason::Closed));
             }
         }
-        all_told
+        all_ended
     }
 
-    fn call_on_close(&mut self, token: Token, mut role: AnyHandler<S>, closed: CloseInfo) {
-        // Whatever a peer can cause is for those who look for it: it must not fill a log.
+    fn call_on_close(&mut self, token: Token, mut any: AnyHandler<S>, closed: CloseInfo) {
+        // Debug level at most: peers cause these, and must not be able to fill a log.
         let level = if closed.reason.is_orderly() { log::Level::Trace } else { log::Level::Debug };
         log_guarded(|| log::log!(level, "{token}: {closed}"));
         let Dispatch { net, state, .. } = self;
-        let said = guarded(|| match &mut role {
+        let called = guarded(|| match &mut any {
             AnyHandler::Stream(handler) => {
                 handler.on_close(&mut Context::new(state, net, token), &closed);
             }
@@ -104,25 +103,25 @@ impl<S: 'static> Dispatch<S> {
             }
             AnyHandler::Listener(_) | AnyHandler::Source(_) => {}
         });
-        if let Err(text) = said {
+        if let Err(text) = called {
             log::error!("{token}: the handler panicked in on_close: {text}");
         }
-        if let AnyHandler::Source(source) = &mut role
+        if let AnyHandler::Source(source) = &mut any
             && let Err(text) = guarded(|| source.deregister(&self.net.core.sys))
         {
             log::error!("{token}: the source panicked when it was deregistered: {text}");
         }
-        drop_guarded(role);
+        drop_guarded(any);
         drop_guarded(closed);
     }
 
-    /// The reactor is being dropped: everything ends, and nothing new is made.
+    /// The reactor is being dropped: everything ends, and no new socket is made.
     pub(super) fn close_everything(&mut self) {
         self.net.core.ended = true;
         for token in self.net.core.tokens() {
             self.net.core.finish_with_reactor(token);
         }
-        // More than once if a listener has to wait for its handshakes.
+        // Repeated, because a listener is reaped after its handshakes.
         while !self.net.core.work.dead.is_empty() {
             self.reap();
         }

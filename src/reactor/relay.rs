@@ -1,13 +1,12 @@
-//! Input of relayed connections without a wire layer: it goes to the other one of the pair.
+//! Input of relayed connections without a layer: it goes to the partner.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, NextRelayed};
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// Passes on what the connection brings until nothing is left, the other one is full, or the
-    /// budget is used up.
+    /// Passes input on until nothing is left, the partner is above its mark, or the budget is used up.
     pub(super) fn relay_input(
         &mut self,
         token: Token,

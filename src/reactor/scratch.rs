@@ -1,4 +1,4 @@
-//! Buffers that every connection uses in its turn and none keeps.
+//! Buffers that all connections share: each uses them for one step.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut, Range};
@@ -6,18 +6,18 @@ use std::ops::{Deref, DerefMut, Range};
 use crate::config::Config;
 use crate::sys::Inbox;
 
-/// What one step of the loop works in.
+/// The buffers of one step.
 #[derive(Debug)]
 pub(super) struct Scratch {
-    /// What a read brings.
+    /// The bytes of a read.
     pub(super) read: Pages,
-    /// What a layer decodes.
+    /// The unit that a layer decodes.
     pub(super) unit: Vec<u8>,
-    /// What a layer answers.
+    /// A layer's own output (a pong, an alert).
     pub(super) reply: Vec<u8>,
-    /// The fields that a layer named in its unit.
+    /// The fields that a layer reports in its unit.
     pub(super) fields: Vec<Range<usize>>,
-    /// Datagrams that have just arrived.
+    /// The datagrams of one receive.
     pub(super) inbox: Inbox,
 }
 
@@ -36,8 +36,8 @@ impl Scratch {
 /// A page of nearly every system.
 const PAGE: usize = 4096;
 
-/// Bytes that begin at a page: the system copies into them faster than into what an allocator hands
-/// out, which is off by the length of its own header.
+/// A buffer that begins at a page boundary: the kernel copies into it faster than into an allocation
+/// that is off by the allocator's header.
 pub(super) struct Pages {
     bytes: Vec<u8>,
     start: usize,
@@ -47,8 +47,7 @@ pub(super) struct Pages {
 impl Pages {
     fn new(len: usize) -> Self {
         let bytes = vec![0; len + PAGE];
-        // Where that cannot be told (it always can, but for code that runs at compile time) the
-        // beginning will do.
+        // `align_offset` may fail in theory (in const evaluation): then the buffer is not aligned.
         let start = Some(bytes.as_ptr().align_offset(PAGE)).filter(|&start| start < PAGE);
         Pages { bytes, start: start.unwrap_or(0), len }
     }

@@ -1,13 +1,14 @@
-//! A connection with something to do: an event, or work left over.
+//! The steps of a connection: open, input, drain, flush.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Next, Opening};
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// The ordinary event: what it brings has been read on the look-up that found the connection
-    /// (`Conn::read_plain`). It is offered and answered here; a second look-up puts away what is left.
+    /// The plain case: the input was read on the look-up that found the connection
+    /// (`Conn::read_plain`). It is offered here; a second look-up writes the reply and keeps what is
+    /// left.
     #[inline]
     pub(super) fn offer_plain(
         &mut self,
@@ -29,7 +30,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Does what there is to do for a connection.
+    /// Serves a connection.
     pub(super) fn serve_stream(&mut self, token: Token, scratch: &mut Scratch) {
         let mut budget = Budget::new(&self.net.core.config);
         self.serve_in_order(token, &mut budget, scratch);
@@ -46,8 +47,8 @@ impl<S: 'static> Dispatch<S> {
         if waits_to_flush {
             self.net.core.flush(token);
         }
-        // Input before `on_drain`: a handler that fills its queue anew each time it drains would
-        // never let its own connection be read otherwise.
+        // Input before `on_drain`: a handler that refills its queue in each `on_drain` would keep its
+        // own connection from being read otherwise.
         self.take_input(token, budget, scratch);
         if self.net.core.with(token, |conn| conn.finish_serving()) == Some(false) {
             self.call(token, |handler, cx| handler.on_drain(cx));
@@ -56,8 +57,8 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.close_if_done(token);
     }
 
-    /// Reads and offers until nothing is left, reading is held back, or the budget is used up;
-    /// what is left then goes on the ready queue, because its edge will not come again.
+    /// Reads and offers until nothing is left, reading is held back, or the budget is used up. Then the
+    /// connection goes on the ready list, because the edge is not reported again.
     fn take_input(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
         loop {
             let next = self.net.core.with(token, |conn| conn.next_input(budget, &mut scratch.read));
@@ -83,8 +84,8 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Calls `on_data` again and again while it takes some and some is left. Returns how much is left
-    /// and whether the last call took anything.
+    /// Calls `on_data` repeatedly while it takes some and some is left. Returns how much is left and
+    /// whether the last call took anything.
     pub(super) fn offer_while_taken(
         &mut self,
         token: Token,

@@ -1,14 +1,13 @@
 //! Due timers.
 
-use super::dispatch::Dispatch;
+use super::call::Dispatch;
 use crate::connection::Due;
 use crate::core::Entity;
 use crate::timers::Timer;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
-    /// Fires what is due, within the budget. What is left over stays due, so that the next turn
-    /// begins at once.
+    /// Fires due timers within the budget. The rest stays due, so the next turn begins at once.
     pub(super) fn due_timers(&mut self) {
         let tick = self.net.core.work.tick;
         self.net.core.work.timers.advance(tick);

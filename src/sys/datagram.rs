@@ -62,8 +62,8 @@ impl Datagram {
         self.io.receive(socket, inbox, most)
     }
 
-    /// Sends from the front of those that wait, whose bytes are `bytes`, what one call takes, up to
-    /// `most`, which is not zero. Returns how many have left. An error is about the first one.
+    /// Sends from the front of the queue, whose bytes are `bytes`, what one call takes, up to `most`,
+    /// which is not zero. Returns how many were sent. An error is about the first one.
     pub(crate) fn send(
         &mut self,
         outbox: &mut Outbox,

@@ -16,7 +16,7 @@
 //! - **Registering gives an edge** for everything that the socket is already ready for.
 //! - [`Ready::READ_CLOSED`] may come in one edge with data and is not repeated.
 //! - **After `deregister` and close** no later poll reports an event of that socket; events of the
-//!   same poll may still name it. The generation in the token tells them apart.
+//!   same poll may still name it. The generation in the token makes those stale.
 //! - **The clock** is monotonic. [`Clock::now`] is the only way to read it.
 //! - **A wake is never lost**: [`Waker::wake`] ends the current poll, or the next one.
 //! - [`Pipes`] may have no [`Pipe`] at any time; without splice(2) they never have one.
@@ -29,7 +29,7 @@
 //! `os.rs` is the system (mio and socket2), `options.rs` its socket options, `path.rs` its files,
 //! `datagram.rs` its UDP sockets, `splice.rs` its pipes. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
-//! tests, is a stream that returns what a script says, for faults at an exact call. The enums are
+//! tests, is a stream with scripted results, for faults at an exact call. The enums are
 //! closed on purpose: a type parameter for the backend would show in every public signature.
 
 use std::io;

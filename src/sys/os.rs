@@ -492,8 +492,8 @@ fn adopt_listening(socket: &SockRef<'_>) -> io::Result<()> {
     keep_from_children(socket)
 }
 
-/// Whether an error of a UDP socket is the network's answer to an earlier datagram (ICMP), which peers
-/// cause, and not a fault of the socket.
+/// Whether an error of a UDP socket is an ICMP error about an earlier datagram, which peers can cause,
+/// and not a fault of the socket.
 pub(crate) fn is_networks_answer(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::ConnectionRefused
         || accept_failure(error) == Failure::OneConnection
@@ -530,14 +530,14 @@ pub(crate) fn is_out_of_descriptors(error: &io::Error) -> bool {
 /// What an error of accept(2) means for the listener.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// It concerns the one connection that was being accepted: go on with the next.
+    /// It concerns the one connection that was being accepted: the next is tried at once.
     OneConnection,
     /// Descriptors or memory ran out, or something unknown happened: wait, then try again.
     Exhausted,
 }
 
-/// Classifies an error of accept(2). The manual says to treat the network errors of the connection as
-/// transient. Any other error counts as exhaustion, so that no error makes the loop spin.
+/// Classifies an error of accept(2). Network errors of the connection are transient (accept(2), "Error
+/// handling"). Any other error counts as exhaustion, so that no error makes the loop spin.
 pub(crate) fn accept_failure(error: &io::Error) -> Failure {
     use io::ErrorKind as Kind;
     match error.kind() {

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-/// A path that a listener made. It is removed at the end if it still names the same file: a server
-/// that starts anew may have taken the path over before the old one was gone.
+/// A path that a listener made. It is removed at the end if it still names the same file: a
+/// server that is restarted may have bound the path again before the old one ended.
 #[derive(Debug)]
 pub(crate) struct OwnPath {
     path: PathBuf,

@@ -1,4 +1,4 @@
-//! A stream whose calls return what a script says: faults at an exact call.
+//! A stream with scripted results, for faults at an exact call.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

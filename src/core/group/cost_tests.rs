@@ -30,7 +30,7 @@ fn take(groups: &mut Groups, token: Token, how: Take) -> usize {
 
 fn take_all(groups: &mut Groups) -> usize {
     let mut bytes = 0;
-    while let Some(member) = groups.next_member() {
+    while let Some(member) = groups.next_member().map(|(token, _)| token) {
         bytes += take(groups, member, Take::Joined);
     }
     bytes
@@ -115,7 +115,7 @@ fn a_member_with_very_many_messages_is_served_in_parts_that_cost_what_they_bring
         }
         groups.visits.count = 0;
         let mut rounds = 0;
-        while let Some(token) = groups.next_member() {
+        while let Some(token) = groups.next_member().map(|(token, _)| token) {
             let how = Take::ByMessage { limit: 100 * work::ENCODED, each: work::ENCODED };
             let taken = take(&mut groups, token, how);
             assert!((1..=100).contains(&taken));
@@ -173,7 +173,7 @@ fn a_log_that_a_slow_member_shares_is_copied_once_and_not_for_each_message() {
     let group = group_of(&mut groups, &members);
     groups.publish(group, &[b'x'; 1000], MessageKind::Default, None);
     // One member is served, and its queue keeps the log; the other waits for its round.
-    let first = groups.next_member().unwrap();
+    let first = groups.next_member().map(|(token, _)| token).unwrap();
     let batch = groups.take(first, Take::Joined).unwrap();
     let super::take::Bytes::Log(_, log) = &batch.bytes else { panic!() };
     let queue = std::rc::Rc::clone(log);

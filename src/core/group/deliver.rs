@@ -7,8 +7,8 @@ use crate::core::{Core, Stopping};
 use crate::token::Token;
 
 impl Core {
-    /// Something is about to be queued for `member` directly: what was published to it before goes
-    /// first. O(1) if nothing is pending for it.
+    /// Something is about to be queued for `member` directly: messages published before go first. O(1)
+    /// if none is pending.
     pub(crate) fn settle_groups_before_direct(&mut self, member: Token) {
         if self.groups.is_pending(member) {
             self.settle(member);
@@ -44,6 +44,27 @@ impl Core {
         let cost = work::WRITE + batch.work(each.unwrap_or(work::COPIED));
         self.groups.give_back(batch);
         cost
+    }
+
+    /// The common case of [`deliver`](Self::deliver): what is pending is one run of one log, and goes to
+    /// the socket as it is. No batch is made for it. `None` in any other case.
+    #[inline]
+    fn deliver_one_run(&mut self, member: Token, id: u32) -> Option<usize> {
+        let Core { table, work, groups, .. } = self;
+        let (run, log) = groups.only_run(id)?;
+        let stream = table.stream_mut(member)?;
+        let bytes = run.end - run.start;
+        if !stream.takes_log(bytes) {
+            return None;
+        }
+        let mut conn = Conn { token: member, stream, work };
+        conn.spill();
+        conn.write_shared_part(log, run.start, run.end);
+        groups.took_run(&run);
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
+        }
+        Some(work::WRITE + work::COPIED + work::bytes(bytes))
     }
 
     /// Takes what is pending for a member; `None` if there is nothing, or nothing can be delivered.
@@ -82,13 +103,14 @@ impl Core {
         }
     }
 
-    /// The end of the turn: members get what is pending for them, until the turn's budget is used up.
+    /// The end of the turn: delivers to members until the turn's budget is used up.
     pub(crate) fn flush_groups_of_turn(&mut self) {
         let worth = self.groups.gather.worth();
         let mut left = self.group_work_left();
         while left > 0 {
-            let Some(member) = self.groups.next_member() else { break };
-            left = left.saturating_sub(self.deliver(member, left));
+            let Some((member, id)) = self.groups.next_member() else { break };
+            let cost = self.deliver_one_run(member, id);
+            left = left.saturating_sub(cost.unwrap_or_else(|| self.deliver(member, left)));
         }
         self.groups.gather.was_cut = self.groups.has_pending();
         self.groups.remove_empty();
@@ -97,9 +119,9 @@ impl Core {
         }
     }
 
-    /// What is left of this turn's budget. What callbacks caused counts, but an eighth of the budget
-    /// is always left, so that the members are served whatever callbacks do. The last flush before
-    /// the loop ends has no budget: no turn may come after it.
+    /// What is left of this turn's budget. Deliveries that callbacks caused count, but an eighth of the
+    /// budget is always left, so that members are served whatever callbacks do. The last flush before
+    /// the loop ends has no budget: no turn may follow it.
     fn group_work_left(&mut self) -> usize {
         let spent = std::mem::take(&mut self.groups.work);
         let last = match self.stopping {
@@ -127,7 +149,7 @@ fn write_batch(conn: &mut Conn<'_>, batch: &Batch) {
     for part in &batch.parts {
         let bytes = &batch.bytes()[part.start..part.end];
         match log {
-            Some(log) if alone => conn.write_shared_part(log, part.start, part.end),
+            Some(log) if alone => return conn.write_shared_part(log, part.start, part.end),
             Some(log) => conn.queue_log(log, part.start, part.end),
             None => conn.queue_copies([bytes]),
         }

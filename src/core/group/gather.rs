@@ -20,7 +20,7 @@ pub(crate) struct Gather {
     pub(super) marks: usize,
     /// Those of them in groups with several messages.
     pub(super) crowded: usize,
-    /// Until then, messages that answer the last flush may arrive; it carried several at once.
+    /// Until then replies to the last flush may arrive, which carried several messages at once.
     crowded_until: Option<Instant>,
     /// The last flush has used up its budget. What is left has waited already.
     pub(super) was_cut: bool,
@@ -28,8 +28,8 @@ pub(crate) struct Gather {
 
 impl Gather {
     /// How long the flush may gather: zero unless several messages wait for many members, or did a
-    /// moment ago. In a conversation that fills every turn the first answer comes alone, and the
-    /// others are right behind it. At light load no flush carries several, and none gathers.
+    /// moment ago. In a conversation that fills every turn the first reply comes alone, and the others
+    /// follow at once. At light load no flush carries several, and none gathers.
     pub(crate) fn budget(&self, now: Instant) -> Duration {
         if self.was_cut {
             return Duration::ZERO;

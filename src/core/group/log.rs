@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use super::NONE;
 use crate::layer::MessageKind;
+use crate::token::Group;
 
 /// One message: where it ends in the bytes, and what is known of it.
 #[derive(Debug)]
@@ -21,6 +22,16 @@ struct Entry {
 /// What one message takes beside its bytes. It counts towards `Config::group_log`, so that empty
 /// messages fill a log too.
 pub(super) const ENTRY: usize = size_of::<Entry>();
+
+/// Some bytes of a batch: one message, or several of which the kinds do not matter.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    pub(crate) kind: MessageKind,
+    /// The group of the message; of several, one of theirs.
+    pub(crate) group: Group,
+}
 
 /// Messages one behind the other, named by their index.
 ///

@@ -7,14 +7,13 @@
 //! as for ten thousand, the end of the turn costs one write for each member, however many messages
 //! there were, and a slow member delays no other.
 //!
-//! Order: a member receives what is sent to it directly, and what is published to any of its groups,
-//! in the order of the calls. A direct send first moves what is pending for its member into the
+//! Order: a member receives direct sends, and messages of all its groups, in the order of the calls. A direct send first moves what is pending for its member into the
 //! member's own queue.
 //!
-//! Work: the end of the turn stops when its budget is used up (`Config::work_per_turn`), and the next
-//! turn, which begins at once, goes on with the members that were not served. Those that were served
-//! queue up behind them with what is published meanwhile. So no number of members or messages makes
-//! a turn long, and all are served in rounds.
+//! Work: the flush stops when the turn's budget is used up (`Config::work_per_turn`). The next turn,
+//! which begins at once, goes on with the members that were not served; members that get new messages
+//! meanwhile are queued behind them. So no number of members or messages makes a turn long, and all
+//! are served in rounds.
 //!
 //! `registry`, `log`, `member`, `take` and `gather` are pure: they know no connection. `deliver` is
 //! where a connection is touched.
@@ -75,12 +74,12 @@ impl Core {
         kind: MessageKind,
         except: Option<Token>,
     ) -> usize {
-        // What the running callback has sent on its own connection goes before this.
+        // The running callback's reply goes before this message.
         if let Some(owner) = self.work.reply.owner() {
             self.with(owner, |_| ());
         }
         if self.groups.is_full(group, bytes.len(), self.config.group_log) {
-            // Memory first: what is there goes to the members' own queues, with their own limits.
+            // The log is full: its messages go to the members' own queues, with their own limits.
             while let Some(member) = self.groups.marked_member(group) {
                 self.deliver(member, usize::MAX);
             }

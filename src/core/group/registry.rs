@@ -18,9 +18,8 @@ use slab::Slab;
 
 use super::NONE;
 use super::gather::Gather;
-use super::log::Log;
+use super::log::{Log, Part};
 use super::member::{Member, Membership, Merge, shrink};
-use super::take::Part;
 use super::work::Visits;
 use crate::connection::KEPT_CAPACITY;
 use crate::layer::MessageKind;
@@ -72,7 +71,7 @@ pub(super) struct State {
     dropped: u64,
     name: Option<Box<[u8]>>,
     /// It is in the list of named groups that may have no members.
-    noted_empty: bool,
+    in_emptied: bool,
 }
 
 impl State {
@@ -167,7 +166,7 @@ impl Groups {
             published: 0,
             dropped: 0,
             name,
-            noted_empty: false,
+            in_emptied: false,
         });
         Some(handle)
     }
@@ -192,7 +191,7 @@ impl Groups {
     pub(crate) fn remove_empty(&mut self) {
         while let Some(group) = self.emptied.pop() {
             let Some(index) = self.index_of(group) else { continue };
-            self.slots[index].noted_empty = false;
+            self.slots[index].in_emptied = false;
             if self.slots[index].tokens.is_empty() {
                 self.remove(group);
             }
@@ -201,7 +200,7 @@ impl Groups {
 
     fn note_empty(&mut self, index: usize) {
         let state = &mut self.slots[index];
-        if state.name.is_some() && !std::mem::replace(&mut state.noted_empty, true) {
+        if state.name.is_some() && !std::mem::replace(&mut state.in_emptied, true) {
             self.emptied.push(state.handle);
         }
     }
@@ -409,6 +408,7 @@ impl Groups {
 
     /// The member at `place` has got everything. The caller takes the membership off its member's
     /// list.
+    #[inline]
     pub(super) fn unmark(&mut self, index: usize, place: u32) {
         let state = &mut self.slots[index];
         self.gather.marks -= 1;
@@ -420,7 +420,9 @@ impl Groups {
         if last == 0 {
             state.log.finish();
         }
-        self.swap_seats(index, place, last as u32);
+        if place != last as u32 {
+            self.swap_seats(index, place, last as u32);
+        }
     }
 
     fn swap_seats(&mut self, index: usize, one: u32, other: u32) {
@@ -454,14 +456,15 @@ impl Groups {
         state.tokens[..state.marked].last().copied()
     }
 
-    /// The member to serve next. It is off the queue: take what is pending for it, or forget that.
-    pub(crate) fn next_member(&mut self) -> Option<Token> {
+    /// The member to serve next, and its index. It is off the queue: take what is pending for it, or forget that.
+    #[inline]
+    pub(crate) fn next_member(&mut self) -> Option<(Token, u32)> {
         while let Some(id) = self.queue.pop_front() {
             self.visits.add(1);
             let member = &mut self.members[id as usize];
             member.queued = false;
             if member.is_pending() {
-                return Some(member.token);
+                return Some((member.token, id));
             }
             self.release(id);
         }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::NONE;
+use super::log::Part;
 use super::member::Membership;
 use super::registry::{Groups, State};
 use super::work;
@@ -19,16 +20,6 @@ pub(crate) enum Take {
     /// One part for each message, until they have cost `limit`, where each message costs `each`
     /// beside its bytes. At least one message.
     ByMessage { limit: usize, each: usize },
-}
-
-/// Some bytes of a batch: one message, or several of which the kinds do not matter.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub(crate) start: usize,
-    pub(crate) end: usize,
-    pub(crate) kind: MessageKind,
-    /// The group of the message; of several, one of theirs.
-    pub(crate) group: Group,
 }
 
 /// What one member is given at a time.
@@ -67,7 +58,46 @@ impl Batch {
     }
 }
 
+/// All that is pending for a member, where that is one run of one group's log.
+#[derive(Debug)]
+pub(crate) struct OnlyRun {
+    id: u32,
+    group: u32,
+    place: u32,
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+}
+
 impl Groups {
+    /// What is pending for the member of that index, with the log that it is a run of; `None` if it is
+    /// several runs.
+    #[inline]
+    pub(crate) fn only_run(&self, id: u32) -> Option<(OnlyRun, &Rc<Vec<u8>>)> {
+        let member = &self.members[id as usize];
+        let &Membership { group, place, next_pending } =
+            member.memberships.get(member.first_pending as usize)?; // nothing is at `NONE`
+        if next_pending != NONE || member.merge.is_some() {
+            return None;
+        }
+        let State { log, seats, .. } = &self.slots[group as usize];
+        let seat = &seats[place as usize];
+        let (start, end) = (log.start(seat.from), log.bytes().len());
+        (seat.last_excluding == NONE)
+            .then(|| (OnlyRun { id, group, place, start, end }, log.bytes()))
+    }
+
+    /// The member has been given that run: nothing is pending for it.
+    #[inline]
+    pub(crate) fn took_run(&mut self, run: &OnlyRun) {
+        self.visits.add(2);
+        self.members[run.id as usize].first_pending = NONE;
+        self.unmark(run.group as usize, run.place);
+        let state = &mut self.slots[run.group as usize];
+        if state.log.is_empty() {
+            state.recycle();
+        }
+    }
+
     /// How many bytes are pending for a member at most: messages that exclude it count too.
     pub(crate) fn pending_bytes(&self, token: Token) -> usize {
         let Some(id) = self.id_of(token) else { return 0 };

@@ -12,7 +12,7 @@
 //! - Control messages are the call's, not the datagram's. So a call sends trains of one segment
 //!   size, to any number of peers.
 //! - How many messages were sent shows only by counting the results. Those hold addresses that
-//!   that were never written; they are not read.
+//!   were never written; they are not read.
 
 use std::net::SocketAddr;
 
@@ -39,9 +39,8 @@ pub(super) struct DatagramIo {
     /// `UDP_GRO` is on, for good: what was joined before it was switched off could not be taken
     /// apart any more.
     coalesced: bool,
-    /// How many datagrams the next call is to have room for. A lone one does not pay for the headers
-    /// of a batch (200 instructions): it is as many as came, or half as many as were asked for, and
-    /// twice as many when all came.
+    /// Batch size to try next: doubles when the last one was full, else shrinks to what arrived, by half
+    /// at most. (The headers of a batch cost 200 instructions, too much for a single datagram.)
     expected: usize,
     /// Datagrams shorter than this leave as trains; `None` if that has not been tried yet.
     segments_below: Option<usize>,

@@ -88,7 +88,7 @@ impl Slots {
         }
     }
 
-    /// Receives up to `most` datagrams, which is not zero. Answers whether none is left.
+    /// Receives up to `most` datagrams, which is not zero. Returns whether none is left.
     fn receive_batch<S: Name>(
         &mut self,
         socket: &UdpSocket,
@@ -133,7 +133,7 @@ impl Slots {
                 let control = Some(&mut self.control[..]);
                 let flags = MsgFlags::empty();
                 let message = recvmsg::<S>(socket.as_raw_fd(), &mut room, control, flags)?;
-                let segment = message.cmsgs()?.find_map(|said| match said {
+                let segment = message.cmsgs()?.find_map(|control| match control {
                     ControlMessageOwned::UdpGroSegments(size) => usize::try_from(size).ok(),
                     _ => None,
                 });
@@ -151,7 +151,7 @@ impl Slots {
 }
 
 impl DatagramIo {
-    /// Receives up to `most` datagrams (of a train all, whatever their number). Answers whether
+    /// Receives up to `most` datagrams (of a train all, whatever their number). Returns whether
     /// none is left.
     pub(in crate::sys) fn receive(
         &mut self,

@@ -153,8 +153,8 @@ impl<S: Name> Headers<S> {
         })
     }
 
-    /// Answers how many datagrams have left; none if the first one is better sent by itself. An
-    /// error is the first message's.
+    /// Returns how many datagrams were sent; none if the first one has to be sent by itself. An error is
+    /// the first message's.
     fn send(
         &mut self,
         socket: &UdpSocket,
@@ -185,7 +185,7 @@ impl<S: Name> Headers<S> {
 }
 
 impl DatagramIo {
-    /// Sends from the front of those that wait what one call takes, up to `most`.
+    /// Sends from the front of the queue what one call takes, up to `most`.
     pub(in crate::sys) fn send(
         &mut self,
         socket: &UdpSocket,
@@ -202,9 +202,9 @@ impl DatagramIo {
         }
         let Kind { v6, connected } = self.kind(socket);
         let limits = Limits {
-            // An error in the middle of a batch is not told: the next call begins with that
-            // message, and it fails again. But one that was pending is gone then. Only connected
-            // sockets have those, and so they send one message a call, which mostly is a train.
+            // An error in the middle of a batch is not returned: the next call begins with that
+            // message and fails again. But a pending error is lost then. Only connected sockets have
+            // those, so they send one message a call, which mostly is a train.
             messages: if connected { 1 } else { BATCH },
             segments_below: self.segments_below(socket),
         };
@@ -240,8 +240,8 @@ impl DatagramIo {
         })
     }
 
-    /// A train was refused whose datagrams are not: those are too long for the path, which takes
-    /// them in fragments only, or there is no sending trains on this socket.
+    /// A train was refused, its datagrams are not: they are too long for the path unfragmented, or this
+    /// socket cannot send trains.
     fn give_up_trains(&mut self, error: &io::Error, segment: usize) {
         let below = if error.raw_os_error() == Some(Errno::EIO as i32) { 0 } else { segment };
         log::debug!("datagrams of {below} bytes and more leave one by one: {error}");

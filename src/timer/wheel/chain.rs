@@ -11,7 +11,7 @@ pub(crate) struct Chain {
     pub(super) head: u32,
 }
 
-/// What the wheel must know of a payload: whose it is.
+/// A payload that names its owner.
 ///
 /// This lets it refuse a key that is used with another owner's chain, without storing the owner
 /// twice.
@@ -64,8 +64,8 @@ impl<T: Owned> Wheel<T> {
         chain.head = index;
     }
 
-    /// Whether the timer lives and belongs to the chain, without walking it: the chain's first
-    /// timer tells whose the chain is.
+    /// Whether the timer exists and belongs to the chain, without walking it: the chain's first timer
+    /// names the owner.
     pub(super) fn is_in_chain(&self, chain: &Chain, key: Key) -> bool {
         let Some(payload) = self.get(key) else { return false };
         chain.head == key.index

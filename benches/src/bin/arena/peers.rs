@@ -195,7 +195,7 @@ impl Server {
     /// Asks it to end (a tracer then writes its figures) and waits.
     pub fn terminate(&mut self) -> Result<()> {
         let pid = nix::unistd::Pid::from_raw(self.pid().cast_signed());
-        nix::sys::signal::kill(pid, nix::sys::signal::Notification::SIGTERM)?;
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)?;
         let end = Instant::now() + Duration::from_secs(10);
         while self.child.try_wait()?.is_none() && Instant::now() < end {
             std::thread::sleep(Duration::from_millis(10));

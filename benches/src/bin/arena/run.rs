@@ -103,7 +103,7 @@ pub fn run(options: &Options) -> Result<()> {
         .collect();
 
     // What takes longest to start comes first, so that what is left of the time is known.
-    chosen.sort_by_key(|scenario| Reverse(scenario.kind.connection_count()));
+    chosen.sort_by_key(|scenario| Reverse(scenario.kind.connections()));
 
     let begin = Instant::now();
     let end = minutes.map(|minutes| begin + Duration::from_secs_f64(minutes * 60.0));

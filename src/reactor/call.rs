@@ -1,0 +1,136 @@
+//! The handlers, and the guarded calls into them.
+
+use crate::connection::Input;
+use crate::context::Context;
+use crate::core::Core;
+use crate::error::{CloseReason, HandlerResult};
+use crate::guard::{drop_guarded, guarded, log_guarded};
+use crate::handler::{DatagramHandler, Handler};
+use crate::listener::Acceptor;
+use crate::net::{AnyHandler, Net};
+use crate::token::Token;
+
+/// The handlers, the state and the network side by side, so that a call can borrow all three.
+pub(super) struct Dispatch<S> {
+    pub(super) net: Net<S>,
+    pub(super) state: S,
+    /// By the index of the token. The core checks the generation before this is indexed, and a slot is
+    /// emptied before the core frees its token.
+    pub(super) handlers: Vec<Option<AnyHandler<S>>>,
+}
+
+/// A listener's hooks and factory; `None` if the listener is gone, also if its slot is reused.
+pub(super) fn acceptor<'a, S>(
+    core: &Core,
+    handlers: &'a mut [Option<AnyHandler<S>>],
+    listener: Token,
+) -> Option<&'a mut dyn Acceptor<S>> {
+    core.entity(listener)?;
+    match handlers.get_mut(listener.index()) {
+        Some(Some(AnyHandler::Listener(acceptor))) => Some(&mut **acceptor),
+        _ => None,
+    }
+}
+
+impl<S: 'static> Dispatch<S> {
+    pub(super) fn new(net: Net<S>, state: S) -> Self {
+        Dispatch { net, state, handlers: Vec::new() }
+    }
+
+    // ---- the table of handlers ----
+
+    /// Installs the handlers of sockets that callbacks made. Cheap when there are none, so every step
+    /// does it before it calls a handler.
+    pub(super) fn install_pending_handlers(&mut self) {
+        while let Some((token, any)) = self.net.pending_handlers.pop() {
+            self.install(token, any);
+        }
+    }
+
+    pub(super) fn install(&mut self, token: Token, any: AnyHandler<S>) {
+        if self.net.core.entity(token).is_none() {
+            return drop_guarded(any);
+        }
+        let index = token.index();
+        if index >= self.handlers.len() {
+            self.handlers.resize_with(index + 1, || None);
+        }
+        self.handlers[index] = Some(any);
+    }
+
+    pub(super) fn has_handler(&self, token: Token) -> bool {
+        self.handlers.get(token.index()).is_some_and(Option::is_some)
+    }
+
+    pub(super) fn take_handler(&mut self, token: Token) -> Option<AnyHandler<S>> {
+        self.handlers.get_mut(token.index())?.take()
+    }
+
+    // ---- guarded calls ----
+
+    /// Calls a stream's handler. The calling step flushes what the handler sends on its own connection.
+    pub(super) fn call(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut dyn Handler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        self.call_any(token, |any, cx| match any {
+            AnyHandler::Stream(handler) => callback(&mut **handler, cx),
+            _ => Ok(()),
+        });
+    }
+
+    /// Offers bytes to a stream's handler; returns how many it left.
+    #[inline]
+    pub(super) fn offer(&mut self, token: Token, bytes: &[u8]) -> usize {
+        let mut input = Input::new(bytes);
+        self.call(token, |handler, cx| handler.on_data(cx, &mut input));
+        input.len()
+    }
+
+    /// Calls a UDP socket's handler.
+    pub(super) fn call_datagram(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut dyn DatagramHandler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        self.call_any(token, |any, cx| match any {
+            AnyHandler::Datagram(handler) => callback(&mut **handler, cx),
+            _ => Ok(()),
+        });
+    }
+
+    pub(super) fn call_any(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        if !self.net.pending_handlers.is_empty() {
+            self.install_pending_handlers();
+        }
+        let Dispatch { net, state, handlers } = self;
+        let Some(Some(any)) = handlers.get_mut(token.index()) else { return };
+        net.core.work.current = Some(token);
+        let result = guarded(|| callback(any, &mut Context::new(state, net, token)));
+        net.core.work.current = None;
+        match result {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                log_guarded(|| log::debug!("{token}: the handler returned an error: {error}"));
+                net.core.close(token, Some(CloseReason::Handler(error)));
+            }
+            Err(text) => {
+                log::error!("{token}: the handler panicked: {text}");
+                net.core.finish(token, CloseReason::Panicked(text));
+            }
+        }
+    }
+
+    /// Runs a closure with the shared state and the network. A panic in it is logged.
+    pub(super) fn run_call(&mut self, call: impl FnOnce(&mut S, &mut Net<S>)) {
+        let Dispatch { net, state, .. } = self;
+        if let Err(text) = guarded(|| call(state, net)) {
+            log::error!("a posted closure panicked: {text}");
+        }
+    }
+}

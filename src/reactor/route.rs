@@ -1,0 +1,153 @@
+//! Which step serves which token: posts, events, the ready list, notifications, the dirty list.
+
+use super::call::Dispatch;
+use super::scratch::Scratch;
+use crate::connection::{Conn, Next};
+use crate::core::Entity;
+use crate::guard::drop_guarded;
+use crate::net::AnyHandler;
+use crate::notification::Notification;
+use crate::remote::Post;
+use crate::source::Readiness;
+use crate::sys::Ready;
+use crate::token::Token;
+
+impl<S: 'static> Dispatch<S> {
+    pub(super) fn message(&mut self, message: Post<S>) {
+        match message {
+            Post::Call(call) => self.run_call(call),
+            Post::Notification(token, value) => {
+                self.net.core.notifications.push_back((token, Notification::from_box(value)));
+            }
+            Post::Send(token, kind, bytes) => {
+                self.net.core.send(token, &bytes, kind);
+            }
+            Post::SendTo(token, to, bytes) => {
+                self.net.core.send_datagram(token, Some(to), &bytes);
+            }
+            Post::Close(token) => self.net.core.close(token, None),
+            Post::Abort(token) => self.net.core.abort(token),
+            Post::Stop => self.net.stop(),
+            Post::Shutdown(grace) => self.net.shutdown(grace),
+        }
+    }
+
+    /// A readiness event. One of a stale token is dropped. A socket on the ready list is served from
+    /// there, not twice in one turn.
+    pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
+        let Some(token) = Token::from_usize(ready.token) else { return };
+        let Some((entity, work)) = self.net.core.of_event(token) else {
+            return log::trace!("an event for {token}, which is gone");
+        };
+        match entity {
+            Entity::Stream(stream) => {
+                stream.note(ready);
+                if stream.is_in_ready() {
+                    return;
+                }
+                let mut conn = Conn { token, stream, work };
+                if conn.work.units == 0 {
+                    return conn.make_ready_later();
+                }
+                if conn.work.in_line {
+                    return conn.make_ready();
+                }
+                match conn.read_plain(&mut scratch.read) {
+                    Some(Next::Read { len, more }) => {
+                        self.net.core.begin_reply(token);
+                        self.offer_plain(token, (len, more), scratch);
+                    }
+                    // Not plain, or the end, or an error: the general case goes on.
+                    _ => self.serve_stream(token, scratch),
+                }
+            }
+            Entity::Listener(listener) => {
+                if !listener.in_ready {
+                    self.accept(token);
+                }
+            }
+            Entity::Datagram(socket) => {
+                socket.note(ready);
+                let served_later = socket.in_ready;
+                self.look_at_datagram_error(token, ready);
+                if !served_later {
+                    self.serve_datagrams(token, scratch);
+                }
+            }
+            Entity::Source(source) => {
+                if source.dead {
+                    return;
+                }
+                let ready = Readiness {
+                    readable: ready.has(Ready::READABLE),
+                    writable: ready.has(Ready::WRITABLE),
+                    closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
+                };
+                self.call_any(token, |any, cx| match any {
+                    AnyHandler::Source(source) => source.fire(cx, ready),
+                    _ => Ok(()),
+                });
+            }
+        }
+    }
+
+    /// Serves the ready list, then delivers notifications. What is added meanwhile waits for the next
+    /// turn.
+    pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
+        for _ in 0..self.net.core.work.ready.len() {
+            if self.net.core.work.units == 0 {
+                break; // the rest keeps its place, and the next turn begins at once
+            }
+            let Some(token) = self.net.core.next_ready() else { break };
+            match self.net.core.entity(token) {
+                Some(Entity::Stream(_)) => self.serve_stream(token, scratch),
+                Some(Entity::Listener(_)) => self.accept(token),
+                Some(Entity::Datagram(_)) => self.serve_datagrams(token, scratch),
+                Some(Entity::Source(_)) | None => {}
+            }
+        }
+        let notifications =
+            self.net.core.notifications.len().min(self.net.core.config.posts_per_turn);
+        for _ in 0..notifications {
+            let Some((token, notification)) = self.net.core.notifications.pop_front() else {
+                break;
+            };
+            self.notify(token, notification);
+        }
+    }
+
+    fn notify(&mut self, token: Token, notification: Notification) {
+        match self.net.core.entity(token) {
+            Some(Entity::Stream(stream)) if stream.has_callbacks() => {
+                self.call(token, |handler, cx| handler.on_notify(cx, notification));
+                self.net.core.flush(token);
+            }
+            // Delivered once the connection is open.
+            Some(Entity::Stream(stream)) if stream.is_opening() => {
+                self.net.core.park_notification(token, notification);
+            }
+            Some(Entity::Datagram(_)) => {
+                if !self.open_datagram(token) {
+                    return drop_guarded(notification);
+                }
+                self.call_datagram(token, |handler, cx| handler.on_notify(cx, notification));
+                self.net.core.flush_datagrams(token);
+            }
+            _ => drop_guarded(notification),
+        }
+    }
+
+    /// The end of the turn: flushes groups, then the dirty list.
+    pub(super) fn flush(&mut self) {
+        self.net.core.flush_groups_of_turn();
+        let mut dirty = std::mem::take(&mut self.net.core.work.dirty);
+        for token in dirty.drain(..) {
+            if self.net.core.with(token, |conn| conn.flush_dirty()).is_none() {
+                self.net.core.flush_datagrams(token);
+            }
+        }
+        // A flush may end a connection and so queue for others: those are flushed in the next turn.
+        dirty.append(&mut self.net.core.work.dirty);
+        self.net.core.work.dirty = dirty;
+    }
+}
