@@ -2,8 +2,8 @@
 
 /// How much a compressing layer saved on one connection, each direction by itself.
 ///
-/// A fact of `Deflate` and `Lz4`: ask for
-/// `TypeId::of::<CompressionRate>()` with [`Layer::layer_info`](crate::layer::Layer::layer_info).
+/// On a connection with a `Deflate` or `Lz4` layer `cx.layer_info::<CompressionRate>()` returns it
+/// ([`Context::layer_info`](crate::Context::layer_info)).
 ///
 /// The **compression rate** is compressed size / original size, as the field's textbooks define
 /// it: **less is better**, 0.25 means a quarter of the bytes, and above 1 the wire carried more

@@ -101,9 +101,9 @@ impl Span {
     }
 }
 
-/// The request that a server's layer received: a fact of the connection
-/// (`Layer::layer_info(TypeId::of::<HttpRequest>())`), and what the hooks of
-/// [`WebSocketServer`](super::WebSocketServer) are given.
+/// The request that a server's layer received. `cx.layer_info::<HttpRequest>()` returns it
+/// ([`Context::layer_info`](crate::Context::layer_info)), and the hooks of
+/// [`WebSocketServer`](super::WebSocketServer) get it.
 ///
 /// It keeps the head as it came (16 KiB at most, unless the limit was raised), in two allocations.
 #[derive(Clone)]

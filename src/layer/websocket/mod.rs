@@ -127,7 +127,7 @@ impl Upgrade {
 
 /// One connection's WebSocket layer. The [module's page](self) describes it.
 ///
-/// Its facts: [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
+/// [`Context::layer_info`](crate::Context::layer_info) returns [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
 /// the socket is open; [`PeerClose`], from when the peer's Close frame came.
 #[derive(Debug)]
 pub struct WebSocket {
