@@ -36,9 +36,9 @@ const THRESHOLD: usize = 128;
 /// | [`threshold`](Lz4::threshold) | 128 bytes | shorter ones hardly repeat themselves, and LZ4 makes them longer |
 ///
 /// The decompressed size is worked out from the block (its lengths are summed up, nothing is
-/// written) before a byte is allocated: a size over the limit is `TooLarge`, a body that is no LZ4 block
-/// is `Malformed`. A stream that ends inside a frame is `Truncated`. The format has no checksum:
-/// damage that happens to be LZ4 again is for the layer below to notice (TLS does).
+/// written) before a byte is allocated: a size over the limit is `TooLarge`, a body that is no LZ4
+/// block is `Malformed`. A stream that ends inside a frame is `Truncated`. The format has no
+/// checksum: damage that happens to be LZ4 again is for the layer below to notice (TLS does).
 ///
 /// # Memory
 /// A connection holds 8 KiB once it has compressed its first message, and 16 KiB more once it has

@@ -34,7 +34,8 @@ pub struct Unit {
 /// * names fields without a unit, or beyond it,
 /// * leaves bytes in `unit` without yielding [`Item::Unit`], or takes back what it has replied,
 /// * yields a unit before it is ready,
-/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] reported that it held none,
+/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] reported that it held
+///   none,
 /// * keeps returning [`Item::Progress`] without ever consuming or yielding anything,
 /// * finds something more when asked again after [`Item::Nothing`] without new bytes
 ///   ([`ask_again`](Driver::ask_again)),
