@@ -102,8 +102,8 @@ pub trait Handler<S = ()> {
     ///
     /// # Errors
     /// Closes this connection, as in every callback.
-    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
-        let _ = (cx, signal);
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        let _ = (cx, notification);
         Ok(())
     }
 
@@ -163,8 +163,8 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
     fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
         (**self).on_timer(cx, timer)
     }
-    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
-        (**self).on_notify(cx, signal)
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        (**self).on_notify(cx, notification)
     }
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         (**self).on_close(cx, closed);
@@ -238,8 +238,8 @@ pub trait DatagramHandler<S = ()> {
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
-    fn on_notify(&mut self, cx: &mut Context<'_, S>, signal: Notification) -> HandlerResult {
-        let _ = (cx, signal);
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        let _ = (cx, notification);
         Ok(())
     }
 

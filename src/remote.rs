@@ -322,9 +322,9 @@ impl<S> Shared<S> {
         Remote { shared: Arc::clone(self) }
     }
 
-    /// Swaps the inbox for `empty`. `untold` notifications of earlier batches are not delivered
+    /// Swaps the inbox for `empty`. `undelivered` notifications of earlier batches are not delivered
     /// yet.
-    pub(crate) fn take(&self, empty: &mut Vec<Post<S>>, untold: usize) {
+    pub(crate) fn take(&self, empty: &mut Vec<Post<S>>, undelivered: usize) {
         if empty.capacity() > KEPT {
             // After a flood its memory is released.
             *empty = Vec::new();
@@ -332,7 +332,7 @@ impl<S> Shared<S> {
         let mut inbox = self.lock();
         std::mem::swap(&mut inbox.messages, empty);
         inbox.control.clear();
-        self.still_taken(empty.len() + untold);
+        self.still_taken(empty.len() + undelivered);
     }
 
     /// Publishes how many taken messages are not handled yet, undelivered notifications included.

@@ -142,7 +142,7 @@ impl Frame {
                     "expected a compressed body, an empty one came",
                 ));
             }
-            // Under the cap, which is a `usize`.
+            // Within the limit, which is a `usize`.
             let body = at + 1..at + 1 + announced as usize;
             return Ok((wire.len() >= body.end).then_some(Frame { form, body }));
         }
@@ -258,7 +258,7 @@ mod tests {
         let mut wire = [0x80; 10];
         wire[9] = 1 << 2;
         assert_eq!(first(&wire, 1 << 20), Err(LayerErrorKind::TooLarge));
-        // Exactly at the cap, and one over it.
+        // Exactly at the limit, and one over it.
         assert_eq!(first(&[4 << 2], 4), Ok(None));
         assert_eq!(first(&[5 << 2], 4), Err(LayerErrorKind::TooLarge));
     }

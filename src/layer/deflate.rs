@@ -60,9 +60,9 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// # Memory
 /// A connection with a context holds 312 KiB once it has compressed its first message (window,
 /// hash chains, output). What inflates takes 11 KiB and what it has received, 64 KiB of that at most.
-/// A direction that was never used costs nothing. Per-message mode uses one such set (for each level in use) for the whole
-/// thread (what it receives is up to the peer's mode). No message allocates beyond that: the output
-/// goes into the driver's own buffers.
+/// A direction that was never used costs nothing. Per-message mode uses one such set (for each
+/// level in use) for the whole thread (what it receives is up to the peer's mode). No message
+/// allocates beyond that: the output goes into the driver's own buffers.
 ///
 /// A secret and an attacker's text in one context: the compressed sizes let the secret be guessed
 /// (CRIME, BREACH). Leave this layer out there, or use per-message mode and keep the two in messages

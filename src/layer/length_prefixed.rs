@@ -33,8 +33,8 @@ const MAX_VARINT: usize = 10;
 /// **Limit.** A body of 1 MiB: far above a message that is meant to be quick, little enough for a
 /// thousand peers. A larger one is refused as [`LayerErrorKind::TooLarge`] when its length field
 /// has come and nothing else, and nothing is ever reserved for a length that was only announced.
-/// What is sent is not held to the limit (servers that take small requests and send large responses are common),
-/// but must fit the length field.
+/// What is sent is not held to the limit (servers that take small requests and send large responses
+/// are common), but must fit the length field.
 ///
 /// A frame without a body is an empty message. A frame lies whole in the bytes that arrived when it
 /// is handed on, so it is not copied.

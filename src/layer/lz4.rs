@@ -26,7 +26,7 @@ const THRESHOLD: usize = 128;
 /// Message in, message out, over any byte stream; the layer does its own framing. It is the choice
 /// where latency matters most: it costs a fraction of `Deflate`'s time and saves less. Each
 /// message is a block by itself, without a context. (The crate can take earlier messages as a
-/// dictionary, but for each message it allocates a table and hashes the whole dictionary anew:
+/// dictionary, but for each message it allocates a table and hashes the whole dictionary again:
 /// 1.5 µs with 4 KiB of it and 3.4 µs with 16 KiB, for 100 bytes that take 0.2 µs without.)
 ///
 /// # Limits
@@ -36,9 +36,9 @@ const THRESHOLD: usize = 128;
 /// | [`threshold`](Lz4::threshold) | 128 bytes | shorter ones hardly repeat themselves, and LZ4 makes them longer |
 ///
 /// The decompressed size is worked out from the block (its lengths are summed up, nothing is
-/// written) before a byte is allocated: a size over the limit is `TooLarge`, a body that is no LZ4 block
-/// is `Malformed`. A stream that ends inside a frame is `Truncated`. The format has no checksum:
-/// damage that happens to be LZ4 again is for the layer below to notice (TLS does).
+/// written) before a byte is allocated: a size over the limit is `TooLarge`, a body that is no LZ4
+/// block is `Malformed`. A stream that ends inside a frame is `Truncated`. The format has no
+/// checksum: damage that happens to be LZ4 again is for the layer below to notice (TLS does).
 ///
 /// # Memory
 /// A connection holds 8 KiB once it has compressed its first message, and 16 KiB more once it has

@@ -287,8 +287,8 @@ pub trait Layer {
 
     /// What the layer knows about the peer, by type. Each layer documents the types that it returns
     /// (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
-    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
-        let _ = fact;
+    fn layer_info(&self, info: TypeId) -> Option<&dyn Any> {
+        let _ = info;
         None
     }
 
@@ -351,8 +351,8 @@ impl Layer for Box<dyn Layer> {
     fn holds_input(&self) -> bool {
         (**self).holds_input()
     }
-    fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
-        (**self).layer_info(fact)
+    fn layer_info(&self, info: TypeId) -> Option<&dyn Any> {
+        (**self).layer_info(info)
     }
 }
 

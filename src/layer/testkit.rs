@@ -1,15 +1,15 @@
-//! Tests for a [`Layer`] of your own: what the built-in ones are tested with.
+//! Tools to test a [`Layer`] of your own. The built-in layers are tested with them.
 //!
 //! * [`Driver`] runs one layer in memory, the way a connection does, and panics as soon as the
 //!   layer breaks its side of the [contract](super).
-//! * [`every_split`] feeds a transcript cut in every way that matters, and panics unless the result
-//!   is always the same: the bug of wire formats is the cut that nobody tried.
-//! * [`Pair`] lets a client's and a server's layer talk to each other.
+//! * [`every_split`] feeds a transcript split in every relevant way, and panics unless the result is
+//!   the same each time: bugs of wire formats appear at the split that was never tried.
+//! * [`Pair`] connects a client's and a server's layer in memory.
 //! * [`Environment`] is what a layer gets from its driver at each call: for a test that calls a layer
 //!   directly, and inside of the three above.
 //!
-//! The first three panic instead of returning errors: they are made for tests and fuzzers, not for
-//! driving layers in earnest.
+//! The first three panic instead of returning errors: they are for tests and fuzzers, not for
+//! production.
 //!
 //! ```
 //! use tidegate::layer::testkit::{Ending, Pair, every_split};

@@ -8,8 +8,8 @@ use std::any::TypeId;
 ///
 /// A layer of one type builds it from its own type and from *everything* that its
 /// [`encode`](super::Layer::encode) depends on, limits on what is sent included: they
-/// decide whether a message can be sent at all. A layer whose encoder has state (a cipher, a compressor with a window) has
-/// no class.
+/// decide whether a message can be sent at all. A layer whose encoder has state (a cipher, a
+/// compressor with a window) has no class.
 ///
 /// ```
 /// use tidegate::layer::{Layer, Lines, LengthPrefixed};

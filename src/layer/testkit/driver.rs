@@ -34,7 +34,8 @@ pub struct Unit {
 /// * names fields without a unit, or beyond it,
 /// * leaves bytes in `unit` without yielding [`Item::Unit`], or takes back what it has replied,
 /// * yields a unit before it is ready,
-/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] reported that it held none,
+/// * yields a unit without any bytes to decode, though [`Layer::holds_input`] reported that it held
+///   none,
 /// * keeps returning [`Item::Progress`] without ever consuming or yielding anything,
 /// * finds something more when asked again after [`Item::Nothing`] without new bytes
 ///   ([`ask_again`](Driver::ask_again)),
@@ -278,8 +279,9 @@ impl<L: Layer> Driver<L> {
         self.environment.cx()
     }
 
-    /// Exchanges the layer for one made of it, and starts that: how a connection puts TLS beneath a
-    /// running protocol (STARTTLS), with [`Then::beneath`](crate::layer::Then::beneath).
+    /// Replaces the layer by one made from it, and starts the new one, as a connection does to
+    /// insert TLS below a running protocol (STARTTLS) with
+    /// [`Then::beneath`](crate::layer::Then::beneath).
     ///
     /// # Panics
     /// When bytes have arrived that the old layer has not consumed, or holds: they came before the

@@ -20,7 +20,7 @@ pub enum Ending {
     Ended,
 }
 
-/// What a layer made of a transcript.
+/// The result of a layer for a transcript.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
     /// What it yielded; of a [`Delivery::Stream`](crate::layer::Delivery) one unit with all of it.

@@ -23,10 +23,10 @@
 //! # What is on by default
 //! - Certificates are verified: chain, names, dates. Options that weaken this have names that show it.
 //! - A stream must end with `close_notify` (RFC 8446 section 6.1); an end without it is
-//!   [`Truncated`](super::LayerErrorKind::Truncated), because an attacker who cuts the connection could otherwise cut
-//!   the message.
-//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes ([`Tls::handshake_limit`]). How *long* it may take is a deadline of
-//!   the driver.
+//!   [`Truncated`](super::LayerErrorKind::Truncated), because an attacker who cuts the connection
+//!   could otherwise cut the message.
+//! - A handshake may take [`HANDSHAKE_LIMIT`] bytes ([`Tls::handshake_limit`]). How *long* it may
+//!   take is a deadline of the driver.
 //! - Sessions are resumed, with stateless tickets on the server and a store of 256 on the client.
 //! - No early data (0-RTT): it can be replayed, and a handler could not recognise a replay.
 //!

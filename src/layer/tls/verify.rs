@@ -1,7 +1,7 @@
 //! Trust in servers without a certificate authority.
 //!
-//! The handshake's signature is checked in each case: that the server has the private key of the
-//! certificate it shows. Without that, a public certificate could be shown by anybody.
+//! The handshake's signature is checked in each case, which proves that the server has the private
+//! key of its certificate. Without that check, any server could present a public certificate.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -14,12 +14,12 @@ use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
 use super::Fingerprint;
 
-/// Whom a [`WithoutAuthority`] trusts.
+/// The servers that a [`WithoutAuthority`] trusts.
 #[derive(Debug)]
 pub(super) enum Trust {
-    /// Who shows a certificate with one of these fingerprints.
+    /// Those with a certificate of one of these fingerprints.
     Pinned(Vec<Fingerprint>),
-    /// Everybody.
+    /// All.
     Anybody,
 }
 

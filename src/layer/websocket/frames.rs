@@ -30,9 +30,9 @@ const KEPT: usize = 4096;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Closing {
     Open,
-    /// `end` was called; the peer has not answered yet.
+    /// `end` was called; the peer has not replied yet.
     Ours,
-    /// The peer's Close was answered, or ours was; or the connection failed.
+    /// Both sides have sent a Close, or the connection failed.
     Done,
 }
 

@@ -127,8 +127,9 @@ impl Upgrade {
 
 /// One connection's WebSocket layer. The [module's page](self) describes it.
 ///
-/// [`Context::layer_info`](crate::Context::layer_info) returns [`HttpRequest`] on a server, from when the request was read; [`Upgrade`], from when
-/// the socket is open; [`PeerClose`], from when the peer's Close frame came.
+/// [`Context::layer_info`](crate::Context::layer_info) returns [`HttpRequest`] on a server, from
+/// when the request was read; [`Upgrade`], from when the socket is open; [`PeerClose`], from when
+/// the peer's Close frame came.
 #[derive(Debug)]
 pub struct WebSocket {
     side: Side,

@@ -11,9 +11,9 @@ use crate::layer::LayerContext;
 /// A control frame's payload is this long at most, in bytes (RFC 6455 section 5.5).
 pub(super) const MAX_CONTROL: usize = 125;
 
-/// Each ping in one call of `decode` is answered up to this number; of those behind them only the
+/// Up to this many pings in one call of `decode` get a pong each; of those behind them only the
 /// last one (RFC 6455 section 5.5.3 allows that). A read full of pings then costs 4 KiB of replies
-/// at most. It is well over what a peer that measures its round trip has on the way.
+/// at most. A peer that measures its round-trip time has far fewer in flight.
 const PONGS_PER_CALL: usize = 32;
 
 /// Which side this is: the client masks, the server does not (RFC 6455 section 5.1).
