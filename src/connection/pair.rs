@@ -201,7 +201,7 @@ impl Conn<'_> {
         if let Some(partner) = self.stream.partner_mut() {
             partner.end_passed = true;
         }
-        self.happens(Event::EndDelivered, None);
+        self.end_delivered();
     }
 
     /// What held its reads back is over: what the handler left is offered again, edges that came
