@@ -362,3 +362,20 @@ fn one_that_broke_ends_with_its_peers_end_and_not_with_a_deadline() {
         [format!("source: {broken} (11 bytes unsent)"), "target: aborted".into()]
     );
 }
+
+// row 134
+#[test]
+fn what_groups_had_for_a_full_target_loses_no_edge_of_the_source() {
+    let mut rig = rig();
+    let group = rig.reactor.net().create_group();
+    assert!(rig.reactor.net().join(group, rig.tokens[1]));
+    let all_there_is = vec![b'g'; StreamOptions::new().output_limit];
+    rig.reactor.net().publish(group, &all_there_is);
+    rig.brings(10);
+    rig.source_event();
+    assert_eq!(rig.queued(), all_there_is.len(), "there is no room");
+    rig.takes((0..100).map(|_| Take(all_there_is.len())));
+    rig.target_event();
+    assert_eq!(rig.queued(), 0);
+    assert_eq!(rig.target.borrow().written.len(), all_there_is.len() + 10);
+}
