@@ -29,8 +29,17 @@ pub(crate) enum Fired {
 }
 
 impl Stream {
-    /// The tick at which a deadline may have passed; `None` if none is running.
+    /// The tick at which there may be something to do: a deadline, or the call that the layer asked
+    /// for; `None` if there is neither.
     fn deadline(&self, work: &Work) -> Option<u64> {
+        let called = matches!(self.life.phase, Phase::Handshaking | Phase::Open);
+        let layer = self.wire().filter(|_| called).and_then(|wire| wire.call_at);
+        let layer = layer.map(|at| work.tick_of(at));
+        self.peers_deadline().into_iter().chain(layer).min()
+    }
+
+    /// The tick at which the peer's time may be up; `None` if no deadline is running.
+    fn peers_deadline(&self) -> Option<u64> {
         let options = self.options();
         let stall = self
             .output
@@ -41,20 +50,16 @@ impl Stream {
             Phase::Open => {
                 let idle = options.idle_timeout.filter(|_| self.may_read());
                 let idle = idle.map(|idle| after(self.clock, idle));
-                let wire = self.wire();
-                let upgrade = wire.and_then(|wire| wire.deadline);
-                let layer = wire.and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
+                let upgrade = self.wire().and_then(|wire| wire.deadline);
                 let message = options.message_timeout.and_then(|limit| self.message_due(limit));
-                [idle, stall, upgrade, layer, message].into_iter().flatten().min()
+                [idle, stall, upgrade, message].into_iter().flatten().min()
             }
             // While output is being taken, only a standstill ends it.
             Phase::Closing => Some(stall.unwrap_or(self.clock)),
-            Phase::Handshaking => {
-                let layer = self.wire().and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
-                Some(layer.map_or(self.clock, |at| at.min(self.clock)))
-            }
             Phase::Dead => None,
-            Phase::Connecting | Phase::Failing | Phase::Lingering => Some(self.clock),
+            Phase::Connecting | Phase::Handshaking | Phase::Failing | Phase::Lingering => {
+                Some(self.clock)
+            }
         }
     }
 
@@ -94,7 +99,13 @@ impl Conn<'_> {
     /// Makes sure that the connection is looked at by its next deadline. Called when a deadline
     /// begins, never per byte: one that moves later is found out when the watchdog fires.
     pub(super) fn watch(&mut self) {
+        self.watch_from(0);
+    }
+
+    /// The same, but not before tick `first`.
+    fn watch_from(&mut self, first: u64) {
         let Some(at) = self.stream.deadline(self.work) else { return };
+        let at = at.max(first);
         match self.stream.watchdog {
             Some(key) => {
                 self.work.timers.rearm(key, at);
@@ -132,11 +143,13 @@ impl Conn<'_> {
             }
             self.call_layer_on_time();
         }
-        if passed(self) {
+        // A layer may ask for a time that is over: it is called in the next turn, and no deadline of
+        // the peer's has passed by that.
+        if self.stream.peers_deadline().is_some_and(|at| at <= self.work.tick) {
             self.deadline_passed();
         }
         if self.stream.watchdog.is_none() {
-            self.watch();
+            self.watch_from(self.work.tick + 1);
         }
         Fired::Nothing
     }

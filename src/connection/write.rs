@@ -194,7 +194,9 @@ impl Conn<'_> {
     /// policy can drop them, so that the cap ends the connection. What a layer says before the
     /// connection is open (a page for a browser) is bounded by the layer's own limits and leaves whole.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() || self.stream.is_dead() {
+        // Behind the end of the write side a write would be an error, and end the other side as well.
+        let ended = self.stream.life.write == WriteSide::Ended;
+        if bytes.is_empty() || ended || self.stream.is_dead() {
             return;
         }
         self.output().push(bytes);
