@@ -133,6 +133,7 @@ impl Conn<'_> {
     /// Makes it one of a pair. A partner that it had is on its own again.
     pub(crate) fn pair_with(&mut self, token: Token, relay: Option<Transfer>) {
         self.unpair();
+        let held_back = !self.stream.may_read();
         let relayed = relay.is_some();
         let held = false; // the other one says so when it is paired
         let partner = Partner { token, relay, takes_pipes: true, held, end_passed: false };
@@ -144,6 +145,10 @@ impl Conn<'_> {
             self.stream.paused = false;
         }
         self.push_hold();
+        // A pause, or its own queue, may be what held it back.
+        if held_back && self.stream.may_read() {
+            self.reads_again();
+        }
         self.make_ready();
     }
 

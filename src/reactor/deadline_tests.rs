@@ -158,3 +158,23 @@ fn a_layer_is_called_at_its_time_though_another_was_put_beneath_it_meanwhile() {
     run_out(&mut reactor);
     assert_eq!((*beats.borrow(), &script.borrow().written[..]), (1, &b"beat"[..]));
 }
+
+// row 131
+#[test]
+fn a_relay_of_a_paused_connection_brings_its_idle_timeout_back() {
+    let mut reactor = Reactor::with_state(Log::new()).unwrap();
+    let options = StreamOptions::new().idle_timeout(Duration::from_millis(5));
+    let pause = Does(|cx| cx.net.pause(cx.token));
+    let (paused, _) = scripted::connection_with(&mut reactor, options, pause);
+    let (other, _) = scripted::connection(&mut reactor, Does(|_| ()));
+    scripted::settle(&mut reactor);
+    run_out(&mut reactor);
+    assert!(reactor.state().is_empty(), "no silence counts while it is paused");
+    assert!(reactor.net().relay(paused, other));
+    let core = &reactor.dispatch.net.core;
+    assert_eq!(core.stream(paused).unwrap().last_moved(), core.work.tick, "it begins anew");
+    scripted::settle(&mut reactor);
+    assert!(watched(&reactor));
+    run_out(&mut reactor);
+    assert_eq!(reactor.state().len(), 2, "{:?}", reactor.state());
+}
