@@ -121,8 +121,9 @@ impl Conn<'_> {
     /// The watchdog fired: a deadline has passed, or it moved and is watched on.
     pub(crate) fn watchdog_fired(&mut self) -> Fired {
         self.stream.watchdog = None;
+        // An empty queue has no stall deadline yet: the one that it gets has to be set.
         if let Some(output) = &mut self.stream.output {
-            output.stall_watched = true;
+            output.stall_watched = !output.is_empty();
         }
         let passed =
             |conn: &Self| conn.stream.deadline(conn.work).is_some_and(|at| at <= conn.work.tick);

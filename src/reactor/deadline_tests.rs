@@ -178,3 +178,21 @@ fn a_relay_of_a_paused_connection_brings_its_idle_timeout_back() {
     run_out(&mut reactor);
     assert_eq!(reactor.state().len(), 2, "{:?}", reactor.state());
 }
+
+// row 132
+#[test]
+fn a_queue_that_held_nothing_when_the_watchdog_fired_is_watched_once_it_is_stuck() {
+    let mut reactor = Reactor::with_state(Log::new()).unwrap();
+    let options = StreamOptions::new().handshake_timeout(Duration::from_millis(1));
+    let (token, _) = scripted::connection_with(&mut reactor, options, Does(|_| ()));
+    let net = reactor.net();
+    net.core.with(token, |conn| conn.stream.set_wire(Wire::new(Box::new(Lines::new()))));
+    run_out(&mut reactor);
+    assert_eq!(reactor.net().send(token, "two\nlines"), crate::SendStatus::Unencodable);
+    reactor.net().core.watchdog_fired(token);
+    assert!(!watched(&reactor), "there is no deadline");
+    reactor.net().send(token, "stuck");
+    scripted::settle(&mut reactor);
+    assert_eq!(reactor.net().queued(token), 6);
+    assert!(watched(&reactor));
+}
