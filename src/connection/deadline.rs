@@ -85,7 +85,8 @@ impl Stream {
     fn message_due(&self, limit: Duration) -> Option<u64> {
         let kept = self.input.as_ref().filter(|tail| !tail.is_empty()).map(|tail| tail.since());
         let undecoded = self.wire().map(|wire| &wire.undecoded).filter(|tail| !tail.is_empty());
-        let since = kept.into_iter().chain(undecoded.map(super::Tail::since)).min()?;
+        let held = self.wire().and_then(|wire| wire.part_since);
+        let since = kept.into_iter().chain(undecoded.map(super::Tail::since)).chain(held).min()?;
         self.may_read().then(|| after(since, limit))
     }
 }

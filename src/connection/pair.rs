@@ -222,6 +222,7 @@ impl Conn<'_> {
             }
             if let Some(wire) = self.stream.wire_mut() {
                 wire.undecoded.restart(tick);
+                wire.part_since = wire.part_since.map(|_| tick);
             }
             let options = self.stream.options();
             if options.idle_timeout.is_some() || options.message_timeout.is_some() {

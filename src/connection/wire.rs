@@ -45,6 +45,8 @@ pub(crate) struct Wire {
     /// When the layer asked to be called.
     pub(super) call_at: Option<Instant>,
     pub(super) waiting: Waiting,
+    /// The layer itself holds a part of a message, since this tick. Noted only for a message timeout.
+    pub(super) part_since: Option<u64>,
     /// It was put on in mid-stream and has not decoded anything yet.
     fresh: bool,
     /// There was a layer already when it was put on: what that one had decoded came in clear.
@@ -78,6 +80,7 @@ impl Wire {
             deadline: None,
             call_at: None,
             waiting: Waiting::default(),
+            part_since: None,
             fresh: false,
             over_decoded: false,
         }
@@ -251,11 +254,14 @@ impl Conn<'_> {
         reply.clear();
         fields.clear();
         let called_at = wire.call_at;
+        let timed = self.stream.settings.options.message_timeout.is_some();
+        let Some(wire) = self.stream.wire_mut() else { return Outcome::Nothing.of(0) };
         let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, fields);
         let decoded = guarded(|| {
             let step = wire.layer.decode(&mut cx, bytes, unit, reply)?;
             step.assert_within(bytes);
-            Ok((step, wire.layer.delivery()))
+            let holds_part = timed && step.item == Item::Nothing && wire.layer.holds_input();
+            Ok((step, wire.layer.delivery(), holds_part))
         })
         .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
         let asks = wire.call_at != called_at;
@@ -263,13 +269,16 @@ impl Conn<'_> {
         if asks {
             self.watch();
         }
-        let (Step { consumed, item, kind }, delivery) = match decoded {
+        let (Step { consumed, item, kind }, delivery, holds_part) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
                 self.close_for_layer(error);
                 return Outcome::Drop.of(0);
             }
         };
+        if timed && item != Item::Progress {
+            self.note_part(holds_part);
+        }
         // Only what the layer cannot take counts against the limit of a handshake: behind its last
         // step bulk data may have come in the same read.
         let left = if item == Item::Nothing { bytes.len() - consumed } else { 0 };
@@ -298,6 +307,18 @@ impl Conn<'_> {
         budget.charge(units);
         self.work.charge(units);
         Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery }) }
+    }
+
+    /// Notes whether the layer holds a part of a message: for the deadline of that message.
+    fn note_part(&mut self, holds_part: bool) {
+        let tick = self.work.tick;
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if !holds_part {
+            wire.part_since = None;
+        } else if wire.part_since.is_none() {
+            wire.part_since = Some(tick);
+            self.watch();
+        }
     }
 
     /// After a step of a layer whose handshake was not done. `Some(true)`: an unopened connection is

@@ -9,7 +9,7 @@ use crate::connection::{Input, Wire};
 use crate::context::Context;
 use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::Handler;
-use crate::layer::{Item, Layer, LayerContext, LayerError, Lines, MessageKind, Step};
+use crate::layer::{Delivery, Item, Layer, LayerContext, LayerError, Lines, MessageKind, Step};
 use crate::options::StreamOptions;
 use crate::sys::script::{Answer, Script};
 
@@ -195,4 +195,57 @@ fn a_queue_that_held_nothing_when_the_watchdog_fired_is_watched_once_it_is_stuck
     scripted::settle(&mut reactor);
     assert_eq!(reactor.net().queued(token), 6);
     assert!(watched(&reactor));
+}
+
+/// Takes everything at once.
+struct Pass;
+
+impl Layer for Pass {
+    fn name(&self) -> &'static str {
+        "pass"
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::Stream
+    }
+
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        bytes: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let all = bytes.len();
+        Ok(Step::new(all, if all > 0 { Item::Slice(0..all) } else { Item::Nothing }))
+    }
+
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+}
+
+// row 136
+#[test]
+fn a_part_of_a_message_inside_a_stack_of_layers_has_its_deadline() {
+    for (sent, reasons) in [("a line\npart", 1), ("a line\n", 0)] {
+        let mut reactor = Reactor::with_state(Log::new()).unwrap();
+        let soon = Duration::from_millis(1);
+        let options = StreamOptions::new().handshake_timeout(soon).message_timeout(soon);
+        let (token, script) = scripted::connection_with(&mut reactor, options, Does(|_| ()));
+        let stack = Wire::new(Box::new(Pass.then(Lines::new())));
+        reactor.net().core.with(token, |conn| conn.stream.set_wire(stack));
+        run_out(&mut reactor);
+        script.borrow_mut().reads.push_back(Answer::Bytes(sent.into()));
+        scripted::event(&mut reactor, token, Ready::READABLE);
+        run_out(&mut reactor);
+        assert_eq!(reactor.state().len(), reasons, "{:?}", reactor.state());
+    }
 }
