@@ -488,7 +488,7 @@ def our_client_refuses_what_is_no_proper_answer():
         # The answer to another key: RFC 6455, section 1.3.
         (f"{head}Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", "Accept: .*, got"),
         (f"{head}\r\n", "expected Sec-WebSocket-Accept"),
-        ("220 mail.example ESMTP\r\n", "expected an HTTP answer, got .220 mail.example"),
+        ("220 mail.example ESMTP\r\n", "expected an HTTP response, got .220 mail.example"),
     ):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]

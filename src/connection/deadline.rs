@@ -28,8 +28,17 @@ pub(crate) enum Fired {
 }
 
 impl Stream {
-    /// The tick at which a deadline may have passed; `None` if none is running.
+    /// The tick at which there may be something to do: a deadline, or the call that the layer asked
+    /// for; `None` if there is neither.
     fn deadline(&self, work: &Work) -> Option<u64> {
+        let called = matches!(self.life.phase, Phase::Handshaking | Phase::Open);
+        let layer = self.wire().filter(|_| called).and_then(|wire| wire.call_at);
+        let layer = layer.map(|at| work.tick_of(at));
+        self.peers_deadline().into_iter().chain(layer).min()
+    }
+
+    /// The tick at which the peer's time may be up; `None` if no deadline is running.
+    fn peers_deadline(&self) -> Option<u64> {
         let options = self.options();
         let stall = self
             .output
@@ -40,20 +49,16 @@ impl Stream {
             Phase::Open => {
                 let idle = options.idle_timeout.filter(|_| self.may_read());
                 let idle = idle.map(|idle| after(self.clock, idle));
-                let wire = self.wire();
-                let upgrade = wire.and_then(|wire| wire.deadline);
-                let layer = wire.and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
+                let upgrade = self.wire().and_then(|wire| wire.deadline);
                 let message = options.message_timeout.and_then(|limit| self.message_due(limit));
-                [idle, stall, upgrade, layer, message].into_iter().flatten().min()
+                [idle, stall, upgrade, message].into_iter().flatten().min()
             }
             // While the socket takes output, only the stall deadline runs.
             Phase::Closing => Some(stall.unwrap_or(self.clock)),
-            Phase::Handshaking => {
-                let layer = self.wire().and_then(|wire| wire.call_at).map(|at| work.tick_of(at));
-                Some(layer.map_or(self.clock, |at| at.min(self.clock)))
-            }
             Phase::Dead => None,
-            Phase::Connecting | Phase::Failing | Phase::Lingering => Some(self.clock),
+            Phase::Connecting | Phase::Handshaking | Phase::Failing | Phase::Lingering => {
+                Some(self.clock)
+            }
         }
     }
 
@@ -78,7 +83,8 @@ impl Stream {
     fn message_due(&self, limit: Duration) -> Option<u64> {
         let kept = self.input.as_ref().filter(|tail| !tail.is_empty()).map(|tail| tail.since());
         let undecoded = self.wire().map(|wire| &wire.undecoded).filter(|tail| !tail.is_empty());
-        let since = kept.into_iter().chain(undecoded.map(super::Tail::since)).min()?;
+        let held = self.wire().and_then(|wire| wire.part_since);
+        let since = kept.into_iter().chain(undecoded.map(super::Tail::since)).chain(held).min()?;
         self.may_read().then(|| after(since, limit))
     }
 }
@@ -92,7 +98,13 @@ impl Conn<'_> {
     /// Sets the watchdog to the next deadline. Called when a deadline begins, never per byte: the
     /// watchdog itself finds a deadline that has moved.
     pub(super) fn watch(&mut self) {
+        self.watch_from(0);
+    }
+
+    /// The same, but not before tick `first`.
+    fn watch_from(&mut self, first: u64) {
         let Some(at) = self.stream.deadline(self.work) else { return };
+        let at = at.max(first);
         match self.stream.watchdog {
             Some(key) => {
                 self.work.timers.rearm(key, at);
@@ -108,8 +120,9 @@ impl Conn<'_> {
     /// The watchdog fired: a deadline has passed, or it has moved and the watchdog is set again.
     pub(crate) fn watchdog_fired(&mut self) -> Fired {
         self.stream.watchdog = None;
+        // An empty queue has no stall deadline yet: the one that it gets has to be set.
         if let Some(output) = &mut self.stream.output {
-            output.stall_watched = true;
+            output.stall_watched = !output.is_empty();
         }
         let passed =
             |conn: &Self| conn.stream.deadline(conn.work).is_some_and(|at| at <= conn.work.tick);
@@ -130,11 +143,13 @@ impl Conn<'_> {
             }
             self.call_layer_on_time();
         }
-        if passed(self) {
+        // A layer may ask for a time that is over: it is called in the next turn, and no deadline of
+        // the peer's has passed by that.
+        if self.stream.peers_deadline().is_some_and(|at| at <= self.work.tick) {
             self.deadline_passed();
         }
         if self.stream.watchdog.is_none() {
-            self.watch();
+            self.watch_from(self.work.tick + 1);
         }
         Fired::Nothing
     }

@@ -142,11 +142,14 @@ impl Conn<'_> {
         reply.clear();
         fields.clear();
         let called_at = wire.call_at;
+        let timed = self.stream.settings.options.message_timeout.is_some();
+        let Some(wire) = self.stream.wire_mut() else { return Outcome::Nothing.of(0) };
         let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, fields);
         let decoded = guarded(|| {
             let step = wire.layer.decode(&mut cx, bytes, unit, reply)?;
             step.assert_within(bytes);
-            Ok((step, wire.layer.delivery()))
+            let holds_part = timed && step.item == Item::Nothing && wire.layer.holds_input();
+            Ok((step, wire.layer.delivery(), holds_part))
         })
         .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
         let asks = wire.call_at != called_at;
@@ -154,13 +157,16 @@ impl Conn<'_> {
         if asks {
             self.watch();
         }
-        let (Step { consumed, item, kind }, delivery) = match decoded {
+        let (Step { consumed, item, kind }, delivery, holds_part) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
                 self.close_for_layer(error);
                 return Outcome::Drop.of(0);
             }
         };
+        if timed && item != Item::Progress {
+            self.note_part(holds_part);
+        }
         // Bytes that the layer may still consume do not count against the limit of a handshake: the
         // read that completes it may have brought bulk data too.
         let left = if item == Item::Nothing { bytes.len() - consumed } else { 0 };
@@ -189,6 +195,18 @@ impl Conn<'_> {
         budget.charge(units);
         self.work.charge(units);
         Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery }) }
+    }
+
+    /// Records whether the layer holds a part of a message: for the deadline of that message.
+    fn note_part(&mut self, holds_part: bool) {
+        let tick = self.work.tick;
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if !holds_part {
+            wire.part_since = None;
+        } else if wire.part_since.is_none() {
+            wire.part_since = Some(tick);
+            self.watch();
+        }
     }
 
     /// After a step of a layer whose handshake was not done. `Some(true)`: an unopened connection is

@@ -1,7 +1,7 @@
 //! Output through layers: what a layer writes goes straight into the output queue.
 
-use super::Conn;
 use super::wire::OwnSide;
+use super::{Conn, Phase};
 use crate::guard::guarded;
 use crate::layer::{Layer, LayerContext, LayerEnd, LayerError, MessageKind};
 
@@ -59,6 +59,10 @@ impl Conn<'_> {
     /// Calls a layer that asked to be called by now.
     pub(super) fn call_layer_on_time(&mut self) {
         let now = self.work.now;
+        // One that is on its way out has had the format's end.
+        if !matches!(self.stream.phase(), Phase::Handshaking | Phase::Open) {
+            return;
+        }
         let Some(wire) = self.stream.wire_mut() else { return };
         if wire.call_at.is_none_or(|at| at > now) {
             return;

@@ -133,6 +133,7 @@ impl Conn<'_> {
     /// Pairs it with `token`. An earlier pair is dissolved.
     pub(crate) fn pair_with(&mut self, token: Token, relay: Option<Transfer>) {
         self.unpair();
+        let held_back = !self.stream.may_read();
         let relayed = relay.is_some();
         let held = false; // the partner pushes its state when it is paired
         let partner = Partner { token, relay, takes_pipes: true, held, end_passed: false };
@@ -144,6 +145,10 @@ impl Conn<'_> {
             self.stream.paused = false;
         }
         self.push_hold();
+        // A pause, or its own queue, may be what held it back.
+        if held_back && self.stream.may_read() {
+            self.reads_again();
+        }
         self.make_ready();
     }
 
@@ -200,7 +205,7 @@ impl Conn<'_> {
         if let Some(partner) = self.stream.partner_mut() {
             partner.end_passed = true;
         }
-        self.happens(Event::EndDelivered, None);
+        self.end_delivered();
     }
 
     /// Reading is no longer held back: kept input is offered again, recorded edges are used, and the
@@ -216,6 +221,7 @@ impl Conn<'_> {
             }
             if let Some(wire) = self.stream.wire_mut() {
                 wire.undecoded.restart(tick);
+                wire.part_since = wire.part_since.map(|_| tick);
             }
             let options = self.stream.options();
             if options.idle_timeout.is_some() || options.message_timeout.is_some() {

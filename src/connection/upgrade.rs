@@ -33,8 +33,8 @@ impl Conn<'_> {
         let until = self.work.tick_after_this_moment(after);
         let extra = self.stream.extra_mut();
         extra.wire = Some(match extra.wire.take() {
-            Some(Wire { layer: running, waiting, .. }) => {
-                let stack = Box::new(Then::beneath(layer, running));
+            Some(Wire { layer: running, waiting, call_at, .. }) => {
+                let stack = Box::new(Then::beneath(layer, running).inner_at(call_at));
                 Wire::in_mid_stream(stack, Some(waiting), until)
             }
             None => Wire::in_mid_stream(layer, None, until),

@@ -44,6 +44,8 @@ pub(crate) struct Wire {
     /// The time at which the layer has asked to be called.
     pub(super) call_at: Option<Instant>,
     pub(super) waiting: Waiting,
+    /// The layer itself holds a part of a message, since this tick. Noted only for a message timeout.
+    pub(super) part_since: Option<u64>,
     /// It was put on in mid-stream and has not decoded anything yet.
     pub(super) unused: bool,
     /// It was put beneath another layer: what that one had decoded came in clear.
@@ -77,6 +79,7 @@ impl Wire {
             deadline: None,
             call_at: None,
             waiting: Waiting::default(),
+            part_since: None,
             unused: false,
             over_decoded: false,
         }

@@ -213,7 +213,9 @@ impl Conn<'_> {
     /// the output limit ends the connection. Before the connection is open the limit does not apply: the
     /// layer bounds what it writes (a page for a browser), and that has to leave whole.
     pub(crate) fn push_raw(&mut self, bytes: &[u8]) {
-        if bytes.is_empty() || self.stream.is_dead() {
+        // Behind the end of the write side a write would be an error, and end the other side as well.
+        let ended = self.stream.life.write == WriteSide::Ended;
+        if bytes.is_empty() || ended || self.stream.is_dead() {
             return;
         }
         self.output().push(bytes);

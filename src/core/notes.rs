@@ -73,7 +73,14 @@ impl Core {
                         self.sys.deregister(&mut attempt.socket, true);
                     }
                 }
-                Note::LeavesGroups(token) => self.groups.leave_all(token),
+                Note::LeavesGroups(token) => {
+                    // Where the end did not come from a handler, this was not delivered before.
+                    let lost = self.published_to(token);
+                    if let Some(stream) = self.table.stream_mut(token) {
+                        stream.lose(lost);
+                    }
+                    self.groups.leave_all(token);
+                }
             }
         }
         if self.work.notes.is_empty() {

@@ -63,7 +63,8 @@ impl Core {
         // Messages published to the target go first. They take room, and may end it.
         if self.groups.has_pending() {
             self.settle_groups_before_direct(to);
-            if self.relayed_to(from) != Some(to) {
+            if self.relayed_to(from) != Some(to) || !self.stream(from).is_some_and(Stream::may_read)
+            {
                 return;
             }
         }

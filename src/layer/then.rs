@@ -108,6 +108,12 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         Then { inner_started: true, ..Then::new(outer, inner) }
     }
 
+    /// The time for which the running inner layer has asked. It is called once the outer one is ready.
+    pub(crate) fn inner_at(mut self, at: Option<Instant>) -> Self {
+        self.inner_at = at;
+        self
+    }
+
     /// The layer nearer to the wire.
     pub fn outer(&self) -> &Outer {
         &self.outer
@@ -290,7 +296,8 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
 
     /// The stack's wish to be called is the earlier one of its two layers.
     fn pass_on_wishes(&self, cx: &mut LayerContext<'_>) {
-        match (self.outer_at, self.inner_at) {
+        // What the inner one would say cannot be encoded before the outer one is ready.
+        match (self.outer_at, self.inner_at.filter(|_| self.open)) {
             (Some(outer), Some(inner)) => cx.call_at(outer.min(inner)),
             (outer, inner) => cx.call_at(outer.or(inner)),
         }
@@ -366,7 +373,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         if self.outer_at.take_if(|at| *at <= now).is_some() {
             called = self.outer.on_time(&mut cx.with_call_at(&mut self.outer_at), reply);
         }
-        if called.is_ok() && self.inner_at.take_if(|at| *at <= now).is_some() {
+        if called.is_ok() && self.open && self.inner_at.take_if(|at| *at <= now).is_some() {
             let inner = &mut cx.with_call_at(&mut self.inner_at);
             called = self.inner.on_time(inner, &mut self.said);
             let said = self.pass_on_said(cx, reply);

@@ -6,10 +6,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::connection::{Input, Phase};
+use crate::connection::{Input, Phase, Wire};
 use crate::context::Context;
 use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::Handler;
+use crate::layer::LengthPrefixed;
 use crate::sys::script::{Outcome, Script};
 use crate::token::Token;
 use Outcome::{Bytes, Fail, Take};
@@ -103,6 +104,35 @@ fn the_peers_end_before_the_flush_ends_it_with_the_flush() {
     rig.script.borrow_mut().writes.push_back(Take(8));
     rig.event(Ready::WRITABLE);
     assert_eq!(rig.calls(), ["both sides ended"]);
+}
+
+// row 135
+#[test]
+fn what_was_published_to_one_whose_layer_gives_up_counts_as_unsent() {
+    let mut reactor = Reactor::with_state(Vec::new()).unwrap();
+    let (token, script) = scripted::connection(&mut reactor, Plain);
+    let layer = Box::new(LengthPrefixed::new(4));
+    reactor.net().core.with(token, |conn| conn.stream.set_wire(Wire::new(layer)));
+    scripted::settle(&mut reactor);
+    let group = reactor.net().create_group();
+    assert!(reactor.net().join(group, token));
+    assert_eq!(reactor.net().publish(group, "hello"), 1);
+    script.borrow_mut().reads.extend([Bytes(vec![255; 4]), Bytes(Vec::new())]);
+    scripted::event(&mut reactor, token, Ready::READABLE | Ready::READ_CLOSED);
+    let told = reactor.state();
+    assert!(told.len() == 1 && told[0].ends_with("(5 bytes unsent)"), "{told:?}");
+}
+
+/// Notes its end.
+struct Plain;
+
+impl Handler<Vec<String>> for Plain {
+    fn on_data(&mut self, _: &mut Context<'_, Vec<String>>, _: &mut Input<'_>) -> HandlerResult {
+        Ok(())
+    }
+    fn on_close(&mut self, cx: &mut Context<'_, Vec<String>>, closed: &CloseInfo) {
+        cx.state.push(closed.to_string());
+    }
 }
 
 // row 40

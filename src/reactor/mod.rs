@@ -38,6 +38,8 @@ mod batching_tests;
 #[cfg(test)]
 mod close_tests;
 #[cfg(test)]
+mod deadline_tests;
+#[cfg(test)]
 mod fault_tests;
 #[cfg(all(test, feature = "splice", target_os = "linux"))]
 mod relay_tests;

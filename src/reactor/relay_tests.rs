@@ -345,3 +345,37 @@ fn nothing_is_written_behind_a_group_message_that_ended_the_target() {
     rig.source_event();
     assert_eq!(rig.target.borrow().written.len(), BIG, "what was written before");
 }
+
+// row 133
+#[test]
+fn one_that_broke_ends_with_its_peers_end_and_not_with_a_deadline() {
+    let mut rig = rig();
+    rig.source.borrow_mut().writes.push_back(Errno(EPIPE));
+    rig.target.borrow_mut().reads.push_back(Bytes(b"never heard".to_vec()));
+    rig.source.borrow_mut().reads.extend([Bytes(b"last words".to_vec()), Bytes(Vec::new())]);
+    rig.takes([Take(10)]);
+    rig.event(1, Ready::READABLE);
+    assert_eq!(rig.target.borrow().written, b"last words");
+    let broken = std::io::Error::from_raw_os_error(EPIPE);
+    assert_eq!(
+        *rig.reactor.state(),
+        [format!("source: {broken} (11 bytes unsent)"), "target: aborted".into()]
+    );
+}
+
+// row 134
+#[test]
+fn what_groups_had_for_a_full_target_loses_no_edge_of_the_source() {
+    let mut rig = rig();
+    let group = rig.reactor.net().create_group();
+    assert!(rig.reactor.net().join(group, rig.tokens[1]));
+    let all_there_is = vec![b'g'; StreamOptions::new().output_limit];
+    rig.reactor.net().publish(group, &all_there_is);
+    rig.brings(10);
+    rig.source_event();
+    assert_eq!(rig.queued(), all_there_is.len(), "there is no room");
+    rig.takes((0..100).map(|_| Take(all_there_is.len())));
+    rig.target_event();
+    assert_eq!(rig.queued(), 0);
+    assert_eq!(rig.target.borrow().written.len(), all_there_is.len() + 10);
+}

@@ -27,9 +27,26 @@ pub(super) fn connection_in<S: 'static>(
     phase: Phase,
     handler: impl Handler<S> + 'static,
 ) -> (Token, Rc<RefCell<Script>>) {
+    insert(reactor, phase, StreamOptions::new(), handler)
+}
+
+pub(super) fn connection_with<S: 'static>(
+    reactor: &mut Reactor<S>,
+    options: StreamOptions,
+    handler: impl Handler<S> + 'static,
+) -> (Token, Rc<RefCell<Script>>) {
+    insert(reactor, Phase::Handshaking, options, handler)
+}
+
+fn insert<S: 'static>(
+    reactor: &mut Reactor<S>,
+    phase: Phase,
+    options: StreamOptions,
+    handler: impl Handler<S> + 'static,
+) -> (Token, Rc<RefCell<Script>>) {
     let script = Rc::new(RefCell::new(Script::default()));
     let socket = sys::Stream::Script(Box::new(script::Stream(Rc::clone(&script))));
-    let settings = Rc::new(Settings { options: StreamOptions::new(), listener: None });
+    let settings = Settings::new(options, None);
     let net = reactor.net();
     let token = net.core.insert(Entity::Stream(Stream::new(socket, phase, settings))).unwrap();
     net.pending_handlers.push((token, AnyHandler::Stream(Box::new(handler))));

@@ -73,7 +73,7 @@ impl Core {
         let stream = self.table.stream(member).filter(|stream| stream.accepts_output());
         let Some(stream) = stream else {
             let lost = self.groups.pending_bytes_of(member);
-            if let Some(stream) = self.table.stream_mut(member).filter(|stream| stream.is_dead()) {
+            if let Some(stream) = self.table.stream_mut(member).filter(|stream| !stream.is_live()) {
                 stream.lose(lost);
             }
             self.groups.forget(member);
