@@ -327,7 +327,10 @@ impl Conn<'_> {
     /// The next step for input that is relayed.
     pub(crate) fn next_relayed(&mut self, budget: &mut Budget) -> NextRelayed {
         let stream = &*self.stream;
-        if !stream.has_callbacks() || !stream.may_read() {
+        // One whose output is dead waits for room as well: nothing that it passes on may be lost, and
+        // its close deadline ends the wait.
+        let held = stream.held_by_partner() == Some(true);
+        if !stream.has_callbacks() || !stream.may_read() || held {
             return NextRelayed::Rest;
         }
         if stream.unread() > 0 {

@@ -379,3 +379,30 @@ fn what_groups_had_for_a_full_target_loses_no_edge_of_the_source() {
     assert_eq!(rig.queued(), 0);
     assert_eq!(rig.target.borrow().written.len(), all_there_is.len() + 10);
 }
+
+// row 137
+#[test]
+fn a_source_whose_output_broke_waits_for_room_in_the_target() {
+    let mut rig = rig();
+    for _ in 0..80 {
+        rig.brings(100_000);
+    }
+    rig.source.borrow_mut().reads.push_back(Bytes(Vec::new()));
+    // A write to the source breaks; what its peer sent is still to be read. The target takes nothing.
+    rig.source.borrow_mut().writes.push_back(Errno(EPIPE));
+    let source = rig.tokens[0];
+    rig.reactor.net().send(source, b"back");
+    rig.settle();
+    rig.event(0, Ready::READABLE | Ready::READ_CLOSED);
+    assert!(rig.queued() < 1 << 20, "it is held back at the high-water mark");
+    assert!(rig.reactor.state().is_empty(), "and waits");
+    // Each time there is room again, more is passed on, until the source has ended.
+    while rig.reactor.state().is_empty() {
+        rig.takes([Take(usize::MAX)]);
+        rig.target_event();
+    }
+    // Only what was in the queue at that moment may be cut off: the end is no proper one.
+    let target = rig.target.borrow();
+    assert!(rig.brought.starts_with(&target.written));
+    assert!(target.written.len() + (1 << 20) >= rig.brought.len(), "{}", target.written.len());
+}
