@@ -240,7 +240,7 @@ def an_address_that_cannot_be_used_costs_one_line_and_status_1():
         cases = [
             ("nonsense", r"cannot resolve nonsense .*address:port"),
             ("127.0.0.1:99999", r"cannot resolve 127.0.0.1:99999 .*invalid port"),
-            ("nosuchname.invalid:8888", r"cannot resolve nosuchname.invalid:8888 .*"),
+            ("nosuchname.invalid:8888", r"cannot resolve nosuchname.invalid:8888: .*"),
             ("192.0.2.1:8888", r"cannot listen on 192.0.2.1:8888: .*assign requested address"),
             (f"127.0.0.1:{port}", rf"cannot listen on 127.0.0.1:{port}: .*in use.*another address"),
         ]
@@ -316,7 +316,7 @@ def a_server_that_cannot_be_reached_is_told():
         with example("custom_protocol", "client", f"127.0.0.1:{port}") as program:
             one_line(program, rf"^custom_protocol: cannot connect to 127.0.0.1:{port}: .*refused")
     with example("client", "nosuchname.invalid:1") as program:
-        one_line(program, r"^client: cannot resolve nosuchname.invalid:1 ")
+        one_line(program, r"^client: cannot resolve nosuchname.invalid:1: ")
     with example("proxy", "127.0.0.1:0", "nosuchname.invalid:1") as program:
         one_line(program, r"^proxy: cannot forward to nosuchname.invalid:1: ")
 

@@ -40,8 +40,11 @@ impl Error {
 
     /// A target that does not resolve.
     pub(crate) fn resolving(target: &Target, source: io::Error) -> Self {
-        let what = format!("cannot resolve {target} (expected address:port, as in 127.0.0.1:8888)");
-        Error::new(what, source)
+        let hint = match source.kind() {
+            io::ErrorKind::InvalidInput => " (expected address:port, as in 127.0.0.1:8888)",
+            _ => "",
+        };
+        Error::new(format!("cannot resolve {target}{hint}"), source)
     }
 
     /// Adds the advice for binding an address. (A refused option names itself in the source error,
@@ -263,7 +266,9 @@ pub struct ConnectError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ConnectErrorKind {
-    /// The target does not resolve: the name is unknown, or it is not of the form `host:port`.
+    /// The target is not of the form `host:port`, so that trying again is of no use.
+    InvalidTarget,
+    /// The target does not resolve: the name is unknown, the resolver fails, or there is no address.
     Resolve,
     /// It was not established within
     /// [`StreamOptions::connect_timeout`](crate::StreamOptions::connect_timeout).
@@ -299,7 +304,7 @@ impl ConnectError {
         self.address.as_ref()
     }
 
-    /// The system's error, for the kinds `Resolve` and `System`.
+    /// The system's error, for the kinds `InvalidTarget`, `Resolve` and `System`.
     pub fn io(&self) -> Option<&io::Error> {
         self.source.as_ref()
     }
@@ -308,8 +313,10 @@ impl ConnectError {
 impl fmt::Display for ConnectError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ConnectError { kind, target, address, source } = self;
-        if *kind == ConnectErrorKind::Resolve {
+        if *kind == ConnectErrorKind::InvalidTarget {
             write!(f, "cannot resolve {target} (expected address:port, as in 127.0.0.1:8888)")?;
+        } else if *kind == ConnectErrorKind::Resolve {
+            write!(f, "cannot resolve {target}")?;
         } else {
             let target = target.to_string();
             let tried = address.as_ref().map_or(target.clone(), Address::to_string);

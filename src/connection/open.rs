@@ -119,7 +119,7 @@ impl Conn<'_> {
         self.end_attempts(io::ErrorKind::TimedOut);
         let route = self.stream.route_mut()?;
         let (address, error) = route.failed.take().unzip();
-        let has_source = matches!(kind, ConnectErrorKind::Resolve | ConnectErrorKind::System);
+        let has_source = !matches!(kind, ConnectErrorKind::TimedOut | ConnectErrorKind::Cancelled);
         let source = source.or(error).filter(|_| has_source);
         let error = ConnectError::new(kind, route.target.clone(), address, source);
         Some(CloseReason::ConnectFailed(error))

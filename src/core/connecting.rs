@@ -23,7 +23,15 @@ impl Core {
                 route.left = addresses;
                 self.connect_next(token);
             }
-            Err(e) => self.fail_connect(token, ConnectErrorKind::Resolve, Some(e)),
+            Err(e) => {
+                let invalid = e.kind() == io::ErrorKind::InvalidInput;
+                let kind = if invalid {
+                    ConnectErrorKind::InvalidTarget
+                } else {
+                    ConnectErrorKind::Resolve
+                };
+                self.fail_connect(token, kind, Some(e));
+            }
         }
     }
 

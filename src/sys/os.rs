@@ -496,6 +496,12 @@ fn adopt_listening(socket: &SockRef<'_>) -> io::Result<()> {
 /// (getaddrinfo(3)).
 pub(crate) fn resolve(target: &Target) -> io::Result<Vec<Address>> {
     let found: Vec<Address> = match &target.0 {
+        // Brackets are those of an IPv6 address: no resolver has to be asked about the rest.
+        Named::Name(name) if name.starts_with('[') => {
+            let address = name.parse::<SocketAddr>();
+            let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, e);
+            vec![Address::Ip(address.map_err(invalid)?)]
+        }
         Named::Name(name) => name.to_socket_addrs()?.map(Address::Ip).collect(),
         Named::Addresses(addresses) => addresses.iter().copied().map(Address::Ip).collect(),
         #[cfg(unix)]
