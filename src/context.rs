@@ -11,6 +11,7 @@ use crate::connection::SendStatus;
 use crate::layer::Layer;
 use crate::message::IntoMessage;
 use crate::net::Net;
+use crate::options::StreamOptions;
 use crate::timers::Timer;
 use crate::token::{Group, Token};
 
@@ -101,6 +102,11 @@ impl<'a, S> Context<'a, S> {
     /// Takes back one hold, after its reply was sent; see [`Net::release`].
     pub fn release(&mut self) -> bool {
         self.net.release(self.token)
+    }
+
+    /// Gives this connection other options; see [`Net::set_options`].
+    pub fn set_options(&mut self, options: StreamOptions) -> bool {
+        self.net.set_options(self.token, options)
     }
 
     /// Ends this connection at once, without flushing; see [`Net::abort`].

@@ -217,10 +217,11 @@ impl StreamOptions {
     /// It does not run while this side holds reading back (a pause, or output of its own or of its
     /// partner above the high-water mark), and starts again afterwards. Input that arrived in time
     /// counts even if the loop was delayed. There is no cost per byte: each read notes the time,
-    /// and one timer checks it.
+    /// and one timer checks it. `None` switches it off again, for
+    /// [`Net::set_options`](crate::Net::set_options).
     #[must_use]
-    pub fn idle_timeout(mut self, after: Duration) -> Self {
-        self.idle_timeout = Some(after);
+    pub fn idle_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.idle_timeout = after.into();
         self
     }
 
@@ -232,8 +233,8 @@ impl StreamOptions {
     /// peer that sends one byte per second must not occupy a connection. It does not run while
     /// reading is held back.
     #[must_use]
-    pub fn message_timeout(mut self, after: Duration) -> Self {
-        self.message_timeout = Some(after);
+    pub fn message_timeout(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.message_timeout = after.into();
         self
     }
 

@@ -134,6 +134,8 @@ pub(crate) struct Extra {
     partner: Option<Partner>,
     /// Notifications posted before it was open.
     notifications: Vec<Notification>,
+    /// How many bytes a relay has passed on from here.
+    relayed: u64,
     /// Why it is failing or closing, where that is not the ordinary reason.
     reason: Option<CloseReason>,
     /// The end that the format writes, where that is not the ordinary close.
@@ -200,6 +202,11 @@ impl Stream {
 
     pub(crate) fn options(&self) -> &StreamOptions {
         &self.settings.options
+    }
+
+    /// How many bytes a relay has passed on from here.
+    pub(crate) fn relayed_bytes(&self) -> u64 {
+        self.extra.as_ref().map_or(0, |extra| extra.relayed)
     }
 
     /// The listener that accepted it.

@@ -130,6 +130,12 @@ impl Stream {
 }
 
 impl Conn<'_> {
+    /// Counts bytes that the relay passes on from here.
+    pub(crate) fn count_relayed(&mut self, bytes: usize) {
+        let relayed = &mut self.stream.extra_mut().relayed;
+        *relayed = relayed.saturating_add(bytes as u64);
+    }
+
     /// Pairs it with `token`. An earlier pair is dissolved.
     pub(crate) fn pair_with(&mut self, token: Token, relay: Option<Transfer>) {
         self.unpair();
@@ -287,6 +293,7 @@ impl Conn<'_> {
             Ok(Some(n)) => {
                 self.stream.moved(self.work.tick);
                 self.work.charge(Budget::units_read(n));
+                self.count_relayed(n);
                 if n < small {
                     self.stream.transfer_by(Transfer::Copied);
                 }

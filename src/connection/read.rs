@@ -272,6 +272,7 @@ impl Conn<'_> {
     pub(crate) fn read_to_relay(&mut self, buffer: &mut [u8]) -> usize {
         let len = self.read(buffer).map_or(0, |received| received.len);
         self.work.charge(Budget::units_read(len));
+        self.count_relayed(len);
         len
     }
 

@@ -5,10 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::life::Event;
-use super::{Conn, Output, Phase, SendStatus, Stream, WriteSide};
+use super::{Conn, Output, Phase, SendStatus, Settings, Stream, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::layer::{LayerError, LayerErrorKind, MessageKind};
-use crate::options::Overflow;
+use crate::options::{Overflow, StreamOptions};
 
 /// From this size on a message is written at once from the sender's own bytes, in one call with what
 /// is queued before it: copying it would cost more than the system calls that coalescing saves.
@@ -347,6 +347,24 @@ impl Conn<'_> {
     pub(crate) fn flush_dirty(&mut self) {
         self.stream.in_dirty = false;
         self.flush();
+    }
+
+    /// Gives a live connection other options. `false` if it is on its way out.
+    pub(crate) fn set_options(&mut self, mut options: StreamOptions) -> bool {
+        if !self.stream.is_live() {
+            return false;
+        }
+        options.fixed_port = self.stream.options().fixed_port;
+        self.stream.settings = Settings::new(options, self.stream.listener());
+        if self.stream.queued() > self.stream.options().high_water {
+            self.set_over_high();
+        } else {
+            self.after_flush();
+        }
+        // Timeouts begin with this call: the connection did not have to keep to them before.
+        self.reads_again();
+        self.watch();
+        true
     }
 
     fn set_over_high(&mut self) {

@@ -107,7 +107,10 @@ impl Core {
         let n = tail.len().min(room);
         self.pass_on(to, &tail.unread()[..n], MessageKind::Default);
         tail.consume(n);
-        self.with(from, |conn| conn.give_back(tail, true));
+        self.with(from, |conn| {
+            conn.count_relayed(n);
+            conn.give_back(tail, true);
+        });
     }
 
     /// The end of one becomes the other's half-close, behind what was passed on.

@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::layer::Layer;
 use crate::message::{IntoMessage, Message};
 use crate::notification::Notification;
+use crate::options::StreamOptions;
 use crate::socket_options::MulticastInterface;
 use crate::token::Token;
 
@@ -237,6 +238,37 @@ impl<S> Net<S> {
     /// length before encoding.
     pub fn queued(&self, token: Token) -> usize {
         self.core.unsent(token)
+    }
+
+    /// The options of a connection, for instance to change one of them with
+    /// [`set_options`](Self::set_options).
+    pub fn options(&self, token: Token) -> Option<&StreamOptions> {
+        Some(self.core.stream(token)?.options())
+    }
+
+    /// Gives a connection other options, for a protocol whose phases differ (a login, then a
+    /// subscription; a control connection that lives as long as its session): limits, water marks,
+    /// the overflow policy and timeouts hold from now on, and timeouts begin anew. What is queued
+    /// stays, also above a smaller limit. The socket's own options stay as they are, and a connect or
+    /// a handshake that is under way keeps its deadline. `false` if the connection is gone or closing.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use tidegate::{Net, Token};
+    /// # fn subscribed(net: &mut Net, token: Token) {
+    /// if let Some(options) = net.options(token).cloned() {
+    ///     net.set_options(token, options.idle_timeout(None).output_limit(16 << 20));
+    /// }
+    /// # }
+    /// ```
+    pub fn set_options(&mut self, token: Token, options: StreamOptions) -> bool {
+        self.core.with_settled(token, |conn| conn.set_options(options)) == Some(true)
+    }
+
+    /// How many bytes [`relay`](Self::relay) has passed on from this connection to its partners: as its
+    /// layers decoded them, from the beginning of its first relay on. Also available in `on_close`.
+    pub fn relayed_bytes(&self, token: Token) -> u64 {
+        self.core.stream(token).map_or(0, crate::connection::Stream::relayed_bytes)
     }
 
     /// Whether a connection's queued output, including what was published to its groups in this

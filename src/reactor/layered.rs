@@ -101,6 +101,7 @@ impl<S: 'static> Dispatch<S> {
             // Kept input goes first.
             core.pass_unread(token, to);
             if core.with(token, |conn| conn.append_to_kept(unit)) != Some(true) {
+                core.with(token, |conn| conn.count_relayed(unit.len()));
                 core.pass_on(to, unit, decoded.kind);
             }
             return;

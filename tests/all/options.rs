@@ -249,3 +249,68 @@ fn a_linger_time_never_blocks_the_loop() {
     let got = with_client(&mut reactor, move || read_n(&mut peer, 15_000));
     assert!(got == stream_bytes(0, 15_000), "the system goes on sending");
 }
+
+// ---- options of a live connection ----
+
+// row 138
+#[test]
+fn a_live_connection_gets_another_idle_timeout_and_loses_it_again() {
+    let time = Duration::from_millis(80);
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let on = "127.0.0.1:0";
+    let listener = reactor.net().listen(on, move |_| Probe::new(&of_handler)).unwrap();
+    let _peers = [(); 2].map(|()| client(address_of(&mut reactor, listener)));
+    until(&mut reactor, "both to open", |_| log.opens() == 2);
+    let [one, other] = log.opened()[..] else { panic!() };
+    for token in [one, other] {
+        let options = reactor.net().options(token).cloned().unwrap();
+        assert!(reactor.net().set_options(token, options.idle_timeout(time)));
+    }
+    let options = reactor.net().options(other).cloned().unwrap();
+    assert!(reactor.net().set_options(other, options.idle_timeout(None)));
+    let start = Instant::now();
+    until(&mut reactor, "the one to end", |_| log.closes() == 1);
+    assert!(start.elapsed() >= time);
+    assert_eq!(log.reasons(), ["timed out: no byte moved for too long"]);
+    assert_eq!(log.of(one).len(), 2);
+    assert!(reactor.net().is_open(other));
+    assert_eq!(reactor.next_deadline(), None, "nothing runs for the other one");
+    assert!(!reactor.net().set_options(one, StreamOptions::new()), "it is gone");
+    assert!(reactor.net().options(one).is_none());
+}
+
+// row 138
+#[test]
+fn a_queue_is_measured_by_the_marks_and_limits_that_its_connection_has_now() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0")
+        .options(StreamOptions::new().overflow(tidegate::Overflow::Drop).output_limit(200_000));
+    let listener = reactor.net().listen(listen, move |_| Probe::new(&of_handler)).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let mut peer = small_client(address);
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    let token = log.opened()[0];
+    let net = reactor.net();
+    let small = SocketOptions::new().send_buffer(8 * 1024);
+    let _only_for_new_ones = StreamOptions::new().socket_options(small);
+    // Until the socket takes no more, and 10,000 bytes are queued.
+    while net.queued(token) < 10_000 {
+        assert!(net.send(token, vec![7; 5_000]).is_accepted());
+    }
+    let queued = net.queued(token);
+    assert!(!net.is_above_high_water(token));
+    let options = net.options(token).cloned().unwrap();
+    assert!(net.set_options(token, options.clone().high_water(queued - 1).low_water(0)));
+    assert!(net.is_above_high_water(token), "the mark is lower than what is queued");
+    assert!(net.set_options(token, options.clone().output_limit(queued)));
+    assert_eq!(net.send(token, b"x"), tidegate::SendStatus::Full);
+    assert_eq!(net.queued(token), queued, "what is queued stays");
+    assert!(net.set_options(token, options.high_water(queued * 2).low_water(queued)));
+    assert!(!net.is_above_high_water(token));
+    until(&mut reactor, "on_drain", |_| log.told().contains(&crate::support::Told::Drain));
+    assert!(read_n(&mut peer, 5_000).iter().all(|&byte| byte == 7));
+}

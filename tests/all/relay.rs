@@ -189,6 +189,27 @@ fn bytes_in_pieces_of_all_sizes_arrive_in_both_directions_at_once() {
     }
 }
 
+// row 139
+#[test]
+fn bytes_that_were_passed_on_are_counted_in_each_direction() {
+    let mut rig = rig(options());
+    let near = rig.near.try_clone().unwrap();
+    let far = rig.far.try_clone().unwrap();
+    with_client(&mut rig.reactor, move || {
+        let (mut near, mut far) = (near, far);
+        let writer = near
+            .try_clone()
+            .map(|mut near| std::thread::spawn(move || near.write_all(&vec![1; LOTS]).unwrap()));
+        read_n(&mut far, LOTS);
+        writer.unwrap().join().unwrap();
+        far.write_all(b"thanks").unwrap();
+        read_n(&mut near, 6);
+    });
+    let [near, far] = rig.tokens;
+    assert_eq!(rig.reactor.net().relayed_bytes(near), LOTS as u64);
+    assert_eq!(rig.reactor.net().relayed_bytes(far), 6);
+}
+
 // What a relay moves depends on how much there is at once; so does how.
 #[test]
 fn blocks_of_every_size_there_and_back() {
