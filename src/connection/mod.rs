@@ -222,6 +222,43 @@ impl Stream {
         self.extra.as_mut()?.wire.as_mut()
     }
 
+    /// Gives the box of rare things back when there is none left, so that an outgoing connection is a
+    /// plain one after it has opened.
+    fn drop_empty_extra(&mut self) {
+        let empty = self.extra.as_ref().is_some_and(|extra| {
+            let Extra {
+                wire,
+                partner,
+                notifications,
+                relayed,
+                reason,
+                own_end,
+                failure_allowance,
+                route,
+                peer,
+                holds,
+                closes_when_done,
+                lost,
+                linger_end,
+                input_since_deadline,
+            } = &**extra;
+            wire.is_none()
+                && partner.is_none()
+                && notifications.is_empty()
+                && (*relayed, *holds, *lost) == (0, 0, 0)
+                && reason.is_none()
+                && own_end.is_none()
+                && failure_allowance.is_none()
+                && route.is_none()
+                && peer.is_none()
+                && linger_end.is_none()
+                && !(*closes_when_done || *input_since_deadline)
+        });
+        if empty {
+            self.extra = None;
+        }
+    }
+
     fn extra_mut(&mut self) -> &mut Extra {
         self.extra.get_or_insert_with(Box::default)
     }
@@ -392,5 +429,22 @@ impl Conn<'_> {
         if self.stream.set_in_ready(true) {
             self.work.later.push(self.token);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_box_of_rare_things_goes_when_it_is_empty_and_no_earlier() {
+        let settings = Settings::new(StreamOptions::new(), None);
+        let mut stream = Stream::new(sys::Stream::None, Phase::Open, settings);
+        stream.extra_mut().holds = 1;
+        stream.drop_empty_extra();
+        assert!(stream.extra.is_some());
+        stream.extra_mut().holds = 0;
+        stream.drop_empty_extra();
+        assert!(stream.extra.is_none());
     }
 }

@@ -209,7 +209,9 @@ impl Conn<'_> {
         {
             self.output_failed(error);
         }
-        self.stream.take_notifications()
+        let notifications = self.stream.take_notifications();
+        self.stream.drop_empty_extra();
+        notifications
     }
 }
 

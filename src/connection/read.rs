@@ -389,11 +389,13 @@ impl Conn<'_> {
             if !self.stream.readable {
                 return;
             }
-            if budget.reads == 0 {
+            if budget.reads == 0 || self.work.units == 0 {
                 return self.make_ready_later();
             }
             budget.reads -= 1;
-            if self.read(buffer).is_some() && self.stream.phase() == Phase::Lingering {
+            let Some(Received { len, .. }) = self.read(buffer) else { continue };
+            self.work.charge(Budget::units_read(len));
+            if self.stream.phase() == Phase::Lingering {
                 self.stream.extra_mut().input_since_deadline = true;
             }
         }

@@ -295,8 +295,6 @@ fn a_queue_is_measured_by_the_marks_and_limits_that_its_connection_has_now() {
     until(&mut reactor, "the opening", |_| log.opens() == 1);
     let token = log.opened()[0];
     let net = reactor.net();
-    let small = SocketOptions::new().send_buffer(8 * 1024);
-    let _only_for_new_ones = StreamOptions::new().socket_options(small);
     // Until the socket takes no more, and 10,000 bytes are queued.
     while net.queued(token) < 10_000 {
         assert!(net.send(token, vec![7; 5_000]).is_accepted());
