@@ -312,8 +312,15 @@ impl<S: 'static> Reactor<S> {
 
     /// Handles messages from other threads. What exceeds the budget is left for the next turn and
     /// comes before anything newer.
+    #[inline]
     fn messages(&mut self, woken: bool) {
         self.woken |= woken;
+        if self.woken || !self.inbox.is_empty() {
+            self.handle_messages();
+        }
+    }
+
+    fn handle_messages(&mut self) {
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             let net = &self.dispatch.net;
             let undelivered = net.core.undelivered_notifications();
