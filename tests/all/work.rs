@@ -8,9 +8,11 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::layer::Layer;
-use tidegate::{Config, Context, Handler, HandlerResult, Input, Listen, Reactor, Token};
+use tidegate::{
+    Config, Context, Group, Handler, HandlerResult, Input, Listen, Peer, Reactor, Token,
+};
 
-use crate::support::{PATIENCE, address_of, client, settle, until};
+use crate::support::{PATIENCE, address_of, client, read_n, settle, until, with_client};
 
 /// A call counts a unit, and each KiB of its bytes another.
 #[derive(Default)]
@@ -156,5 +158,70 @@ fn input_of_no_format_counts_too() {
         counts.units.set(0);
         let _ = reactor.turn(Some(Duration::from_millis(1))).unwrap();
         assert!(counts.units.get() <= BUDGET + 1, "{}", counts.units.get());
+    }
+}
+
+// row 140
+#[test]
+fn what_a_callback_publishes_counts() {
+    /// Publishes each byte and answers it.
+    struct Talking {
+        group: Group,
+        calls: Rc<Cell<usize>>,
+        lines: Rc<Cell<usize>>,
+    }
+    impl Handler for Talking {
+        fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+            cx.net.join(self.group, cx.token);
+            Ok(())
+        }
+
+        fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+            self.calls.set(self.calls.get() + 1);
+            for line in input.take_all().chunks(1) {
+                self.lines.set(self.lines.get() + 1);
+                cx.net.publish(self.group, line);
+                cx.send(b"+");
+            }
+            Ok(())
+        }
+    }
+    const PEERS: usize = 40;
+    const LINES: usize = 256;
+    let (calls, lines) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let config = Config::new().work_per_turn(BUDGET);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
+    let group = reactor.net().create_group();
+    let counts = (Rc::clone(&calls), Rc::clone(&lines));
+    let make = move |_: &Peer<'_>| Talking {
+        group,
+        calls: Rc::clone(&counts.0),
+        lines: Rc::clone(&counts.1),
+    };
+    let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let mut peers: Vec<_> = (0..PEERS).map(|_| client(address)).collect();
+    until(&mut reactor, "all to join", |reactor| reactor.net().members(group).len() == PEERS);
+    for peer in &mut peers {
+        peer.write_all(&[b'x'; LINES]).unwrap();
+    }
+    // A call stands for a unit, and each line for two sixteenths: it is published, and what was
+    // published before it goes to the queue of the peer that is answered.
+    let each = 1 + LINES * 2 / 16;
+    while lines.get() < PEERS * LINES {
+        let before = calls.get();
+        let _ = reactor.turn(Some(PATIENCE)).unwrap();
+        let made = calls.get() - before;
+        assert!(made <= BUDGET / each + 1, "{made} calls in one turn");
+    }
+    assert_eq!(lines.get(), PEERS * LINES);
+    for peer in &mut peers {
+        // Every line of every peer, and an answer to each of its own.
+        let reader = peer.try_clone().unwrap();
+        let all = with_client(&mut reactor, move || {
+            let mut reader = reader;
+            read_n(&mut reader, PEERS * LINES + LINES)
+        });
+        assert_eq!(all.iter().filter(|&&byte| byte == b'+').count(), LINES);
     }
 }

@@ -27,7 +27,11 @@ impl Core {
             }
             Some(_) => self.give_each(member, &batch),
         }
-        self.groups.work += batch.work(each.unwrap_or(work::COPIED));
+        let cost = batch.work(each.unwrap_or(work::COPIED));
+        self.groups.work += cost;
+        // Callbacks cause it, so that their budget pays for it as well: a peer whose every line is
+        // published and answered must not make the turn long.
+        self.work.charge(self.groups.whole_units(cost));
         self.groups.give_back(batch);
     }
 

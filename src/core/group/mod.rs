@@ -84,6 +84,8 @@ impl Core {
                 self.deliver(member, usize::MAX);
             }
         }
+        let cost = work::COPIED + work::bytes(bytes.len());
+        self.work.charge(self.groups.whole_units(cost));
         self.groups.publish(group, bytes, kind, except)
     }
 }

@@ -101,6 +101,8 @@ pub(crate) struct Groups {
     pub(crate) gather: Gather,
     /// Work that was done since the last flush, in parts of a unit.
     pub(super) work: usize,
+    /// Parts of a unit that callbacks have cost and that no budget has paid for yet.
+    unpaid: usize,
     pub(super) visits: Visits,
     // Kept for their memory.
     pub(super) parts: Vec<Part>,
@@ -121,6 +123,7 @@ impl Default for Groups {
             published: 0,
             gather: Gather::default(),
             work: 0,
+            unpaid: 0,
             visits: Visits::default(),
             parts: Vec::new(),
             copied: Vec::new(),
@@ -329,6 +332,14 @@ impl Groups {
     }
 
     // ---- messages ----
+
+    /// Callbacks caused work by publishing, or by a direct send before which pending messages had to
+    /// go. Returns the whole units that this and earlier work cost.
+    pub(super) fn whole_units(&mut self, cost: usize) -> usize {
+        let unpaid = self.unpaid + cost;
+        self.unpaid = unpaid % super::work::UNIT;
+        unpaid / super::work::UNIT
+    }
 
     /// How many messages were published up to now, in all groups.
     pub(crate) fn published_count(&self) -> u64 {
