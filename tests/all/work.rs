@@ -46,7 +46,7 @@ fn stage<L: Layer + 'static>(peers: usize, layer: impl Fn() -> L + 'static) -> S
     let config = Config::new().work_per_turn(BUDGET);
     let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listen = Listen::tcp("127.0.0.1:0").layer(move |_| layer());
-    let make = move |_: &tidegate::Peer<'_>| Counting(Rc::clone(&of_handlers));
+    let make = move |_: &Peer<'_>| Counting(Rc::clone(&of_handlers));
     let listener = reactor.net().listen(listen, make).unwrap();
     let address = address_of(&mut reactor, listener);
     let clients: Vec<_> = (0..peers).map(|_| client(address)).collect();
@@ -144,7 +144,7 @@ fn input_of_no_format_counts_too() {
     let of_handlers = Rc::clone(&counts);
     let config = Config::new().work_per_turn(BUDGET);
     let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
-    let make = move |_: &tidegate::Peer<'_>| Taking(Rc::clone(&of_handlers));
+    let make = move |_: &Peer<'_>| Taking(Rc::clone(&of_handlers));
     let listener = reactor.net().listen("127.0.0.1:0", make).unwrap();
     let address = address_of(&mut reactor, listener);
     let mut clients: Vec<_> = (0..20).map(|_| client(address)).collect();
