@@ -59,6 +59,8 @@ pub(crate) enum Post<S> {
     Send(Token, MessageKind, Vec<u8>),
     SendTo(Token, SocketAddr, Vec<u8>),
     Notification(Token, Box<dyn Any + Send>),
+    SendShared(Token, Arc<[u8]>),
+    HalfClose(Token),
     Close(Token),
     Abort(Token),
     Stop,
@@ -213,6 +215,23 @@ impl<S> Remote<S> {
                 inbox.messages.push(Post::Close(token));
             }
         })
+    }
+
+    /// Sends bytes that are shared with other connections or threads, as [`Net::send_shared`] does: a
+    /// large message is queued without a copy.
+    ///
+    /// # Errors
+    /// The reactor has ended, or too many messages are waiting. The bytes are returned.
+    pub fn send_shared(&self, to: Token, bytes: Arc<[u8]>) -> Result<(), PostError<Arc<[u8]>>> {
+        self.push(bytes, |bytes| Post::SendShared(to, bytes))
+    }
+
+    /// Ends the write side of a connection behind what was sent before, as [`Net::half_close`] does.
+    ///
+    /// # Errors
+    /// The reactor has ended, or too many messages are waiting.
+    pub fn half_close(&self, token: Token) -> Result<(), PostError<()>> {
+        self.push((), |()| Post::HalfClose(token))
     }
 
     /// Ends a connection at once, as [`Net::abort`] does. Never refused because too many messages

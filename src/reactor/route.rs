@@ -25,6 +25,10 @@ impl<S: 'static> Dispatch<S> {
             Post::SendTo(token, to, bytes) => {
                 self.net.core.send_datagram(token, Some(to), &bytes);
             }
+            Post::SendShared(token, bytes) => {
+                self.net.core.send_shared(token, &bytes);
+            }
+            Post::HalfClose(token) => self.net.half_close(token),
             Post::Close(token) => self.net.core.close(token, None),
             Post::Abort(token) => self.net.core.abort(token),
             Post::Stop => self.net.stop(),

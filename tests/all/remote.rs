@@ -292,3 +292,31 @@ fn a_budget_of_one_message_a_turn_loses_none() {
     thread.join().unwrap();
     assert!(reactor.state().iter().copied().eq(0..2_000));
 }
+
+#[test]
+fn shared_bytes_and_a_half_close_leave_in_their_order() {
+    let log = Log::new();
+    let of_handler = log.clone();
+    let mut reactor = Reactor::new().unwrap();
+    let on = "127.0.0.1:0";
+    let listener = reactor.net().listen(on, move |_: &Peer<'_>| Probe::new(&of_handler)).unwrap();
+    let mut peer = client(address_of(&mut reactor, listener));
+    until(&mut reactor, "the opening", |_| log.opens() == 1);
+    let (token, remote) = (log.opened()[0], reactor.remote());
+    let shared: Arc<[u8]> = vec![7; 100_000].into();
+    let large = Arc::clone(&shared);
+    let posting = std::thread::spawn(move || {
+        remote.send(token, b"first".to_vec()).unwrap();
+        remote.send_shared(token, large).unwrap();
+        remote.half_close(token).unwrap();
+    });
+    let got = crate::support::with_client(&mut reactor, move || {
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got).unwrap();
+        got
+    });
+    posting.join().unwrap();
+    assert!(got.starts_with(b"first") && got[5..] == *shared, "{} bytes", got.len());
+    until(&mut reactor, "the peer's end", |_| log.closes() == 1);
+    assert_eq!(log.reasons(), ["both sides ended"]);
+}

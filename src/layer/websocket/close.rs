@@ -1,24 +1,9 @@
 //! Closing (RFC 6455 sections 5.5.1 and 7.4): codes, and the Close frame of the peer.
 
+use super::codes::{GOING_AWAY, INTERNAL, NORMAL, POLICY};
 use super::fault::Fault;
 use super::send::MAX_CONTROL;
 use crate::layer::LayerEnd;
-
-/// The purpose of the connection is fulfilled.
-pub(super) const NORMAL: u16 = 1000;
-/// The process goes away, or gives an idle peer up.
-const GOING_AWAY: u16 = 1001;
-/// The peer broke the protocol.
-pub(super) const PROTOCOL: u16 = 1002;
-/// Text that is not UTF-8.
-pub(super) const NOT_UTF8: u16 = 1007;
-/// The peer did what this side does not allow, and no other code is more exact.
-const POLICY: u16 = 1008;
-/// Over a limit.
-pub(super) const TOO_BIG: u16 = 1009;
-
-/// This side failed.
-const INTERNAL: u16 = 1011;
 
 /// A Close frame carries a code of two bytes and this many bytes of text at most.
 const MAX_REASON: usize = MAX_CONTROL - 2;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::layer::LayerError;
 
-use super::{NAME, close};
+use super::{NAME, codes};
 
 /// See the module.
 #[derive(Debug)]
@@ -19,19 +19,19 @@ impl Fault {
     /// The peer broke a rule: `got` is what it sent.
     pub(super) fn protocol(got: impl Into<Cow<'static, str>>) -> Fault {
         let error = LayerError::malformed(NAME, format!("the peer sent {}", got.into()));
-        Fault { code: close::PROTOCOL, error }
+        Fault { code: codes::PROTOCOL, error }
     }
 
     /// Text that is none.
     pub(super) fn not_utf8(what: &str) -> Fault {
         let error = LayerError::malformed(NAME, format!("{what} is not UTF-8"));
-        Fault { code: close::NOT_UTF8, error }
+        Fault { code: codes::NOT_UTF8, error }
     }
 
     /// Over the limit of that name.
     pub(super) fn too_big(what: &str, size: impl fmt::Display, limit: usize, name: &str) -> Fault {
         let error =
             LayerError::too_large(NAME, format!("{what} of {size} bytes, {name} is {limit}"));
-        Fault { code: close::TOO_BIG, error }
+        Fault { code: codes::TOO_BIG, error }
     }
 }

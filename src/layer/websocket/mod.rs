@@ -78,6 +78,7 @@ use crate::layer::MessageKind;
 
 mod client;
 mod close;
+mod codes;
 mod config;
 mod deflate;
 mod extension;
