@@ -28,6 +28,7 @@ mod owed;
 mod panics;
 mod progress;
 mod promises;
+mod rare_orders;
 mod read;
 mod relay;
 mod remote;
