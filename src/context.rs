@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
 use crate::connection::SendStatus;
@@ -60,6 +60,11 @@ impl<'a, S> Context<'a, S> {
     /// The time at the start of this turn; see [`Net::now`].
     pub fn now(&self) -> Instant {
         self.net.now()
+    }
+
+    /// The time of day, which may jump; see [`Net::system_time`].
+    pub fn system_time(&self) -> SystemTime {
+        self.net.system_time()
     }
 
     /// Sends on this connection; see [`Net::send`].

@@ -1,7 +1,7 @@
 //! What all steps of connections share, and the notes they leave for other connections.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Attempt;
 use super::life::Death;
@@ -122,6 +122,11 @@ impl Work {
     /// The time now, which may be a long callback after the turn's.
     pub(crate) fn this_moment(&self) -> Instant {
         self.clock.now()
+    }
+
+    /// The time of day now, which may jump.
+    pub(crate) fn system_time(&self) -> SystemTime {
+        self.clock.system_time()
     }
 
     /// The tick at which a delay that begins now ends, rounded up so that nothing is early. It does not

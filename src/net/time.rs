@@ -1,6 +1,6 @@
 //! The time, and timers.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Net;
 use crate::connection::Due;
@@ -14,6 +14,15 @@ impl<S> Net<S> {
     /// [`Reactor::net`](crate::Reactor::net).
     pub fn now(&self) -> Instant {
         self.core.work.now
+    }
+
+    /// The time of day, for what people or other programs read: a log, a `Date` field, the expiry
+    /// of a certificate. Each call reads the system's clock.
+    ///
+    /// It may jump forwards and backwards, when the clock is set or a leap second is inserted. For
+    /// durations and deadlines use [`now`](Self::now), which does not.
+    pub fn system_time(&self) -> SystemTime {
+        self.core.work.system_time()
     }
 
     /// Sets a timer that belongs to a connection or UDP socket and is cancelled when that closes.

@@ -17,7 +17,8 @@
 //! - [`Ready::READ_CLOSED`] may come in one edge with data and is not repeated.
 //! - **After `deregister` and close** no later poll reports an event of that socket; events of the
 //!   same poll may still name it. The generation in the token makes those stale.
-//! - **The clock** is monotonic. [`Clock::now`] is the only way to read it.
+//! - **The clock** is monotonic. [`Clock::now`] is the only way to read it. The time of day
+//!   ([`Clock::system_time`]) may jump; nothing in this crate waits by it.
 //! - **A wake is never lost**: [`Waker::wake`] ends the current poll, or the next one.
 //! - [`Pipes`] may have no [`Pipe`] at any time; without splice(2) they never have one.
 //! - [`resolve`] is the only call that may block.
@@ -33,7 +34,7 @@
 //! closed on purpose: a type parameter for the backend would show in every public signature.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 mod datagram;
 #[cfg_attr(
@@ -200,13 +201,17 @@ pub(crate) trait Pollable {
     }
 }
 
-/// The monotonic clock.
+/// The clocks: the monotonic one, and the time of day.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock(());
 
 impl Clock {
     pub(crate) fn now(self) -> Instant {
         Instant::now()
+    }
+
+    pub(crate) fn system_time(self) -> SystemTime {
+        SystemTime::now()
     }
 }
 

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::io::Write;
 use std::net::{Shutdown, TcpStream};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tidegate::{Config, Context, HandlerResult, Reactor, Timer, Token};
 
@@ -268,6 +268,28 @@ fn a_connection_that_closes_in_a_timer_hears_of_no_other() {
     drop(stream);
     until(&mut reactor, "the close", |_| log.closes() == 1);
     assert_eq!(fired(&log), [0]);
+}
+
+#[test]
+fn the_time_of_day_is_that_of_the_system_in_callbacks_and_outside() {
+    let (before, told) = (SystemTime::now(), Rc::new(Cell::new(None)));
+    let told_in = Rc::clone(&told);
+    let (mut reactor, _log, _token, mut peer) = with_probe(move |probe| {
+        let told = Rc::clone(&told_in);
+        probe.data(move |cx, input| {
+            input.take_all();
+            told.set(Some((cx.system_time(), cx.net.system_time())));
+            Ok(())
+        })
+    });
+    peer.write_all(b"?").unwrap();
+    until(&mut reactor, "the callback", |_| told.get().is_some());
+    let (of_context, of_net) = told.get().unwrap();
+    for time in [of_context, of_net, reactor.net().system_time()] {
+        // It may have been set meanwhile, but not by that much.
+        let hour = Duration::from_secs(3600);
+        assert!(before - hour < time && time < before + hour);
+    }
 }
 
 // rows 56, 57
