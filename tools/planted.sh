@@ -36,12 +36,17 @@ for name in "$@"; do
     if ! (cd "$copy" && cargo test -q --all-features --lib --test all --no-run) >"$copy/log" 2>&1; then
         result="does not compile"
         missed=1
-    elif (cd "$copy" && timeout "$timeout" \
-        cargo test --all-features --no-fail-fast --lib --test all -- "${tests[@]}") >"$copy/log" 2>&1; then
-        result="NOT FOUND"
-        missed=1
     else
-        result="found"
+        status=0
+        (cd "$copy" && timeout "$timeout" cargo test --all-features --no-fail-fast --lib --test all \
+            -- "${tests[@]}") >"$copy/log" 2>&1 || status=$?
+        # A failed test, an aborted process or one that hangs; any other failure is not the fault's.
+        if [ "$status" -eq 124 ] || grep -qE '^test .* FAILED$|\(signal: ' "$copy/log"; then
+            result="found"
+        else
+            result="NOT FOUND"
+            missed=1
+        fi
     fi
     printf '%-18s %s (%d s)\n' "$result:" "$name" $((SECONDS - begun))
     git -C "$copy" apply --unsafe-paths -R "$patch"

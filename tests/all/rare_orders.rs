@@ -1,5 +1,6 @@
 //! Wakes, work and deadlines that only a rare order could lose. Each test holds one planted fault of
-//! `tests/planted/` that no other test found.
+//! `tests/planted/` that no other test found; the comment above the test
+//! names it.
 
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
