@@ -269,3 +269,62 @@ fn a_udp_queue_that_was_filled_from_outside_is_announced_when_it_is_empty() {
     while reactor.net().send_to(token, to, [0; 100]) == SendStatus::Queued {}
     until(&mut reactor, "the queue has drained", |_| *drains.borrow() == 1);
 }
+
+// relay-forgets-the-end-it-passed
+#[test]
+fn an_end_that_a_relay_has_passed_on_is_told_to_the_partner_that_is_left_behind() {
+    let log = Log::new();
+    let (mut reactor, _, address) = listening({
+        let log = log.clone();
+        move || Probe::new(&log)
+    });
+    let mut connect = |opens| {
+        let peer = client(address);
+        until(&mut reactor, "it is open", |_| log.opens() == opens);
+        peer
+    };
+    let [ended, mut heard, _third] = [1, 2, 3].map(&mut connect);
+    let tokens = log.opened();
+    assert!(reactor.net().relay(tokens[0], tokens[1]));
+    ended.shutdown(Shutdown::Write).unwrap();
+    let received = with_client(&mut reactor, move || (heard.read(&mut [0; 8]).unwrap(), heard));
+    assert_eq!(received.0, 0, "the relay has passed the end on");
+    assert_eq!(log.eofs(), 0);
+    // The second one gets another partner: the first is left behind, and has not been told yet.
+    assert!(reactor.net().relay(tokens[1], tokens[2]));
+    until(&mut reactor, "the first is told", |_| log.of(tokens[0]).contains(&Told::Eof));
+}
+
+// reply-overtakes-a-published-message
+#[test]
+fn a_member_that_sends_publishes_and_sends_receives_it_in_that_order() {
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let group = reactor.net().create_group();
+    let listener = {
+        let log = log.clone();
+        let make = move |_: &tidegate::Peer<'_>| {
+            Probe::new(&log)
+                .open(move |cx| {
+                    cx.join(group);
+                    Ok(())
+                })
+                .data(move |cx, input| {
+                    input.take_all();
+                    cx.send(b"one ");
+                    cx.net.publish(group, b"two ");
+                    cx.send(b"three");
+                    Ok(())
+                })
+        };
+        reactor.net().listen("127.0.0.1:0", make).unwrap()
+    };
+    let mut member = client(address_of(&mut reactor, listener));
+    let received = with_client(&mut reactor, move || {
+        member.write_all(b"x").unwrap();
+        let mut received = [0; 13];
+        member.read_exact(&mut received).unwrap();
+        received
+    });
+    assert_eq!(&received, b"one two three");
+}
