@@ -13,7 +13,8 @@ use tidegate::{Config, Listen, Peer, Reactor, SendStatus, StreamOptions, Udp};
 use crate::support::datagrams::{Heard, rig};
 use crate::support::sockets::{small_client, small_options};
 use crate::support::{
-    Log, PATIENCE, Probe, Told, address_of, client, is_data, listening, read_n, until, with_client,
+    Log, PATIENCE, Probe, Told, address_of, client, is_data, listening, read_n, settle, until,
+    with_client,
 };
 
 /// A reactor whose listener has these options, and its address; its handlers note what they are told.
@@ -188,6 +189,8 @@ fn a_member_that_only_listens_is_idle_from_the_last_message_on() {
 fn a_relay_that_begins_behind_a_full_queue_goes_on_when_it_drains() {
     const QUEUED: usize = 100 * 1024;
     const RELAYED: usize = 400 * 1024;
+    /// Fits the system's buffers on either side.
+    const AHEAD: usize = 1024;
     let log = Log::new();
     let options = small_options().output_limit(128 * 1024);
     let (mut reactor, address) = listening_with(options, &log);
@@ -197,12 +200,16 @@ fn a_relay_that_begins_behind_a_full_queue_goes_on_when_it_drains() {
     until(&mut reactor, "the writer is open", |_| log.opens() == 2);
     let tokens = log.opened();
     reactor.net().send(tokens[0], vec![1; QUEUED]);
-    // The socket has taken what it takes: no later write announces the queue.
-    let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    settle(&mut reactor); // the socket has taken what it takes
     assert!(reactor.net().is_above_high_water(tokens[0]));
     assert!(reactor.net().relay(tokens[0], tokens[1]));
+    let queued = reactor.net().queued(tokens[0]);
+    // Nobody reads yet, so this stays with the writer's socket.
+    writer.write_all(&[2; AHEAD]).unwrap();
+    settle(&mut reactor);
+    assert!(reactor.net().queued(tokens[0]) <= queued, "the writer was read");
     let writing = std::thread::spawn(move || {
-        writer.write_all(&vec![2; RELAYED]).unwrap();
+        writer.write_all(&vec![2; RELAYED - AHEAD]).unwrap();
         writer.shutdown(Shutdown::Write).unwrap();
         writer
     });
