@@ -43,7 +43,8 @@ fi
 copy="$(mktemp -d)"
 log="$copy.log"
 trap 'rm -rf "$copy" "$log"' EXIT
-git archive HEAD | tar -x -C "$copy"
+# Dated now: cargo would take what an earlier run has built, with its last fault, for this copy's.
+git archive HEAD | tar -xm -C "$copy"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/planted}"
 
 build() { (cd "$copy" && cargo test -q --all-features --lib --test all --no-run) >"$log" 2>&1; }
