@@ -31,6 +31,8 @@ pub struct Config {
     pub(crate) timers_per_turn: usize,
     pub(crate) posts_per_turn: usize,
     pub(crate) post_limit: usize,
+    pub(crate) offload_threads: usize,
+    pub(crate) offload_limit: usize,
     pub(crate) datagram_size: usize,
     pub(crate) group_log: usize,
     pub(crate) work_per_turn: usize,
@@ -117,10 +119,34 @@ impl Config {
     /// How many messages from other threads may wait; further ones are refused with
     /// [`PostError::Full`](crate::PostError::Full), which contains the value. Notifications count
     /// until they are delivered, also those posted on the reactor's own thread and those for a
-    /// connection that is not open yet. Default 1,048,576.
+    /// connection that is not open yet. So do the results of [jobs](Self::offload_limit), which are
+    /// never refused themselves. Default 1,048,576.
     #[must_use]
     pub fn post_limit(mut self, messages: usize) -> Self {
         self.post_limit = messages;
+        self
+    }
+
+    /// How many threads [`Net::offload`](crate::Net::offload) may start. Each is started when a job
+    /// finds all others busy, and ends with the reactor, or with the job that it runs then; without a
+    /// job there is none. Its stack is that of [`std::thread`], 2 MiB of address space. Default 4: jobs
+    /// mostly wait (a name, a disk, a lock), so that a few slow ones leave a thread for the others,
+    /// and for that the number of cores does not matter. For jobs that compute, take the number of
+    /// cores, less one for the loop.
+    #[must_use]
+    pub fn offload_threads(mut self, threads: usize) -> Self {
+        self.offload_threads = threads;
+        self
+    }
+
+    /// How many jobs may be under way: from the call of [`Net::offload`](crate::Net::offload), while
+    /// they wait, run, and their results wait, until `done` is called. Further ones are refused with
+    /// [`OffloadError::Full`](crate::OffloadError::Full), which contains both closures. Default 1,024:
+    /// with jobs of 4 ms on the default four threads, the last one waits for a second; a peer is
+    /// better served by a refusal than by an answer that comes later still.
+    #[must_use]
+    pub fn offload_limit(mut self, jobs: usize) -> Self {
+        self.offload_limit = jobs;
         self
     }
 
@@ -182,6 +208,8 @@ impl Default for Config {
             timers_per_turn: 4096,
             posts_per_turn: 1024,
             post_limit: 1 << 20,
+            offload_threads: 4,
+            offload_limit: 1024,
             datagram_size: 65_535,
             group_log: 1 << 20,
             work_per_turn: 1024,
@@ -207,6 +235,8 @@ impl Config {
             &mut self.timers_per_turn,
             &mut self.posts_per_turn,
             &mut self.post_limit,
+            &mut self.offload_threads,
+            &mut self.offload_limit,
             &mut self.group_log,
             &mut self.work_per_turn,
         ] {

@@ -38,7 +38,7 @@
 //! - [`Listen`], [`Connect`], [`Adopt`], [`Udp`]: builders of sockets. [`StreamOptions`] and
 //!   [`SocketOptions`]: limits, deadlines and socket options, each with its default.
 //! - [`Reactor`]: the loop and the steps of one turn. [`Config`]: its budgets. [`Remote`]: a handle
-//!   for other threads.
+//!   for other threads; [`Net::offload`] runs a job on one.
 //! - [`CloseReason`]: why a connection ended.
 //! - [`layer`]: wire formats, and the contract for a layer of your own.
 //!
@@ -84,7 +84,7 @@ pub use handler::{Datagram, DatagramHandler, Handler, Relayed};
 pub use layer::{Layer, MessageKind};
 pub use listener::{Listen, ListeningSocket, Peer};
 pub use message::{IntoMessage, Message};
-pub use net::Net;
+pub use net::{JobPanicked, Net, OffloadError};
 pub use notification::Notification;
 pub use options::{Overflow, StreamOptions};
 pub use reactor::{Reactor, ShutdownReport};

@@ -9,7 +9,9 @@
 //! The calls that end something (`close`, `abort`, `stop`, `shutdown`) are never refused for
 //! [`Config::post_limit`](crate::Config::post_limit): a full inbox must not keep a connection or
 //! the loop from ending. Their memory is bounded all the same: the vector holds each token once,
-//! and one stop and one shutdown.
+//! and one stop and one shutdown. Results of jobs ([`Net::offload`]) are never refused either: the
+//! job was accepted, and [`Config::offload_limit`](crate::Config::offload_limit) bounds their number.
+//! While they wait they count as messages.
 
 use std::any::Any;
 use std::collections::HashSet;
@@ -60,6 +62,8 @@ pub(crate) enum Post<S> {
     SendTo(Token, SocketAddr, Vec<u8>),
     Notification(Token, Box<dyn Any + Send>),
     SendShared(Token, Arc<[u8]>),
+    /// The result of a job, for the closure with this index in `Net::offloads`.
+    Result(usize, Box<dyn Any + Send>),
     HalfClose(Token),
     Close(Token),
     Abort(Token),
@@ -341,6 +345,20 @@ impl<S> Shared<S> {
         Remote { shared: Arc::clone(self) }
     }
 
+    /// Posts the result of a job. It is returned if the reactor has ended.
+    pub(crate) fn post_result(
+        &self,
+        index: usize,
+        result: Box<dyn Any + Send>,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        let inbox = self.lock();
+        if inbox.closed {
+            return Err(result);
+        }
+        self.add(inbox, |inbox| inbox.messages.push(Post::Result(index, result)));
+        Ok(())
+    }
+
     /// Swaps the inbox for `empty`. `undelivered` notifications of earlier batches are not delivered
     /// yet.
     pub(crate) fn take(&self, empty: &mut Vec<Post<S>>, undelivered: usize) {
@@ -418,6 +436,29 @@ mod tests {
         remote.close(tokens[0]).unwrap();
         shared.take(&mut taken, 0);
         assert!(matches!(taken[..], [Post::Stop, Post::Close(_)]));
+    }
+
+    // row 142
+    #[test]
+    fn results_are_never_refused_and_count_while_they_wait() {
+        let shared = shared(1);
+        let remote = shared.remote();
+        remote.post(|(), _| {}).unwrap();
+        for index in 0..3 {
+            shared.post_result(index, Box::new(())).unwrap();
+        }
+        let mut taken = Vec::new();
+        shared.take(&mut taken, 0);
+        assert!(matches!(
+            taken[..],
+            [Post::Call(_), Post::Result(0, _), Post::Result(1, _), Post::Result(2, _)]
+        ));
+        shared.still_taken(1);
+        assert!(matches!(remote.post(|(), _| {}), Err(PostError::Full(_))));
+        shared.still_taken(0);
+        remote.post(|(), _| {}).unwrap();
+        drop(shared.close());
+        assert!(shared.post_result(0, Box::new(7)).unwrap_err().is::<i32>());
     }
 
     // B5

@@ -7,18 +7,25 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::core::{Core, Stopping};
+use crate::guard::drop_each;
 use crate::handler::{DatagramHandler, Handler};
 use crate::listener::Acceptor;
 use crate::remote::{Remote, Shared};
 use crate::source::AnySource;
+use crate::sys;
 use crate::token::Token;
 
 mod connections;
 mod groups;
+mod offload;
 mod sockets;
 mod time;
 
-/// The network: connections by token, new sockets, timers, groups, and the end of the loop.
+use offload::Done;
+pub use offload::{JobPanicked, OffloadError};
+
+/// The network: connections by token, new sockets, timers, groups, jobs for other threads, and the
+/// end of the loop.
 ///
 /// Callbacks have it as [`Context::net`](crate::Context::net), posted closures get it as an
 /// argument, and code outside callbacks takes it from [`Reactor::net`](crate::Reactor::net). The
@@ -32,6 +39,9 @@ pub struct Net<S = ()> {
     pub(crate) pending_handlers: Vec<(Token, AnyHandler<S>)>,
     /// Closures of [`Net::run_after`], by the index in their timers.
     pub(crate) calls: Slab<Call<S>>,
+    /// What is to be done with the results of jobs, by the index that comes back with each.
+    pub(crate) offloads: Slab<Done<S>>,
+    pub(crate) workers: sys::Workers,
     pub(crate) shared: Arc<Shared<S>>,
 }
 
@@ -45,10 +55,27 @@ pub(crate) enum AnyHandler<S> {
     Source(Box<dyn AnySource<S>>),
 }
 
+impl<S> Drop for Net<S> {
+    /// The network may end without a reactor, where the set-up of [`Reactor::build`] fails: then too
+    /// posts are refused from now on, and no job begins.
+    ///
+    /// [`Reactor::build`]: crate::Reactor::build
+    fn drop(&mut self) {
+        let (posted, jobs) = (self.shared.close(), self.workers.close());
+        // All of these hold user values, whose drops may panic.
+        drop_each(posted);
+        drop_each(jobs);
+        drop_each(std::mem::take(&mut self.pending_handlers));
+        drop_each(std::mem::take(&mut self.calls));
+        drop_each(std::mem::take(&mut self.offloads));
+        drop_each(std::mem::take(&mut self.core.notifications));
+    }
+}
+
 /// The loop.
 impl<S> Net<S> {
     /// Ends [`run`](crate::Reactor::run) after this turn. Nothing is closed: the reactor can be run
-    /// again.
+    /// again. It does not wait for [jobs](Self::offload).
     pub fn stop(&mut self) {
         self.core.stopping = Stopping::Now;
     }
@@ -57,6 +84,9 @@ impl<S> Net<S> {
     /// [`run`](crate::Reactor::run) when the last one is done. Peers that the system has already
     /// accepted are served first: at most 4,096 per listener, and none of a paused listener or one
     /// at its limit. From now on [`listen`](Self::listen) is refused.
+    ///
+    /// Timers, UDP sockets and [jobs](Self::offload) delay nothing. A connection that
+    /// [holds](Self::hold) for the answer of a job waits for it, as for any other.
     ///
     /// Connections that are still open after `grace` are cut. Their reason is
     /// [`Deadline::Shutdown`](crate::Deadline::Shutdown), unless an error already ends them.

@@ -126,11 +126,12 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Runs a closure with the shared state and the network. A panic in it is logged.
+    /// Runs a closure with the shared state and the network: of a post, a timer, or the `done` of a job.
+    /// A panic in it is logged.
     pub(super) fn run_call(&mut self, call: impl FnOnce(&mut S, &mut Net<S>)) {
         let Dispatch { net, state, .. } = self;
         if let Err(text) = guarded(|| call(state, net)) {
-            log::error!("a posted closure panicked: {text}");
+            log::error!("a closure panicked: {text}");
         }
     }
 }

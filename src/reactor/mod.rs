@@ -166,7 +166,14 @@ impl<S: 'static> Reactor<S> {
         let core = Core::new(config).map_err(failed)?;
         let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
         let scratch = Scratch::new(&core.config);
-        let mut net = Net { core, pending_handlers: Vec::new(), calls: Slab::new(), shared };
+        let mut net = Net {
+            workers: core.sys.workers(core.config.offload_threads),
+            core,
+            pending_handlers: Vec::new(),
+            calls: Slab::new(),
+            offloads: Slab::new(),
+            shared,
+        };
         let state = set_up(&mut net)?;
         Ok(Reactor {
             dispatch: Dispatch::new(net, state),
@@ -435,15 +442,17 @@ impl<S: 'static> Reactor<S> {
 
 impl<S: 'static> Drop for Reactor<S> {
     /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens
-    /// another connection in it gets an error, or the drop might never end.
+    /// another connection in it gets an error, or the drop might never end. Jobs that run on other
+    /// threads are not waited for: one that hangs would hang the drop.
     fn drop(&mut self) {
         let posted = self.dispatch.net.shared.close();
+        let jobs = self.dispatch.net.workers.close();
         self.dispatch.close_everything();
-        // Posts and timers that never ran hold user values, whose drops may panic.
+        // Posts and jobs that never ran hold user values, whose drops may panic. The network's own
+        // drop does the same for the rest.
         drop_each(posted);
+        drop_each(jobs);
         drop_each(std::mem::take(&mut self.inbox));
-        drop_each(std::mem::take(&mut self.dispatch.net.calls));
-        drop_each(std::mem::take(&mut self.dispatch.net.core.notifications));
     }
 }
 

@@ -28,6 +28,11 @@ impl<S: 'static> Dispatch<S> {
             Post::SendShared(token, bytes) => {
                 self.net.core.send_shared(token, &bytes);
             }
+            Post::Result(index, result) => {
+                if let Some(done) = self.net.offloads.try_remove(index) {
+                    self.run_call(|state, net| done(result, state, net));
+                }
+            }
             Post::HalfClose(token) => self.net.half_close(token),
             Post::Close(token) => self.net.core.close(token, None),
             Post::Abort(token) => self.net.core.abort(token),

@@ -1,9 +1,9 @@
 //! The seam between the reactor and the operating system.
 //!
-//! Code above this folder sees sockets, readiness, the clock, the resolver and the file system
+//! Code above this folder sees sockets, readiness, clocks, threads, the resolver and the file system
 //! through the items below and through nothing else: no mio type, no `socket2` type, no errno
-//! number, no `Instant::now()`. The one exception is a custom source, which is a mio source by
-//! definition: `source.rs` registers it through [`Poller::registry_for_sources`].
+//! number, no `Instant::now()`, no `std::thread`. The one exception is a custom source, which is a mio
+//! source by definition: `source.rs` registers it through [`Poller::registry_for_sources`].
 //!
 //! A backend keeps these promises:
 //!
@@ -22,13 +22,16 @@
 //! - **A wake is never lost**: [`Waker::wake`] ends the current poll, or the next one.
 //! - [`Pipes`] may have no [`Pipe`] at any time; without splice(2) they never have one.
 //! - [`resolve`] is the only call that may block.
+//! - [`Workers`] begin the jobs that [`Workers::submit`] gives them in that order, at a time of their
+//!   own choice and not inside the call; after [`Workers::close`] they begin none. A thread is one way
+//!   to do that. A job posts its result itself, and so wakes the poll.
 //!
 //! Entries: [`connect`], [`listen`], [`bind_udp`] and the `adopt_` functions make sockets; [`resolve`]
 //! turns a name into addresses; [`accept_failure`] and [`is_out_of_descriptors`] classify errors;
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
-//! `datagram.rs` its UDP sockets, `splice.rs` its pipes. Datagrams are moved by `single.rs`, one per
+//! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. The enums are
 //! closed on purpose: a type parameter for the backend would show in every public signature.
@@ -62,6 +65,7 @@ mod splice;
 #[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
 #[path = "no_splice.rs"]
 mod splice;
+mod workers;
 
 pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::{Inbox, Outbox};
@@ -74,6 +78,7 @@ pub(crate) use os::{adopt_unix, adopt_unix_listener};
 #[cfg(unix)]
 pub(crate) use path::OwnPath;
 pub(crate) use splice::{Pipe, Pipes};
+pub(crate) use workers::Workers;
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved
 /// until the next edge.
@@ -253,6 +258,11 @@ impl Poller {
     /// The clock that goes with this readiness.
     pub(crate) fn clock(&self) -> Clock {
         Clock(())
+    }
+
+    /// The workers that go with this readiness, of which at most `most` run at once.
+    pub(crate) fn workers(&self, most: usize) -> Workers {
+        Workers::new(most)
     }
 
     /// Wakes a sleeping poll from another thread. One per poller.

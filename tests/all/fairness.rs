@@ -86,6 +86,8 @@ fn every_budget_may_be_as_large_as_a_number_can_be() {
         .timers_per_turn(MOST)
         .posts_per_turn(MOST)
         .post_limit(MOST)
+        .offload_threads(MOST)
+        .offload_limit(MOST)
         .group_log(MOST);
     let log = Log::new();
     let (mut reactor, _, address) = echoes(config, &log);

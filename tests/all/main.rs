@@ -23,6 +23,7 @@ mod layer_info;
 mod layers;
 mod linked;
 mod log_levels;
+mod offload;
 mod options;
 mod owed;
 mod panics;
