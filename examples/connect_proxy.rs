@@ -8,12 +8,13 @@
 
 mod support;
 
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::process::ExitCode;
 use std::time::Duration;
 use tidegate::{
-    CloseInfo, CloseReason, Connect, ConnectErrorKind, Context, Handler, HandlerResult, Input,
-    Listen, Net, Reactor, StreamOptions, Token,
+    CloseInfo, CloseReason, Config, Connect, ConnectErrorKind, Context, Handler, HandlerResult,
+    Input, Listen, Net, Reactor, StreamOptions, Token,
 };
 
 const HELP: &str = "connect_proxy - an HTTP proxy for CONNECT, the tunnel of https
@@ -23,17 +24,14 @@ Try it: curl -p -x http://127.0.0.1:8886 http://127.0.0.1:8080";
 
 /// The longest request head, in bytes. The search for its end begins anew with each piece of it.
 const MAX_HEAD: usize = 8 * 1024;
-/// Names that may be looked up at once: each takes a thread.
+/// Names that may be looked up at once: each takes a thread. Further ones are refused.
 const MAX_LOOKUPS: usize = 64;
-
-/// The shared state: how many names are being looked up.
-type Proxy = usize;
 
 /// A client. Its handler reads the request head; what follows is relayed.
 struct Client;
 
-impl Handler<Proxy> for Client {
-    fn on_data(&mut self, cx: &mut Context<'_, Proxy>, input: &mut Input<'_>) -> HandlerResult {
+impl Handler for Client {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
         let Some(end) = input.windows(4).position(|four| four == b"\r\n\r\n") else {
             return Ok(()); // offered again when more has arrived; the options below limit it
         };
@@ -49,28 +47,25 @@ impl Handler<Proxy> for Client {
 }
 
 /// Resolves the target and connects to it. A look-up may take seconds, in which every connection
-/// would wait: a thread makes it, and posts the next step.
-fn look_up(cx: &mut Context<'_, Proxy>, target: String) {
-    if *cx.state == MAX_LOOKUPS {
-        return refuse(cx.net, cx.token, "503 Service Unavailable");
+/// would wait: another thread makes it.
+fn look_up(cx: &mut Context<'_>, target: String) {
+    let client = cx.token;
+    let resolve = move || target.to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
+    let connect = move |found: Result<io::Result<_>, _>, (): &mut (), net: &mut Net| {
+        let options = StreamOptions::new().connect_timeout(Duration::from_secs(5));
+        let to =
+            found.ok().and_then(Result::ok).map(|to: Vec<_>| Connect::tcp(to).options(options));
+        if to.is_none_or(|to| net.connect(to, Outgoing(client)).is_err()) {
+            refuse(net, client, "502 Bad Gateway");
+        }
+    };
+    if cx.net.offload(resolve, connect).is_err() {
+        return refuse(cx.net, client, "503 Service Unavailable");
     }
     cx.pause(); // what comes early, a TLS hello, waits in the system's buffer; the relay resumes
-    let (remote, client) = (cx.net.remote(), cx.token);
-    std::thread::spawn(move || {
-        let found = target.to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>);
-        let _ = remote.post(move |lookups: &mut Proxy, net| {
-            *lookups -= 1;
-            let options = StreamOptions::new().connect_timeout(Duration::from_secs(5));
-            let to = found.map(|found| Connect::tcp(found).options(options));
-            if !to.is_ok_and(|to| net.connect(to, Outgoing(client)).is_ok()) {
-                refuse(net, client, "502 Bad Gateway");
-            }
-        });
-    });
-    *cx.state += 1;
 }
 
-fn refuse(net: &mut Net<Proxy>, client: Token, status: &str) {
+fn refuse(net: &mut Net, client: Token, status: &str) {
     net.send(
         client,
         format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
@@ -81,8 +76,8 @@ fn refuse(net: &mut Net<Proxy>, client: Token, status: &str) {
 /// The connection to the target, and the client that it is for.
 struct Outgoing(Token);
 
-impl Handler<Proxy> for Outgoing {
-    fn on_open(&mut self, cx: &mut Context<'_, Proxy>) -> HandlerResult {
+impl Handler for Outgoing {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         cx.net.send(self.0, "HTTP/1.1 200 Connection Established\r\n\r\n");
         if !cx.relay(self.0) {
             cx.close(); // the client has gone meanwhile
@@ -90,11 +85,11 @@ impl Handler<Proxy> for Outgoing {
         Ok(())
     }
 
-    fn on_data(&mut self, _: &mut Context<'_, Proxy>, _: &mut Input<'_>) -> HandlerResult {
+    fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
         Ok(()) // not called: the reactor relays
     }
 
-    fn on_close(&mut self, cx: &mut Context<'_, Proxy>, closed: &CloseInfo) {
+    fn on_close(&mut self, cx: &mut Context<'_>, closed: &CloseInfo) {
         let CloseReason::ConnectFailed(error) = &closed.reason else { return };
         let late = error.kind() == ConnectErrorKind::TimedOut;
         refuse(cx.net, self.0, if late { "504 Gateway Timeout" } else { "502 Bad Gateway" });
@@ -108,7 +103,8 @@ fn main() -> ExitCode {
             .message_timeout(Duration::from_secs(10)) // for a head, from its first byte
             .idle_timeout(Duration::from_secs(600));
         let listen = Listen::tcp(&*address).options(options).connection_limit(1000);
-        let mut reactor = Reactor::with_state(0)?;
+        let config = Config::new().offload_threads(MAX_LOOKUPS).offload_limit(MAX_LOOKUPS);
+        let mut reactor = Reactor::build(config, |_| Ok(()))?;
         let listener = reactor.net().listen(listen, |_peer| Client)?;
         for at in reactor.net().local_addrs(listener) {
             support::say(format!("connect_proxy: listening on {at}"))?;
