@@ -7,7 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs user code. A panic is returned as its message.
 pub(crate) fn guarded<T>(call: impl FnOnce() -> T) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(call)).map_err(panic_text)
+    let result = catch_unwind(AssertUnwindSafe(call)).map_err(panic_text);
+    #[cfg(feature = "sim")]
+    if let Err(text) = &result {
+        crate::witness::panicked(text);
+    }
+    result
 }
 
 /// Runs a log statement that formats a user's error, whose `Display` may panic.

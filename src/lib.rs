@@ -41,6 +41,7 @@
 //!   for other threads; [`Net::offload`] runs a job on one.
 //! - [`CloseReason`]: why a connection ended.
 //! - [`layer`]: wire formats, and the contract for a layer of your own.
+//! - `sim` (feature `sim`): a network in virtual time, to test a protocol against what real networks do.
 //!
 //! The guide, `docs/guide.md`, leads from the first program to a protocol of your own.
 
@@ -62,12 +63,16 @@ mod notification;
 mod options;
 mod reactor;
 mod remote;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod socket_options;
 mod source;
 mod sys;
 mod timer;
 mod timers;
 mod token;
+#[cfg(feature = "sim")]
+mod witness;
 
 pub use address::{Address, Target};
 pub use config::Config;

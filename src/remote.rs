@@ -128,13 +128,16 @@ pub enum PostError<T> {
     Ended(T),
     /// [`Config::post_limit`](crate::Config::post_limit) messages are waiting already.
     Full(T),
+    /// The reactor is simulated (feature `sim`), and this is not the simulation's thread: a message
+    /// of another one would come at a time that no seed decides.
+    Simulated(T),
 }
 
 impl<T> PostError<T> {
     /// Returns the value that was refused.
     pub fn into_inner(self) -> T {
         match self {
-            PostError::Ended(value) | PostError::Full(value) => value,
+            PostError::Ended(value) | PostError::Full(value) | PostError::Simulated(value) => value,
         }
     }
 }
@@ -144,6 +147,7 @@ impl<T> fmt::Display for PostError<T> {
         f.write_str(match self {
             PostError::Ended(_) => "the reactor has ended",
             PostError::Full(_) => "too many messages wait for the reactor",
+            PostError::Simulated(_) => "only a simulation's own thread may post to its reactors",
         })
     }
 }
@@ -154,6 +158,7 @@ impl<T> fmt::Debug for PostError<T> {
         f.write_str(match self {
             PostError::Ended(_) => "Ended(..)",
             PostError::Full(_) => "Full(..)",
+            PostError::Simulated(_) => "Simulated(..)",
         })
     }
 }
@@ -281,6 +286,9 @@ impl<S> Remote<S> {
     }
 
     fn push<T>(&self, value: T, wrap: impl FnOnce(T) -> Post<S>) -> Result<(), PostError<T>> {
+        if !self.shared.waker.may_wake() {
+            return Err(PostError::Simulated(value));
+        }
         let inbox = self.shared.lock();
         if inbox.closed {
             return Err(PostError::Ended(value));
@@ -294,6 +302,9 @@ impl<S> Remote<S> {
     }
 
     fn control(&self, add: impl FnOnce(&mut Inbox<S>)) -> Result<(), PostError<()>> {
+        if !self.shared.waker.may_wake() {
+            return Err(PostError::Simulated(()));
+        }
         let inbox = self.shared.lock();
         if inbox.closed {
             return Err(PostError::Ended(()));

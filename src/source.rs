@@ -76,11 +76,12 @@ where
     }
 
     fn register(&mut self, sys: &Poller, token: usize, interest: Interest) -> std::io::Result<()> {
-        self.source.register(sys.registry_for_sources(), mio::Token(token), interest)
+        self.source.register(sys.registry_for_sources()?, mio::Token(token), interest)
     }
 
     fn deregister(&mut self, sys: &Poller) {
-        if let Err(e) = self.source.deregister(sys.registry_for_sources()) {
+        let registry = sys.registry_for_sources();
+        if let Err(e) = registry.and_then(|registry| self.source.deregister(registry)) {
             log::trace!("deregistering a source: {e}");
         }
     }

@@ -29,6 +29,8 @@ use crate::sys;
 use crate::timer::{Chain, Key};
 use crate::token::Token;
 
+#[cfg(feature = "sim")]
+mod census;
 mod close;
 mod deadline;
 mod decode;

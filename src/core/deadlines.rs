@@ -24,7 +24,10 @@ impl Core {
     pub(crate) fn set_timer(&mut self, token: Token, after: Duration, due: Due) -> Option<Key> {
         let (chain, work) = self.chain_and_work(token)?;
         let at = work.tick_after_this_moment(after);
-        Some(work.timers.insert(chain, at, due))
+        let key = work.timers.insert(chain, at, due);
+        #[cfg(feature = "sim")]
+        crate::witness::timer_set(key, after);
+        Some(key)
     }
 
     pub(crate) fn cancel_timer(&mut self, token: Token, key: Key) -> bool {

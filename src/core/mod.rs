@@ -13,6 +13,8 @@ use crate::notification::Notification;
 use crate::sys;
 use crate::token::Token;
 
+#[cfg(feature = "sim")]
+mod census;
 mod close;
 mod connecting;
 mod datagram;

@@ -5,7 +5,7 @@
 //! other's half-close, and both end together.
 
 use super::Core;
-use crate::connection::{Filled, SendStatus, Stream, Transfer};
+use crate::connection::{Filled, Phase, SendStatus, Stream, Transfer};
 use crate::error::{CloseReason, Limit};
 use crate::layer::{LayerError, LayerErrorKind, MessageKind};
 use crate::token::Token;
@@ -113,9 +113,12 @@ impl Core {
         });
     }
 
-    /// The end of one becomes the other's half-close, behind what was passed on.
+    /// The end of one becomes the other's half-close, behind what was passed on. Not where its output
+    /// has failed: the system reports a reset once, to the write, and reads return an end after it.
     pub(crate) fn pass_end(&mut self, from: Token, to: Token) {
-        self.with_settled(to, |conn| conn.half_close());
+        if self.stream(from).is_some_and(|stream| stream.phase() != Phase::Failing) {
+            self.with_settled(to, |conn| conn.half_close());
+        }
         self.with(from, |conn| conn.end_passed());
     }
 

@@ -47,7 +47,10 @@ impl<S> Net<S> {
     /// owner has closed: set a new one then.
     pub fn rearm_timer(&mut self, timer: Timer, after: Duration) -> bool {
         let at = self.core.work.tick_after_this_moment(after);
-        timer.key.is_some_and(|key| self.core.work.timers.rearm(key, at))
+        let rearmed = timer.key.filter(|&key| self.core.work.timers.rearm(key, at));
+        #[cfg(feature = "sim")]
+        rearmed.inspect(|&key| crate::witness::timer_set(key, after));
+        rearmed.is_some()
     }
 
     /// Cancels a pending timer. `false` if it has fired, was cancelled already, or its owner has
@@ -81,6 +84,8 @@ impl<S: 'static> Net<S> {
         let at = self.core.work.tick_after_this_moment(after);
         let work = &mut self.core.work;
         let key = work.timers.insert(&mut work.own_timers, at, Due::Call(index));
+        #[cfg(feature = "sim")]
+        crate::witness::timer_set(key, after);
         Timer { owner: None, key: Some(key), tag: 0 }
     }
 }

@@ -51,6 +51,8 @@ impl<S: 'static> Dispatch<S> {
         if self.net.core.entity(token).is_none() {
             return drop_guarded(any);
         }
+        #[cfg(feature = "sim")]
+        let any = crate::witness::watched(any, token);
         let index = token.index();
         if index >= self.handlers.len() {
             self.handlers.resize_with(index + 1, || None);

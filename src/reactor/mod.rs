@@ -440,11 +440,21 @@ impl<S: 'static> Reactor<S> {
     }
 }
 
+#[cfg(feature = "sim")]
+mod simulated;
+
 impl<S: 'static> Drop for Reactor<S> {
     /// Every connection that had `on_open` gets its `on_close` here too. A handler that opens
     /// another connection in it gets an error, or the drop might never end. Jobs that run on other
     /// threads are not waited for: one that hangs would hang the drop.
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl<S: 'static> Reactor<S> {
+    /// Ends everything; the state stays.
+    fn end(&mut self) {
         let posted = self.dispatch.net.shared.close();
         let jobs = self.dispatch.net.workers.close();
         self.dispatch.close_everything();

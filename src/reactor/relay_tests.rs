@@ -406,3 +406,15 @@ fn a_source_whose_output_broke_waits_for_room_in_the_target() {
     assert!(rig.brought.starts_with(&target.written));
     assert!(target.written.len() + (1 << 20) >= rig.brought.len(), "{}", target.written.len());
 }
+
+// row 25
+#[test]
+fn an_end_behind_a_failed_write_is_not_passed_on() {
+    let mut rig = rig();
+    rig.source.borrow_mut().writes.push_back(Errno(ECONNRESET));
+    rig.target.borrow_mut().reads.push_back(Bytes(b"never heard".to_vec()));
+    rig.source.borrow_mut().reads.push_back(Bytes(Vec::new()));
+    rig.event(1, Ready::READABLE);
+    assert!(!rig.target.borrow().shut, "its peer would take the reset for an end");
+    assert!(rig.reactor.state().contains(&"target: aborted".to_owned()));
+}

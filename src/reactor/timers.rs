@@ -19,6 +19,8 @@ impl<S: 'static> Dispatch<S> {
                         continue;
                     }
                     if self.net.core.finish_timer(token, key).is_some() {
+                        #[cfg(feature = "sim")]
+                        crate::witness::timer_fires(key);
                         self.fire(token, Timer { owner: Some(token), key: Some(key), tag });
                     }
                 }
@@ -40,6 +42,8 @@ impl<S: 'static> Dispatch<S> {
                     }
                 }
                 Due::Call(index) => {
+                    #[cfg(feature = "sim")]
+                    crate::witness::timer_fires(key);
                     let work = &mut self.net.core.work;
                     work.timers.finish(&mut work.own_timers, key);
                     if let Some(call) = self.net.calls.try_remove(index) {

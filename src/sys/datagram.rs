@@ -8,17 +8,69 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use socket2::{Protocol, SockAddr, SockRef, Type};
 
-use super::datagram_io::{DatagramIo, Inbox, Outbox};
-use super::os::{domain_of, keep_from_children, socket};
+use super::datagram_io::{DatagramIo, Inbox as SystemInbox, Outbox};
+use super::os::{domain_of, keep_from_children, refuse_in_simulation, socket};
 use super::{Pollable, uninterrupted};
 use crate::socket_options::{MulticastInterface, SocketOptions};
 
 /// A UDP socket.
 #[derive(Debug)]
 pub(crate) struct Datagram {
-    /// `None` once it is closed: every call then returns `NotConnected`.
-    socket: Option<mio::net::UdpSocket>,
+    socket: Socket,
     io: DatagramIo,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Os(mio::net::UdpSocket),
+    #[cfg(feature = "sim")]
+    Sim(super::sim::Socket),
+    /// Every call returns `NotConnected`.
+    Closed,
+}
+
+/// Where datagrams arrive. All is made when it is first needed, so that a reactor without UDP does
+/// not pay for it.
+#[derive(Debug)]
+pub(crate) struct Inbox {
+    io: SystemInbox,
+    #[cfg(feature = "sim")]
+    simulated: super::sim::Arrivals,
+    #[cfg(feature = "sim")]
+    most: usize,
+}
+
+impl Inbox {
+    /// For datagrams of up to `most` bytes, of which a turn takes `a_turn` from one socket.
+    pub(crate) fn new(most: usize, a_turn: usize) -> Self {
+        Inbox {
+            io: SystemInbox::new(most, a_turn),
+            #[cfg(feature = "sim")]
+            simulated: super::sim::Arrivals::default(),
+            #[cfg(feature = "sim")]
+            most,
+        }
+    }
+
+    /// How many datagrams the last call has brought.
+    pub(crate) fn len(&self) -> usize {
+        #[cfg(feature = "sim")]
+        if self.simulated.active {
+            return self.simulated.datagrams.len();
+        }
+        self.io.len()
+    }
+
+    pub(crate) fn get(&self, index: usize) -> Option<Arrived<'_>> {
+        #[cfg(feature = "sim")]
+        if self.simulated.active {
+            let (bytes, from) = self.simulated.datagrams.get(index)?;
+            let whole = bytes.len() <= self.most;
+            let bytes = &bytes[..bytes.len().min(self.most)];
+            return Some(Arrived { bytes, from: *from, truncated: !whole });
+        }
+        self.io.get(index)
+    }
 }
 
 /// A datagram in the send queue. Its bytes follow those of the datagrams before it.
@@ -52,14 +104,18 @@ pub(super) fn send_one(
 
 impl Datagram {
     fn new(socket: mio::net::UdpSocket) -> Self {
-        Datagram { socket: Some(socket), io: DatagramIo::default() }
+        Datagram { socket: Socket::Os(socket), io: DatagramIo::default() }
     }
 
     /// Receives up to `most` datagrams, which is not zero; more only where the system hands over
     /// several as one. Returns whether none is left, as far as that is known.
     pub(crate) fn receive(&mut self, inbox: &mut Inbox, most: usize) -> io::Result<bool> {
-        let socket = self.socket.as_ref().ok_or_else(closed)?;
-        self.io.receive(socket, inbox, most)
+        match &self.socket {
+            Socket::Os(socket) => self.io.receive(socket, &mut inbox.io, most),
+            #[cfg(feature = "sim")]
+            Socket::Sim(socket) => socket.receive(&mut inbox.simulated, most),
+            Socket::Closed => Err(closed()),
+        }
     }
 
     /// Sends from the front of the queue, whose bytes are `bytes`, what one call takes, up to `most`,
@@ -71,13 +127,17 @@ impl Datagram {
         bytes: &[u8],
         most: usize,
     ) -> io::Result<usize> {
-        let socket = self.socket.as_ref().ok_or_else(closed)?;
-        self.io.send(socket, outbox, waiting, bytes, most)
+        match &self.socket {
+            Socket::Os(socket) => self.io.send(socket, outbox, waiting, bytes, most),
+            #[cfg(feature = "sim")]
+            Socket::Sim(socket) => socket.send(waiting.iter(), bytes, most),
+            Socket::Closed => Err(closed()),
+        }
     }
 
     /// Lets the system hand over trains of datagrams as one, where it can.
     pub(crate) fn receive_trains(&mut self) {
-        if let Some(socket) = &self.socket {
+        if let Socket::Os(socket) = &self.socket {
             self.io.receive_trains(socket);
         }
     }
@@ -94,11 +154,19 @@ impl Datagram {
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.open()?.local_addr()
+        match &self.socket {
+            #[cfg(feature = "sim")]
+            Socket::Sim(socket) => socket.udp_addr(),
+            _ => self.open()?.local_addr(),
+        }
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.open()?.peer_addr()
+        match &self.socket {
+            #[cfg(feature = "sim")]
+            Socket::Sim(socket) => socket.udp_peer(),
+            _ => self.open()?.peer_addr(),
+        }
     }
 
     /// Joins or leaves a multicast group. An interface of the other family is `InvalidInput`.
@@ -108,6 +176,14 @@ impl Datagram {
         interface: MulticastInterface,
         join: bool,
     ) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if let Socket::Sim(socket) = &self.socket {
+            return match (group, interface) {
+                (IpAddr::V4(_), MulticastInterface::Index(_))
+                | (IpAddr::V6(_), MulticastInterface::V4(_)) => Err(wrong_interface()),
+                _ => socket.membership(group, join),
+            };
+        }
         let socket = SockRef::from(self.open()?);
         match group {
             IpAddr::V4(group) => {
@@ -137,13 +213,25 @@ impl Datagram {
         }
     }
 
+    /// The number of the simulated socket.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated_index(&self) -> Option<u32> {
+        match &self.socket {
+            Socket::Sim(socket) => Some(socket.index()),
+            _ => None,
+        }
+    }
+
     fn open(&self) -> io::Result<&mio::net::UdpSocket> {
-        self.socket.as_ref().ok_or_else(closed)
+        match &self.socket {
+            Socket::Os(socket) => Ok(socket),
+            _ => Err(closed()),
+        }
     }
 
     /// Closes the socket; its address is free then. It must be deregistered before.
     pub(crate) fn close(&mut self) {
-        self.socket = None;
+        self.socket = Socket::Closed;
     }
 }
 
@@ -160,12 +248,21 @@ fn wrong_interface() -> io::Error {
 
 impl Pollable for Datagram {
     fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let socket = self.socket.as_mut().ok_or_else(closed)?;
+        let Socket::Os(socket) = &mut self.socket else { return Err(closed()) };
         socket.register(registry, token, Interest::READABLE | Interest::WRITABLE)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.socket.as_mut().map_or(Ok(()), |socket| socket.deregister(registry))
+        let Socket::Os(socket) = &mut self.socket else { return Ok(()) };
+        socket.deregister(registry)
+    }
+
+    #[cfg(feature = "sim")]
+    fn simulated(&self) -> Option<&super::sim::Socket> {
+        match &self.socket {
+            Socket::Sim(socket) => Some(socket),
+            _ => None,
+        }
     }
 }
 
@@ -175,6 +272,11 @@ pub(crate) fn bind_udp(
     peer: Option<SocketAddr>,
     options: &SocketOptions,
 ) -> io::Result<Datagram> {
+    #[cfg(feature = "sim")]
+    if super::sim::is_simulated() {
+        let socket = Socket::Sim(super::sim::bind_udp(addr, peer, options)?);
+        return Ok(Datagram { socket, io: DatagramIo::default() });
+    }
     let domain = domain_of(addr);
     let socket = socket(domain, Type::DGRAM, Some(Protocol::UDP))?;
     options.apply(&SockRef::from(&socket), domain, Type::DGRAM)?;
@@ -189,6 +291,7 @@ pub(crate) fn bind_udp(
 }
 
 pub(crate) fn adopt_udp(socket: std::net::UdpSocket) -> io::Result<Datagram> {
+    refuse_in_simulation()?;
     socket.set_nonblocking(true)?;
     keep_from_children(&SockRef::from(&socket))?;
     Ok(Datagram::new(mio::net::UdpSocket::from_std(socket)))

@@ -87,6 +87,18 @@ const EMSGSIZE: i32 = 40;
 #[cfg(windows)]
 const EMSGSIZE: i32 = 10040;
 
+/// `EMFILE`, for a simulated process that has no descriptor left.
+#[cfg(feature = "sim")]
+pub(super) fn no_descriptor_left() -> io::Error {
+    io::Error::from_raw_os_error(OUT_OF_DESCRIPTORS[OUT_OF_DESCRIPTORS.len() - 1])
+}
+
+/// `EMSGSIZE`, for a datagram that a simulated link does not carry.
+#[cfg(feature = "sim")]
+pub(super) fn message_too_long() -> io::Error {
+    io::Error::from_raw_os_error(EMSGSIZE)
+}
+
 #[cfg(all(test, target_os = "linux"))]
 #[path = "accept_failure_tests.rs"]
 mod accept_failure_tests;

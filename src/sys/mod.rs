@@ -33,8 +33,9 @@
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
 //! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
-//! tests, is a stream with scripted results, for faults at an exact call. The enums are
-//! closed on purpose: a type parameter for the backend would show in every public signature.
+//! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
+//! (feature `sim`): a network in virtual time, under the same reactor. The enums are closed on purpose:
+//! a type parameter for the backend would show in every public signature.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
@@ -60,6 +61,8 @@ pub(crate) mod random;
 pub(crate) mod script;
 #[cfg(test)]
 mod seam_tests;
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
 #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
 mod splice;
 #[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
@@ -67,8 +70,8 @@ mod splice;
 mod splice;
 mod workers;
 
-pub(crate) use datagram::{Arrived, Datagram, Outgoing, adopt_udp, bind_udp};
-pub(crate) use datagram_io::{Inbox, Outbox};
+pub(crate) use datagram::{Arrived, Datagram, Inbox, Outgoing, adopt_udp, bind_udp};
+pub(crate) use datagram_io::Outbox;
 pub(crate) use errors::{
     Failure, accept_failure, is_icmp_error, is_missing_family, is_out_of_descriptors,
 };
@@ -140,6 +143,8 @@ pub(crate) enum Stream {
     None,
     #[cfg(test)]
     Script(Box<script::Stream>),
+    #[cfg(feature = "sim")]
+    Sim(sim::Socket),
 }
 
 impl Stream {
@@ -159,12 +164,20 @@ impl Stream {
         if let Stream::Unix(_) = self {
             return false;
         }
+        #[cfg(feature = "sim")]
+        if let Stream::Sim(socket) = self {
+            return socket.short_read_drains();
+        }
         SHORT_IO_DRAINS && URGENT_IS_REPORTED
     }
 
     /// Whether a write that takes less than it was given has filled the system's buffer.
     #[inline]
     pub(crate) fn short_write_fills(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if let Stream::Sim(socket) = self {
+            return socket.short_write_fills();
+        }
         SHORT_IO_DRAINS
     }
 
@@ -204,32 +217,59 @@ pub(crate) trait Pollable {
     fn leaves_by_closing(&self) -> bool {
         false
     }
+
+    /// The simulated socket, if it is one: the simulated poller knows it by its number.
+    #[cfg(feature = "sim")]
+    fn simulated(&self) -> Option<&sim::Socket>;
 }
 
 /// The clocks: the monotonic one, and the time of day.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Clock(());
+pub(crate) enum Clock {
+    Os,
+    #[cfg(feature = "sim")]
+    Sim,
+}
 
 impl Clock {
     pub(crate) fn now(self) -> Instant {
-        Instant::now()
+        match self {
+            Clock::Os => Instant::now(),
+            #[cfg(feature = "sim")]
+            Clock::Sim => sim::clock(),
+        }
     }
 
     pub(crate) fn system_time(self) -> SystemTime {
-        SystemTime::now()
+        match self {
+            Clock::Os => SystemTime::now(),
+            #[cfg(feature = "sim")]
+            Clock::Sim => sim::system_time(),
+        }
     }
 }
 
-/// The system's readiness, and its clock.
+/// Readiness, and the clock that goes with it.
 #[derive(Debug)]
-pub(crate) struct Poller {
-    poll: mio::Poll,
-    events: mio::Events,
+pub(crate) enum Poller {
+    Os {
+        poll: mio::Poll,
+        events: mio::Events,
+    },
+    #[cfg(feature = "sim")]
+    Sim {
+        host: u32,
+        events: usize,
+    },
 }
 
 impl Poller {
     pub(crate) fn new(events: usize) -> io::Result<Self> {
-        Ok(Poller { poll: mio::Poll::new()?, events: mio::Events::with_capacity(events) })
+        #[cfg(feature = "sim")]
+        if sim::is_simulated() {
+            return Ok(Poller::Sim { host: sim::poller()?, events });
+        }
+        Ok(Poller::Os { poll: mio::Poll::new()?, events: mio::Events::with_capacity(events) })
     }
 
     /// Waits for readiness and appends it to `ready`. Returns whether the waker was used. A signal
@@ -239,13 +279,18 @@ impl Poller {
         ready: &mut Vec<Ready>,
         timeout: Option<Duration>,
     ) -> io::Result<bool> {
-        match self.poll.poll(&mut self.events, timeout) {
+        let (poll, events) = match self {
+            Poller::Os { poll, events } => (poll, events),
+            #[cfg(feature = "sim")]
+            Poller::Sim { host, events } => return sim::poll(*host, ready, timeout, *events),
+        };
+        match poll.poll(events, timeout) {
             Ok(()) => {}
             Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(false),
             Err(e) => return Err(e),
         }
         let mut woken = false;
-        for event in &self.events {
+        for event in &*events {
             if event.token() == WAKE {
                 woken = true;
             } else {
@@ -257,22 +302,41 @@ impl Poller {
 
     /// The clock that goes with this readiness.
     pub(crate) fn clock(&self) -> Clock {
-        Clock(())
+        match self {
+            Poller::Os { .. } => Clock::Os,
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => Clock::Sim,
+        }
     }
 
     /// The workers that go with this readiness, of which at most `most` run at once.
     pub(crate) fn workers(&self, most: usize) -> Workers {
-        Workers::new(most)
+        match self {
+            Poller::Os { .. } => Workers::new(most),
+            #[cfg(feature = "sim")]
+            Poller::Sim { host, .. } => Workers::simulated(*host, most),
+        }
     }
 
     /// Wakes a sleeping poll from another thread. One per poller.
     pub(crate) fn waker(&self) -> io::Result<Waker> {
-        mio::Waker::new(self.poll.registry(), WAKE).map(Waker)
+        match self {
+            Poller::Os { poll, .. } => mio::Waker::new(poll.registry(), WAKE).map(Waker::Os),
+            #[cfg(feature = "sim")]
+            Poller::Sim { host, .. } => Ok(Waker::Sim(sim::Waker::new(*host))),
+        }
     }
 
     /// Registers a socket for all its events, for its whole life: nothing is changed later.
     pub(crate) fn register(&mut self, socket: &mut impl Pollable, token: usize) -> io::Result<()> {
-        socket.register(self.poll.registry(), mio::Token(token))
+        match self {
+            Poller::Os { poll, .. } => socket.register(poll.registry(), mio::Token(token)),
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => match socket.simulated() {
+                Some(socket) => socket.register(token),
+                None => Ok(()), // there is no socket: connecting failed before there was one
+            },
+        }
     }
 
     /// Takes a socket out of the poll. `own`: this crate made the socket and holds its only
@@ -282,8 +346,16 @@ impl Poller {
         if own && socket.leaves_by_closing() {
             return;
         }
+        let poll = match self {
+            Poller::Os { poll, .. } => poll,
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => {
+                socket.simulated().inspect(|socket| socket.deregister());
+                return;
+            }
+        };
         // The poll may have dropped it by itself after a hang-up.
-        if let Err(e) = socket.deregister(self.poll.registry()) {
+        if let Err(e) = socket.deregister(poll.registry()) {
             log::trace!("deregistering a socket: {e}");
         }
     }
@@ -291,7 +363,7 @@ impl Poller {
     /// A UDP socket reported an error. mio's emulation over `poll(2)` drops a descriptor that did
     /// (an ICMP error is enough), so the socket is registered again there; elsewhere nothing is done.
     pub(crate) fn survive_error(&mut self, socket: &mut Datagram, token: usize) -> io::Result<()> {
-        if cfg!(mio_unsupported_force_poll_poll) {
+        if cfg!(mio_unsupported_force_poll_poll) && matches!(self, Poller::Os { .. }) {
             self.deregister(socket, false);
             return self.register(socket, token);
         }
@@ -300,23 +372,50 @@ impl Poller {
 
     /// mio's registry, for custom sources, which are mio's by definition. A backend without one
     /// refuses them.
-    pub(crate) fn registry_for_sources(&self) -> &mio::Registry {
-        self.poll.registry()
+    pub(crate) fn registry_for_sources(&self) -> io::Result<&mio::Registry> {
+        match self {
+            Poller::Os { poll, .. } => Ok(poll.registry()),
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => Err(sim::real("a custom source")),
+        }
     }
 
     #[cfg(all(unix, not(mio_unsupported_force_poll_poll)))]
     pub(crate) fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         use std::os::fd::AsFd;
-        self.poll.registry().as_fd()
+        match self {
+            Poller::Os { poll, .. } => poll.registry().as_fd(),
+            // A simulation never lends out a reactor.
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => unreachable!("a simulated reactor has no descriptor"),
+        }
     }
 }
 
 /// Ends the poll's current wait, or its next one, from any thread.
 #[derive(Debug)]
-pub(crate) struct Waker(mio::Waker);
+pub(crate) enum Waker {
+    Os(mio::Waker),
+    #[cfg(feature = "sim")]
+    Sim(sim::Waker),
+}
 
 impl Waker {
     pub(crate) fn wake(&self) -> io::Result<()> {
-        self.0.wake()
+        match self {
+            Waker::Os(waker) => waker.wake(),
+            #[cfg(feature = "sim")]
+            Waker::Sim(waker) => waker.wake(),
+        }
+    }
+
+    /// Whether this thread may wake it: a simulation's only its own.
+    #[inline]
+    pub(crate) fn may_wake(&self) -> bool {
+        match self {
+            Waker::Os(_) => true,
+            #[cfg(feature = "sim")]
+            Waker::Sim(waker) => waker.may_wake(),
+        }
     }
 }

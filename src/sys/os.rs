@@ -52,6 +52,8 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(s) => s.read(buffer),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.read(buffer),
         }
     }
 
@@ -63,6 +65,8 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(s) => s.write(bytes),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.write(&[io::IoSlice::new(bytes)]),
         }
     }
 
@@ -83,6 +87,8 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(s) => s.write_vectored(slices),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.write(slices),
         }
     }
 
@@ -95,6 +101,8 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(s) => s.shutdown_write(),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.shutdown_write(),
         }
     }
 
@@ -127,6 +135,8 @@ impl Stream {
             Stream::None => Ok(None),
             #[cfg(test)]
             Stream::Script(s) => Ok(s.take_error()),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => Ok(s.take_error()),
         }
     }
 
@@ -139,6 +149,11 @@ impl Stream {
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => {
+                s.reset_on_close();
+                Ok(())
+            }
         }
     }
 
@@ -162,6 +177,8 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(_) => Ok(Address::Unix(None)),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.peer_addr(),
         }
     }
 
@@ -173,6 +190,8 @@ impl Stream {
             Stream::None => Err(io::ErrorKind::NotConnected.into()),
             #[cfg(test)]
             Stream::Script(_) => Ok(Address::Unix(None)),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.local_addr(),
         }
     }
 
@@ -187,6 +206,9 @@ impl Stream {
             Stream::Tcp(s) => {
                 options.apply_bound(&SockRef::from(s), domain_of(s.local_addr()?), Type::STREAM)
             }
+            // The simulated ones inherit as Linux' do.
+            #[cfg(feature = "sim")]
+            Stream::Sim(_) => Ok(()),
             // From a Unix socket nothing is inherited.
             _ => self.apply(options),
         }
@@ -203,6 +225,8 @@ impl Stream {
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Stream::Sim(s) => s.apply(options),
         }
     }
 }
@@ -216,6 +240,8 @@ impl Pollable for Stream {
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Stream::Sim(_) => Err(super::sim::real("a poll of the system")),
         }
     }
 
@@ -227,11 +253,21 @@ impl Pollable for Stream {
             Stream::None => Ok(()),
             #[cfg(test)]
             Stream::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Stream::Sim(_) => Err(super::sim::real("a poll of the system")),
         }
     }
 
     fn leaves_by_closing(&self) -> bool {
         CLOSE_DEREGISTERS
+    }
+
+    #[cfg(feature = "sim")]
+    fn simulated(&self) -> Option<&super::sim::Socket> {
+        match self {
+            Stream::Sim(socket) => Some(socket),
+            _ => None,
+        }
     }
 }
 
@@ -265,6 +301,10 @@ pub(crate) fn connect(
     from: Option<SocketAddr>,
     options: &SocketOptions,
 ) -> io::Result<Stream> {
+    #[cfg(feature = "sim")]
+    if super::sim::is_simulated() {
+        return super::sim::connect(to, from, options).map(Stream::Sim);
+    }
     match to {
         Address::Ip(addr) => {
             let domain = domain_of(*addr);
@@ -346,6 +386,7 @@ pub(super) fn keep_from_children(_: &SockRef<'_>) -> io::Result<()> {
 }
 
 pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
+    refuse_in_simulation()?;
     stream.set_nonblocking(true)?;
     keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Tcp(mio::net::TcpStream::from_std(stream)))
@@ -353,6 +394,7 @@ pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
 
 #[cfg(unix)]
 pub(crate) fn adopt_unix(stream: std::os::unix::net::UnixStream) -> io::Result<Stream> {
+    refuse_in_simulation()?;
     stream.set_nonblocking(true)?;
     keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Unix(mio::net::UnixStream::from_std(stream)))
@@ -368,6 +410,8 @@ pub(crate) enum Listener {
     Unix(mio::net::UnixListener),
     #[cfg(test)]
     Script(super::script::Listener),
+    #[cfg(feature = "sim")]
+    Sim(super::sim::Socket),
 }
 
 impl Listener {
@@ -379,6 +423,8 @@ impl Listener {
             Listener::Unix(l) => l.accept().map(|(s, a)| (Stream::Unix(s), Address::from(a))),
             #[cfg(test)]
             Listener::Script(l) => l.accept().map(|s| (Stream::Script(s), Address::Unix(None))),
+            #[cfg(feature = "sim")]
+            Listener::Sim(l) => l.accept().map(|(s, a)| (Stream::Sim(s), a)),
         })
     }
 
@@ -389,6 +435,8 @@ impl Listener {
             Listener::Unix(l) => l.local_addr().map(Address::from),
             #[cfg(test)]
             Listener::Script(_) => Ok(Address::Unix(None)),
+            #[cfg(feature = "sim")]
+            Listener::Sim(l) => l.listener_addr(),
         }
     }
 
@@ -402,6 +450,8 @@ impl Listener {
             Listener::Unix(l) => options.apply(&SockRef::from(l), Domain::UNIX, Type::STREAM),
             #[cfg(test)]
             Listener::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Listener::Sim(_) => Ok(()),
         }
     }
 }
@@ -414,6 +464,8 @@ impl Pollable for Listener {
             Listener::Unix(l) => l.register(registry, token, Interest::READABLE),
             #[cfg(test)]
             Listener::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Listener::Sim(_) => Err(super::sim::real("a poll of the system")),
         }
     }
 
@@ -424,6 +476,16 @@ impl Pollable for Listener {
             Listener::Unix(l) => l.deregister(registry),
             #[cfg(test)]
             Listener::Script(_) => Ok(()),
+            #[cfg(feature = "sim")]
+            Listener::Sim(_) => Err(super::sim::real("a poll of the system")),
+        }
+    }
+
+    #[cfg(feature = "sim")]
+    fn simulated(&self) -> Option<&super::sim::Socket> {
+        match self {
+            Listener::Sim(socket) => Some(socket),
+            _ => None,
         }
     }
 }
@@ -436,6 +498,10 @@ pub(crate) fn listen(
     options: &SocketOptions,
     several: bool,
 ) -> io::Result<Listener> {
+    #[cfg(feature = "sim")]
+    if super::sim::is_simulated() {
+        return super::sim::listen(on, backlog, options, several).map(Listener::Sim);
+    }
     let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
     match on {
         Address::Ip(addr) => {
@@ -467,6 +533,7 @@ pub(crate) fn listen(
 }
 
 pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<Listener> {
+    refuse_in_simulation()?;
     listener.set_nonblocking(true)?;
     adopt_listening(&SockRef::from(&listener))?;
     Ok(Listener::Tcp(mio::net::TcpListener::from_std(listener)))
@@ -476,6 +543,7 @@ pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<
 pub(crate) fn adopt_unix_listener(
     listener: std::os::unix::net::UnixListener,
 ) -> io::Result<Listener> {
+    refuse_in_simulation()?;
     listener.set_nonblocking(true)?;
     adopt_listening(&SockRef::from(&listener))?;
     Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
@@ -492,9 +560,22 @@ fn adopt_listening(socket: &SockRef<'_>) -> io::Result<()> {
     keep_from_children(socket)
 }
 
+/// A socket of the system has no place in a simulation.
+pub(super) fn refuse_in_simulation() -> io::Result<()> {
+    #[cfg(feature = "sim")]
+    if super::sim::is_simulated() {
+        return Err(super::sim::real("a socket of the system"));
+    }
+    Ok(())
+}
+
 /// The addresses of a target; at least one. A name asks the system's resolver, which blocks
 /// (getaddrinfo(3)).
 pub(crate) fn resolve(target: &Target) -> io::Result<Vec<Address>> {
+    #[cfg(feature = "sim")]
+    if super::sim::is_simulated() {
+        return super::sim::resolve(target);
+    }
     let found: Vec<Address> = match &target.0 {
         // Brackets are those of an IPv6 address: no resolver has to be asked about the rest.
         Named::Name(name) if name.starts_with('[') => {

@@ -12,6 +12,10 @@ pub(crate) struct OwnPath {
 
 impl OwnPath {
     pub(crate) fn new(path: PathBuf) -> Self {
+        #[cfg(feature = "sim")]
+        if super::sim::is_simulated() {
+            return OwnPath { path, file: None }; // simulated hosts have no files
+        }
         // A relative path must survive a change of the working directory.
         let path = std::path::absolute(&path).unwrap_or(path);
         OwnPath { file: Self::file(&path), path }

@@ -21,6 +21,9 @@ pub(crate) struct Workers {
     start: fn(Arc<Queue>) -> io::Result<()>,
     started: usize,
     most: usize,
+    /// Jobs run on this simulated host, in its time, and not on threads.
+    #[cfg(feature = "sim")]
+    simulated: Option<u32>,
     /// That a further thread could not be started has been logged.
     warned: bool,
 }
@@ -43,7 +46,23 @@ struct State {
 impl Workers {
     /// Starts no thread yet, and `most` in all.
     pub(crate) fn new(most: usize) -> Self {
-        Workers { queue: Arc::default(), start: start_thread, started: 0, most, warned: false }
+        Workers {
+            queue: Arc::default(),
+            start: start_thread,
+            started: 0,
+            most,
+            #[cfg(feature = "sim")]
+            simulated: None,
+            warned: false,
+        }
+    }
+
+    /// Jobs begin inside the simulation, one after the other, after a time that the seed decides.
+    #[cfg(feature = "sim")]
+    pub(crate) fn simulated(host: u32, most: usize) -> Self {
+        let mut workers = Workers::new(most);
+        workers.simulated = Some(host);
+        workers
     }
 
     /// Runs the job that `wrap` makes of `value`, later and on another thread: the next one that has
@@ -58,6 +77,11 @@ impl Workers {
         value: T,
         wrap: impl FnOnce(T) -> Job,
     ) -> Result<(), (T, io::Error)> {
+        #[cfg(feature = "sim")]
+        if let Some(host) = self.simulated {
+            super::sim::submit(host, self.most, wrap(value));
+            return Ok(());
+        }
         if self.started < self.most
             && self.queue.is_busy()
             && let Err(e) = self.start_one()
@@ -93,6 +117,10 @@ impl Workers {
     /// No job begins from now on, and the threads end. The caller drops those that were waiting,
     /// outside the lock: a drop may do anything.
     pub(crate) fn close(&mut self) -> VecDeque<Job> {
+        #[cfg(feature = "sim")]
+        if let Some(host) = self.simulated {
+            return super::sim::take_jobs(host);
+        }
         let mut state = self.queue.lock();
         state.closed = true;
         let waiting = std::mem::take(&mut state.waiting);

@@ -63,6 +63,14 @@ pub(crate) struct Key {
     generation: NonZeroU32,
 }
 
+#[cfg(feature = "sim")]
+impl Key {
+    /// A number that no other timer of its wheel has.
+    pub(crate) fn number(self) -> u64 {
+        u64::from(self.index) << 32 | u64::from(self.generation.get())
+    }
+}
+
 impl<T: Owned> Wheel<T> {
     /// An empty wheel at tick zero, with memory for `capacity` timers (48 bytes each, if the
     /// payload has 16).
@@ -207,6 +215,19 @@ impl<T: Owned> Wheel<T> {
     /// Timers that have not ended, those due and handed out included.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()
+    }
+
+    /// The payload of the timer whose key has this number.
+    #[cfg(feature = "sim")]
+    pub(crate) fn with_number(&self, number: u64) -> Option<&T> {
+        let generation = NonZeroU32::new(number as u32)?;
+        self.get(Key { index: (number >> 32) as u32, generation })
+    }
+
+    /// Calls `visit` with each timer's payload.
+    #[cfg(feature = "sim")]
+    pub(crate) fn each(&self, mut visit: impl FnMut(&T)) {
+        self.entries.iter().for_each(|(_, entry)| visit(&entry.payload));
     }
 
     /// The first list that holds timers not yet due, and the tick at which it starts.

@@ -1,0 +1,63 @@
+//! What the checks of a simulation ask of a connection.
+
+use super::{Phase, ReadSide, Stream};
+use crate::sys::{self, Ready};
+
+impl Stream {
+    /// The number of its simulated socket.
+    pub(crate) fn simulated(&self) -> Option<u32> {
+        match &self.socket {
+            sys::Stream::Sim(socket) => Some(socket.index()),
+            _ => None,
+        }
+    }
+
+    /// Whether its bytes go from the socket to the handler as they are.
+    pub(crate) fn is_unlayered(&self) -> bool {
+        self.wire().is_none() && self.relayed_to().is_none()
+    }
+
+    /// Work of it that no event will announce, while it is on no list: an edge that was not used up,
+    /// or that the socket has not reported and never will.
+    pub(crate) fn forgotten(&self) -> Option<&'static str> {
+        if self.in_ready || self.in_dirty {
+            return None;
+        }
+        let lost = |bits| {
+            let index = self.simulated()?;
+            sys::sim::with(|world| world.is_lost(index, bits))
+        };
+        let opens = matches!(self.life.phase, Phase::Open);
+        let reads = opens && self.life.read == ReadSide::Open && self.may_read();
+        if reads && (self.readable || lost(Ready::READABLE) == Some(true)) {
+            return Some("input waits");
+        }
+        let writes = matches!(self.life.phase, Phase::Open | Phase::Closing);
+        if writes && self.output.is_some() {
+            if self.writable {
+                return Some("output waits, and the socket takes some");
+            }
+            if lost(Ready::WRITABLE) == Some(true) {
+                return Some("output waits, and no edge of its socket is to come");
+            }
+        }
+        if opens && self.drained {
+            return Some("on_drain is due");
+        }
+        None
+    }
+
+    /// Whether its queue may hold more than the limits allow. One read may take it over its limit.
+    pub(crate) fn exceeds_limits(&self, read_buffer: usize) -> bool {
+        self.unsent() > self.options().output_limit.saturating_add(read_buffer)
+    }
+}
+
+impl Stream {
+    /// How many sockets it has: one, or those of its attempts to connect.
+    pub(crate) fn socket_count(&self) -> usize {
+        let attempts = self.extra.as_ref().and_then(|extra| extra.route.as_ref());
+        let attempts = attempts.map_or(0, |route| route.attempts.len());
+        usize::from(self.simulated().is_some()) + attempts
+    }
+}

@@ -1,0 +1,621 @@
+//! A network in virtual time, to test a protocol against what real networks do (feature `sim`).
+//!
+//! A simulation has hosts, each with a reactor of its own: the reactor that serves real sockets, with
+//! the same handlers, layers, groups and timers. What is simulated is the system below it: sockets,
+//! the network between hosts, the clocks. **The seed decides everything**: the same seed gives the
+//! same run, event by event, in debug and release, with and without the other features. A minute of
+//! network takes milliseconds.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tidegate::sim::{Link, Sim};
+//! use tidegate::{Context, Handler, HandlerResult, Input};
+//!
+//! struct Echo;
+//!
+//! impl Handler for Echo {
+//!     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+//!         cx.send(input.take_all());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! struct Client;
+//!
+//! impl Handler<Vec<u8>> for Client {
+//!     fn on_open(&mut self, cx: &mut Context<'_, Vec<u8>>) -> HandlerResult {
+//!         cx.send("hello");
+//!         Ok(())
+//!     }
+//!     fn on_data(&mut self, cx: &mut Context<'_, Vec<u8>>, input: &mut Input<'_>) -> HandlerResult {
+//!         cx.state.extend(input.take_all());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut sim = Sim::new(7);
+//! sim.host("server", |net| net.listen("0.0.0.0:80", |_peer| Echo).map(drop))?;
+//! let client = sim.host("client", |net| {
+//!     net.connect("server:80", Client)?;
+//!     Ok(Vec::new())
+//! })?;
+//! let ms = Duration::from_millis;
+//! sim.link("client", "server", Link::new().latency(ms(5)..ms(40)).loss(0.01))?;
+//! sim.run_for(Duration::from_secs(60))?;
+//! assert_eq!(sim.state(client), b"hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! [`check`] runs a scenario with many seeds and says which one failed. In every run the simulation
+//! checks what must hold for any protocol (see `docs/simulation.md`, which has the whole of it): a
+//! broken promise of the reactor, or a panic in a handler, fails the run.
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::error::{BoxError, Error};
+use crate::net::Net;
+use crate::remote::Remote;
+use crate::sys::sim::trace::Event;
+use crate::sys::sim::{Drawn, Rng, World, nanos, swap, v4, v6};
+
+mod check;
+mod failure;
+mod host;
+mod peer;
+mod schedule;
+
+pub use crate::sys::sim::{Fault, Faults, Link};
+pub use check::{Checked, check, try_check};
+pub use failure::Failure;
+pub use host::Host;
+pub use peer::{Peer, RawPeer};
+
+use check::Changes;
+use host::{Process, Running, SetUp, With};
+use peer::RawHost;
+
+/// A simulation: hosts, the network between them, and the time.
+///
+/// See the [module](self) for an example.
+pub struct Sim {
+    seed: u64,
+    number: u64,
+    /// `None` while it is installed: a step runs.
+    world: Option<Box<World>>,
+    hosts: Vec<Entry>,
+    actions: BinaryHeap<Reverse<Action>>,
+    order: u64,
+    config: Config,
+    faults: Faults,
+    changes: Changes,
+    /// The random numbers of crashes and pauses, and of configurations.
+    rng: Rng,
+    failed: bool,
+}
+
+/// A host of the simulation.
+struct Entry {
+    set_up: Option<Box<dyn SetUp>>,
+    config: Config,
+    what: What,
+    /// When its next turn is due without an arrival.
+    due: u64,
+    /// Turns in a row that changed nothing though the one before left work.
+    idle_turns: u32,
+    sleeps: u32,
+}
+
+enum What {
+    Running(Box<dyn Process>),
+    /// Its loop ended; the state can still be looked at.
+    Ended(Box<dyn Process>),
+    Crashed,
+    Raw(RawHost),
+}
+
+/// Something that the user wants done at a time.
+struct Action {
+    at: u64,
+    order: u64,
+    call: Box<dyn FnOnce(&mut Sim)>,
+}
+
+impl PartialEq for Action {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Action {}
+
+impl PartialOrd for Action {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Action {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A set-up that was used wrongly: what was expected, and what came.
+fn wrong(what: impl Into<String>, expected: &str) -> Error {
+    Error::new(what, io::Error::new(io::ErrorKind::InvalidInput, expected))
+}
+
+/// The world is back in the simulation when this is dropped, also by a panic.
+struct Installed<'a> {
+    slot: &'a mut Option<Box<World>>,
+    before: Option<Box<World>>,
+}
+
+impl<'a> Installed<'a> {
+    fn new(slot: &'a mut Option<Box<World>>) -> Self {
+        let before = swap(slot.take());
+        Installed { slot, before }
+    }
+}
+
+impl Drop for Installed<'_> {
+    fn drop(&mut self) {
+        *self.slot = swap(self.before.take());
+    }
+}
+
+thread_local! {
+    static NUMBER: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Sim {
+    /// A simulation whose every decision follows from `seed`. No faults, and links of 500 µs, until
+    /// [`faults`](Self::faults) and [`link`](Self::link) say otherwise.
+    pub fn new(seed: u64) -> Self {
+        Self::changed(seed, Changes::default())
+    }
+
+    fn changed(seed: u64, changes: Changes) -> Self {
+        let number = NUMBER.with(|number| number.replace(number.get() + 1));
+        let mut sim = Sim {
+            seed,
+            number,
+            world: Some(Box::new(World::new(seed, Faults::none().drawn(seed)))),
+            hosts: Vec::new(),
+            actions: BinaryHeap::new(),
+            order: 0,
+            // A small read buffer: half the time of a short run is spent on a large one's pages.
+            config: Config::new().read_buffer(16 * 1024).datagram_size(65_535),
+            faults: Faults::none(),
+            changes,
+            rng: Rng::stream(seed, 3),
+            failed: false,
+        };
+        sim.world_mut().trace.all = sim.changes.records.then(Vec::new);
+        sim
+    }
+
+    fn world(&self) -> &World {
+        self.world.as_deref().expect("a step of the simulation is not interrupted by another one")
+    }
+
+    fn world_mut(&mut self) -> &mut World {
+        self.world
+            .as_deref_mut()
+            .expect("a step of the simulation is not interrupted by another one")
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// The time since the simulation began.
+    pub fn now(&self) -> Duration {
+        Duration::from_nanos(self.world().now)
+    }
+
+    /// A hash over every event so far: equal seeds give equal hashes. The bytes that travel are part
+    /// of it. Where a layer draws randomness that the seed does not decide (TLS: rustls has its own),
+    /// two runs differ, and [`check`] does not compare them.
+    pub fn hash(&self) -> u64 {
+        self.world().trace.hash()
+    }
+
+    /// How many events there were: deliveries, readiness, timers, faults.
+    pub fn events(&self) -> u64 {
+        self.world().events
+    }
+
+    // ---- set-up ----
+
+    /// Adds a host and starts its reactor. `set_up` makes the state and has the network, as in
+    /// [`Reactor::build`](crate::Reactor::build); it runs again each time the host comes back after a
+    /// crash, so that it can be called often.
+    ///
+    /// The host resolves under its name. Host number n (from 1) has the addresses 10.0.0.n and fd00::n.
+    ///
+    /// # Errors
+    /// The name is taken or no name (letters, digits, `-` and `.`), or `set_up` returns an error.
+    pub fn host<S, F>(&mut self, name: &str, set_up: F) -> Result<Host<S>, Error>
+    where
+        S: 'static,
+        F: Fn(&mut Net<S>) -> Result<S, Error> + 'static,
+    {
+        let config = self.config.clone();
+        self.host_with(name, config, set_up)
+    }
+
+    /// The same with settings of its own.
+    ///
+    /// # Errors
+    /// As [`host`](Self::host).
+    pub fn host_with<S, F>(
+        &mut self,
+        name: &str,
+        config: Config,
+        set_up: F,
+    ) -> Result<Host<S>, Error>
+    where
+        S: 'static,
+        F: Fn(&mut Net<S>) -> Result<S, Error> + 'static,
+    {
+        let index = self.add_host(name)?;
+        let config = self.swarm_config(index, config);
+        self.hosts.push(Entry {
+            set_up: Some(Box::new(With::new(set_up))),
+            config,
+            what: What::Crashed,
+            due: u64::MAX,
+            idle_turns: 0,
+            sleeps: 0,
+        });
+        self.start(index)?;
+        Ok(Host::new(index, self.number))
+    }
+
+    /// A host without a reactor, for a peer that keeps to no protocol: see [`RawPeer`].
+    ///
+    /// # Errors
+    /// As [`host`](Self::host).
+    pub fn peer(&mut self, name: &str) -> Result<Peer, Error> {
+        let index = self.add_host(name)?;
+        self.hosts.push(Entry {
+            set_up: None,
+            config: self.config.clone(),
+            what: What::Raw(RawHost::default()),
+            due: u64::MAX,
+            idle_turns: 0,
+            sleeps: 0,
+        });
+        Ok(Peer { index, sim: self.number })
+    }
+
+    /// What a raw peer may do.
+    pub fn raw(&mut self, peer: Peer) -> RawPeer<'_> {
+        assert_eq!(peer.sim, self.number, "expected a peer of this simulation");
+        RawPeer { sim: self, index: peer.index }
+    }
+
+    fn add_host(&mut self, name: &str) -> Result<u32, Error> {
+        let what = || format!("cannot add the host {name:?}");
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        if name.is_empty() || !name.chars().all(is_name) || name == "localhost" {
+            let expected = "expected a name of letters, digits, '-' and '.', other than localhost";
+            return Err(wrong(what(), expected));
+        }
+        if self.world().host_named(name).is_some() {
+            return Err(wrong(what(), "expected a name that no other host has"));
+        }
+        Ok(self.world_mut().add_host(name.to_owned()))
+    }
+
+    /// The settings of the hosts that are added from now on. The default is that of
+    /// [`Config::new`], but for a read buffer of 16 KiB, which makes short runs twice as fast.
+    pub fn config(&mut self, config: Config) {
+        self.config = config;
+    }
+
+    /// What may go wrong, from now on. Call it before hosts are added, for the faults that are
+    /// drawn once per host.
+    pub fn faults(&mut self, faults: Faults) {
+        let mut drawn: Drawn = faults.drawn(self.seed);
+        self.changes.apply(&mut drawn);
+        self.faults = faults;
+        self.world_mut().set_faults(drawn);
+    }
+
+    /// Lets handlers panic without failing the run, for scenarios that are about panics.
+    pub fn allow_panics(&mut self) {
+        self.world_mut().allows_panics = true;
+    }
+
+    /// Describes the way between two hosts, in both directions, from now on.
+    ///
+    /// # Errors
+    /// A host of that name does not exist; a host is linked to itself; the link is one that cannot
+    /// exist (a bandwidth of zero).
+    pub fn link(&mut self, a: &str, b: &str, link: Link) -> Result<(), Error> {
+        self.link_from(a, b, link.clone())?;
+        self.link_from(b, a, link)
+    }
+
+    /// Describes one direction only.
+    ///
+    /// # Errors
+    /// As [`link`](Self::link).
+    pub fn link_from(&mut self, from: &str, to: &str, link: Link) -> Result<(), Error> {
+        let what = || format!("cannot link {from} to {to}");
+        if let Some(expected) = link.wrong {
+            return Err(wrong(what(), expected));
+        }
+        let (a, b) = (self.index_of(from)?, self.index_of(to)?);
+        if a == b {
+            return Err(wrong(what(), "expected two hosts; a host reaches itself by its loopback"));
+        }
+        self.world_mut().set_link(a, b, link);
+        Ok(())
+    }
+
+    /// Describes the ways that have no description of their own.
+    ///
+    /// # Errors
+    /// The link is one that cannot exist.
+    pub fn default_link(&mut self, link: Link) -> Result<(), Error> {
+        if let Some(expected) = link.wrong {
+            return Err(wrong("cannot use this link", expected));
+        }
+        self.world_mut().set_default_link(link);
+        Ok(())
+    }
+
+    fn index_of(&self, name: &str) -> Result<u32, Error> {
+        self.world().host_named(name).ok_or_else(|| {
+            let known: Vec<&str> = self.world().hosts.iter().map(|h| &*h.name).collect();
+            let expected = format!("expected one of {}", known.join(", "));
+            wrong(format!("no host is called {name:?}"), &expected)
+        })
+    }
+
+    /// The IPv4 address of a host.
+    ///
+    /// # Errors
+    /// No host has that name.
+    pub fn ip(&self, name: &str) -> Result<std::net::IpAddr, Error> {
+        self.index_of(name).map(|index| v4(index).into())
+    }
+
+    /// The IPv6 address of a host.
+    ///
+    /// # Errors
+    /// No host has that name.
+    pub fn ip_v6(&self, name: &str) -> Result<std::net::IpAddr, Error> {
+        self.index_of(name).map(|index| v6(index).into())
+    }
+
+    // ---- what happens ----
+
+    /// Does something at a time since the simulation began; at once, in the next step, if that has
+    /// passed.
+    pub fn at(&mut self, time: Duration, action: impl FnOnce(&mut Sim) + 'static) {
+        self.order += 1;
+        let (at, order) = (nanos(time), self.order);
+        self.actions.push(Reverse(Action { at, order, call: Box::new(action) }));
+    }
+
+    /// Lets nothing pass between two sets of hosts, in both directions, until
+    /// [`heal`](Self::heal).
+    ///
+    /// # Errors
+    /// A host of that name does not exist, or is on both sides.
+    pub fn partition(&mut self, some: &[&str], others: &[&str]) -> Result<(), Error> {
+        self.block(some, others, u64::MAX)?;
+        self.block(others, some, u64::MAX)
+    }
+
+    /// Lets nothing pass from the first set of hosts to the second; the other way stays open.
+    ///
+    /// # Errors
+    /// As [`partition`](Self::partition).
+    pub fn partition_one_way(&mut self, from: &[&str], to: &[&str]) -> Result<(), Error> {
+        self.block(from, to, u64::MAX)
+    }
+
+    /// Lets everything pass again, in both directions.
+    ///
+    /// # Errors
+    /// As [`partition`](Self::partition).
+    pub fn heal(&mut self, some: &[&str], others: &[&str]) -> Result<(), Error> {
+        self.block(some, others, 0)?;
+        self.block(others, some, 0)
+    }
+
+    fn block(&mut self, from: &[&str], to: &[&str], until: u64) -> Result<(), Error> {
+        for a in from {
+            for b in to {
+                let (a_index, b_index) = (self.index_of(a)?, self.index_of(b)?);
+                if a_index == b_index {
+                    let what = format!("cannot part {a} from {b}");
+                    return Err(wrong(what, "expected two sets without a host in common"));
+                }
+                self.world_mut().partition(a_index, b_index, until);
+            }
+        }
+        Ok(())
+    }
+
+    /// Kills the process of a host: no callback of it runs any more, its peers get resets. Its
+    /// machine stays, and refuses connections.
+    ///
+    /// # Errors
+    /// No host has that name, or it is a raw peer.
+    pub fn crash(&mut self, name: &str) -> Result<(), Error> {
+        let index = self.index_of(name)?;
+        self.kill(index, false)
+    }
+
+    /// Stops the whole machine: its peers hear nothing any more.
+    ///
+    /// # Errors
+    /// As [`crash`](Self::crash).
+    pub fn power_off(&mut self, name: &str) -> Result<(), Error> {
+        let index = self.index_of(name)?;
+        self.kill(index, true)
+    }
+
+    /// Starts a host again that crashed, stopped or ended, with new state from its set-up.
+    ///
+    /// # Errors
+    /// No host has that name, it runs, or its set-up fails.
+    pub fn restart(&mut self, name: &str) -> Result<(), Error> {
+        let index = self.index_of(name)?;
+        match self.hosts[index as usize].what {
+            What::Running(_) | What::Raw(_) => {
+                Err(wrong(format!("cannot restart {name}"), "expected a host that does not run"))
+            }
+            What::Ended(_) | What::Crashed => self.start(index),
+        }
+    }
+
+    /// Stops the process of a host for a time, as `SIGSTOP` does. Its system goes on: it accepts and
+    /// acknowledges until buffers are full.
+    ///
+    /// # Errors
+    /// No host has that name.
+    pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
+        let index = self.index_of(name)?;
+        let world = self.world_mut();
+        let now = world.now;
+        let host = &mut world.hosts[index as usize];
+        host.clock = host.clock.max(now.saturating_add(nanos(time)));
+        Ok(())
+    }
+
+    /// Moves a host's time of day forwards; backwards with [`set_clock_back`](Self::set_clock_back).
+    /// Its monotonic clock does not jump.
+    ///
+    /// # Errors
+    /// No host has that name.
+    pub fn set_clock_forward(&mut self, name: &str, by: Duration) -> Result<(), Error> {
+        self.move_clock(name, i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    /// Moves a host's time of day backwards.
+    ///
+    /// # Errors
+    /// No host has that name.
+    pub fn set_clock_back(&mut self, name: &str, by: Duration) -> Result<(), Error> {
+        self.move_clock(name, -i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
+    }
+
+    fn move_clock(&mut self, name: &str, by: i64) -> Result<(), Error> {
+        let index = self.index_of(name)?;
+        let host = &mut self.world_mut().hosts[index as usize];
+        host.wall = host.wall.saturating_add(by);
+        Ok(())
+    }
+
+    // ---- looking in ----
+
+    /// The state of a host.
+    ///
+    /// # Panics
+    /// The host belongs to another simulation, or is down after a crash.
+    pub fn state<S: 'static>(&self, host: Host<S>) -> &S {
+        self.running(host).0.state()
+    }
+
+    /// Whether the host's process runs: it has not crashed, and its loop has not ended.
+    pub fn is_running<S>(&self, host: Host<S>) -> bool {
+        assert_eq!(host.sim, self.number, "expected a host of this simulation");
+        matches!(self.hosts[host.index as usize].what, What::Running(_))
+    }
+
+    fn running<S: 'static>(&self, host: Host<S>) -> &Running<S> {
+        assert_eq!(host.sim, self.number, "expected a host of this simulation");
+        let process = match &self.hosts[host.index as usize].what {
+            What::Running(process) | What::Ended(process) => process.as_any().downcast_ref(),
+            What::Crashed | What::Raw(_) => None,
+        };
+        process.expect("expected a host that runs or has ended, got one that is down")
+    }
+
+    /// Does something with the state and the network of a host, between its turns.
+    ///
+    /// # Panics
+    /// The host belongs to another simulation, or does not run.
+    pub fn with<S: 'static, T>(
+        &mut self,
+        host: Host<S>,
+        call: impl FnOnce(&mut S, &mut Net<S>) -> T,
+    ) -> T {
+        let result = {
+            let (running, _world) = self.enter(host);
+            let (state, net) = running.0.both();
+            call(state, net)
+        };
+        self.look_again(host.index);
+        result
+    }
+
+    /// The handle for other threads, of which a simulation has none: messages that are posted on its
+    /// own thread, from another host or from an [action](Self::at), are events of its schedule.
+    ///
+    /// # Panics
+    /// The host belongs to another simulation, or does not run.
+    pub fn remote<S: 'static>(&mut self, host: Host<S>) -> Remote<S> {
+        self.enter(host).0.0.remote()
+    }
+
+    /// Installs the world as this host sees it.
+    fn enter<S: 'static>(&mut self, host: Host<S>) -> (&mut Running<S>, Installed<'_>) {
+        assert_eq!(host.sim, self.number, "expected a host of this simulation");
+        let world = self.world_mut();
+        let now = world.now;
+        world.current = Some(host.index);
+        let place = &mut world.hosts[host.index as usize];
+        place.clock = place.clock.max(now);
+        let process = match &mut self.hosts[host.index as usize].what {
+            What::Running(process) => process.as_any_mut().downcast_mut(),
+            _ => None,
+        };
+        let process = process.expect("expected a host that runs");
+        (process, Installed::new(&mut self.world))
+    }
+}
+
+impl Drop for Sim {
+    /// Every handler gets its `on_close`, as when a reactor is dropped.
+    fn drop(&mut self) {
+        if self.world.is_none() {
+            return; // inside a step that panicked
+        }
+        for index in 0..self.hosts.len() as u32 {
+            self.take_down(index);
+        }
+    }
+}
+
+impl fmt::Debug for Sim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sim").field("seed", &self.seed).finish_non_exhaustive()
+    }
+}
+
+/// What a scenario returns.
+pub type ScenarioResult = Result<(), BoxError>;
+
+/// A note of the user's, in the trace: it is part of the hash, and in the timeline.
+impl Sim {
+    /// Puts a number of the scenario's own into the trace: into the hash, and into the timeline of
+    /// a run that fails.
+    pub fn note(&mut self, number: u64) {
+        self.world_mut().note(0, Event::Said(number));
+    }
+}

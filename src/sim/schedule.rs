@@ -1,0 +1,432 @@
+//! Whose turn is next: the loop of the simulation, crashes, and the checks between turns.
+
+use std::cmp::Reverse;
+use std::time::Duration;
+
+use super::{Action, Entry, Failure, Installed, Sim, What};
+use crate::config::Config;
+use crate::error::Error;
+use crate::sys::sim::trace::Event;
+use crate::sys::sim::{Fault, nanos, with};
+
+/// After so many turns in a row without any progress the loop spins. Some are legal: the next timer's
+/// time is a lower bound.
+const IDLE_TURNS: u32 = 2_000;
+
+/// How long `settle` may have to wait for what it finds to be quiet.
+const QUIET: u64 = u64::MAX;
+
+impl Sim {
+    // ---- running ----
+
+    /// Runs for this much of the simulation's time.
+    ///
+    /// # Errors
+    /// Something happened that must not: see [`Failure`].
+    pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
+        let until = self.world().now.saturating_add(nanos(time));
+        while self.step(until)? {}
+        self.world_mut().now = until;
+        self.inspect_all(false)
+    }
+
+    /// Runs until the condition holds, which is asked after each step.
+    ///
+    /// # Errors
+    /// The condition does not hold after this much of the simulation's time, or nothing is left that
+    /// could happen; or something happened that must not.
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        mut condition: impl FnMut(&mut Sim) -> bool,
+    ) -> Result<(), Failure> {
+        let until = self.world().now.saturating_add(nanos(limit));
+        while !condition(self) {
+            if !self.step(until)? {
+                let what = match self.next() {
+                    Some(_) => format!("the condition did not hold within {limit:?}"),
+                    None => "the condition does not hold, and nothing is left to happen".to_owned(),
+                };
+                return Err(self.failed(None, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs until nothing is left to happen, and looks for leftovers: sockets, timers, closures,
+    /// memberships, queued bytes that nobody will ever move.
+    ///
+    /// # Errors
+    /// Something still goes on after this much of the simulation's time (a timer that is set again
+    /// and again); something is left over; or something happened that must not.
+    pub fn settle(&mut self, limit: Duration) -> Result<(), Failure> {
+        let until = self.world().now.saturating_add(nanos(limit));
+        while self.step(until)? {}
+        if let Some((at, whose)) = self.next() {
+            let what = format!(
+                "not quiet after {limit:?}: {whose} has something to do at {:?}",
+                Duration::from_nanos(at)
+            );
+            return Err(self.failed(None, what));
+        }
+        self.inspect_all(true)
+    }
+
+    /// When something happens next, and where.
+    fn next(&mut self) -> Option<(u64, String)> {
+        let action = self.actions.peek().map(|Reverse(action)| (action.at, "an action".to_owned()));
+        let world = self.world_mut();
+        let wake = world.next_wake();
+        let wake = wake.map(|(at, host)| (at, world.hosts[host as usize].name.clone()));
+        action.into_iter().chain(wake).min_by_key(|&(at, _)| at)
+    }
+
+    /// One step: an action, or what comes to one host. `false` if nothing happens until then.
+    fn step(&mut self, until: u64) -> Result<bool, Failure> {
+        let action = self.actions.peek().map_or(QUIET, |Reverse(action)| action.at);
+        let world = self.world_mut();
+        let wake = world.next_wake();
+        let at = action.max(world.now);
+        if action != QUIET && at <= until && wake.is_none_or(|(wake, _)| at <= wake) {
+            let Some(Reverse(Action { call, .. })) = self.actions.pop() else { return Ok(false) };
+            let world = self.world_mut();
+            world.now = at;
+            world.current = None;
+            call(self);
+        } else {
+            let Some((at, host)) = wake.filter(|&(at, _)| at <= until) else { return Ok(false) };
+            world.take_wake(host);
+            world.now = at;
+            self.wake(host, at);
+        }
+        match self.world_mut().violation.take() {
+            Some((host, what)) => Err(self.failed(Some(host), what)),
+            None => Ok(true),
+        }
+    }
+
+    pub(super) fn failed(&mut self, host: Option<u32>, what: String) -> Failure {
+        self.failed = true;
+        Failure::of(self.world(), self.seed, host, what)
+    }
+
+    /// Something comes to a host, or its next turn is due.
+    fn wake(&mut self, host: u32, at: u64) {
+        let index = host as usize;
+        let world = self.world_mut();
+        world.current = None;
+        world.deliver(host, at);
+        if !world.hosts[index].up {
+            return;
+        }
+        let jobs = world.has_jobs(host);
+        let ready = world.has_readiness(host);
+        let busy_until = world.hosts[index].clock;
+        if jobs {
+            self.run_jobs(host);
+        }
+        let entry = &self.hosts[index];
+        match &entry.what {
+            What::Running(_) if !ready && entry.due > at => {}
+            What::Running(_) if busy_until > at => return self.world_mut().plan(host, busy_until),
+            What::Running(_) => {
+                if self.meets_fault(host) {
+                    return;
+                }
+                self.turn(host, at);
+            }
+            What::Raw(_) => self.serve_raw(host),
+            What::Ended(_) | What::Crashed => {}
+        }
+        self.plan_next(host);
+    }
+
+    /// When the host is to be looked at next.
+    pub(super) fn plan_next(&mut self, host: u32) {
+        let Entry { due, what, .. } = &self.hosts[host as usize];
+        let (due, runs) = (*due, matches!(what, What::Running(_)));
+        let world = self.world_mut();
+        let mut next = due.min(world.next_arrival(host).unwrap_or(u64::MAX));
+        if runs && world.has_readiness(host) {
+            next = next.min(world.hosts[host as usize].clock);
+        }
+        if next != u64::MAX {
+            world.plan(host, next);
+        }
+    }
+
+    /// Its state may have been changed from outside: the next turn is due now.
+    pub(super) fn look_again(&mut self, host: u32) {
+        let world = self.world_mut();
+        let now = world.hosts[host as usize].clock.max(world.now);
+        world.current = None;
+        self.hosts[host as usize].due = now;
+        self.plan_next(host);
+    }
+
+    /// One turn of a host's reactor.
+    fn turn(&mut self, host: u32, at: u64) {
+        let index = host as usize;
+        let world = self.world_mut();
+        world.current = Some(host);
+        let place = &mut world.hosts[index];
+        place.clock = at;
+        place.turns += 1;
+        place.progress = false;
+        let Sim { world, hosts, .. } = self;
+        let What::Running(process) = &mut hosts[index].what else { return };
+        let (result, left, deadline) = {
+            let _world = Installed::new(world);
+            let result = process.turn();
+            (result, process.has_leftovers(), process.next_deadline())
+        };
+        let world = self.world_mut();
+        let (clock, progress) = (world.hosts[index].clock, world.hosts[index].progress);
+        world.current = None;
+        let deadline = deadline.map(|deadline| world.time_of(deadline));
+        let due = if left { clock } else { deadline.unwrap_or(u64::MAX).max(clock) };
+        let entry = &mut self.hosts[index];
+        entry.due = due;
+        let spins = due == clock && !progress;
+        entry.idle_turns = if spins { entry.idle_turns + 1 } else { 0 };
+        if entry.idle_turns > IDLE_TURNS {
+            let what = format!("the loop turned {IDLE_TURNS} times in a row without any progress");
+            return self.world_mut().violated(host, what);
+        }
+        match result {
+            Err(e) => self.world_mut().violated(host, e.to_string()),
+            Ok(false) => self.ended(host),
+            Ok(true) if !left => self.before_sleep(host),
+            Ok(true) => {}
+        }
+    }
+
+    /// The loop has ended, and with it the process.
+    fn ended(&mut self, host: u32) {
+        let index = host as usize;
+        let world = self.world_mut();
+        world.current = Some(host);
+        world.note(host, Event::End);
+        let Sim { world, hosts, .. } = self;
+        let entry = &mut hosts[index];
+        entry.due = u64::MAX;
+        let What::Running(mut process) = std::mem::replace(&mut entry.what, What::Crashed) else {
+            return;
+        };
+        {
+            let _world = Installed::new(world);
+            process.finish();
+        }
+        entry.what = What::Ended(process);
+        self.world_mut().current = None;
+    }
+
+    fn run_jobs(&mut self, host: u32) {
+        while let Some((job, takes)) = self.world_mut().next_job(host) {
+            let world = self.world_mut();
+            world.job_takes = takes;
+            {
+                let _world = Installed::new(&mut self.world);
+                job();
+            }
+            self.world_mut().job_takes = 0;
+        }
+    }
+
+    // ---- checks ----
+
+    /// The reactor has nothing to do but to wait: does it forget anything? All sockets are looked at
+    /// each time while they are few, and on average one for each turn else.
+    fn before_sleep(&mut self, host: u32) {
+        let entry = &mut self.hosts[host as usize];
+        entry.sleeps += 1;
+        let What::Running(process) = &entry.what else { return };
+        let due = entry.due;
+        let few = self.world.as_ref().is_some_and(|w| w.hosts[host as usize].descriptors <= 4);
+        if !few && entry.sleeps < 64 {
+            return;
+        }
+        entry.sleeps = 0;
+        let forgotten = {
+            let _world = Installed::new(&mut self.world);
+            process.forgotten()
+        };
+        let What::Running(process) = &self.hosts[host as usize].what else { return };
+        let late = match self.world.as_deref_mut() {
+            Some(world) => world.timer_slept(host, due, |key| process.is_live_timer(key)),
+            None => None,
+        };
+        if let Some(what) = forgotten.or(late) {
+            self.world_mut().violated(host, what);
+        }
+    }
+
+    /// Looks at every host: for work that is forgotten, and where nothing goes on any more, for what
+    /// is left over.
+    fn inspect_all(&mut self, quiet: bool) -> Result<(), Failure> {
+        for host in 0..self.hosts.len() as u32 {
+            let Sim { world, hosts, .. } = self;
+            let What::Running(process) = &hosts[host as usize].what else { continue };
+            let (wrong, sockets) = {
+                let _world = Installed::new(world);
+                let busy = process.has_leftovers();
+                let forgotten = if busy { None } else { process.forgotten() };
+                let left = if quiet { process.leftovers() } else { None };
+                (forgotten.or(left), process.socket_count())
+            };
+            let descriptors = self.world().hosts[host as usize].descriptors;
+            let wrong = wrong.or_else(|| {
+                (sockets != descriptors)
+                    .then(|| format!("{descriptors} descriptors are open for {sockets} sockets"))
+            });
+            if let Some(what) = wrong {
+                return Err(self.failed(Some(host), what));
+            }
+        }
+        Ok(())
+    }
+
+    // ---- faults of hosts ----
+
+    /// Whether a fault takes the place of this turn.
+    fn meets_fault(&mut self, host: u32) -> bool {
+        let index = host as usize;
+        let world = self.world_mut();
+        if world.host_fault(host, Fault::Crashes) {
+            let off = world.draw(Fault::Crashes, 2) == 1;
+            let down = 1_000_000 * (1 + world.draw(Fault::Crashes, 5_000));
+            let name = world.hosts[index].name.clone();
+            let back = world.now.saturating_add(down);
+            // The host runs, so that it can be killed.
+            let killed = self.kill(host, off);
+            debug_assert!(killed.is_ok());
+            self.at(Duration::from_nanos(back), move |sim| {
+                if let Err(e) = sim.restart(&name) {
+                    // Another action may have started it; a set-up that fails is the user's fault.
+                    let running = sim.index_of(&name).is_ok_and(|index| {
+                        matches!(sim.hosts[index as usize].what, What::Running(_))
+                    });
+                    if !running {
+                        sim.world_mut().violated(host, format!("the restart failed: {e}"));
+                    }
+                }
+            });
+            return true;
+        }
+        if world.host_fault(host, Fault::WallClock) {
+            let by = world.draw(Fault::WallClock, 2 * 3_600_000_000_000) as i64;
+            world.hosts[index].wall += by - 3_600_000_000_000;
+        }
+        if world.host_fault(host, Fault::Pauses) {
+            let time = 1 + world.draw(Fault::Pauses, 2_000_000_000);
+            let until = world.now + time;
+            world.hosts[index].clock = until;
+            world.plan(host, until);
+            return true;
+        }
+        false
+    }
+
+    /// In a swarm a host may have a configuration that no user would choose: small budgets show what
+    /// large ones hide.
+    pub(super) fn swarm_config(&mut self, host: u32, config: Config) -> Config {
+        if !self.world_mut().host_fault(host, Fault::Configs) {
+            return config;
+        }
+        let mut small = |most: u64| self.rng.between(1, most) as usize;
+        let config = config
+            .read_buffer(512 * small(32))
+            .events_per_turn(small(8))
+            .reads_per_turn(small(4))
+            .messages_per_turn(small(8))
+            .accepts_per_turn(small(4))
+            .datagrams_per_turn(small(8))
+            .datagram_sends_per_turn(small(8))
+            .timers_per_turn(small(8))
+            .posts_per_turn(small(8))
+            .group_log(64 * small(64))
+            .work_per_turn(small(32));
+        match self.rng.below(3) {
+            0 => config.spin(Duration::from_micros(50)),
+            _ => config,
+        }
+    }
+
+    pub(super) fn start(&mut self, host: u32) -> Result<(), Error> {
+        let index = host as usize;
+        let world = self.world_mut();
+        let now = world.now;
+        world.current = Some(host);
+        world.building = true;
+        let place = &mut world.hosts[index];
+        place.up = true;
+        place.clock = place.clock.max(now);
+        world.note(host, Event::Start);
+        let Sim { world, hosts, .. } = self;
+        let Entry { set_up, config, .. } = &hosts[index];
+        let Some(set_up) = set_up else { return Ok(()) };
+        let started = {
+            let _world = Installed::new(world);
+            set_up.start(config.clone())
+        };
+        let world = self.world_mut();
+        world.building = false;
+        world.current = None;
+        let entry = &mut self.hosts[index];
+        entry.what = What::Running(started?);
+        entry.idle_turns = 0;
+        self.look_again(host);
+        Ok(())
+    }
+
+    pub(super) fn kill(&mut self, host: u32, machine: bool) -> Result<(), Error> {
+        let index = host as usize;
+        if let What::Raw(_) = self.hosts[index].what {
+            let name = self.world().hosts[index].name.clone();
+            return Err(super::wrong(
+                format!("cannot crash {name}"),
+                "expected a host with a reactor; a raw peer ends by its own calls",
+            ));
+        }
+        let world = self.world_mut();
+        world.note(host, Event::Crash);
+        world.current = Some(host);
+        world.vanishing = true;
+        world.hosts[index].clock = world.now;
+        if machine {
+            world.machine_stops(host);
+        } else {
+            world.process_dies(host);
+        }
+        let Sim { world, hosts, .. } = self;
+        let entry = &mut hosts[index];
+        entry.due = u64::MAX;
+        {
+            let _world = Installed::new(world);
+            match std::mem::replace(&mut entry.what, What::Crashed) {
+                What::Running(process) | What::Ended(process) => process.vanish(),
+                What::Crashed | What::Raw(_) => {}
+            }
+        }
+        let world = self.world_mut();
+        if machine {
+            world.machine_is_off(host);
+        }
+        world.forget_process(host);
+        world.vanishing = false;
+        world.current = None;
+        self.plan_next(host);
+        Ok(())
+    }
+
+    /// The simulation ends: every handler gets its `on_close`.
+    pub(super) fn take_down(&mut self, host: u32) {
+        self.world_mut().current = Some(host);
+        let Sim { world, hosts, .. } = self;
+        let what = std::mem::replace(&mut hosts[host as usize].what, What::Crashed);
+        let _world = Installed::new(world);
+        // A handler may ask for the time.
+        with(|world| world.hosts[host as usize].clock = world.now.max(world.time_here()));
+        drop(what);
+    }
+}

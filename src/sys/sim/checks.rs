@@ -1,0 +1,147 @@
+//! What must hold in every run, as far as the world sees it.
+
+use super::trace::Event;
+use super::world::World;
+
+/// Bytes that were read and not taken, beyond which they are not compared any more: a relay passes
+/// them on without a handler.
+const COMPARED: usize = 1 << 20;
+
+impl World {
+    pub(crate) fn violated_here(&mut self, what: impl Into<String>) {
+        let host = self.current.unwrap_or(0);
+        self.violated(host, what);
+    }
+
+    /// A handler is dropped that had no `on_close`: only a crash does that.
+    pub(crate) fn dropped(&mut self, what: String) {
+        if !self.vanishing {
+            self.violated_here(what);
+        }
+    }
+
+    pub(crate) fn panicked(&mut self, text: &str) {
+        if !self.allows_panics {
+            self.violated_here(format!("a panic: {text}"));
+        }
+    }
+
+    /// A callback.
+    pub(crate) fn called(&mut self, call: Event) {
+        self.at = self.time_here();
+        let host = self.current.unwrap_or(0);
+        self.hosts[host as usize].progress = true;
+        self.note(host, call);
+    }
+
+    pub(crate) fn turn_here(&self) -> u64 {
+        self.current.map_or(0, |host| self.hosts[host as usize].turns)
+    }
+
+    // ---- timers ----
+
+    pub(crate) fn timer_set(&mut self, key: u64, after: u64) {
+        let due = self.time_here().saturating_add(after);
+        let Some(host) = self.current else { return };
+        self.hosts[host as usize].timers.insert(key, due);
+    }
+
+    /// A timer is never early, and after a turn of its host not late (`timer_slept`).
+    pub(crate) fn timer_fires(&mut self, key: u64) {
+        let now = self.time_here();
+        self.events += 1;
+        let Some(host) = self.current else { return };
+        self.hosts[host as usize].progress = true;
+        match self.hosts[host as usize].timers.remove(&key) {
+            Some(due) if due > now => {
+                self.violated_here(format!("a timer fired {} ns early", due - now));
+            }
+            Some(_) => {}
+            None => self.violated_here("a timer fired that was not set, or a second time"),
+        }
+    }
+
+    // ---- bytes ----
+
+    /// From now on what the handler of this connection is offered is compared.
+    pub(crate) fn check_bytes(&mut self, index: u32) {
+        if let Some(tcp) = self.tcp_mut(self.id(index)) {
+            tcp.read_log = Some(std::collections::VecDeque::new());
+        }
+    }
+
+    /// The handler of this socket is offered these bytes: they have to be those that were read and
+    /// not taken yet. Returns what is wrong.
+    pub(crate) fn offered(&mut self, index: u32, bytes: &[u8]) -> Option<String> {
+        let log = self.tcp_mut(self.id(index))?.read_log.as_mut()?;
+        if log.len() > COMPARED {
+            return None;
+        }
+        let same = log.len() >= bytes.len() && log.iter().zip(bytes).all(|(a, b)| a == b);
+        (!same).then(|| {
+            format!(
+                "on_data was offered {} bytes that are not the {} that were read and not taken",
+                bytes.len(),
+                log.len()
+            )
+        })
+    }
+
+    /// The handler took this many of them.
+    pub(crate) fn taken(&mut self, index: u32, count: usize) {
+        if let Some(tcp) = self.tcp_mut(self.id(index))
+            && let Some(log) = &mut tcp.read_log
+        {
+            log.drain(..count.min(log.len()));
+        }
+    }
+
+    /// How many bytes were read and not taken yet.
+    pub(crate) fn untaken(&self, index: u32) -> usize {
+        let log = self.tcp(self.id(index)).and_then(|tcp| tcp.read_log.as_ref());
+        log.map_or(0, |log| log.len())
+    }
+
+    /// These bytes were read.
+    pub(super) fn log_read(log: &mut Option<std::collections::VecDeque<u8>>, bytes: &[u8]) {
+        match log {
+            Some(read) if read.len() <= COMPARED => read.extend(bytes),
+            Some(_) => *log = None,
+            None => {}
+        }
+    }
+
+    /// The host sleeps until `due`, or until something arrives: has a timer to fire earlier? The wheel
+    /// rounds up to a millisecond. `is_live` says whether a timer still waits.
+    pub(crate) fn timer_slept(
+        &mut self,
+        host: u32,
+        due: u64,
+        is_live: impl Fn(u64) -> bool,
+    ) -> Option<String> {
+        const TICK: u64 = 1_000_001;
+        let place = &mut self.hosts[host as usize];
+        let next = due.saturating_sub(TICK);
+        let mut late: Vec<(u64, u64)> =
+            place.timers.iter().filter(|&(_, &at)| at < next).map(|(&k, &at)| (at, k)).collect();
+        late.sort_unstable();
+        for (at, key) in late {
+            if is_live(key) {
+                let by = due - at;
+                return Some(format!(
+                    "the loop sleeps, but a timer is due {by} ns before it wakes"
+                ));
+            }
+            place.timers.remove(&key);
+        }
+        None
+    }
+
+    /// A process is gone: what it noted is, too.
+    pub(crate) fn forget_process(&mut self, host: u32) {
+        let host = &mut self.hosts[host as usize];
+        host.timers.clear();
+        host.edges.clear();
+        host.woken = false;
+    }
+}

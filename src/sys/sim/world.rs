@@ -1,0 +1,796 @@
+//! The simulated world: hosts, sockets, the network between them, time.
+//!
+//! It knows no reactor and no handler. `tcp.rs` and `udp.rs` are the sockets, `names.rs` the names and
+//! addresses, `link.rs` the ways between hosts. Two kinds of code use it: the handles of a host's
+//! sockets, while that host's turn runs (`handle.rs`), and the scheduler of the simulation, which
+//! decides whose turn is next (`sim/schedule.rs`).
+//!
+//! **Time.** A turn begins at the time of its cause and runs ahead: each call through the seam costs
+//! its host some time, and packets leave at the time of the call. Another host's packets reach it at
+//! its next poll. `at` is the time of what happens now; it never reads a real clock.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::faults::{Dice, Drawn, Fault};
+use super::link::{Link, Ways};
+use super::rng::Rng;
+use super::tcp::{ListenerSocket, TcpSocket};
+use super::trace::{Entry, Event, Socket, Trace};
+use super::udp::{Packet, UdpSocket};
+use crate::sys::Ready;
+use crate::sys::workers::Job;
+
+/// What a call through the seam costs, in nanoseconds.
+const CALL: u64 = 500;
+
+/// What reading the clock costs.
+const CLOCK: u64 = 25;
+
+/// No token: the socket is not registered.
+const UNREGISTERED: usize = usize::MAX;
+
+/// A socket of the world. The index is used again; the generation is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Id {
+    pub(crate) index: u32,
+    pub(super) generation: u32,
+}
+
+/// What comes to a host.
+#[derive(Debug)]
+pub(super) enum Arrival {
+    /// The first segment on its way to this end is due.
+    Segment(Id),
+    /// The first acknowledgement on its way to this end is due.
+    Ack(Id),
+    /// Somebody connects.
+    Syn {
+        to: SocketAddr,
+        from: Id,
+        attempt: u32,
+    },
+    /// The answer to that: whether connect(2) succeeded, and with whom.
+    Answer {
+        to: Id,
+        peer: Option<Id>,
+        why: Option<std::io::ErrorKind>,
+    },
+    /// A SYN was lost: it is sent again.
+    Again {
+        from: Id,
+        attempt: u32,
+    },
+    /// A peer that is gone is asked for a sign of life.
+    Probe {
+        from: Id,
+        attempt: u32,
+    },
+    /// There is room again in the send buffer.
+    Room(Id),
+    Datagram(Box<Packet>),
+    Icmp(Id),
+    /// A message of another thread.
+    Wake,
+    /// The next job begins.
+    Job,
+}
+
+/// An arrival, ordered by its time and then by its number.
+#[derive(Debug)]
+pub(super) struct Due {
+    pub(super) at: u64,
+    order: u64,
+    pub(super) what: Arrival,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        (self.at, self.order) == (other.at, other.order)
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// A host: its place in the network, and what its system holds.
+#[derive(Debug)]
+pub(crate) struct Host {
+    pub(crate) name: String,
+    /// Its local time: how far its last turn ran.
+    pub(crate) clock: u64,
+    pub(super) inbox: BinaryHeap<Reverse<Due>>,
+    /// Registered sockets with an edge that no poll has reported.
+    pub(super) edges: VecDeque<Id>,
+    /// A message of another thread waits.
+    pub(super) woken: bool,
+    /// The machine runs.
+    pub(crate) up: bool,
+    pub(super) poll_like: bool,
+    pub(super) listeners: BTreeMap<u16, Vec<Id>>,
+    pub(super) udp: BTreeMap<u16, Vec<Id>>,
+    pub(super) paths: BTreeMap<PathBuf, Id>,
+    pub(super) tcp_ports: BTreeMap<u16, u32>,
+    pub(super) next_port: u16,
+    pub(crate) descriptors: usize,
+    pub(super) descriptor_limit: usize,
+    /// How much its clock of the time of day is off.
+    pub(crate) wall: i64,
+    /// The last poll had nothing to report and would have slept.
+    pub(crate) slept: bool,
+    /// Something that the reactor could act on came since this was last asked.
+    pub(crate) progress: bool,
+    pub(crate) turns: u64,
+    /// When each timer is due, by its key. Cancelled ones stay until `timers_due` meets them.
+    pub(super) timers: HashMap<u64, u64>,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Free,
+    Listener(Box<ListenerSocket>),
+    Tcp(Box<TcpSocket>),
+    Udp(Box<UdpSocket>),
+}
+
+#[derive(Debug)]
+pub(super) struct Sock {
+    pub(super) generation: u32,
+    pub(super) host: u32,
+    pub(super) token: usize,
+    /// It is among the host's edges.
+    pub(super) queued: bool,
+    /// The kinds of readiness that may cause an edge: all, unless edges are those over poll(2).
+    pub(super) armed: u8,
+    pub(super) kind: Kind,
+}
+
+const ALL: u8 = u8::MAX;
+
+pub(crate) struct World {
+    base: Instant,
+    wall: SystemTime,
+    /// The scheduler's time: when the current cause happened.
+    pub(crate) now: u64,
+    /// The time of what happens now.
+    pub(super) at: u64,
+    /// Whose calls come through the seam.
+    pub(crate) current: Option<u32>,
+    /// A host's reactor is being made.
+    pub(crate) building: bool,
+    order: u64,
+    pub(crate) hosts: Vec<Host>,
+    pub(super) socks: Vec<Sock>,
+    free: Vec<u32>,
+    /// When each host is to run at the latest: stale entries are skipped.
+    wakes: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    planned: Vec<u64>,
+    pub(super) ways: Ways,
+    pub(super) dice: Dice,
+    /// Latencies.
+    pub(super) network: Rng,
+    /// What layers draw, and everything else of the library.
+    pub(crate) library: Rng,
+    /// Bytes of this run cannot be repeated: this drew randomness of its own.
+    pub(crate) unrepeatable: Option<&'static str>,
+    pub(crate) trace: Trace,
+    /// The first thing that must not happen, and did.
+    pub(crate) violation: Option<(u32, String)>,
+    /// Handled: readiness, timers, deliveries, faults.
+    pub(crate) events: u64,
+    /// Handlers are being dropped without callbacks: their host crashed.
+    pub(crate) vanishing: bool,
+    /// A panic of a handler ends its connection, as outside simulations, and not the run.
+    pub(crate) allows_panics: bool,
+    /// What users gave to other threads, by host.
+    jobs: Vec<Jobs>,
+    /// Where messages come from a job that runs: they take this long.
+    pub(crate) job_takes: u64,
+}
+
+/// The workers of a host.
+#[derive(Default)]
+struct Jobs {
+    waiting: VecDeque<Job>,
+    /// How many of them may begin.
+    due: usize,
+    /// When each worker is free.
+    free_at: Vec<u64>,
+}
+
+/// How long a job takes at most.
+const JOB: u64 = 20_000_000;
+
+impl Host {
+    pub(super) fn is_poll_like(&self) -> bool {
+        self.poll_like
+    }
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, drawn: Drawn) -> Self {
+        World {
+            base: Instant::now(),
+            // The same day in every run: what programs print is the same, too.
+            wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000),
+            now: 0,
+            at: 0,
+            current: None,
+            building: false,
+            order: 0,
+            hosts: Vec::new(),
+            socks: Vec::new(),
+            free: Vec::new(),
+            wakes: BinaryHeap::new(),
+            planned: Vec::new(),
+            ways: Ways::default(),
+            dice: Dice::new(seed, drawn),
+            network: Rng::stream(seed, 1),
+            library: Rng::stream(seed, 2),
+            unrepeatable: None,
+            trace: Trace::default(),
+            violation: None,
+            events: 0,
+            vanishing: false,
+            allows_panics: false,
+            jobs: Vec::new(),
+            job_takes: 0,
+        }
+    }
+
+    // ---- time ----
+
+    pub(crate) fn instant(&self, at: u64) -> Instant {
+        self.base + Duration::from_nanos(at)
+    }
+
+    /// The simulation's time of an instant, rounded up.
+    pub(crate) fn time_of(&self, instant: Instant) -> u64 {
+        super::nanos(instant.saturating_duration_since(self.base))
+    }
+
+    /// A host's reading of its clock.
+    #[inline]
+    pub(super) fn read_clock(&mut self) -> Instant {
+        let at = match self.current {
+            Some(host) => {
+                let host = &mut self.hosts[host as usize];
+                host.clock += CLOCK;
+                host.clock
+            }
+            None => self.now,
+        };
+        self.instant(at)
+    }
+
+    pub(super) fn system_time(&mut self) -> SystemTime {
+        let at = Duration::from_nanos(self.time_here());
+        let off = self.current.map_or(0, |host| self.hosts[host as usize].wall);
+        let shift = Duration::from_nanos(off.unsigned_abs());
+        if off < 0 { self.wall + at - shift } else { self.wall + at + shift }
+    }
+
+    pub(crate) fn time_here(&self) -> u64 {
+        self.current.map_or(self.now, |host| self.hosts[host as usize].clock)
+    }
+
+    /// A call through the seam: it takes its time.
+    #[inline]
+    pub(super) fn call(&mut self) {
+        if let Some(host) = self.current {
+            let host = &mut self.hosts[host as usize];
+            host.clock += CALL;
+            self.at = host.clock;
+        } else {
+            self.at = self.now;
+        }
+    }
+
+    // ---- the trace ----
+
+    #[inline]
+    pub(crate) fn note(&mut self, host: u32, event: Event) {
+        self.note_with(host, event, 0);
+    }
+
+    #[inline]
+    pub(crate) fn note_with(&mut self, host: u32, event: Event, contents: u64) {
+        self.trace.note(Entry { at: self.at, host, event, contents });
+    }
+
+    /// Something happened that must not. The first one counts: the others may follow from it.
+    pub(crate) fn violated(&mut self, host: u32, what: impl Into<String>) {
+        self.violation.get_or_insert_with(|| (host, what.into()));
+    }
+
+    /// Whether this fault happens now, on this host.
+    #[inline]
+    pub(super) fn fault(&mut self, host: u32, fault: Fault) -> bool {
+        let happens = self.dice.happens(fault, self.at);
+        if happens {
+            self.events += 1;
+            self.note(host, Event::Fault(fault));
+        }
+        happens
+    }
+
+    /// The same for a fault of the host itself, which the simulation asks between turns.
+    pub(crate) fn host_fault(&mut self, host: u32, fault: Fault) -> bool {
+        self.at = self.now;
+        self.fault(host, fault)
+    }
+
+    /// A number below `end` that decides a detail of such a fault.
+    pub(crate) fn draw(&mut self, fault: Fault, end: u64) -> u64 {
+        self.dice.of(fault).below(end)
+    }
+
+    pub(crate) fn set_faults(&mut self, drawn: Drawn) {
+        self.dice.set(drawn);
+    }
+
+    pub(crate) fn faults_that_happened(&self) -> Vec<Fault> {
+        let happened = |&fault: &Fault| self.dice.happened[fault as usize] > 0;
+        Fault::ALL.iter().copied().filter(happened).collect()
+    }
+
+    pub(crate) fn set_link(&mut self, from: u32, to: u32, link: Link) {
+        self.ways.set(from, to, link);
+    }
+
+    pub(crate) fn set_default_link(&mut self, link: Link) {
+        self.ways.set_default(link);
+    }
+
+    // ---- hosts ----
+
+    pub(crate) fn add_host(&mut self, name: String) -> u32 {
+        let index = self.hosts.len() as u32;
+        let poll_like = self.dice.happens(Fault::PollLike, self.now);
+        self.hosts.push(Host {
+            name,
+            clock: self.now,
+            inbox: BinaryHeap::new(),
+            edges: VecDeque::new(),
+            woken: false,
+            up: true,
+            poll_like,
+            listeners: BTreeMap::new(),
+            udp: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            tcp_ports: BTreeMap::new(),
+            next_port: 49_152,
+            descriptors: 0,
+            descriptor_limit: 20_000,
+            wall: 0,
+            slept: false,
+            progress: false,
+            turns: 0,
+            timers: HashMap::new(),
+        });
+        self.planned.push(u64::MAX);
+        self.jobs.push(Jobs::default());
+        index
+    }
+
+    pub(crate) fn host_named(&self, name: &str) -> Option<u32> {
+        self.hosts.iter().position(|host| host.name == name).map(|index| index as u32)
+    }
+
+    /// Something comes to a host at this time.
+    pub(super) fn send_at(&mut self, host: u32, at: u64, what: Arrival) {
+        self.order += 1;
+        let order = self.order;
+        self.hosts[host as usize].inbox.push(Reverse(Due { at, order, what }));
+        self.plan(host, at);
+    }
+
+    /// The host is to be looked at at this time.
+    #[inline]
+    pub(crate) fn plan(&mut self, host: u32, at: u64) {
+        let at = at.max(self.now);
+        let planned = &mut self.planned[host as usize];
+        if at < *planned {
+            *planned = at;
+            self.order += 1;
+            self.wakes.push(Reverse((at, self.order, host)));
+        }
+    }
+
+    /// When the next host is to be looked at.
+    pub(crate) fn next_wake(&mut self) -> Option<(u64, u32)> {
+        while let Some(&Reverse((at, _, host))) = self.wakes.peek() {
+            if self.planned[host as usize] == at {
+                return Some((at, host));
+            }
+            self.wakes.pop();
+        }
+        None
+    }
+
+    /// Takes that one.
+    pub(crate) fn take_wake(&mut self, host: u32) {
+        self.wakes.pop();
+        self.planned[host as usize] = u64::MAX;
+    }
+
+    /// When something comes to this host next.
+    pub(crate) fn next_arrival(&self, host: u32) -> Option<u64> {
+        self.hosts[host as usize].inbox.peek().map(|Reverse(due)| due.at)
+    }
+
+    /// The host's system handles what has come by now.
+    pub(crate) fn deliver(&mut self, host: u32, until: u64) {
+        let before = self.at;
+        loop {
+            let inbox = &mut self.hosts[host as usize].inbox;
+            if inbox.peek().is_none_or(|Reverse(due)| due.at > until) {
+                break;
+            }
+            let Some(Reverse(due)) = inbox.pop() else { break };
+            self.at = due.at;
+            self.arrive(host, due.what);
+        }
+        self.at = before.max(self.at);
+    }
+
+    fn arrive(&mut self, host: u32, what: Arrival) {
+        let up = self.hosts[host as usize].up;
+        match what {
+            _ if !up => {}
+            Arrival::Segment(id) => self.segment_arrives(id),
+            Arrival::Ack(id) => self.ack_arrives(id),
+            Arrival::Syn { to, from, attempt } => self.syn_arrives(host, to, from, attempt),
+            Arrival::Answer { to, peer, why } => self.answer_arrives(to, peer, why),
+            Arrival::Again { from, attempt } => self.send_syn(from, attempt),
+            Arrival::Probe { from, attempt } => self.probe(from, attempt),
+            Arrival::Room(id) => self.room_again(id),
+            Arrival::Datagram(packet) => self.datagram_arrives(host, *packet),
+            Arrival::Icmp(id) => self.icmp_arrives(id),
+            Arrival::Job => self.jobs[host as usize].due += 1,
+            Arrival::Wake => {
+                self.events += 1;
+                self.note(host, Event::Wake);
+                self.hosts[host as usize].woken = true;
+            }
+        }
+    }
+
+    /// Whether a job may begin.
+    pub(crate) fn has_jobs(&self, host: u32) -> bool {
+        self.jobs[host as usize].due > 0
+    }
+
+    /// A peer without a reactor has been served: it needs no readiness.
+    pub(crate) fn drop_edges(&mut self, host: u32) {
+        while let Some(id) = self.hosts[host as usize].edges.pop_front() {
+            if let Some(sock) = self.sock_mut(id) {
+                sock.queued = false;
+            }
+        }
+    }
+
+    /// Whether a turn of this host has something to do.
+    pub(crate) fn has_readiness(&self, host: u32) -> bool {
+        let host = &self.hosts[host as usize];
+        host.woken || !host.edges.is_empty()
+    }
+
+    /// Another thread's message: from the host whose turn runs, or from the simulation itself.
+    pub(super) fn wake(&mut self, host: u32) {
+        let at = self.time_here() + self.job_takes;
+        self.send_at(host, at + CALL, Arrival::Wake);
+    }
+
+    // ---- jobs ----
+
+    /// A job for another thread: it begins when a worker is free.
+    pub(super) fn submit(&mut self, host: u32, most: usize, job: Job) {
+        let takes = self.network.between(1_000, JOB);
+        let now = self.time_here();
+        let jobs = &mut self.jobs[host as usize];
+        jobs.waiting.push_back(job);
+        if jobs.free_at.len() < most {
+            jobs.free_at.push(now);
+        }
+        let Some(first) = jobs.free_at.iter_mut().min() else { return };
+        let begins = (*first).max(now) + CALL;
+        *first = begins + takes;
+        self.send_at(host, begins, Arrival::Job);
+    }
+
+    /// The next job that may begin, and how long it takes.
+    pub(crate) fn next_job(&mut self, host: u32) -> Option<(Job, u64)> {
+        let jobs = &mut self.jobs[host as usize];
+        jobs.due = jobs.due.checked_sub(1)?;
+        let job = jobs.waiting.pop_front()?;
+        self.events += 1;
+        Some((job, self.network.between(1_000, JOB)))
+    }
+
+    /// None begins any more.
+    pub(super) fn take_jobs(&mut self, host: u32) -> VecDeque<Job> {
+        std::mem::take(&mut self.jobs[host as usize]).waiting
+    }
+
+    /// How many datagrams one call sends: it differs between systems.
+    pub(super) fn datagrams_a_call(&mut self) -> usize {
+        if self.network.chance(500_000) { self.network.between(1, 32) as usize } else { 1 }
+    }
+
+    // ---- sockets ----
+
+    pub(super) fn add_sock(&mut self, host: u32, kind: Kind) -> Id {
+        let new = |generation| Sock {
+            generation,
+            host,
+            token: UNREGISTERED,
+            queued: false,
+            armed: ALL,
+            kind: Kind::Free,
+        };
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.socks.push(new(0));
+            (self.socks.len() - 1) as u32
+        });
+        let sock = &mut self.socks[index as usize];
+        *sock = Sock { kind, ..new(sock.generation) };
+        Id { index, generation: sock.generation }
+    }
+
+    pub(super) fn remove_sock(&mut self, id: Id) {
+        let Some(sock) = self.sock_mut(id) else { return };
+        sock.generation = sock.generation.wrapping_add(1);
+        sock.kind = Kind::Free;
+        sock.token = UNREGISTERED;
+        self.free.push(id.index);
+    }
+
+    pub(super) fn id(&self, index: u32) -> Id {
+        Id { index, generation: self.socks[index as usize].generation }
+    }
+
+    pub(super) fn sock(&self, id: Id) -> Option<&Sock> {
+        self.socks.get(id.index as usize).filter(|sock| sock.generation == id.generation)
+    }
+
+    pub(super) fn sock_mut(&mut self, id: Id) -> Option<&mut Sock> {
+        self.socks.get_mut(id.index as usize).filter(|sock| sock.generation == id.generation)
+    }
+
+    /// The socket by what people know it by.
+    pub(super) fn label(&self, id: Id) -> Socket {
+        match self.sock(id).map(|sock| &sock.kind) {
+            Some(Kind::Tcp(tcp)) => tcp.label(),
+            Some(Kind::Listener(l)) => Socket { local: super::tcp::port(&l.on), peer: 0 },
+            Some(Kind::Udp(udp)) => udp.label(),
+            Some(Kind::Free) | None => Socket::default(),
+        }
+    }
+
+    /// A descriptor for a connection is taken; `false` if none is left.
+    pub(super) fn take_descriptor(&mut self, host: u32) -> bool {
+        !self.fault(host, Fault::Descriptors) && self.take_own_descriptor(host)
+    }
+
+    /// A descriptor of the process's own, for a listener or a UDP socket: a set-up that fails is no
+    /// network's fault. Only the limit refuses it.
+    pub(super) fn take_own_descriptor(&mut self, host: u32) -> bool {
+        let host = &mut self.hosts[host as usize];
+        if host.descriptors >= host.descriptor_limit {
+            return false;
+        }
+        host.descriptors += 1;
+        true
+    }
+
+    // ---- readiness ----
+
+    /// Registers a socket; what it is ready for already is an edge.
+    pub(super) fn register(&mut self, index: u32, token: usize) {
+        self.call();
+        let id = self.id(index);
+        if let Some(sock) = self.sock_mut(id) {
+            sock.token = token;
+            sock.armed = ALL;
+        }
+        self.edge(id);
+    }
+
+    pub(super) fn deregister(&mut self, index: u32) {
+        self.call();
+        self.socks[index as usize].token = UNREGISTERED;
+    }
+
+    /// Something about this socket changed: the next poll reports what it is ready for.
+    pub(super) fn edge(&mut self, id: Id) {
+        let Some(sock) = self.sock_mut(id) else { return };
+        if sock.token == UNREGISTERED || std::mem::replace(&mut sock.queued, true) {
+            return;
+        }
+        let host = sock.host as usize;
+        self.hosts[host].edges.push_back(id);
+    }
+
+    /// A call returned `WouldBlock`: over poll(2) that arms the edges again.
+    pub(super) fn would_block(&mut self, id: Id) -> std::io::Error {
+        let Some(sock) = self.sock_mut(id) else { return std::io::ErrorKind::WouldBlock.into() };
+        if sock.armed != ALL {
+            sock.armed = ALL;
+            if self.bits(id) != 0 {
+                self.edge(id);
+            }
+        }
+        std::io::ErrorKind::WouldBlock.into()
+    }
+
+    /// What a socket is ready for.
+    fn bits(&self, id: Id) -> u8 {
+        match self.sock(id).map(|sock| &sock.kind) {
+            Some(Kind::Tcp(tcp)) => tcp.bits(),
+            Some(Kind::Listener(listener)) => {
+                if listener.backlog.is_empty() {
+                    0
+                } else {
+                    Ready::READABLE
+                }
+            }
+            Some(Kind::Udp(udp)) => udp.bits(),
+            Some(Kind::Free) | None => 0,
+        }
+    }
+
+    /// The poll of a host: it never waits. Without an event it returns as after a signal, and the
+    /// scheduler decides when the host runs again.
+    pub(super) fn poll(
+        &mut self,
+        host: u32,
+        ready: &mut Vec<Ready>,
+        waits: bool,
+        most: usize,
+    ) -> bool {
+        self.call();
+        let now = self.at;
+        self.deliver(host, now);
+        self.at = now;
+        if self.fault(host, Fault::InterruptedPolls) {
+            return false;
+        }
+        let woken = std::mem::take(&mut self.hosts[host as usize].woken);
+        let most = most - usize::from(woken);
+        if self.hosts[host as usize].edges.len() > 1 && self.fault(host, Fault::ReadyOrder) {
+            self.shuffle_edges(host);
+        }
+        while ready.len() < most {
+            let Some(id) = self.hosts[host as usize].edges.pop_front() else { break };
+            self.report(host, id, ready);
+        }
+        if ready.len() < most && self.fault(host, Fault::SpuriousReadiness) {
+            self.report_nothing(host, ready);
+        }
+        let host = &mut self.hosts[host as usize];
+        let any = woken || !ready.is_empty();
+        host.progress |= any;
+        host.slept = waits && !any;
+        woken
+    }
+
+    fn report(&mut self, host: u32, id: Id, ready: &mut Vec<Ready>) {
+        let poll_like = self.hosts[host as usize].poll_like;
+        let bits = self.bits(id);
+        let Some(sock) = self.sock_mut(id) else { return };
+        sock.queued = false;
+        let bits = bits & sock.armed;
+        if bits == 0 || sock.token == UNREGISTERED {
+            return;
+        }
+        if poll_like {
+            sock.armed &= !bits;
+        }
+        ready.push(Ready { token: sock.token, bits });
+        self.events += 1;
+        let label = self.label(id);
+        self.note(host, Event::Ready(label, bits));
+    }
+
+    /// A socket that is not ready is reported as if it were.
+    fn report_nothing(&mut self, host: u32, ready: &mut Vec<Ready>) {
+        let chosen = self.dice.of(Fault::SpuriousReadiness).below(self.socks.len() as u64);
+        let Some(sock) = self.socks.get(chosen as usize) else { return };
+        let is_tcp = matches!(&sock.kind, Kind::Tcp(tcp) if tcp.is_connected());
+        let is_other = matches!(&sock.kind, Kind::Udp(_) | Kind::Listener(_));
+        if sock.host == host && sock.token != UNREGISTERED && (is_tcp || is_other) {
+            ready.push(Ready { token: sock.token, bits: Ready::READABLE | Ready::WRITABLE });
+        }
+    }
+
+    fn shuffle_edges(&mut self, host: u32) {
+        let edges = &mut self.hosts[host as usize].edges;
+        let rng = self.dice.of(Fault::ReadyOrder);
+        for last in (1..edges.len()).rev() {
+            edges.swap(last, rng.below(last as u64 + 1) as usize);
+        }
+    }
+
+    // ---- crashes and partitions ----
+
+    /// The machine stops: nothing of it answers, and nothing that is on its way to it arrives. The
+    /// sockets of its process are closed after this, which no peer notices.
+    pub(crate) fn machine_stops(&mut self, host: u32) {
+        let entry = &mut self.hosts[host as usize];
+        entry.up = false;
+        entry.inbox.clear();
+        entry.edges.clear();
+        entry.woken = false;
+        for index in 0..self.socks.len() as u32 {
+            let id = self.id(index);
+            let Some(tcp) = self.tcp(id) else { continue };
+            let is_peer = tcp.other.is_some_and(|other| self.host_of(other) == host);
+            if is_peer && self.host_of(id) != host && tcp.end.is_unacknowledged() {
+                self.start_probing(id);
+            }
+        }
+    }
+
+    /// Its process is gone, and its sockets with it: what its system still held is gone, too.
+    pub(crate) fn machine_is_off(&mut self, host: u32) {
+        for index in 0..self.socks.len() as u32 {
+            let id = self.id(index);
+            if self.socks[index as usize].host == host
+                && !matches!(self.socks[index as usize].kind, Kind::Free)
+            {
+                self.remove_sock(id);
+            }
+        }
+        let entry = &mut self.hosts[host as usize];
+        entry.listeners.clear();
+        entry.udp.clear();
+        entry.paths.clear();
+        entry.tcp_ports.clear();
+        entry.descriptors = 0;
+    }
+
+    /// The process of this host is about to be killed: peers see resets.
+    pub(crate) fn process_dies(&mut self, host: u32) {
+        for sock in &mut self.socks {
+            if let Kind::Tcp(tcp) = &mut sock.kind
+                && sock.host == host
+            {
+                tcp.resets_on_close = true;
+            }
+        }
+    }
+
+    pub(crate) fn partition(&mut self, from: u32, to: u32, until: u64) {
+        let way = self.ways.of(from, to);
+        way.blocked_until = until;
+        let event = if until > self.now { Event::Partition(from) } else { Event::Heal(from) };
+        self.note(to, event);
+    }
+
+    /// Now and then a packet meets a partition that begins with it.
+    pub(super) fn maybe_partition(&mut self, from: u32, to: u32) {
+        if from != to && self.fault(to, Fault::Partitions) {
+            let rng = self.dice.of(Fault::Partitions);
+            let (time, both) = (rng.between(10_000_000, 5_000_000_000), rng.chance(500_000));
+            self.partition(from, to, self.at + time);
+            if both {
+                self.partition(to, from, self.at + time);
+            }
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! Watches every handler of a simulation: the order of its callbacks, the bytes it is offered, its
+//! timers, its panics.
+//!
+//! A handler is wrapped when it gets its place beside the core (`reactor/call.rs`). What is wrong is
+//! noted in the world, and the run ends with it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::connection::Input;
+use crate::context::Context;
+use crate::error::{CloseInfo, DatagramError, HandlerResult};
+use crate::handler::{Datagram, DatagramHandler, Handler};
+use crate::net::AnyHandler;
+use crate::notification::Notification;
+use crate::sys::sim::trace::Event;
+use crate::sys::sim::{self, nanos};
+use crate::timer::Key;
+use crate::timers::Timer;
+use crate::token::Token;
+
+const OPEN: u8 = 0;
+const DATA: u8 = 1;
+const DRAIN: u8 = 2;
+const EOF: u8 = 3;
+const TIMER: u8 = 4;
+const NOTIFY: u8 = 5;
+const CLOSE: u8 = 6;
+const DATAGRAM: u8 = 7;
+const ERROR: u8 = 8;
+
+/// Wraps a handler, if a simulation runs.
+pub(crate) fn watched<S: 'static>(any: AnyHandler<S>, token: Token) -> AnyHandler<S> {
+    if !sim::is_simulated() {
+        return any;
+    }
+    let grammar = Grammar { token, opened: false, ended: false, closed: false };
+    match any {
+        AnyHandler::Stream(handler) => {
+            let watched = Watched { handler, grammar, turn: 0, calls: 0, left: 0 };
+            AnyHandler::Stream(Box::new(watched))
+        }
+        AnyHandler::Datagram(handler) => {
+            AnyHandler::Datagram(Box::new(WatchedDatagrams { handler, grammar }))
+        }
+        other => other,
+    }
+}
+
+/// A panic of user code: an `assert!` in a handler must fail the run and not only end a connection.
+pub(crate) fn panicked(text: &str) {
+    sim::with(|world| world.panicked(text));
+}
+
+/// A timer was set, or moved.
+pub(crate) fn timer_set(key: Key, after: Duration) {
+    sim::with(|world| world.timer_set(key.number(), nanos(after)));
+}
+
+/// It fires now.
+pub(crate) fn timer_fires(key: Key) {
+    sim::with(|world| world.timer_fires(key.number()));
+}
+
+/// The order of the callbacks of one handler: `on_open` first, `on_eof` once and nothing but its
+/// output's events behind it, `on_close` once and last.
+#[derive(Debug)]
+struct Grammar {
+    token: Token,
+    opened: bool,
+    ended: bool,
+    closed: bool,
+}
+
+impl Grammar {
+    fn sees(&mut self, call: u8) {
+        let wrong = if self.closed {
+            Some("after on_close")
+        } else if call == OPEN && self.opened {
+            Some("a second time")
+        } else if call != OPEN && call != CLOSE && !self.opened {
+            Some("before on_open")
+        } else if self.ended && matches!(call, DATA | EOF) {
+            Some("after on_eof")
+        } else {
+            None
+        };
+        self.opened |= call == OPEN;
+        self.ended |= call == EOF;
+        self.closed |= call == CLOSE;
+        let token = self.token;
+        sim::with(|world| {
+            if let Some(wrong) = wrong {
+                let name = sim::trace::CALLBACKS[usize::from(call)];
+                world.violated_here(format!("{name} of {token} was called {wrong}"));
+            }
+            world.called(Event::Call(call, token.to_usize() as u64));
+        });
+    }
+}
+
+impl Drop for Grammar {
+    fn drop(&mut self) {
+        if self.opened && !self.closed {
+            let token = self.token;
+            sim::with(|world| world.dropped(format!("{token} was dropped without on_close")));
+        }
+    }
+}
+
+struct Watched<S> {
+    handler: Box<dyn Handler<S>>,
+    grammar: Grammar,
+    /// In which turn `on_data` was called last, and how often in it.
+    turn: u64,
+    calls: usize,
+    /// How much the last call left.
+    left: usize,
+}
+
+impl<S> fmt::Debug for Watched<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.grammar.fmt(f)
+    }
+}
+
+/// The simulated socket of a connection whose bytes reach the handler as they are.
+fn unlayered<S>(cx: &Context<'_, S>) -> Option<u32> {
+    let stream = cx.net.core.stream(cx.token)?;
+    stream.simulated().filter(|_| stream.is_unlayered())
+}
+
+impl<S> Watched<S> {
+    /// One connection's share of a turn: its budget, once more if its queue drained in the turn.
+    fn count(&mut self, budget: usize) {
+        let token = self.grammar.token;
+        sim::with(|world| {
+            let turn = world.turn_here();
+            if std::mem::replace(&mut self.turn, turn) != turn {
+                self.calls = 0;
+            }
+            self.calls += 1;
+            if self.calls > 2 * budget + 2 {
+                let calls = self.calls;
+                world.violated_here(format!(
+                    "on_data of {token} was called {calls} times in one turn, above the budget of \
+                     {budget}"
+                ));
+            }
+        });
+    }
+}
+
+impl<S> Handler<S> for Watched<S> {
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.grammar.sees(OPEN);
+        if let Some(socket) = unlayered(cx) {
+            sim::with(|world| world.check_bytes(socket));
+        }
+        self.handler.on_open(cx)
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
+        self.grammar.sees(DATA);
+        self.count(cx.net.core.config.messages_per_turn);
+        let socket = unlayered(cx);
+        if let Some(socket) = socket {
+            sim::with(|world| {
+                if let Some(wrong) = world.offered(socket, input) {
+                    world.violated_here(format!("{}: {wrong}", self.grammar.token));
+                }
+            });
+        }
+        let before = input.len();
+        let result = self.handler.on_data(cx, input);
+        self.left = input.len();
+        if let Some(socket) = socket {
+            sim::with(|world| world.taken(socket, before - self.left));
+        }
+        result
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.grammar.sees(DRAIN);
+        self.handler.on_drain(cx)
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.grammar.sees(EOF);
+        if let Some(socket) = unlayered(cx) {
+            sim::with(|world| {
+                let untaken = world.untaken(socket);
+                if untaken > self.left {
+                    let lost = untaken - self.left;
+                    world.violated_here(format!(
+                        "on_eof of {} came before {lost} bytes that had been read",
+                        self.grammar.token
+                    ));
+                }
+            });
+        }
+        self.handler.on_eof(cx)
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        self.grammar.sees(TIMER);
+        self.handler.on_timer(cx, timer)
+    }
+
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        self.grammar.sees(NOTIFY);
+        self.handler.on_notify(cx, notification)
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
+        self.grammar.sees(CLOSE);
+        self.handler.on_close(cx, closed);
+    }
+}
+
+struct WatchedDatagrams<S> {
+    handler: Box<dyn DatagramHandler<S>>,
+    grammar: Grammar,
+}
+
+impl<S> DatagramHandler<S> for WatchedDatagrams<S> {
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.grammar.sees(OPEN);
+        self.handler.on_open(cx)
+    }
+
+    fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult {
+        self.grammar.sees(DATAGRAM);
+        self.handler.on_datagram(cx, datagram)
+    }
+
+    fn on_error(&mut self, cx: &mut Context<'_, S>, error: DatagramError) -> HandlerResult {
+        self.grammar.sees(ERROR);
+        self.handler.on_error(cx, error)
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.grammar.sees(DRAIN);
+        self.handler.on_drain(cx)
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        self.grammar.sees(TIMER);
+        self.handler.on_timer(cx, timer)
+    }
+
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        self.grammar.sees(NOTIFY);
+        self.handler.on_notify(cx, notification)
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
+        self.grammar.sees(CLOSE);
+        self.handler.on_close(cx, closed);
+    }
+}

@@ -1,0 +1,11 @@
+//! The reactor in the simulator: scenarios with many seeds, what the simulated network does, and what
+//! the simulator itself promises.
+//!
+//! A fixed set of seeds runs here, in seconds. `tools/seeds.sh N` runs any number.
+
+#[path = "scenarios/mod.rs"]
+mod scenarios;
+
+mod determinism;
+mod network;
+mod seeds;
