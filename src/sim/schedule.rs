@@ -235,15 +235,15 @@ impl Sim {
 
     // ---- checks ----
 
-    /// The reactor has nothing to do but to wait: does it forget anything? All sockets are looked at
-    /// each time while they are few, and on average one for each turn else.
+    /// The reactor has nothing to do but to wait: does it forget anything? All sockets and timers are
+    /// looked at each time while they are few, and on average one for each turn else.
     fn before_sleep(&mut self, host: u32) {
         let entry = &mut self.hosts[host as usize];
         entry.sleeps += 1;
         let What::Running(process) = &entry.what else { return };
         let due = entry.due;
-        let few = self.world.as_ref().is_some_and(|w| w.hosts[host as usize].descriptors <= 4);
-        if !few && entry.sleeps < 64 {
+        let size = self.world.as_ref().map_or(0, |world| world.size_of(host));
+        if size > 4 && (entry.sleeps as usize) < size {
             return;
         }
         entry.sleeps = 0;

@@ -38,6 +38,12 @@ impl World {
         self.current.map_or(0, |host| self.hosts[host as usize].turns)
     }
 
+    /// How much of a host there is to look at: sockets and timers.
+    pub(crate) fn size_of(&self, host: u32) -> usize {
+        let host = &self.hosts[host as usize];
+        host.descriptors + host.timers.len()
+    }
+
     // ---- timers ----
 
     pub(crate) fn timer_set(&mut self, key: u64, after: u64) {

@@ -203,7 +203,9 @@ impl End {
         }
         self.end_sent |= end;
         self.sent += count as u64;
-        Some((self.waiting.drain(..count).collect(), end))
+        let mut bytes = vec![0; count];
+        move_out(&mut self.waiting, &mut bytes);
+        Some((bytes, end))
     }
 
     pub(super) fn is_window_limited(&self) -> bool {
@@ -272,12 +274,20 @@ impl End {
         if let Some(at) = self.urgent_at.filter(|&at| at > self.read) {
             count = count.min((at - self.read) as usize);
         }
-        for (place, byte) in buffer.iter_mut().zip(self.readable.drain(..count)) {
-            *place = byte;
-        }
+        move_out(&mut self.readable, &mut buffer[..count]);
         self.read += count as u64;
         count
     }
+}
+
+/// Moves the first bytes of a queue, as many as `to` has room for, which are there.
+fn move_out(from: &mut VecDeque<u8>, to: &mut [u8]) {
+    let (front, back) = from.as_slices();
+    let first = front.len().min(to.len());
+    let (near, far) = to.split_at_mut(first);
+    near.copy_from_slice(&front[..first]);
+    far.copy_from_slice(&back[..far.len()]);
+    from.drain(..to.len());
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::{Dice, Drawn, Fault};
-use super::link::{Link, Ways};
+use super::link::{Link, Plainly, Ways};
 use super::rng::Rng;
 use super::tcp::{ListenerSocket, TcpSocket};
 use super::trace::{Entry, Event, Socket, Trace};
@@ -136,7 +136,7 @@ pub(crate) struct Host {
     pub(crate) progress: bool,
     pub(crate) turns: u64,
     /// When each timer is due, by its key. Cancelled ones stay until `timers_due` meets them.
-    pub(super) timers: HashMap<u64, u64>,
+    pub(super) timers: HashMap<u64, u64, Plainly>,
 }
 
 #[derive(Debug)]
@@ -380,7 +380,7 @@ impl World {
             slept: false,
             progress: false,
             turns: 0,
-            timers: HashMap::new(),
+            timers: HashMap::default(),
         });
         self.planned.push(u64::MAX);
         self.jobs.push(Jobs::default());
