@@ -39,6 +39,7 @@ impl Rng {
         millionths > 0 && self.below(1_000_000) < u64::from(millionths)
     }
 
+    #[cfg(feature = "random")]
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {
             chunk.copy_from_slice(&self.next().to_le_bytes()[..chunk.len()]);

@@ -183,7 +183,8 @@ pub(crate) struct World {
     pub(super) dice: Dice,
     /// Latencies.
     pub(super) network: Rng,
-    /// What layers draw, and everything else of the library.
+    /// What layers draw.
+    #[cfg(feature = "random")]
     pub(crate) library: Rng,
     /// Bytes of this run cannot be repeated: this drew randomness of its own.
     pub(crate) unrepeatable: Option<&'static str>,
@@ -240,6 +241,7 @@ impl World {
             ways: Ways::default(),
             dice: Dice::new(seed, drawn),
             network: Rng::stream(seed, 1),
+            #[cfg(feature = "random")]
             library: Rng::stream(seed, 2),
             unrepeatable: None,
             trace: Trace::default(),
