@@ -491,9 +491,19 @@ impl Sim {
     pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
         let index = self.index_of(name)?;
         let world = self.world_mut();
-        let now = world.now;
-        let host = &mut world.hosts[index as usize];
-        host.clock = host.clock.max(now.saturating_add(nanos(time)));
+        let until = world.now.saturating_add(nanos(time));
+        world.hosts[index as usize].paused_until = until;
+        Ok(())
+    }
+
+    /// How many descriptors the process of a host may have, 20,000 at first. Beyond that sockets are
+    /// refused with `EMFILE`, in accept(2) too.
+    ///
+    /// # Errors
+    /// No host has that name.
+    pub fn descriptor_limit(&mut self, name: &str, descriptors: usize) -> Result<(), Error> {
+        let index = self.index_of(name)?;
+        self.world_mut().hosts[index as usize].descriptor_limit = descriptors;
         Ok(())
     }
 

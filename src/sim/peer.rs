@@ -166,6 +166,20 @@ impl RawPeer<'_> {
         self.on_connection(|connection| connection.unsent.extend(bytes));
     }
 
+    /// Says one byte of urgent data (`MSG_OOB`, send(2)), at which the other side's read stops. It
+    /// stays in the stream, as with `SO_OOBINLINE`. Lost if the connection is not established yet, or
+    /// takes nothing now.
+    pub fn send_urgent(&mut self, byte: u8) {
+        self.on_connection(|connection| {
+            if connection.unsent.is_empty()
+                && let Err(e) = connection.socket.write_urgent(byte)
+                && e.kind() != io::ErrorKind::WouldBlock
+            {
+                connection.error = Some(e.kind());
+            }
+        });
+    }
+
     /// Ends its side, behind what it has said.
     pub fn end(&mut self) {
         self.on_connection(|connection| connection.ends = true);

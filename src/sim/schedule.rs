@@ -121,14 +121,22 @@ impl Sim {
         }
         let jobs = world.has_jobs(host);
         let ready = world.has_readiness(host);
-        let busy_until = world.hosts[index].clock;
+        let busy_until = world.hosts[index].clock.max(world.hosts[index].paused_until);
         if jobs {
             self.run_jobs(host);
         }
         let entry = &self.hosts[index];
         match &entry.what {
             What::Running(_) if !ready && entry.due > at => {}
-            What::Running(_) if busy_until > at => return self.world_mut().plan(host, busy_until),
+            What::Running(_) if busy_until > at => {
+                // Its system goes on meanwhile.
+                let world = self.world_mut();
+                world.plan(host, busy_until);
+                if let Some(next) = world.next_arrival(host) {
+                    world.plan(host, next);
+                }
+                return;
+            }
             What::Running(_) => {
                 if self.meets_fault(host) {
                     return;
@@ -320,7 +328,7 @@ impl Sim {
         if world.host_fault(host, Fault::Pauses) {
             let time = 1 + world.draw(Fault::Pauses, 2_000_000_000);
             let until = world.now + time;
-            world.hosts[index].clock = until;
+            world.hosts[index].paused_until = until;
             world.plan(host, until);
             return true;
         }
@@ -393,6 +401,7 @@ impl Sim {
         world.current = Some(host);
         world.vanishing = true;
         world.hosts[index].clock = world.now;
+        world.hosts[index].paused_until = 0;
         if machine {
             world.machine_stops(host);
         } else {

@@ -85,6 +85,10 @@ impl Socket {
         self.ask(|world, index| world.write(index, slices))
     }
 
+    pub(crate) fn write_urgent(&self, byte: u8) -> io::Result<usize> {
+        self.ask(|world, index| world.write_urgent(index, byte))
+    }
+
     pub(crate) fn shutdown_write(&self) -> io::Result<()> {
         self.ask(World::shutdown_write)
     }

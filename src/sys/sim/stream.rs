@@ -56,6 +56,10 @@ pub(super) struct End {
     /// An arrival in the host's inbox takes up the first acknowledgement.
     pub(super) awaits_ack: bool,
     buffer: usize,
+    /// Urgent data ends here: a segment ends with it.
+    urgent_out: Option<u64>,
+    /// What is written next is urgent.
+    pub(super) marks_next: bool,
     /// A write was refused or cut: an edge is due when a third of the buffer is free.
     pub(super) no_space: bool,
     /// shutdown(2) of the write side; the end leaves behind what is waiting.
@@ -97,6 +101,8 @@ impl End {
             acks: VecDeque::new(),
             awaits_ack: false,
             buffer: send_buffer.max(1),
+            urgent_out: None,
+            marks_next: false,
             no_space: false,
             ending: false,
             end_sent: false,
@@ -158,6 +164,11 @@ impl End {
         taken
     }
 
+    /// What was written last is urgent.
+    pub(super) fn mark_urgent(&mut self) {
+        self.urgent_out = Some(self.written);
+    }
+
     pub(super) fn has_to_send(&self) -> bool {
         !self.waiting.is_empty() || self.ending && !self.end_sent
     }
@@ -192,10 +203,15 @@ impl End {
         self.dead
     }
 
-    /// What the peer's window lets leave now, `most` bytes at most; `true` if the end leaves with it.
-    pub(super) fn next_to_send(&mut self, most: usize) -> Option<(Vec<u8>, bool)> {
+    /// What the peer's window lets leave now, `most` bytes at most; whether its last byte is urgent; and
+    /// whether the end leaves with it.
+    pub(super) fn next_to_send(&mut self, most: usize) -> Option<(Vec<u8>, bool, bool)> {
         let room = (self.window_edge - self.sent.min(self.window_edge)) as usize;
-        let count = self.waiting.len().min(room).min(most);
+        let mut count = self.waiting.len().min(room).min(most);
+        let mark = self.urgent_out.filter(|&at| at > self.sent);
+        if let Some(at) = mark {
+            count = count.min((at - self.sent) as usize);
+        }
         let last = count == self.waiting.len();
         let end = last && self.ending && !self.end_sent;
         if count == 0 && !end {
@@ -205,7 +221,7 @@ impl End {
         self.sent += count as u64;
         let mut bytes = vec![0; count];
         move_out(&mut self.waiting, &mut bytes);
-        Some((bytes, end))
+        Some((bytes, mark == Some(self.sent), end))
     }
 
     pub(super) fn is_window_limited(&self) -> bool {
@@ -310,7 +326,7 @@ mod tests {
         let (mut a, mut b) = pair(10, 5);
         assert_eq!(write(&mut a, &[7; 100]), 10);
         assert!(a.no_space);
-        let (bytes, end) = a.next_to_send(100).unwrap();
+        let (bytes, _, end) = a.next_to_send(100).unwrap();
         assert_eq!((bytes.len(), end), (5, false));
         b.receive(&bytes, false, false);
         a.acks.push_back(b.ack(3));
@@ -329,9 +345,9 @@ mod tests {
         let (mut a, _) = pair(10, 5);
         write(&mut a, &[1; 6]);
         a.ending = true;
-        assert!(!a.next_to_send(100).unwrap().1);
+        assert!(!a.next_to_send(100).unwrap().2);
         a.open_window(10);
-        assert!(a.next_to_send(100).unwrap().1);
+        assert!(a.next_to_send(100).unwrap().2);
         assert!(a.next_to_send(100).is_none());
     }
 

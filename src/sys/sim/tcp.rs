@@ -600,11 +600,11 @@ impl World {
                 most = rng.between(1, 1 << bits) as usize;
             }
             let Some(tcp) = self.tcp_mut(id) else { return };
-            let Some((bytes, end)) = tcp.end.next_to_send(most) else { return };
+            let Some((bytes, marked, end)) = tcp.end.next_to_send(most) else { return };
             if self.fault(host, Fault::Resets) {
                 return self.reset(id);
             }
-            let urgent = !bytes.is_empty() && self.fault(host, Fault::Urgent);
+            let urgent = marked || !bytes.is_empty() && self.fault(host, Fault::Urgent);
             self.transmit(id, Segment::Data { bytes, urgent, end });
         }
     }
@@ -951,6 +951,9 @@ impl World {
         }
         let Some(tcp) = self.tcp_mut(id) else { return Err(ErrorKind::NotConnected.into()) };
         let taken = tcp.end.write(slices, most);
+        if std::mem::take(&mut tcp.end.marks_next) && taken > 0 {
+            tcp.end.mark_urgent();
+        }
         let (no_space, third_free) = (tcp.end.no_space, tcp.end.is_writable());
         let label = tcp.label();
         if taken > 0 {
@@ -965,6 +968,16 @@ impl World {
             self.send_at(host, at, Arrival::Room(id));
         }
         if taken == 0 && all > 0 { Err(self.would_block(id)) } else { Ok(taken) }
+    }
+
+    /// Writes a byte of urgent data (`MSG_OOB`, send(2)). It stays in the stream (`SO_OOBINLINE`).
+    pub(super) fn write_urgent(&mut self, index: u32, byte: u8) -> io::Result<usize> {
+        // Marked before it leaves: a write sends at once.
+        let id = self.id(index);
+        if let Some(tcp) = self.tcp_mut(id) {
+            tcp.end.marks_next = true;
+        }
+        self.write(index, &[io::IoSlice::new(&[byte])])
     }
 
     pub(super) fn shutdown_write(&mut self, index: u32) -> io::Result<()> {

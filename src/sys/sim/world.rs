@@ -113,6 +113,8 @@ pub(crate) struct Host {
     pub(crate) name: String,
     /// Its local time: how far its last turn ran.
     pub(crate) clock: u64,
+    /// The process is stopped until then.
+    pub(crate) paused_until: u64,
     pub(super) inbox: BinaryHeap<Reverse<Due>>,
     /// Registered sockets with an edge that no poll has reported.
     pub(super) edges: VecDeque<Id>,
@@ -127,7 +129,7 @@ pub(crate) struct Host {
     pub(super) tcp_ports: BTreeMap<u16, u32>,
     pub(super) next_port: u16,
     pub(crate) descriptors: usize,
-    pub(super) descriptor_limit: usize,
+    pub(crate) descriptor_limit: usize,
     /// How much its clock of the time of day is off.
     pub(crate) wall: i64,
     /// The last poll had nothing to report and would have slept.
@@ -366,6 +368,7 @@ impl World {
         self.hosts.push(Host {
             name,
             clock: self.now,
+            paused_until: 0,
             inbox: BinaryHeap::new(),
             edges: VecDeque::new(),
             woken: false,
