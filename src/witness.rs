@@ -214,6 +214,12 @@ impl<S> Handler<S> for Watched<S> {
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         self.grammar.sees(CLOSE);
+        if closed.reason.is_orderly() && closed.unsent > 0 {
+            let (token, unsent) = (self.grammar.token, closed.unsent);
+            sim::with(|world| {
+                world.violated_here(format!("{token} ended in order with {unsent} bytes unsent"));
+            });
+        }
         self.handler.on_close(cx, closed);
     }
 }
