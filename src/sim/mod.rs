@@ -186,7 +186,7 @@ impl Sim {
         let mut sim = Sim {
             seed,
             number,
-            world: Some(Box::new(World::new(seed, Faults::none().drawn(seed)))),
+            world: Some(Box::new(World::new(seed, number, Faults::none().drawn(seed)))),
             hosts: Vec::new(),
             actions: BinaryHeap::new(),
             order: 0,
@@ -242,7 +242,8 @@ impl Sim {
     /// The host resolves under its name. Host number n (from 1) has the addresses 10.0.0.n and fd00::n.
     ///
     /// # Errors
-    /// The name is taken or no name (letters, digits, `-` and `.`), or `set_up` returns an error.
+    /// The name is taken or no name (letters, digits, `-` and `.`), or `set_up` returns an error. In
+    /// the last case the host exists and is down; [`restart`](Self::restart) tries again.
     pub fn host<S, F>(&mut self, name: &str, set_up: F) -> Result<Host<S>, Error>
     where
         S: 'static,
@@ -575,7 +576,9 @@ impl Sim {
     }
 
     /// The handle for other threads, of which a simulation has none: messages that are posted on its
-    /// own thread, from another host or from an [action](Self::at), are events of its schedule.
+    /// own thread are events of its schedule, whether they come from another host, from an
+    /// [action](Self::at) or from between two runs. Other threads are refused
+    /// ([`PostError::Simulated`](crate::PostError::Simulated)).
     ///
     /// # Panics
     /// The host belongs to another simulation, or does not run.

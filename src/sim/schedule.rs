@@ -85,6 +85,7 @@ impl Sim {
     fn step(&mut self, until: u64) -> Result<bool, Failure> {
         let action = self.actions.peek().map_or(QUIET, |Reverse(action)| action.at);
         let world = self.world_mut();
+        world.take_wakes_from_outside();
         let wake = world.next_wake();
         let at = action.max(world.now);
         if action != QUIET && at <= until && wake.is_none_or(|(wake, _)| at <= wake) {

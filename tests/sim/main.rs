@@ -8,4 +8,5 @@ mod scenarios;
 
 mod determinism;
 mod network;
+mod posts;
 mod seeds;

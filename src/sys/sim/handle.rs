@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -275,20 +277,43 @@ pub(crate) fn poll(
 /// at times that no seed decides.
 #[derive(Debug)]
 pub(crate) struct Waker {
+    world: u64,
     host: u32,
     thread: ThreadId,
+    /// Woken while its world was not in: the next step of the simulation looks.
+    pending: Arc<AtomicBool>,
+    /// That there is such a one.
+    any: Arc<AtomicBool>,
 }
 
 impl Waker {
     pub(crate) fn new(host: u32) -> Self {
-        Waker { host, thread: std::thread::current().id() }
+        let pending = Arc::new(AtomicBool::new(false));
+        let world = with(|world| {
+            world.hosts[host as usize].woken_outside = Some(Arc::clone(&pending));
+            (world.number, Arc::clone(&world.any_outside))
+        });
+        let (world, any) = world.unwrap_or_default();
+        Waker { world, host, thread: std::thread::current().id(), pending, any }
     }
 
     pub(crate) fn may_wake(&self) -> bool {
         std::thread::current().id() == self.thread
     }
 
+    /// An event of the schedule: now, if the simulation is at a step, or at its next one.
     pub(crate) fn wake(&self) -> io::Result<()> {
-        with(|world| world.wake(self.host)).ok_or_else(gone)
+        let woken = with(|world| {
+            let its_own = world.number == self.world;
+            if its_own {
+                world.wake(self.host);
+            }
+            its_own
+        });
+        if woken != Some(true) {
+            self.pending.store(true, Ordering::Relaxed);
+            self.any.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }

@@ -13,6 +13,8 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::faults::{Dice, Drawn, Fault};
@@ -120,6 +122,8 @@ pub(crate) struct Host {
     pub(super) edges: VecDeque<Id>,
     /// A message of another thread waits.
     pub(super) woken: bool,
+    /// The same, from outside the steps of the simulation.
+    pub(super) woken_outside: Option<Arc<AtomicBool>>,
     /// The machine runs.
     pub(crate) up: bool,
     pub(super) poll_like: bool,
@@ -164,6 +168,10 @@ pub(super) struct Sock {
 const ALL: u8 = u8::MAX;
 
 pub(crate) struct World {
+    /// Which simulation it is.
+    pub(crate) number: u64,
+    /// A host was woken from outside the steps of the simulation.
+    pub(super) any_outside: Arc<AtomicBool>,
     base: Instant,
     wall: SystemTime,
     /// The scheduler's time: when the current cause happened.
@@ -225,8 +233,10 @@ impl Host {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, drawn: Drawn) -> Self {
+    pub(crate) fn new(seed: u64, number: u64, drawn: Drawn) -> Self {
         World {
+            number,
+            any_outside: Arc::default(),
             base: Instant::now(),
             // The same day in every run: what programs print is the same, too.
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000),
@@ -372,6 +382,7 @@ impl World {
             inbox: BinaryHeap::new(),
             edges: VecDeque::new(),
             woken: false,
+            woken_outside: None,
             up: true,
             poll_like,
             listeners: BTreeMap::new(),
@@ -499,6 +510,20 @@ impl World {
     pub(super) fn wake(&mut self, host: u32) {
         let at = self.time_here() + self.job_takes;
         self.send_at(host, at + CALL, Arrival::Wake);
+    }
+
+    /// Messages that were posted between the steps of the simulation are events of its next one.
+    pub(crate) fn take_wakes_from_outside(&mut self) {
+        if !self.any_outside.load(Ordering::Relaxed) {
+            return;
+        }
+        self.any_outside.store(false, Ordering::Relaxed);
+        for host in 0..self.hosts.len() as u32 {
+            let pending = self.hosts[host as usize].woken_outside.as_ref();
+            if pending.is_some_and(|pending| pending.swap(false, Ordering::Relaxed)) {
+                self.wake(host);
+            }
+        }
     }
 
     // ---- jobs ----
