@@ -185,10 +185,8 @@ impl Run {
         for host in 0..sim.hosts.len() as u32 {
             sim.take_down(host);
         }
-        if failure.is_none()
-            && let Some((host, what)) = sim.world_mut().violation.take()
-        {
-            failure = Some(sim.failed(Some(host), what));
+        if failure.is_none() {
+            failure = sim.violation();
         }
         Run { seed, failure, hash, events, unrepeatable, all, names }
     }

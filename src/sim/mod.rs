@@ -96,7 +96,6 @@ pub struct Sim {
     changes: Changes,
     /// The random numbers of crashes and pauses, and of configurations.
     rng: Rng,
-    failed: bool,
 }
 
 /// A host of the simulation.
@@ -186,7 +185,7 @@ impl Sim {
         let mut sim = Sim {
             seed,
             number,
-            world: Some(Box::new(World::new(seed, number, Faults::none().drawn(seed)))),
+            world: Some(Box::new(World::new(seed, Faults::none().drawn(seed)))),
             hosts: Vec::new(),
             actions: BinaryHeap::new(),
             order: 0,
@@ -195,7 +194,6 @@ impl Sim {
             faults: Faults::none(),
             changes,
             rng: Rng::stream(seed, 3),
-            failed: false,
         };
         sim.world_mut().trace.all = sim.changes.records.then(Vec::new);
         sim
@@ -445,7 +443,9 @@ impl Sim {
                     let what = format!("cannot part {a} from {b}");
                     return Err(wrong(what, "expected two sets without a host in common"));
                 }
-                self.world_mut().partition(a_index, b_index, until);
+                let world = self.world_mut();
+                world.leave();
+                world.partition(a_index, b_index, until);
             }
         }
         Ok(())
@@ -491,9 +491,8 @@ impl Sim {
     /// No host has that name.
     pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
         let index = self.index_of(name)?;
-        let world = self.world_mut();
-        let until = world.now.saturating_add(nanos(time));
-        world.hosts[index as usize].paused_until = until;
+        let until = self.after(time);
+        self.world_mut().hosts[index as usize].paused_until = until;
         Ok(())
     }
 
@@ -583,7 +582,9 @@ impl Sim {
     /// # Panics
     /// The host belongs to another simulation, or does not run.
     pub fn remote<S: 'static>(&mut self, host: Host<S>) -> Remote<S> {
-        self.enter(host).0.0.remote()
+        let remote = self.enter(host).0.0.remote();
+        self.world_mut().leave();
+        remote
     }
 
     /// Installs the world as this host sees it.
@@ -629,6 +630,8 @@ impl Sim {
     /// Puts a number of the scenario's own into the trace: into the hash, and into the timeline of
     /// a run that fails.
     pub fn note(&mut self, number: u64) {
-        self.world_mut().note(0, Event::Said(number));
+        let world = self.world_mut();
+        world.leave();
+        world.note(0, Event::Said(number));
     }
 }

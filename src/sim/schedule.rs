@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::{Action, Entry, Failure, Installed, Sim, What};
 use crate::config::Config;
 use crate::error::Error;
+use crate::guard::drop_guarded;
 use crate::sys::sim::trace::Event;
 use crate::sys::sim::{Fault, nanos, with};
 
@@ -16,6 +17,9 @@ const IDLE_TURNS: u32 = 2_000;
 /// How long `settle` may have to wait for what it finds to be quiet.
 const QUIET: u64 = u64::MAX;
 
+/// No run goes on for longer, which is 146 years: so that sums of times have room.
+pub(super) const END: u64 = 1 << 62;
+
 impl Sim {
     // ---- running ----
 
@@ -24,7 +28,7 @@ impl Sim {
     /// # Errors
     /// Something happened that must not: see [`Failure`].
     pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
-        let until = self.world().now.saturating_add(nanos(time));
+        let until = self.after(time);
         while self.step(until)? {}
         self.world_mut().now = until;
         self.inspect_all(false)
@@ -40,7 +44,7 @@ impl Sim {
         limit: Duration,
         mut condition: impl FnMut(&mut Sim) -> bool,
     ) -> Result<(), Failure> {
-        let until = self.world().now.saturating_add(nanos(limit));
+        let until = self.after(limit);
         while !condition(self) {
             if !self.step(until)? {
                 let what = match self.next() {
@@ -60,7 +64,7 @@ impl Sim {
     /// Something still goes on after this much of the simulation's time (a timer that is set again
     /// and again); something is left over; or something happened that must not.
     pub fn settle(&mut self, limit: Duration) -> Result<(), Failure> {
-        let until = self.world().now.saturating_add(nanos(limit));
+        let until = self.after(limit);
         while self.step(until)? {}
         if let Some((at, whose)) = self.next() {
             let what = format!(
@@ -70,6 +74,11 @@ impl Sim {
             return Err(self.failed(None, what));
         }
         self.inspect_all(true)
+    }
+
+    /// The time that comes this much later.
+    pub(super) fn after(&self, time: Duration) -> u64 {
+        self.world().now.saturating_add(nanos(time)).min(END)
     }
 
     /// When something happens next, and where.
@@ -85,14 +94,14 @@ impl Sim {
     fn step(&mut self, until: u64) -> Result<bool, Failure> {
         let action = self.actions.peek().map_or(QUIET, |Reverse(action)| action.at);
         let world = self.world_mut();
-        world.take_wakes_from_outside();
+        world.take_outside_wakes();
         let wake = world.next_wake();
         let at = action.max(world.now);
         if action != QUIET && at <= until && wake.is_none_or(|(wake, _)| at <= wake) {
             let Some(Reverse(Action { call, .. })) = self.actions.pop() else { return Ok(false) };
             let world = self.world_mut();
             world.now = at;
-            world.current = None;
+            world.leave();
             call(self);
         } else {
             let Some((at, host)) = wake.filter(|&(at, _)| at <= until) else { return Ok(false) };
@@ -100,14 +109,16 @@ impl Sim {
             world.now = at;
             self.wake(host, at);
         }
-        match self.world_mut().violation.take() {
-            Some((host, what)) => Err(self.failed(Some(host), what)),
-            None => Ok(true),
-        }
+        self.violation().map_or(Ok(true), Err)
     }
 
-    pub(super) fn failed(&mut self, host: Option<u32>, what: String) -> Failure {
-        self.failed = true;
+    /// What must not happen, and did. It stays: a run cannot go on after that.
+    pub(super) fn violation(&self) -> Option<Failure> {
+        let (host, what) = self.world().violation.as_ref()?;
+        Some(self.failed(Some(*host), what.clone()))
+    }
+
+    pub(super) fn failed(&self, host: Option<u32>, what: String) -> Failure {
         Failure::of(self.world(), self.seed, host, what)
     }
 
@@ -122,27 +133,18 @@ impl Sim {
         }
         let jobs = world.has_jobs(host);
         let ready = world.has_readiness(host);
-        let busy_until = world.hosts[index].clock.max(world.hosts[index].paused_until);
+        let is_busy = world.busy_until(host) > at;
         if jobs {
             self.run_jobs(host);
         }
         let entry = &self.hosts[index];
         match &entry.what {
             What::Running(_) if !ready && entry.due > at => {}
-            What::Running(_) if busy_until > at => {
-                // Its system goes on meanwhile.
-                let world = self.world_mut();
-                world.plan(host, busy_until);
-                if let Some(next) = world.next_arrival(host) {
-                    world.plan(host, next);
-                }
-                return;
-            }
+            What::Running(_) if is_busy => {}
             What::Running(_) => {
-                if self.meets_fault(host) {
-                    return;
+                if !self.meets_fault(host) {
+                    self.turn(host, at);
                 }
-                self.turn(host, at);
             }
             What::Raw(_) => self.serve_raw(host),
             What::Ended(_) | What::Crashed => {}
@@ -155,10 +157,10 @@ impl Sim {
         let Entry { due, what, .. } = &self.hosts[host as usize];
         let (due, runs) = (*due, matches!(what, What::Running(_)));
         let world = self.world_mut();
-        let mut next = due.min(world.next_arrival(host).unwrap_or(u64::MAX));
-        if runs && world.has_readiness(host) {
-            next = next.min(world.hosts[host as usize].clock);
-        }
+        // Its process may be busy, or stopped, until then; its system goes on.
+        let clock = world.busy_until(host);
+        let turn = if runs && world.has_readiness(host) { clock } else { due.max(clock) };
+        let next = turn.min(world.next_arrival(host).unwrap_or(u64::MAX));
         if next != u64::MAX {
             world.plan(host, next);
         }
@@ -168,7 +170,7 @@ impl Sim {
     pub(super) fn look_again(&mut self, host: u32) {
         let world = self.world_mut();
         let now = world.hosts[host as usize].clock.max(world.now);
-        world.current = None;
+        world.leave();
         self.hosts[host as usize].due = now;
         self.plan_next(host);
     }
@@ -273,6 +275,9 @@ impl Sim {
     /// Looks at every host: for work that is forgotten, and where nothing goes on any more, for what
     /// is left over.
     fn inspect_all(&mut self, quiet: bool) -> Result<(), Failure> {
+        if let Some(failure) = self.violation() {
+            return Err(failure);
+        }
         for host in 0..self.hosts.len() as u32 {
             let Sim { world, hosts, .. } = self;
             let What::Running(process) = &hosts[host as usize].what else { continue };
@@ -324,13 +329,13 @@ impl Sim {
         }
         if world.host_fault(host, Fault::WallClock) {
             let by = world.draw(Fault::WallClock, 2 * 3_600_000_000_000) as i64;
-            world.hosts[index].wall += by - 3_600_000_000_000;
+            let wall = &mut world.hosts[index].wall;
+            *wall = wall.saturating_add(by - 3_600_000_000_000);
         }
         if world.host_fault(host, Fault::Pauses) {
             let time = 1 + world.draw(Fault::Pauses, 2_000_000_000);
             let until = world.now + time;
             world.hosts[index].paused_until = until;
-            world.plan(host, until);
             return true;
         }
         false
@@ -364,6 +369,7 @@ impl Sim {
     pub(super) fn start(&mut self, host: u32) -> Result<(), Error> {
         let index = host as usize;
         let world = self.world_mut();
+        world.leave();
         let now = world.now;
         world.current = Some(host);
         world.building = true;
@@ -382,8 +388,12 @@ impl Sim {
         world.building = false;
         world.current = None;
         let entry = &mut self.hosts[index];
-        entry.what = What::Running(started?);
+        let before = std::mem::replace(&mut entry.what, What::Running(started?));
         entry.idle_turns = 0;
+        {
+            let _world = Installed::new(&mut self.world);
+            drop_guarded(before); // the state of a process that ended
+        }
         self.look_again(host);
         Ok(())
     }
@@ -398,6 +408,7 @@ impl Sim {
             ));
         }
         let world = self.world_mut();
+        world.leave();
         world.note(host, Event::Crash);
         world.current = Some(host);
         world.vanishing = true;

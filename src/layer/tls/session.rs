@@ -35,6 +35,12 @@ pub(super) enum Session {
     Client(Box<UnbufferedClientConnection>),
 }
 
+/// `rustls` draws its keys from the system: no seed repeats this run.
+fn tell_simulation() {
+    #[cfg(feature = "sim")]
+    crate::sys::sim::cannot_be_repeated("TLS");
+}
+
 /// What came of [`Session::take`].
 pub(super) struct Driven {
     /// How many bytes at the front of the buffer are done with.
@@ -47,6 +53,7 @@ pub(super) struct Driven {
 
 impl Session {
     pub(super) fn server(config: Arc<rustls::ServerConfig>) -> Result<Session, Error> {
+        tell_simulation();
         Ok(Session::Server(Box::new(UnbufferedServerConnection::new(config)?)))
     }
 
@@ -54,6 +61,7 @@ impl Session {
         config: Arc<rustls::ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Session, Error> {
+        tell_simulation();
         Ok(Session::Client(Box::new(UnbufferedClientConnection::new(config, name)?)))
     }
 

@@ -108,10 +108,16 @@ impl Faults {
     }
 
     /// This kind, with a probability between 0 and 1 per occasion; in a swarm it is then fixed.
+    ///
+    /// # Panics
+    /// The probability is not between 0 and 1.
     #[must_use]
+    #[track_caller]
     pub fn with(mut self, fault: Fault, probability: f64) -> Self {
-        // The range is what makes it exact enough; a NaN becomes zero.
-        self.chances[fault as usize] = (probability.clamp(0.0, 1.0) * 1e6) as u32 | Self::FIXED;
+        let valid = (0.0..=1.0).contains(&probability);
+        assert!(valid, "{fault}: expected a probability between 0 and 1, got {probability}");
+        // The range is what makes it exact enough.
+        self.chances[fault as usize] = (probability * 1e6) as u32 | Self::FIXED;
         self
     }
 
@@ -173,10 +179,6 @@ pub(crate) struct Drawn {
 }
 
 impl Drawn {
-    pub(crate) fn is_on(&self, fault: Fault) -> bool {
-        self.chances[fault as usize] > 0
-    }
-
     pub(crate) fn switch_off(&mut self, fault: Fault) {
         self.chances[fault as usize] = 0;
     }

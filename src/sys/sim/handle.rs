@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -234,6 +234,14 @@ pub(crate) fn random(bytes: &mut [u8]) -> bool {
     with(|world| world.library.fill(bytes)).is_some()
 }
 
+/// Something draws randomness of its own.
+#[cfg(feature = "tls")]
+pub(crate) fn cannot_be_repeated(what: &'static str) {
+    with(|world| {
+        world.unrepeatable.get_or_insert(what);
+    });
+}
+
 pub(crate) fn submit(host: u32, most: usize, job: Job) {
     with(|world| world.submit(host, most, job));
 }
@@ -277,42 +285,55 @@ pub(crate) fn poll(
 /// at times that no seed decides.
 #[derive(Debug)]
 pub(crate) struct Waker {
-    world: u64,
     host: u32,
     thread: ThreadId,
-    /// Woken while its world was not in: the next step of the simulation looks.
-    pending: Arc<AtomicBool>,
-    /// That there is such a one.
-    any: Arc<AtomicBool>,
+    outside: Arc<Outside>,
+}
+
+/// The hosts of one simulation that were woken while it did not run: between its steps, in an action,
+/// or in a step of another simulation. Its next step begins with them. One thread uses it; it is
+/// `Sync` because handles of reactors are.
+#[derive(Debug, Default)]
+pub(crate) struct Outside {
+    any: AtomicBool,
+    hosts: Mutex<Vec<u32>>,
+}
+
+impl Outside {
+    fn add(&self, host: u32) {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).push(host);
+        self.any.store(true, Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(super) fn take(&self) -> Vec<u32> {
+        if !self.any.swap(false, Ordering::Relaxed) {
+            return Vec::new();
+        }
+        std::mem::take(&mut self.hosts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 impl Waker {
     pub(crate) fn new(host: u32) -> Self {
-        let pending = Arc::new(AtomicBool::new(false));
-        let world = with(|world| {
-            world.hosts[host as usize].woken_outside = Some(Arc::clone(&pending));
-            (world.number, Arc::clone(&world.any_outside))
-        });
-        let (world, any) = world.unwrap_or_default();
-        Waker { world, host, thread: std::thread::current().id(), pending, any }
+        let outside = with(|world| Arc::clone(&world.outside)).unwrap_or_default();
+        Waker { host, thread: std::thread::current().id(), outside }
     }
 
     pub(crate) fn may_wake(&self) -> bool {
         std::thread::current().id() == self.thread
     }
 
-    /// An event of the schedule: now, if the simulation is at a step, or at its next one.
     pub(crate) fn wake(&self) -> io::Result<()> {
-        let woken = with(|world| {
-            let its_own = world.number == self.world;
-            if its_own {
+        let inside = with(|world| {
+            let own = Arc::ptr_eq(&world.outside, &self.outside);
+            if own {
                 world.wake(self.host);
             }
-            its_own
+            own
         });
-        if woken != Some(true) {
-            self.pending.store(true, Ordering::Relaxed);
-            self.any.store(true, Ordering::Relaxed);
+        if inside != Some(true) {
+            self.outside.add(self.host);
         }
         Ok(())
     }

@@ -5,7 +5,10 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::time::Duration;
 
+use super::faults::Fault;
 use super::nanos;
+use super::tcp::RETRANSMISSION;
+use super::world::World;
 
 /// One direction of the way between two hosts.
 ///
@@ -80,7 +83,7 @@ impl Link {
 
     /// The largest datagram that passes, in bytes; a larger one is refused with `EMSGSIZE`.
     pub fn mtu(mut self, bytes: usize) -> Self {
-        if bytes < 28 {
+        if bytes <= 28 {
             self.wrong = Some("expected an MTU above 28 bytes, which is what the headers take");
         }
         self.mtu = bytes.saturating_sub(28);
@@ -109,6 +112,8 @@ pub(super) struct Way {
     pub(super) free_at: u64,
     /// Until when nothing passes.
     pub(super) blocked_until: u64,
+    /// Nobody described it.
+    is_default: bool,
 }
 
 /// All directions that are not the default one. A pair of hosts that nobody described and that no
@@ -156,19 +161,78 @@ impl Ways {
             if from == to {
                 link = Link { latency: LOOPBACK, ..Link::new() };
             }
-            Way { link, free_at: 0, blocked_until: 0 }
+            Way { link, free_at: 0, blocked_until: 0, is_default: from != to }
         })
     }
 
     pub(super) fn set(&mut self, from: u32, to: u32, link: Link) {
-        self.of(from, to).link = link;
+        let way = self.of(from, to);
+        way.link = link;
+        way.is_default = false;
     }
 
     pub(super) fn set_default(&mut self, link: Link) {
+        for way in self.ways.values_mut().filter(|way| way.is_default) {
+            way.link = link.clone();
+        }
         self.default = link;
     }
 
     pub(super) fn mtu(&mut self, from: u32, to: u32) -> usize {
         self.of(from, to).link.mtu
+    }
+}
+
+impl World {
+    /// When a packet of this size arrives that leaves now; `None` if it is lost.
+    pub(super) fn packet(&mut self, from: u32, to: u32, bytes: usize) -> Option<u64> {
+        self.maybe_partition(from, to);
+        let arrives = self.crossing(from, to, bytes);
+        let way = self.ways.of(from, to);
+        let blocked = way.blocked_until > self.at;
+        let loss = way.link.loss;
+        let lost = self.network.chance(loss) || self.fault(to, Fault::Loss);
+        (!blocked && !lost).then_some(arrives)
+    }
+
+    /// When a packet arrives that its sender repeats until it does: a lost one comes later.
+    pub(super) fn arrival_of(&mut self, from: u32, to: u32, bytes: usize) -> u64 {
+        if let Some(at) = self.packet(from, to, bytes) {
+            return at;
+        }
+        let mut late = RETRANSMISSION;
+        for _ in 0..4 {
+            if self.network.chance(500_000) {
+                break;
+            }
+            late *= 2;
+        }
+        self.crossing(from, to, bytes).saturating_add(late)
+    }
+
+    pub(super) fn crossing(&mut self, from: u32, to: u32, bytes: usize) -> u64 {
+        let jitter = self.fault(to, Fault::Jitter);
+        let at = self.at;
+        let way = self.ways.of(from, to);
+        let leaves = match way.link.bytes_per_second {
+            None => at,
+            Some(per_second) => {
+                let takes = bytes as u64 * 1_000_000_000 / per_second;
+                way.free_at = way.free_at.max(at).saturating_add(takes);
+                way.free_at
+            }
+        };
+        let latency = &way.link.latency;
+        let mut time = if latency.end > latency.start {
+            self.network.between(latency.start, latency.end - 1)
+        } else {
+            latency.start
+        };
+        if jitter {
+            let most = time.saturating_mul(10).saturating_add(1);
+            time = time.saturating_add(self.dice.of(Fault::Jitter).below(most));
+        }
+        // Never at the very time: an effect comes after its cause.
+        leaves.saturating_add(time.max(1))
     }
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `handle.rs` | what the seam holds: sockets, poller, waker, as numbers |
 //! | `world.rs` | hosts, their inboxes, readiness, time |
-//! | `tcp.rs`, `stream.rs` | streams: connecting, segments, windows, resets; one end of a stream |
+//! | `tcp.rs` | the sockets of streams: `connect.rs`, `data.rs`, `close.rs` are their life |
+//! | `stream.rs` | one end of a stream, without a network |
 //! | `udp.rs` | datagrams |
 //! | `names.rs` | names, addresses, ports |
 //! | `link.rs` | latency, loss, bandwidth, partitions |
@@ -20,6 +21,9 @@ use std::cell::RefCell;
 use std::time::Duration;
 
 mod checks;
+mod close;
+mod connect;
+mod data;
 mod faults;
 mod handle;
 mod link;
@@ -33,6 +37,8 @@ mod world;
 
 pub(crate) use faults::Drawn;
 pub use faults::{Fault, Faults};
+#[cfg(feature = "tls")]
+pub(crate) use handle::cannot_be_repeated;
 #[cfg(feature = "random")]
 pub(crate) use handle::random;
 pub(crate) use handle::{

@@ -17,6 +17,10 @@ impl Segment {
     pub(super) fn has_bytes(&self) -> bool {
         matches!(self, Segment::Data { bytes, .. } if !bytes.is_empty())
     }
+
+    pub(super) fn ends(&self) -> bool {
+        matches!(self, Segment::Data { end: true, .. })
+    }
 }
 
 /// The state of connect(2).
@@ -69,6 +73,8 @@ pub(super) struct End {
     pub(super) end_delivered: bool,
     /// Reset, or given up.
     dead: bool,
+    /// How much the other system had received when the connection ended there.
+    pub(super) heard: u64,
 
     // ---- receiving ----
     /// Under way, with the time of arrival; times never decrease.
@@ -76,6 +82,9 @@ pub(super) struct End {
     /// A partition has stopped it: nothing arrives before this time.
     pub(super) stalled_until: u64,
     pub(super) stalls: u32,
+    /// A partition keeps acknowledgements back: one is to be sent again.
+    pub(super) owes_ack: bool,
+    pub(super) lost_acks: u32,
     readable: VecDeque<u8>,
     received: u64,
     read: u64,
@@ -108,9 +117,12 @@ impl End {
             end_sent: false,
             end_delivered: false,
             dead: false,
+            heard: 0,
             incoming: VecDeque::new(),
             stalled_until: 0,
             stalls: 0,
+            owes_ack: false,
+            lost_acks: 0,
             readable: VecDeque::new(),
             received: 0,
             read: 0,
@@ -228,9 +240,20 @@ impl End {
         !self.waiting.is_empty()
     }
 
-    /// Bytes left that no acknowledgement has confirmed.
+    /// Bytes or the end left and no acknowledgement has confirmed it.
     pub(super) fn is_unacknowledged(&self) -> bool {
-        self.acked < self.written
+        self.acked < self.written || self.end_sent && !self.end_delivered
+    }
+
+    /// The other end is gone, and its system says what it had received before. Returns whether that
+    /// was everything, and both sides had ended or nothing is missing.
+    pub(super) fn take_last_ack(&mut self) -> bool {
+        self.acked = self.acked.max(self.heard);
+        self.acked == self.written && self.ended
+    }
+
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// Drops what was not sent: the end of an aborted connection.

@@ -210,7 +210,7 @@ impl World {
             io::Error::new(ErrorKind::InvalidInput, "no destination (EDESTADDRREQ)")
         })?;
         let (on, send_buffer, loops) = (udp.on, udp.send_buffer, udp.loops);
-        if on.is_ipv4() != to.is_ipv4() && !(on.is_ipv6() && to.is_ipv6()) {
+        if on.is_ipv4() != to.is_ipv4() {
             return Err(ErrorKind::InvalidInput.into());
         }
         if bytes.len() > MOST {
@@ -227,7 +227,11 @@ impl World {
             let hosts = 0..self.hosts.len() as u32;
             targets.extend(hosts.filter(|&other| loops || other != host));
         } else {
-            targets.push(self.owner_of(ip, host).ok_or(ErrorKind::NetworkUnreachable)?);
+            let target = self.owner_of(ip, host).ok_or(ErrorKind::NetworkUnreachable)?;
+            if plain(on.ip()).is_loopback() && target != host {
+                return Err(ErrorKind::InvalidInput.into());
+            }
+            targets.push(target);
         }
         if let &[one] = &targets[..] {
             if bytes.len() > self.ways.mtu(host, one) {

@@ -14,10 +14,11 @@ use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::connect::Answer;
 use super::faults::{Dice, Drawn, Fault};
+use super::handle::Outside;
 use super::link::{Link, Plainly, Ways};
 use super::rng::Rng;
 use super::tcp::{ListenerSocket, TcpSocket};
@@ -49,18 +50,18 @@ pub(super) enum Arrival {
     Segment(Id),
     /// The first acknowledgement on its way to this end is due.
     Ack(Id),
+    /// An acknowledgement of this end did not pass: it is sent again.
+    AckAgain(Id),
+    /// What this end has sent was not acknowledged for too long.
+    GivesUp(Id),
     /// Somebody connects.
     Syn {
         to: SocketAddr,
         from: Id,
         attempt: u32,
     },
-    /// The answer to that: whether connect(2) succeeded, and with whom.
-    Answer {
-        to: Id,
-        peer: Option<Id>,
-        why: Option<std::io::ErrorKind>,
-    },
+    /// The answer to that.
+    Answer(Answer),
     /// A SYN was lost: it is sent again.
     Again {
         from: Id,
@@ -122,8 +123,6 @@ pub(crate) struct Host {
     pub(super) edges: VecDeque<Id>,
     /// A message of another thread waits.
     pub(super) woken: bool,
-    /// The same, from outside the steps of the simulation.
-    pub(super) woken_outside: Option<Arc<AtomicBool>>,
     /// The machine runs.
     pub(crate) up: bool,
     pub(super) poll_like: bool,
@@ -168,10 +167,6 @@ pub(super) struct Sock {
 const ALL: u8 = u8::MAX;
 
 pub(crate) struct World {
-    /// Which simulation it is.
-    pub(crate) number: u64,
-    /// A host was woken from outside the steps of the simulation.
-    pub(super) any_outside: Arc<AtomicBool>,
     base: Instant,
     wall: SystemTime,
     /// The scheduler's time: when the current cause happened.
@@ -211,6 +206,8 @@ pub(crate) struct World {
     jobs: Vec<Jobs>,
     /// Where messages come from a job that runs: they take this long.
     pub(crate) job_takes: u64,
+    /// What comes from this thread while no step of the simulation runs.
+    pub(super) outside: Arc<Outside>,
 }
 
 /// The workers of a host.
@@ -233,10 +230,8 @@ impl Host {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, number: u64, drawn: Drawn) -> Self {
+    pub(crate) fn new(seed: u64, drawn: Drawn) -> Self {
         World {
-            number,
-            any_outside: Arc::default(),
             base: Instant::now(),
             // The same day in every run: what programs print is the same, too.
             wall: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000),
@@ -263,7 +258,14 @@ impl World {
             allows_panics: false,
             jobs: Vec::new(),
             job_takes: 0,
+            outside: Arc::default(),
         }
+    }
+
+    /// What comes next is done from outside, by the scenario.
+    pub(crate) fn leave(&mut self) {
+        self.current = None;
+        self.at = self.now;
     }
 
     // ---- time ----
@@ -382,7 +384,6 @@ impl World {
             inbox: BinaryHeap::new(),
             edges: VecDeque::new(),
             woken: false,
-            woken_outside: None,
             up: true,
             poll_like,
             listeners: BTreeMap::new(),
@@ -407,6 +408,12 @@ impl World {
         self.hosts.iter().position(|host| host.name == name).map(|index| index as u32)
     }
 
+    /// Until when the process of a host does not run: it is busy, or stopped.
+    pub(crate) fn busy_until(&self, host: u32) -> u64 {
+        let host = &self.hosts[host as usize];
+        host.clock.max(host.paused_until)
+    }
+
     /// Something comes to a host at this time.
     pub(super) fn send_at(&mut self, host: u32, at: u64, what: Arrival) {
         self.order += 1;
@@ -424,6 +431,11 @@ impl World {
             *planned = at;
             self.order += 1;
             self.wakes.push(Reverse((at, self.order, host)));
+            // Most entries that an earlier one replaced lie far in the future.
+            if self.wakes.len() > 64 + 4 * self.planned.len() {
+                let planned = &self.planned;
+                self.wakes.retain(|Reverse((at, _, host))| planned[*host as usize] == *at);
+            }
         }
     }
 
@@ -467,11 +479,15 @@ impl World {
     fn arrive(&mut self, host: u32, what: Arrival) {
         let up = self.hosts[host as usize].up;
         match what {
+            // Nobody answers, so that it is sent again.
+            Arrival::Syn { from, attempt, .. } if !up => self.send_syn_again(from, attempt),
             _ if !up => {}
             Arrival::Segment(id) => self.segment_arrives(id),
             Arrival::Ack(id) => self.ack_arrives(id),
             Arrival::Syn { to, from, attempt } => self.syn_arrives(host, to, from, attempt),
-            Arrival::Answer { to, peer, why } => self.answer_arrives(to, peer, why),
+            Arrival::AckAgain(id) => self.ack_again(id),
+            Arrival::GivesUp(id) => self.gives_up(id),
+            Arrival::Answer(answer) => self.answer_arrives(host, answer),
             Arrival::Again { from, attempt } => self.send_syn(from, attempt),
             Arrival::Probe { from, attempt } => self.probe(from, attempt),
             Arrival::Room(id) => self.room_again(id),
@@ -512,17 +528,12 @@ impl World {
         self.send_at(host, at + CALL, Arrival::Wake);
     }
 
-    /// Messages that were posted between the steps of the simulation are events of its next one.
-    pub(crate) fn take_wakes_from_outside(&mut self) {
-        if !self.any_outside.load(Ordering::Relaxed) {
-            return;
-        }
-        self.any_outside.store(false, Ordering::Relaxed);
-        for host in 0..self.hosts.len() as u32 {
-            let pending = self.hosts[host as usize].woken_outside.as_ref();
-            if pending.is_some_and(|pending| pending.swap(false, Ordering::Relaxed)) {
-                self.wake(host);
-            }
+    /// Messages that were posted between two steps.
+    #[inline]
+    pub(crate) fn take_outside_wakes(&mut self) {
+        for host in self.outside.take() {
+            self.leave();
+            self.wake(host);
         }
     }
 
@@ -763,9 +774,12 @@ impl World {
     pub(crate) fn machine_stops(&mut self, host: u32) {
         let entry = &mut self.hosts[host as usize];
         entry.up = false;
-        entry.inbox.clear();
+        let inbox = std::mem::take(&mut entry.inbox);
         entry.edges.clear();
         entry.woken = false;
+        for Reverse(due) in inbox.into_sorted_vec() {
+            self.arrive(host, due.what);
+        }
         for index in 0..self.socks.len() as u32 {
             let id = self.id(index);
             let Some(tcp) = self.tcp(id) else { continue };
