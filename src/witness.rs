@@ -48,6 +48,7 @@ pub(crate) fn watched<S: 'static>(any: AnyHandler<S>, token: Token) -> AnyHandle
 }
 
 /// A panic of user code: an `assert!` in a handler must fail the run and not only end a connection.
+#[cold]
 pub(crate) fn panicked(text: &str) {
     sim::with(|world| world.panicked(text));
 }

@@ -160,15 +160,14 @@ impl Stream {
     /// costs one more read there.
     #[inline]
     pub(crate) fn short_read_drains(&self) -> bool {
-        #[cfg(unix)]
-        if let Stream::Unix(_) = self {
-            return false;
+        match self {
+            Stream::Tcp(_) => SHORT_IO_DRAINS && URGENT_IS_REPORTED,
+            #[cfg(unix)]
+            Stream::Unix(_) => false,
+            #[cfg(feature = "sim")]
+            Stream::Sim(socket) => socket.short_read_drains(),
+            _ => SHORT_IO_DRAINS && URGENT_IS_REPORTED,
         }
-        #[cfg(feature = "sim")]
-        if let Stream::Sim(socket) = self {
-            return socket.short_read_drains();
-        }
-        SHORT_IO_DRAINS && URGENT_IS_REPORTED
     }
 
     /// Whether a write that takes less than it was given has filled the system's buffer.
@@ -232,6 +231,7 @@ pub(crate) enum Clock {
 }
 
 impl Clock {
+    #[inline(always)]
     pub(crate) fn now(self) -> Instant {
         match self {
             Clock::Os => Instant::now(),

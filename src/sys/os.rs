@@ -45,6 +45,10 @@ const MSG_NOSIGNAL: i32 = 0x4000;
 impl Stream {
     #[inline]
     pub(super) fn read_once(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        // The usual one first: one comparison, however many kinds there are.
+        if let Stream::Tcp(s) = self {
+            return s.read(buffer);
+        }
         match self {
             Stream::Tcp(s) => s.read(buffer),
             #[cfg(unix)]
@@ -58,6 +62,9 @@ impl Stream {
     }
 
     pub(super) fn write_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Stream::Tcp(s) = self {
+            return s.write(bytes);
+        }
         match self {
             Stream::Tcp(s) => s.write(bytes),
             #[cfg(unix)]

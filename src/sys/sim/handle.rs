@@ -251,6 +251,7 @@ pub(crate) fn take_jobs(host: u32) -> VecDeque<Job> {
 }
 
 /// The clock of the host whose turn runs.
+#[cold] // seen from a reactor on the system: it stays out of that one's way
 pub(crate) fn clock() -> Instant {
     with(World::read_clock).unwrap_or_else(Instant::now)
 }
@@ -271,6 +272,7 @@ pub(crate) fn poller() -> io::Result<u32> {
     .unwrap_or_else(|| Err(gone()))
 }
 
+#[cold]
 pub(crate) fn poll(
     host: u32,
     ready: &mut Vec<Ready>,
