@@ -48,7 +48,10 @@ impl Sim {
         while !condition(self) {
             if !self.step(until)? {
                 let what = match self.next() {
-                    Some(_) => format!("the condition did not hold within {limit:?}"),
+                    Some(_) => {
+                        self.world_mut().now = until;
+                        format!("the condition did not hold within {limit:?}")
+                    }
                     None => "the condition does not hold, and nothing is left to happen".to_owned(),
                 };
                 return Err(self.failed(None, what));

@@ -6,7 +6,10 @@
 #[path = "scenarios/mod.rs"]
 mod scenarios;
 
+mod banner;
 mod determinism;
+mod late_timers;
 mod network;
 mod posts;
+mod runs;
 mod seeds;

@@ -127,6 +127,9 @@ impl World {
     ) -> Option<String> {
         const TICK: u64 = 1_000_001;
         let place = &mut self.hosts[host as usize];
+        if due <= place.clock {
+            return None; // it does not sleep: a budget has cut what was due
+        }
         let next = due.saturating_sub(TICK);
         let mut late: Vec<(u64, u64)> =
             place.timers.iter().filter(|&(_, &at)| at < next).map(|(&k, &at)| (at, k)).collect();

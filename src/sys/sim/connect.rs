@@ -297,6 +297,10 @@ impl World {
         tcp.other = Some(from);
         tcp.listener = Some(listener);
         let id = self.add_sock(host, Kind::Tcp(Box::new(tcp)));
+        // Known from now on: what is sent may overtake the answer, and is acknowledged.
+        if let Some(tcp) = self.tcp_mut(from) {
+            tcp.other = Some(id);
+        }
         if let Some(l) = self.listener_mut(listener) {
             l.backlog.push_back(id);
         }
