@@ -13,3 +13,5 @@ mod network;
 mod posts;
 mod runs;
 mod seeds;
+#[cfg(feature = "tls")]
+mod tls;
