@@ -34,8 +34,8 @@ use std::time::Duration;
 
 use tidegate::layer::LengthPrefixed;
 use tidegate::{
-    Address, CloseInfo, Connect, Context, Handler, HandlerResult, Input, Listen, Peer, Reactor,
-    Timer,
+    Address, CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, Peer,
+    Reactor, Timer, Token,
 };
 
 const HELP: &str = "custom_protocol - a small store of words, its server and its client
@@ -217,12 +217,17 @@ impl Handler<Store> for Session {
     }
 }
 
-fn server(address: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let mut reactor = Reactor::with_state(Store::new())?;
+/// The server's listener: all that its host has of a network, here and in the simulation below.
+fn listen(net: &mut Net<Store>, address: &str) -> Result<Token, Error> {
     let listen = Listen::tcp(address).layer(|_peer| framing());
     // Called for each connection that comes, to make its handler.
     let make = |peer: &Peer<'_>| Session { peer: peer.address().clone(), silence: None, waits: 0 };
-    let listener = reactor.net().listen(listen, make)?;
+    net.listen(listen, make)
+}
+
+fn server(address: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let mut reactor = Reactor::with_state(Store::new())?;
+    let listener = listen(reactor.net(), address)?;
     for at in reactor.net().local_addrs(listener) {
         support::say(format!("custom_protocol: listening on {at}"))?;
     }
@@ -233,10 +238,17 @@ fn server(address: &str) -> Result<(), Box<dyn std::error::Error>> {
 // ---- the client ----
 
 /// How the client did, for `main`.
-#[derive(Default)]
 struct Outcome {
+    /// Where a line goes when there is one: to standard output.
+    say: Box<dyn FnMut(String) -> std::io::Result<()>>,
     unanswered: usize,
     failure: Option<String>,
+}
+
+impl Outcome {
+    fn new(say: impl FnMut(String) -> std::io::Result<()> + 'static) -> Outcome {
+        Outcome { say: Box::new(say), unanswered: 0, failure: None }
+    }
 }
 
 /// The client's side: sends its requests, prints the answers, closes.
@@ -288,7 +300,7 @@ impl Handler<Outcome> for Caller {
             TOO_BUSY => "the server is too busy".into(),
             _ => return Err(malformed.into()),
         };
-        support::say(format!("{text}: {outcome}"))?;
+        (cx.state.say)(format!("{text}: {outcome}"))?;
         self.close_if_done(cx);
         Ok(())
     }
@@ -301,7 +313,7 @@ impl Handler<Outcome> for Caller {
         }
         let number = u32::try_from(timer.tag())?;
         self.pending.remove(&number);
-        support::say(format!("{}: no answer within {REQUEST_TIMEOUT:?}", self.text(number)))?;
+        (cx.state.say)(format!("{}: no answer within {REQUEST_TIMEOUT:?}", self.text(number)))?;
         cx.state.unanswered += 1;
         self.close_if_done(cx);
         Ok(())
@@ -316,11 +328,16 @@ impl Handler<Outcome> for Caller {
     }
 }
 
-fn client(address: &str, requests: &str) -> Result<(), Box<dyn std::error::Error>> {
-    let mut reactor = Reactor::with_state(Outcome::default())?;
+/// Connects to the server with these requests.
+fn call(net: &mut Net<Outcome>, address: &str, requests: &str) -> Result<Token, Error> {
     let requests = requests.split(';').map(|request| request.trim().to_owned()).collect();
     let caller = Caller { requests, pending: HashMap::new() };
-    reactor.net().connect(Connect::tcp(address).layer(framing()), caller)?;
+    net.connect(Connect::tcp(address).layer(framing()), caller)
+}
+
+fn client(address: &str, requests: &str) -> Result<(), Box<dyn std::error::Error>> {
+    let mut reactor = Reactor::with_state(Outcome::new(support::say))?;
+    call(reactor.net(), address, requests)?;
     reactor.run()?;
     match reactor.state() {
         Outcome { failure: Some(failure), .. } => Err(failure.as_str().into()),
@@ -338,4 +355,194 @@ fn main() -> ExitCode {
             other => Err(format!("expected server or client, not '{other}'").into()),
         }
     })
+}
+
+/// Both sides in a simulated network: `cargo test --all-features --example custom_protocol`.
+#[cfg(all(test, feature = "sim"))]
+mod simulated {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use tidegate::sim::{Faults, Host, Link, Sim, check};
+
+    use super::*;
+
+    const REQUESTS: &str = "put tide high; wait 300; get tide; get gate; wait 1800";
+
+    /// What the client prints where nothing goes wrong, in the order of the answers. The last wait is
+    /// longer than the server endures silence: the pings keep the connection.
+    const ANSWERS: [&str; 5] = [
+        "put tide high: done",
+        "get tide: high",
+        "get gate: no such key",
+        "wait 300: done",
+        "wait 1800: done",
+    ];
+
+    fn ms(time: u64) -> Duration {
+        Duration::from_millis(time)
+    }
+
+    fn start_server(sim: &mut Sim) -> Result<Host<Store>, Error> {
+        sim.host("server", |net| {
+            listen(net, "0.0.0.0:8888")?;
+            Ok(Store::new())
+        })
+    }
+
+    /// A client, and the lines that it prints.
+    struct Client {
+        host: Host<Outcome>,
+        lines: Rc<RefCell<Vec<String>>>,
+    }
+
+    impl Client {
+        fn start(sim: &mut Sim, name: &str) -> Result<Client, Error> {
+            let lines = Rc::new(RefCell::new(Vec::new()));
+            let printed = lines.clone();
+            // Runs again when the host comes back after a crash: nothing is printed then, either.
+            let host = sim.host(name, move |net| {
+                printed.borrow_mut().clear();
+                let printed = printed.clone();
+                call(net, "server:8888", REQUESTS)?;
+                Ok(Outcome::new(move |line| {
+                    printed.borrow_mut().push(line);
+                    Ok(())
+                }))
+            })?;
+            Ok(Client { host, lines })
+        }
+
+        /// Its program ends with its connection (`Net::stop`).
+        fn has_ended(&self, sim: &Sim) -> bool {
+            !sim.is_running(self.host)
+        }
+
+        /// Whatever happened: a request has one line at most, and that is a true one.
+        fn verify(&self, sim: &Sim) {
+            let outcome = sim.state(self.host);
+            let mut left: Vec<&str> = REQUESTS.split("; ").collect();
+            let lines = self.lines.borrow();
+            for line in lines.iter() {
+                let (request, answer) = line.rsplit_once(": ").expect("an answer");
+                let place = left.iter().position(|&left| left == request);
+                left.remove(place.unwrap_or_else(|| panic!("a second answer: {line}")));
+                let is_late = answer == "no answer within 2s";
+                assert!(is_late || ANSWERS.contains(&&**line), "a wrong answer: {line}");
+            }
+            // The others are counted, unless the connection failed, which may be before it began.
+            let late = lines.iter().filter(|line| line.ends_with("within 2s")).count();
+            let known = left.len() + late == outcome.unanswered;
+            assert!(known || outcome.failure.is_some(), "nothing was said of {left:?}");
+        }
+    }
+
+    #[test]
+    fn a_quiet_network_answers_everything_in_time() {
+        check(0..20, |sim| {
+            let latency = ms(1 + sim.seed() * 4);
+            sim.default_link(Link::new().latency(ms(1)..latency + ms(1)))?;
+            start_server(sim)?;
+            let client = Client::start(sim, "client")?;
+            // The condition is asked after every event: `now` is the time of the answer.
+            for (line, at_least) in [(3, ms(0)), (4, ms(300)), (5, ms(1800))] {
+                sim.run_until(ms(5000), |_| client.lines.borrow().len() >= line)?;
+                // From the client and back, twice (one for the connection), and slow clocks' ticks.
+                let at_most = at_least + 4 * latency + ms(10);
+                assert!((at_least..at_most).contains(&sim.now()), "line {line} at {:?}", sim.now());
+            }
+            assert_eq!(*client.lines.borrow(), ANSWERS);
+            sim.run_until(ms(5000), |sim| client.has_ended(sim))?;
+            assert_eq!(sim.state(client.host).failure, None);
+            sim.settle(ms(60_000))?;
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn faults_cost_answers_and_never_make_wrong_ones() {
+        check(0..100, |sim| {
+            sim.faults(Faults::swarm().until(ms(10_000)));
+            start_server(sim)?;
+            let clients = [Client::start(sim, "ada")?, Client::start(sim, "bob")?];
+            // Until the faults are over, and hosts that crashed are back.
+            sim.run_for(ms(20_000))?;
+            sim.run_until(ms(600_000), |sim| clients.iter().all(|client| client.has_ended(sim)))?;
+            for client in &clients {
+                client.verify(sim);
+            }
+            // The server has survived it all.
+            let later = Client::start(sim, "cleo")?;
+            sim.run_until(ms(60_000), |sim| later.has_ended(sim))?;
+            assert_eq!(*later.lines.borrow(), ANSWERS);
+            sim.settle(ms(600_000))?;
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn silence_ends_a_connection() {
+        check(0..5, |sim| {
+            start_server(sim)?;
+            let silent = sim.peer("silent")?;
+            sim.raw(silent).connect("server:8888")?;
+            sim.run_for(SILENCE)?;
+            assert!(!sim.raw(silent).has_ended(), "closed too early");
+            sim.run_for(ms(10))?;
+            assert!(sim.raw(silent).has_ended());
+            assert_eq!(sim.raw(silent).received(), b"");
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_malformed_message_costs_its_sender_the_connection() {
+        let bad: [&[u8]; 5] = [
+            b"\0\0",
+            b"\0\x05\0\0\0\x01\x09",
+            b"\0\x06\0\0\0\x01\x02\xff",
+            b"\xff\xff",
+            b"GET / HTTP/1.1\r\n\r\n",
+        ];
+        check(0..5, |sim| {
+            start_server(sim)?;
+            let client = Client::start(sim, "client")?;
+            let eve = sim.peer("eve")?;
+            sim.raw(eve).connect("server:8888")?;
+            let message = bad[sim.seed() as usize % bad.len()];
+            sim.raw(eve).send(message);
+            sim.run_for(ms(100))?;
+            assert!(sim.raw(eve).has_ended());
+            assert_eq!(sim.raw(eve).received(), b"");
+            sim.run_until(ms(5000), |sim| client.has_ended(sim))?;
+            assert_eq!(*client.lines.borrow(), ANSWERS);
+            Ok(())
+        });
+    }
+
+    #[test]
+    fn a_client_that_has_ended_its_side_still_gets_its_answer() {
+        check(0..20, |sim| {
+            // Streams that come in pieces, at any speed; but no fault that ends a connection.
+            sim.faults(gentle());
+            start_server(sim)?;
+            let peer = sim.peer("peer")?;
+            sim.raw(peer).connect("server:8888")?;
+            // Request 7: wait 200 ms.
+            sim.raw(peer).send(b"\0\x09\0\0\0\x07\x03\0\0\0\xc8");
+            sim.raw(peer).end();
+            sim.run_until(ms(60_000), |sim| sim.raw(peer).has_ended())?;
+            assert!(sim.now() > ms(200));
+            assert_eq!(sim.raw(peer).received(), b"\0\x05\0\0\0\x07\0");
+            Ok(())
+        });
+    }
+
+    /// Everything that makes a stream slow, late and ragged, and nothing that ends it.
+    fn gentle() -> Faults {
+        use tidegate::sim::Fault::*;
+        [Resets, AcceptErrors, Descriptors, Crashes, Pauses, Partitions, Loss, Jitter]
+            .into_iter()
+            .fold(Faults::swarm(), Faults::without)
+    }
 }

@@ -5,6 +5,8 @@
 
 mod page;
 mod room;
+#[cfg(all(test, feature = "sim"))]
+mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
 
