@@ -285,6 +285,7 @@ impl Sim {
     /// As [`host`](Self::host).
     pub fn peer(&mut self, name: &str) -> Result<Peer, Error> {
         let index = self.add_host(name)?;
+        self.world_mut().hosts[index as usize].raw = true;
         self.hosts.push(Entry {
             set_up: None,
             config: self.config.clone(),

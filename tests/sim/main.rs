@@ -11,6 +11,7 @@ mod determinism;
 mod late_timers;
 mod network;
 mod posts;
+mod raw;
 mod runs;
 mod seeds;
 #[cfg(feature = "tls")]

@@ -143,7 +143,7 @@ impl World {
         if let Some(l) = self.listener_mut(listener) {
             l.backlog.pop_front();
         }
-        if self.fault(host, Fault::AcceptErrors) {
+        if !self.hosts[host as usize].raw && self.fault(host, Fault::AcceptErrors) {
             self.hosts[host as usize].descriptors -= 1;
             if let Some(tcp) = self.tcp_mut(id) {
                 tcp.listener = None; // nobody will ever accept it

@@ -125,6 +125,8 @@ pub(crate) struct Host {
     pub(super) woken: bool,
     /// The machine runs.
     pub(crate) up: bool,
+    /// It has no process that could fail: it is a raw peer.
+    pub(crate) raw: bool,
     pub(super) poll_like: bool,
     pub(super) listeners: BTreeMap<u16, Vec<Id>>,
     pub(super) udp: BTreeMap<u16, Vec<Id>>,
@@ -385,6 +387,7 @@ impl World {
             edges: VecDeque::new(),
             woken: false,
             up: true,
+            raw: false,
             poll_like,
             listeners: BTreeMap::new(),
             udp: BTreeMap::new(),
@@ -625,7 +628,8 @@ impl World {
 
     /// A descriptor for a connection is taken; `false` if none is left.
     pub(super) fn take_descriptor(&mut self, host: u32) -> bool {
-        !self.fault(host, Fault::Descriptors) && self.take_own_descriptor(host)
+        let is_raw = self.hosts[host as usize].raw;
+        (is_raw || !self.fault(host, Fault::Descriptors)) && self.take_own_descriptor(host)
     }
 
     /// A descriptor of the process's own, for a listener or a UDP socket: a set-up that fails is no

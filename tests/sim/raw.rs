@@ -1,0 +1,43 @@
+//! Raw peers do what they are told, whatever the faults are.
+
+use std::time::Duration;
+
+use tidegate::sim::{Fault, Faults, check};
+use tidegate::{Context, Handler, HandlerResult, Input};
+
+struct Echo;
+
+impl Handler for Echo {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        cx.send(input.take_all());
+        Ok(())
+    }
+}
+
+#[test]
+fn faults_of_a_process_do_not_meet_a_raw_peer() {
+    check(0..20, |sim| {
+        sim.faults(Faults::none().with(Fault::Descriptors, 1.0).with(Fault::AcceptErrors, 1.0));
+        let (one, other) = (sim.peer("one")?, sim.peer("other")?);
+        sim.raw(other).listen("0.0.0.0:7")?;
+        sim.raw(one).connect("other:7")?;
+        sim.raw(one).send(b"hello");
+        sim.run_for(Duration::from_secs(1))?;
+        assert_eq!(sim.raw(other).received(), b"hello");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_peer_of_a_server_may_always_try() {
+    check(0..200, |sim| {
+        sim.faults(Faults::swarm());
+        sim.host("server", |net| net.listen("0.0.0.0:7", |_peer| Echo).map(drop))?;
+        let peer = sim.peer("peer")?;
+        sim.raw(peer).connect("server:7")?;
+        sim.raw(peer).send(b"hello");
+        sim.run_for(Duration::from_secs(60))?;
+        assert!(b"hello".starts_with(sim.raw(peer).received()));
+        Ok(())
+    });
+}
