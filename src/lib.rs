@@ -43,7 +43,8 @@
 //! - [`layer`]: wire formats, and the contract for a layer of your own.
 //! - `sim` (feature `sim`): a network in virtual time, to test a protocol against what real networks do.
 //!
-//! The guide, `docs/guide.md`, leads from the first program to a protocol of your own.
+//! The guide, `docs/guide.md`, leads from the first program to a protocol of your own;
+//! `docs/simulation.md` to tests of it.
 
 mod address;
 mod config;
@@ -102,11 +103,14 @@ pub use token::{Group, Token};
 /// The `mio` this crate is built on, for custom sources.
 pub use mio;
 
-/// The guide's and the README's programs are tests.
+/// The programs of the README, of the guide and of the other documents are tests.
 #[cfg(doctest)]
 mod documents {
     #[doc = include_str!("../README.md")]
     struct Readme;
     #[doc = include_str!("../docs/guide.md")]
     struct Guide;
+    #[cfg(feature = "sim")]
+    #[doc = include_str!("../docs/simulation.md")]
+    struct Simulation;
 }
