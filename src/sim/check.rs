@@ -1,7 +1,9 @@
 //! Many seeds: which one fails, how to repeat it, and with how few faults it still fails.
 
 use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
+use std::sync::Once;
 
 use super::failure::Details;
 use super::{Failure, ScenarioResult, Sim};
@@ -237,6 +239,33 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
     }
 }
 
+thread_local! {
+    /// This thread repeats a run that has failed.
+    static REPEATS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Panics in `call` are not printed: that of the first run was, and each would cost a backtrace.
+fn quietly<T>(call: impl FnOnce() -> T) -> T {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            REPEATS.set(false);
+        }
+    }
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |panic| {
+            if !REPEATS.try_with(Cell::get).unwrap_or(false) {
+                before(panic);
+            }
+        }));
+    });
+    REPEATS.set(true);
+    let _reset = Reset;
+    call()
+}
+
 /// The failure with as few kinds of faults as it takes, and as early an end of them.
 fn shortened(
     seed: u64,
@@ -255,13 +284,16 @@ fn shortened(
         if left < events {
             return None;
         }
-        let run = Run::of(seed, changes.clone(), scenario);
+        let run = quietly(|| Run::of(seed, changes.clone(), scenario));
         left = left.saturating_sub(run.events);
         run.failure.filter(|f| kind(f) == wanted)
     };
     let mut best = failure;
     let mut changes = Changes::default();
-    for fault in best.0.faults.clone() {
+    // Without one kind, others may happen that did not before.
+    let mut tried = Vec::new();
+    while let Some(&fault) = best.0.faults.iter().find(|&fault| !tried.contains(fault)) {
+        tried.push(fault);
         let mut fewer = changes.clone();
         fewer.off.push(fault);
         if let Some(shorter) = again(&fewer) {
