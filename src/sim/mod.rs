@@ -310,6 +310,9 @@ impl Sim {
             let expected = "expected a name of letters, digits, '-' and '.', other than localhost";
             return Err(wrong(what(), expected));
         }
+        if name.parse::<std::net::IpAddr>().is_ok() {
+            return Err(wrong(what(), "expected a name, got an address"));
+        }
         if self.world().host_named(name).is_some() {
             return Err(wrong(what(), "expected a name that no other host has"));
         }

@@ -132,7 +132,7 @@ impl Sim {
         world.current = None;
         world.deliver(host, at);
         if !world.hosts[index].up {
-            return;
+            return self.plan_next(host);
         }
         let jobs = world.has_jobs(host);
         let ready = world.has_readiness(host);
@@ -162,7 +162,9 @@ impl Sim {
         let world = self.world_mut();
         // Its process may be busy, or stopped, until then; its system goes on.
         let clock = world.busy_until(host);
-        let turn = if runs && world.has_readiness(host) { clock } else { due.max(clock) };
+        // A poll may have found that a job can begin.
+        let waits = runs && world.has_readiness(host) || world.has_jobs(host);
+        let turn = if waits { clock } else { due.max(clock) };
         let next = turn.min(world.next_arrival(host).unwrap_or(u64::MAX));
         if next != u64::MAX {
             world.plan(host, next);

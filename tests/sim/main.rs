@@ -8,6 +8,7 @@ mod scenarios;
 
 mod banner;
 mod determinism;
+mod kit;
 mod late_timers;
 mod network;
 mod posts;

@@ -35,7 +35,7 @@ impl World {
         // acknowledged.
         let unheard = end.incoming.iter().any(|(_, segment)| segment.has_bytes()) || end.owes_ack;
         let ends = end.incoming.iter().any(|(_, segment)| segment.ends());
-        let (received, other) = (end.received(), *other);
+        let (received, lost, other) = (end.received(), end.lost_acks, *other);
         if let Some(port) = port {
             let ports = &mut self.hosts[host as usize].tcp_ports;
             if let Some(count) = ports.get_mut(&port) {
@@ -50,7 +50,7 @@ impl World {
         let Some(tcp) = self.tcp_mut(other) else { return };
         tcp.end.heard = received;
         if unheard {
-            self.start_probing(other);
+            self.probe_after(other, lost);
         } else if ends {
             self.end_was_delivered(Some(other));
         }
@@ -85,7 +85,8 @@ impl World {
 
     /// What this end has sent was not acknowledged for too long.
     pub(super) fn gives_up(&mut self, id: Id) {
-        if self.tcp(id).is_some_and(|tcp| tcp.end.is_unacknowledged()) {
+        let at = self.at;
+        if self.tcp_mut(id).is_some_and(|tcp| tcp.end.is_unacknowledged(at)) {
             self.fail(id, ErrorKind::TimedOut);
         }
     }
@@ -133,12 +134,17 @@ impl World {
 
     /// The other end vanished without a word: ask for a sign of life.
     pub(super) fn start_probing(&mut self, from: Id) {
+        self.probe_after(from, 0);
+    }
+
+    /// The same for an end that has repeated itself so many times already.
+    fn probe_after(&mut self, from: Id, attempts: u32) {
         let host = self.host_of(from);
         let Some(tcp) = self.tcp_mut(from) else { return };
         if tcp.retries == 0 {
             tcp.retries = 1;
             let at = self.at + RETRANSMISSION / 4;
-            self.send_at(host, at, Arrival::Probe { from, attempt: 1 });
+            self.send_at(host, at, Arrival::Probe { from, attempt: attempts.max(1) });
         }
     }
 

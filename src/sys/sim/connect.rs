@@ -333,7 +333,7 @@ impl World {
         self.events += 1;
         if self.ways.of(server, host).blocked_until > self.at {
             // The server repeats it, because the client repeats its SYN.
-            if attempt < SYN_RETRIES && self.tcp(to).is_some() {
+            if attempt <= SYN_RETRIES && self.tcp(to).is_some() {
                 let at = self.at + back_off(SYN_RETRANSMISSION, attempt, self);
                 let answer = Answer { attempt: attempt + 1, ..answer };
                 return self.send_at(host, at, Arrival::Answer(answer));

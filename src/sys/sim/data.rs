@@ -118,9 +118,10 @@ impl World {
     /// What is on its way was lost, and nobody repeats it: the sender is gone. This end learns of that
     /// when it has something to say.
     fn is_lost_for_ever(&mut self, id: Id) {
+        let at = self.at;
         let Some(tcp) = self.tcp_mut(id) else { return };
         tcp.end.incoming.clear();
-        if tcp.end.is_unacknowledged() {
+        if tcp.end.is_unacknowledged(at) {
             self.start_probing(id);
         }
     }

@@ -240,8 +240,9 @@ impl End {
         !self.waiting.is_empty()
     }
 
-    /// Bytes or the end left and no acknowledgement has confirmed it.
-    pub(super) fn is_unacknowledged(&self) -> bool {
+    /// Bytes or the end left, and nothing that has arrived by now acknowledges it.
+    pub(super) fn is_unacknowledged(&mut self, now: u64) -> bool {
+        self.take_acks(now);
         self.acked < self.written || self.end_sent && !self.end_delivered
     }
 

@@ -786,9 +786,11 @@ impl World {
         }
         for index in 0..self.socks.len() as u32 {
             let id = self.id(index);
-            let Some(tcp) = self.tcp(id) else { continue };
-            let is_peer = tcp.other.is_some_and(|other| self.host_of(other) == host);
-            if is_peer && self.host_of(id) != host && tcp.end.is_unacknowledged() {
+            if self.host_of(id) == host || self.far_host(id) != Some(host) {
+                continue;
+            }
+            let now = self.at;
+            if self.tcp_mut(id).is_some_and(|tcp| tcp.end.is_unacknowledged(now)) {
                 self.start_probing(id);
             }
         }
