@@ -158,16 +158,23 @@ fn enter(visitor: &mut Visitor, net: &mut Net<Visitor>) -> Result<(), Error> {
     net.connect(connect.options(options), session).map(drop)
 }
 
+fn start_visitor(
+    sim: &mut Sim,
+    name: &str,
+    over_web: bool,
+    awaits: usize,
+) -> Result<Host<Visitor>, Error> {
+    sim.host(name, move |net| {
+        let mut visitor = Visitor { over_web, awaits, ..Visitor::default() };
+        enter(&mut visitor, net)?;
+        Ok(visitor)
+    })
+}
+
 /// Three visitors, who wait for each other or not.
 fn start_visitors(sim: &mut Sim, awaits: usize) -> Result<Vec<Host<Visitor>>, Error> {
-    let start = |(name, over_web): (&str, bool)| {
-        sim.host(name, move |net| {
-            let mut visitor = Visitor { over_web, awaits, ..Visitor::default() };
-            enter(&mut visitor, net)?;
-            Ok(visitor)
-        })
-    };
-    [("ada", false), ("bob", false), ("cleo", true)].into_iter().map(start).collect()
+    let all = [("ada", false), ("bob", false), ("cleo", true)];
+    all.into_iter().map(|(name, over_web)| start_visitor(sim, name, over_web, awaits)).collect()
 }
 
 #[test]
@@ -200,10 +207,15 @@ fn faults_never_mix_up_what_is_heard() {
     check(0..50, |sim| {
         sim.faults(Faults::swarm().until(ms(10_000)));
         let (server, room) = start_room(sim)?;
-        let visitors = start_visitors(sim, 1)?;
+        let mut visitors = start_visitors(sim, 1)?;
         // The sessions check what they hear. When the faults are over, everybody has their say.
         sim.run_for(ms(20_000))?;
         sim.run_until(ms(600_000), |sim| visitors.iter().all(|&v| sim.state(v).done))?;
+        // Everybody who was cut off has left the room by now: the newcomer is told of four.
+        sim.run_for(ms(30_000))?;
+        visitors.push(start_visitor(sim, "dora", false, 1)?);
+        sim.run_until(ms(60_000), |sim| sim.state(visitors[3]).done)?;
+        assert_eq!(sim.state(visitors[3]).here, 4);
         for &visitor in &visitors {
             sim.with(visitor, |visitor, _| visitor.stays_away = true);
         }
