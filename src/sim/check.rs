@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-use super::failure::Details;
+use super::failure::{Details, asked};
 use super::{Failure, ScenarioResult, Sim};
 use crate::sys::sim::Drawn;
 use crate::sys::sim::trace::Entry;
@@ -60,6 +60,7 @@ const TWICE_EACH: u64 = 16;
 /// - Of the first failing seed a shorter schedule is searched: kinds of faults are switched off one
 ///   after the other, and faults end earlier, as long as it still fails the same way.
 /// - `TIDEGATE_SEED=n` in the environment runs that seed alone, twice.
+/// - `TIDEGATE_EVENTS=n` shows the last n events of a run that fails, and not the last 60.
 ///
 /// ```
 /// use std::time::Duration;
@@ -130,7 +131,11 @@ fn run_one(
     scenario: &impl Fn(&mut Sim) -> ScenarioResult,
     checked: &mut Checked,
 ) -> Result<(), Failure> {
-    let first = Run::of(seed, Changes { records: twice, ..Changes::default() }, scenario);
+    let first = Run::of(
+        seed,
+        Changes { records: twice || asked().is_some(), ..Changes::default() },
+        scenario,
+    );
     checked.seeds += 1;
     checked.events += first.events;
     if let Some(failure) = first.failure {
@@ -289,7 +294,7 @@ fn shortened(
         run.failure.filter(|f| kind(f) == wanted)
     };
     let mut best = failure;
-    let mut changes = Changes::default();
+    let mut changes = Changes { records: asked().is_some(), ..Changes::default() };
     // Without one kind, others may happen that did not before.
     let mut tried = Vec::new();
     while let Some(&fault) = best.0.faults.iter().find(|&fault| !tried.contains(fault)) {

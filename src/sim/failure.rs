@@ -36,12 +36,13 @@ impl Failure {
             what,
             faults: world.faults_that_happened(),
             ends: None,
-            timeline: world
-                .trace
-                .recent()
-                .into_iter()
-                .map(|entry| (name(entry.host).to_owned(), entry))
-                .collect(),
+            timeline: match &world.trace.all {
+                Some(all) if asked().is_some() => all.clone(),
+                _ => world.trace.recent(),
+            }
+            .into_iter()
+            .map(|entry| (name(entry.host).to_owned(), entry))
+            .collect(),
             command: None,
         }))
     }
@@ -73,8 +74,13 @@ impl Failure {
     }
 }
 
-/// How many events the text shows.
+/// How many events the text shows, unless `TIDEGATE_EVENTS` says otherwise.
 const SHOWN: usize = 60;
+
+/// How many events somebody wants to see: all of the run are kept then.
+pub(super) fn asked() -> Option<usize> {
+    std::env::var("TIDEGATE_EVENTS").ok()?.parse().ok()
+}
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -95,9 +101,10 @@ impl fmt::Display for Failure {
         if let Some(command) = &self.0.command {
             writeln!(f, "repeat it with: {command}")?;
         }
-        let first = self.0.timeline.len().saturating_sub(SHOWN);
+        let shown = asked().unwrap_or(SHOWN);
+        let first = self.0.timeline.len().saturating_sub(shown);
         if first > 0 {
-            writeln!(f, "the last {SHOWN} events:")?;
+            writeln!(f, "the last {shown} events (TIDEGATE_EVENTS=n shows more):")?;
         }
         let width = self.0.timeline.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
         for (name, entry) in &self.0.timeline[first..] {

@@ -55,6 +55,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -96,6 +97,8 @@ pub struct Sim {
     changes: Changes,
     /// The random numbers of crashes and pauses, and of configurations.
     rng: Rng,
+    /// Those of the scenario itself.
+    choices: Rng,
 }
 
 /// A host of the simulation.
@@ -194,6 +197,7 @@ impl Sim {
             faults: Faults::none(),
             changes,
             rng: Rng::stream(seed, 3),
+            choices: Rng::stream(seed, 4),
         };
         sim.world_mut().trace.all = sim.changes.records.then(Vec::new);
         sim
@@ -212,6 +216,16 @@ impl Sim {
     /// The seed.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// A number of a range, for choices of the scenario's own: how many clients there are, when
+    /// something is said. It comes from the seed, and changes nothing about what the network does.
+    ///
+    /// # Panics
+    /// The range is empty.
+    pub fn random(&mut self, range: Range<u64>) -> u64 {
+        assert!(!range.is_empty(), "expected a range with a number in it, got {range:?}");
+        self.choices.between(range.start, range.end - 1)
     }
 
     /// The time since the simulation began.

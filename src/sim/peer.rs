@@ -110,7 +110,7 @@ pub struct RawPeer<'a> {
     pub(super) index: u32,
 }
 
-impl RawPeer<'_> {
+impl<'a> RawPeer<'a> {
     /// Connects. What is said before that has succeeded is said then.
     ///
     /// # Errors
@@ -207,8 +207,8 @@ impl RawPeer<'_> {
     }
 
     /// What it has received on its connection.
-    pub fn received(&self) -> &[u8] {
-        self.connection().map_or(&[], |connection| &connection.received)
+    pub fn received(self) -> &'a [u8] {
+        self.into_connection().map_or(&[], |connection| &connection.received)
     }
 
     /// Whether the other side has ended.
@@ -222,6 +222,13 @@ impl RawPeer<'_> {
     }
 
     fn connection(&self) -> Option<&Connection> {
+        match &self.sim.hosts[self.index as usize].what {
+            What::Raw(raw) => raw.connection.as_ref(),
+            _ => None,
+        }
+    }
+
+    fn into_connection(self) -> Option<&'a Connection> {
         match &self.sim.hosts[self.index as usize].what {
             What::Raw(raw) => raw.connection.as_ref(),
             _ => None,
