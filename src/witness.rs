@@ -266,3 +266,41 @@ impl<S> DatagramHandler<S> for WatchedDatagrams<S> {
         self.handler.on_close(cx, closed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sim::{Faults, World};
+
+    /// What is wrong with these callbacks of one handler.
+    fn wrong(calls: &[u8]) -> String {
+        let mut world = Box::new(World::new(1, Faults::none().drawn(1)));
+        world.add_host("host".to_owned());
+        let before = sim::swap(Some(world));
+        let token = Token::new(1, 1).unwrap();
+        let mut grammar = Grammar { token, opened: false, ended: false, closed: false };
+        calls.iter().for_each(|&call| grammar.sees(call));
+        drop(grammar);
+        let world = sim::swap(before).unwrap();
+        world.violation.map_or(String::new(), |(_, what)| what)
+    }
+
+    #[test]
+    fn callbacks_out_of_order_are_noticed() {
+        assert_eq!(wrong(&[OPEN, DATA, EOF, DRAIN, TIMER, NOTIFY, CLOSE]), "");
+        assert_eq!(wrong(&[CLOSE]), "", "it never opened");
+        assert_eq!(wrong(&[]), "");
+        for (calls, expected) in [
+            (&[DATA][..], "on_data of"),
+            (&[OPEN, OPEN, CLOSE], "a second time"),
+            (&[TIMER, OPEN, CLOSE], "before on_open"),
+            (&[OPEN, EOF, DATA, CLOSE], "after on_eof"),
+            (&[OPEN, EOF, EOF, CLOSE], "on_eof of"),
+            (&[OPEN, CLOSE, CLOSE], "after on_close"),
+            (&[OPEN, CLOSE, DRAIN], "on_drain of"),
+            (&[OPEN, DATA], "was dropped without on_close"),
+        ] {
+            assert!(wrong(calls).contains(expected), "{calls:?}: {}", wrong(calls));
+        }
+    }
+}

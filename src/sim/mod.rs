@@ -68,6 +68,8 @@ use crate::sys::sim::{Drawn, Rng, World, nanos, swap, v4, v6};
 mod check;
 mod failure;
 mod host;
+#[cfg(test)]
+mod leak_tests;
 mod peer;
 mod schedule;
 

@@ -8,6 +8,7 @@ mod scenarios;
 
 mod banner;
 mod determinism;
+mod invariants;
 mod kit;
 mod late_timers;
 mod network;

@@ -154,3 +154,68 @@ impl World {
         host.woken = false;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::sim::Faults;
+
+    fn world() -> World {
+        let mut world = World::new(1, Faults::none().drawn(1));
+        world.add_host("host".to_owned());
+        world.current = Some(0);
+        world
+    }
+
+    fn wrong(world: &World) -> &str {
+        world.violation.as_ref().map_or("", |(_, what)| what)
+    }
+
+    #[test]
+    fn a_timer_fires_once_and_never_early() {
+        let mut early = world();
+        early.timer_set(7, 1_000);
+        early.timer_fires(7);
+        assert_eq!(wrong(&early), "a timer fired 1000 ns early");
+        let mut twice = world();
+        twice.timer_set(7, 1_000);
+        twice.hosts[0].clock += 1_000;
+        twice.timer_fires(7);
+        assert_eq!(wrong(&twice), "");
+        twice.timer_fires(7);
+        assert_eq!(wrong(&twice), "a timer fired that was not set, or a second time");
+    }
+
+    #[test]
+    fn a_timer_that_the_loop_sleeps_through_is_late() {
+        let mut world = world();
+        world.timer_set(7, 10_000_000);
+        assert_eq!(world.timer_slept(0, 10_500_000, |_| true), None, "the wheel rounds up");
+        assert_eq!(world.timer_slept(0, 20_000_000, |_| false), None, "it was cancelled");
+        world.timer_set(7, 10_000_000);
+        let late = world.timer_slept(0, 20_000_000, |_| true).unwrap();
+        assert!(late.contains("due 10000000 ns before it wakes"), "{late}");
+    }
+
+    #[test]
+    fn a_handler_is_dropped_behind_its_on_close_unless_the_process_was_killed() {
+        let mut world = world();
+        world.vanishing = true;
+        world.dropped("7 was dropped".to_owned());
+        assert_eq!(wrong(&world), "");
+        world.vanishing = false;
+        world.dropped("7 was dropped".to_owned());
+        world.panicked("the second thing is not noted");
+        assert_eq!(wrong(&world), "7 was dropped");
+    }
+
+    #[test]
+    fn what_a_handler_is_offered_is_what_was_read() {
+        let mut log = Some(std::collections::VecDeque::new());
+        World::log_read(&mut log, b"hello");
+        World::log_read(&mut log, &[0; COMPARED]);
+        assert!(log.is_some());
+        World::log_read(&mut log, b"x");
+        assert!(log.is_none(), "memory is bounded");
+    }
+}

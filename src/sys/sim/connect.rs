@@ -297,7 +297,7 @@ impl World {
         tcp.other = Some(from);
         tcp.listener = Some(listener);
         let id = self.add_sock(host, Kind::Tcp(Box::new(tcp)));
-        // Known from now on: what is sent may overtake the answer, and is acknowledged.
+        // Known from now on: a partition may delay the answer behind what this end says.
         if let Some(tcp) = self.tcp_mut(from) {
             tcp.other = Some(id);
         }
@@ -311,6 +311,10 @@ impl World {
     fn answer(&mut self, server: u32, to: Id, verdict: Result<Id, ErrorKind>) {
         let client = self.host_of(to);
         let at = self.arrival_of(server, client, 60);
+        if let Some(tcp) = self.tcp_mut(to) {
+            // What the server says before is not sent until the client has confirmed the answer.
+            tcp.end.not_before = at;
+        }
         let answer = Answer { to, verdict, server, attempt: 0 };
         self.send_at(client, at, Arrival::Answer(answer));
     }

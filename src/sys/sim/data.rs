@@ -55,9 +55,8 @@ impl World {
     /// A segment comes to this end, behind what is under way already.
     pub(super) fn put(&mut self, to: Id, mut at: u64, segment: Segment) {
         let Some(tcp) = self.tcp_mut(to) else { return };
-        if let Some(&(before, _)) = tcp.end.incoming.back() {
-            at = at.max(before);
-        }
+        let before = tcp.end.incoming.back().map_or(tcp.end.not_before, |&(before, _)| before);
+        at = at.max(before);
         tcp.end.incoming.push_back((at, segment));
         self.send_at(self.host_of(to), at, Arrival::Segment(to));
     }
@@ -65,16 +64,16 @@ impl World {
     pub(super) fn segment_arrives(&mut self, id: Id) {
         let at = self.at;
         let host = self.host_of(id);
-        let other = self.tcp(id).and_then(|tcp| tcp.other);
-        let Some(tcp) = self.tcp_mut(id) else { return };
+        let Some(tcp) = self.tcp(id) else { return };
+        let (other, connects) = (tcp.other, tcp.end.progress == Progress::Connecting);
         let due = tcp.end.incoming.front().is_some_and(|&(due, _)| due <= at);
         if !due || tcp.end.stalled_until > at {
             return;
         }
-        // A partition: the sender repeats it, at longer and longer intervals.
-        if let Some(from) = self.far_host(id)
-            && self.ways.of(from, host).blocked_until > at
-        {
+        // A partition, or one that has delayed the answer to a SYN: the sender repeats it, at longer
+        // and longer intervals.
+        let far = self.far_host(id);
+        if connects || far.is_some_and(|far| self.ways.of(far, host).blocked_until > at) {
             let repeats = |other| self.tcp(other).is_some_and(|tcp| !tcp.end.is_dead());
             return match other.filter(|&other| repeats(other)) {
                 Some(other) => self.stall(id, other),

@@ -79,6 +79,8 @@ pub(super) struct End {
     // ---- receiving ----
     /// Under way, with the time of arrival; times never decrease.
     pub(super) incoming: VecDeque<(u64, Segment)>,
+    /// When the connection is open at this end.
+    pub(super) not_before: u64,
     /// A partition has stopped it: nothing arrives before this time.
     pub(super) stalled_until: u64,
     pub(super) stalls: u32,
@@ -119,6 +121,7 @@ impl End {
             dead: false,
             heard: 0,
             incoming: VecDeque::new(),
+            not_before: 0,
             stalled_until: 0,
             stalls: 0,
             owes_ack: false,

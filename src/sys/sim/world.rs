@@ -229,6 +229,12 @@ impl Host {
     pub(super) fn is_poll_like(&self) -> bool {
         self.poll_like
     }
+
+    /// How many things are kept for what may come.
+    #[cfg(test)]
+    pub(crate) fn kept(&self) -> usize {
+        self.inbox.len() + self.edges.len() + self.timers.len() + self.tcp_ports.len()
+    }
 }
 
 impl World {
@@ -602,6 +608,17 @@ impl World {
         sock.kind = Kind::Free;
         sock.token = UNREGISTERED;
         self.free.push(id.index);
+    }
+
+    /// How many sockets there are, with or without a descriptor.
+    #[cfg(test)]
+    pub(crate) fn sockets(&self) -> usize {
+        self.socks.iter().filter(|sock| !matches!(sock.kind, Kind::Free)).count()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn places_and_wakes(&self) -> (usize, usize) {
+        (self.socks.len(), self.wakes.len())
     }
 
     pub(super) fn id(&self, index: u32) -> Id {

@@ -560,3 +560,18 @@ fn edges_over_poll_come_back_after_would_block_only() {
         assert_eq!(sim.state(client).bytes.len(), 5_000);
     }
 }
+
+#[test]
+fn what_a_server_says_first_comes_behind_the_answer_to_the_syn() {
+    for seed in 0..30 {
+        let mut sim = Sim::new(seed);
+        sim.default_link(Link::new().latency(ms(1)..ms(50))).unwrap();
+        let watch = Watch { says: vec![7; 400_000], half_closes: true, ..Watch::default() };
+        let server = listen(&mut sim, "server", 7, watch);
+        let client = connect(&mut sim, "client", "10.0.0.1:7", Watch::default());
+        sim.settle(DAY).unwrap();
+        // Every acknowledgement finds its way: the window goes on.
+        assert_eq!(sim.state(client).bytes.len(), 400_000, "{seed}");
+        assert!(sim.state(server).text().ends_with("both sides ended"), "{seed}");
+    }
+}
