@@ -134,7 +134,8 @@ impl Sim {
         if !world.hosts[index].up {
             return self.plan_next(host);
         }
-        let jobs = world.has_jobs(host);
+        // `SIGSTOP` stops all threads of the process.
+        let jobs = world.has_jobs(host) && world.hosts[index].paused_until <= at;
         let ready = world.has_readiness(host);
         let is_busy = world.busy_until(host) > at;
         if jobs {
@@ -162,7 +163,7 @@ impl Sim {
         let world = self.world_mut();
         // Its process may be busy, or stopped, until then; its system goes on.
         let clock = world.busy_until(host);
-        // A poll may have found that a job can begin.
+        // A poll may have found that a job has come to its end.
         let waits = runs && world.has_readiness(host) || world.has_jobs(host);
         let turn = if waits { clock } else { due.max(clock) };
         let next = turn.min(world.next_arrival(host).unwrap_or(u64::MAX));
@@ -238,14 +239,13 @@ impl Sim {
     }
 
     fn run_jobs(&mut self, host: u32) {
-        while let Some((job, takes)) = self.world_mut().next_job(host) {
-            let world = self.world_mut();
-            world.job_takes = takes;
+        while let Some(job) = self.world_mut().next_job(host) {
+            self.world_mut().job_of = Some(host);
             {
                 let _world = Installed::new(&mut self.world);
                 job();
             }
-            self.world_mut().job_takes = 0;
+            self.world_mut().job_of = None;
         }
     }
 

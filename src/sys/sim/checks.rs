@@ -9,7 +9,7 @@ const COMPARED: usize = 1 << 20;
 
 impl World {
     pub(crate) fn violated_here(&mut self, what: impl Into<String>) {
-        let host = self.current.unwrap_or(0);
+        let host = self.current.or(self.job_of).unwrap_or(0);
         self.violated(host, what);
     }
 

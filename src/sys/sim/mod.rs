@@ -7,6 +7,7 @@
 //! | `tcp.rs` | the sockets of streams: `connect.rs`, `data.rs`, `close.rs` are their life |
 //! | `stream.rs` | one end of a stream, without a network |
 //! | `udp.rs` | datagrams |
+//! | `jobs.rs` | jobs of `Net::offload`, and their workers |
 //! | `names.rs` | names, addresses, ports |
 //! | `link.rs` | latency, loss, bandwidth, partitions |
 //! | `faults.rs` | what may go wrong, and how often |
@@ -26,6 +27,7 @@ mod connect;
 mod data;
 mod faults;
 mod handle;
+mod jobs;
 mod link;
 mod names;
 mod rng;

@@ -19,16 +19,16 @@ use std::time::{Duration, Instant, SystemTime};
 use super::connect::Answer;
 use super::faults::{Dice, Drawn, Fault};
 use super::handle::Outside;
+use super::jobs::Jobs;
 use super::link::{Link, Plainly, Ways};
 use super::rng::Rng;
 use super::tcp::{ListenerSocket, TcpSocket};
 use super::trace::{Entry, Event, Socket, Trace};
 use super::udp::{Packet, UdpSocket};
 use crate::sys::Ready;
-use crate::sys::workers::Job;
 
 /// What a call through the seam costs, in nanoseconds.
-const CALL: u64 = 500;
+pub(super) const CALL: u64 = 500;
 
 /// What reading the clock costs.
 const CLOCK: u64 = 25;
@@ -78,8 +78,8 @@ pub(super) enum Arrival {
     Icmp(Id),
     /// A message of another thread.
     Wake,
-    /// The next job begins.
-    Job,
+    /// The job with this number comes to its end.
+    Job(u64),
 }
 
 /// An arrival, ordered by its time and then by its number.
@@ -205,25 +205,12 @@ pub(crate) struct World {
     /// A panic of a handler ends its connection, as outside simulations, and not the run.
     pub(crate) allows_panics: bool,
     /// What users gave to other threads, by host.
-    jobs: Vec<Jobs>,
-    /// Where messages come from a job that runs: they take this long.
-    pub(crate) job_takes: u64,
+    pub(super) jobs: Vec<Jobs>,
+    /// The host whose job runs, outside its turns.
+    pub(crate) job_of: Option<u32>,
     /// What comes from this thread while no step of the simulation runs.
     pub(super) outside: Arc<Outside>,
 }
-
-/// The workers of a host.
-#[derive(Default)]
-struct Jobs {
-    waiting: VecDeque<Job>,
-    /// How many of them may begin.
-    due: usize,
-    /// When each worker is free.
-    free_at: Vec<u64>,
-}
-
-/// How long a job takes at most.
-const JOB: u64 = 20_000_000;
 
 impl Host {
     pub(super) fn is_poll_like(&self) -> bool {
@@ -265,7 +252,7 @@ impl World {
             vanishing: false,
             allows_panics: false,
             jobs: Vec::new(),
-            job_takes: 0,
+            job_of: None,
             outside: Arc::default(),
         }
     }
@@ -502,18 +489,13 @@ impl World {
             Arrival::Room(id) => self.room_again(id),
             Arrival::Datagram(packet) => self.datagram_arrives(host, *packet),
             Arrival::Icmp(id) => self.icmp_arrives(id),
-            Arrival::Job => self.jobs[host as usize].due += 1,
+            Arrival::Job(number) => self.jobs[host as usize].ends(number),
             Arrival::Wake => {
                 self.events += 1;
                 self.note(host, Event::Wake);
                 self.hosts[host as usize].woken = true;
             }
         }
-    }
-
-    /// Whether a job may begin.
-    pub(crate) fn has_jobs(&self, host: u32) -> bool {
-        self.jobs[host as usize].due > 0
     }
 
     /// A peer without a reactor has been served: it needs no readiness.
@@ -533,7 +515,7 @@ impl World {
 
     /// Another thread's message: from the host whose turn runs, or from the simulation itself.
     pub(super) fn wake(&mut self, host: u32) {
-        let at = self.time_here() + self.job_takes;
+        let at = self.time_here();
         self.send_at(host, at + CALL, Arrival::Wake);
     }
 
@@ -544,37 +526,6 @@ impl World {
             self.leave();
             self.wake(host);
         }
-    }
-
-    // ---- jobs ----
-
-    /// A job for another thread: it begins when a worker is free.
-    pub(super) fn submit(&mut self, host: u32, most: usize, job: Job) {
-        let takes = self.network.between(1_000, JOB);
-        let now = self.time_here();
-        let jobs = &mut self.jobs[host as usize];
-        jobs.waiting.push_back(job);
-        if jobs.free_at.len() < most {
-            jobs.free_at.push(now);
-        }
-        let Some(first) = jobs.free_at.iter_mut().min() else { return };
-        let begins = (*first).max(now) + CALL;
-        *first = begins + takes;
-        self.send_at(host, begins, Arrival::Job);
-    }
-
-    /// The next job that may begin, and how long it takes.
-    pub(crate) fn next_job(&mut self, host: u32) -> Option<(Job, u64)> {
-        let jobs = &mut self.jobs[host as usize];
-        jobs.due = jobs.due.checked_sub(1)?;
-        let job = jobs.waiting.pop_front()?;
-        self.events += 1;
-        Some((job, self.network.between(1_000, JOB)))
-    }
-
-    /// None begins any more.
-    pub(super) fn take_jobs(&mut self, host: u32) -> VecDeque<Job> {
-        std::mem::take(&mut self.jobs[host as usize]).waiting
     }
 
     /// How many datagrams one call sends: it differs between systems.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tidegate::sim::{Fault, Faults, Link, Sim};
 use tidegate::{
-    Adopt, Config, Connect, Context, Error, Handler, HandlerResult, Input, Listen, PostError,
+    Adopt, Config, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, PostError,
     Reactor, Udp,
 };
 
@@ -278,9 +278,8 @@ fn posts_from_other_hosts_and_from_outside_are_events() {
     let mut sim = Sim::new(1);
     let receiver = idle(&mut sim, "receiver");
     let remote = sim.remote(receiver);
-    let line = |text: &'static str| {
-        move |log: &mut Log, net: &mut tidegate::Net<Log>| log.add(net.now(), text)
-    };
+    let line =
+        |text: &'static str| move |log: &mut Log, net: &mut Net<Log>| log.add(net.now(), text);
     // Outside of every step.
     remote.post(line("outside")).unwrap();
     sim.run_for(ms(1)).unwrap();
@@ -409,6 +408,54 @@ fn jobs_wait_for_a_worker_and_a_crash_drops_them() {
     sim.crash("host").unwrap();
     sim.run_for(10 * SECOND).unwrap();
     assert_eq!(ran.load(std::sync::atomic::Ordering::Relaxed), before);
+}
+
+#[test]
+fn jobs_of_several_workers_end_in_any_order_and_those_of_one_in_theirs() {
+    let order = |seed, threads| {
+        let mut sim = Sim::new(seed);
+        let config = Config::new().offload_threads(threads);
+        let host = sim
+            .host_with("host", config, |net: &mut Net<Vec<i32>>| {
+                for number in 0..4 {
+                    net.offload(move || number, |result, ended, _| ended.push(result.unwrap()))
+                        .unwrap();
+                }
+                Ok(Vec::new())
+            })
+            .unwrap();
+        sim.settle(SECOND).unwrap();
+        sim.state(host).clone()
+    };
+    assert!((1..50).any(|seed| order(seed, 4) != [0, 1, 2, 3]));
+    assert!((1..50).all(|seed| order(seed, 1) == [0, 1, 2, 3]));
+}
+
+#[test]
+fn a_process_that_is_stopped_runs_no_job() {
+    let mut sim = Sim::new(1);
+    let other = idle(&mut sim, "other");
+    let remote = sim.remote(other);
+    let host = idle(&mut sim, "host");
+    sim.with(host, |_, net| {
+        let job = move || remote.post(|log: &mut Log, net| log.add(net.now(), "job")).unwrap();
+        net.offload(job, |_, _, _| {}).unwrap();
+    });
+    sim.pause("host", SECOND).unwrap();
+    sim.run_for(2 * SECOND).unwrap();
+    assert!(sim.state(other).time_of("job") >= SECOND);
+}
+
+#[test]
+fn a_job_that_panics_fails_the_run_in_the_name_of_its_host() {
+    let mut sim = Sim::new(1);
+    idle(&mut sim, "first");
+    let host = idle(&mut sim, "second");
+    sim.with(host, |_, net| {
+        net.offload(|| panic!("no disk"), |_: Result<(), _>, _, _| {}).unwrap();
+    });
+    let failure = sim.run_for(SECOND).unwrap_err().to_string();
+    assert!(failure.starts_with("second: a panic: no disk"), "{failure}");
 }
 
 #[test]
