@@ -314,6 +314,9 @@ impl Sim {
     }
 
     /// What a raw peer may do.
+    ///
+    /// # Panics
+    /// The peer belongs to another simulation.
     pub fn raw(&mut self, peer: Peer) -> RawPeer<'_> {
         assert_eq!(peer.sim, self.number, "expected a peer of this simulation");
         RawPeer { sim: self, index: peer.index }
@@ -402,6 +405,18 @@ impl Sim {
         })
     }
 
+    /// A host with a process, to which `what` is to be done.
+    fn process_named(&self, name: &str, what: &str) -> Result<u32, Error> {
+        let index = self.index_of(name)?;
+        if let What::Raw(_) = self.hosts[index as usize].what {
+            return Err(wrong(
+                format!("cannot {what} {name}"),
+                "expected a host with a reactor; a raw peer has no process",
+            ));
+        }
+        Ok(index)
+    }
+
     /// The IPv4 address of a host.
     ///
     /// # Errors
@@ -477,8 +492,9 @@ impl Sim {
     /// # Errors
     /// No host has that name, or it is a raw peer.
     pub fn crash(&mut self, name: &str) -> Result<(), Error> {
-        let index = self.index_of(name)?;
-        self.kill(index, false)
+        let index = self.process_named(name, "crash")?;
+        self.kill(index, false);
+        Ok(())
     }
 
     /// Stops the whole machine: its peers hear nothing any more.
@@ -486,8 +502,9 @@ impl Sim {
     /// # Errors
     /// As [`crash`](Self::crash).
     pub fn power_off(&mut self, name: &str) -> Result<(), Error> {
-        let index = self.index_of(name)?;
-        self.kill(index, true)
+        let index = self.process_named(name, "power off")?;
+        self.kill(index, true);
+        Ok(())
     }
 
     /// Starts a host again that crashed, stopped or ended, with new state from its set-up.
@@ -508,9 +525,9 @@ impl Sim {
     /// acknowledges until buffers are full.
     ///
     /// # Errors
-    /// No host has that name.
+    /// No host has that name, or it is a raw peer.
     pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
-        let index = self.index_of(name)?;
+        let index = self.process_named(name, "pause")?;
         let until = self.after(time);
         self.world_mut().hosts[index as usize].paused_until = until;
         Ok(())
@@ -520,9 +537,9 @@ impl Sim {
     /// refused with `EMFILE`, in accept(2) too.
     ///
     /// # Errors
-    /// No host has that name.
+    /// No host has that name, or it is a raw peer.
     pub fn descriptor_limit(&mut self, name: &str, descriptors: usize) -> Result<(), Error> {
-        let index = self.index_of(name)?;
+        let index = self.process_named(name, "limit")?;
         self.world_mut().hosts[index as usize].descriptor_limit = descriptors;
         Ok(())
     }
@@ -551,6 +568,14 @@ impl Sim {
         Ok(())
     }
 
+    /// Puts a number of the scenario's own into the trace: into the hash, and into the timeline of
+    /// a run that fails.
+    pub fn note(&mut self, number: u64) {
+        let world = self.world_mut();
+        world.leave();
+        world.note(0, Event::Said(number));
+    }
+
     // ---- looking in ----
 
     /// The state of a host.
@@ -562,6 +587,9 @@ impl Sim {
     }
 
     /// Whether the host's process runs: it has not crashed, and its loop has not ended.
+    ///
+    /// # Panics
+    /// The host belongs to another simulation.
     pub fn is_running<S>(&self, host: Host<S>) -> bool {
         assert_eq!(host.sim, self.number, "expected a host of this simulation");
         matches!(self.hosts[host.index as usize].what, What::Running(_))
@@ -644,14 +672,3 @@ impl fmt::Debug for Sim {
 
 /// What a scenario returns.
 pub type ScenarioResult = Result<(), BoxError>;
-
-/// A note of the user's, in the trace: it is part of the hash, and in the timeline.
-impl Sim {
-    /// Puts a number of the scenario's own into the trace: into the hash, and into the timeline of
-    /// a run that fails.
-    pub fn note(&mut self, number: u64) {
-        let world = self.world_mut();
-        world.leave();
-        world.note(0, Event::Said(number));
-    }
-}

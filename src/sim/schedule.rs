@@ -14,7 +14,7 @@ use crate::sys::sim::{Fault, nanos, with};
 /// time is a lower bound.
 const IDLE_TURNS: u32 = 2_000;
 
-/// How long `settle` may have to wait for what it finds to be quiet.
+/// The time of what never happens.
 const QUIET: u64 = u64::MAX;
 
 /// No run goes on for longer, which is 146 years: so that sums of times have room.
@@ -60,8 +60,8 @@ impl Sim {
         Ok(())
     }
 
-    /// Runs until nothing is left to happen, and looks for leftovers: sockets, timers, closures,
-    /// memberships, queued bytes that nobody will ever move.
+    /// Runs until nothing is left to happen, and looks for leftovers: connections that have ended,
+    /// handlers without a socket, timers, closures, queued bytes that nobody will ever move.
     ///
     /// # Errors
     /// Something still goes on after this much of the simulation's time (a timer that is set again
@@ -316,9 +316,7 @@ impl Sim {
             let down = 1_000_000 * (1 + world.draw(Fault::Crashes, 5_000));
             let name = world.hosts[index].name.clone();
             let back = world.now.saturating_add(down);
-            // The host runs, so that it can be killed.
-            let killed = self.kill(host, off);
-            debug_assert!(killed.is_ok());
+            self.kill(host, off);
             self.at(Duration::from_nanos(back), move |sim| {
                 if let Err(e) = sim.restart(&name) {
                     // Another action may have started it; a set-up that fails is the user's fault.
@@ -403,15 +401,9 @@ impl Sim {
         Ok(())
     }
 
-    pub(super) fn kill(&mut self, host: u32, machine: bool) -> Result<(), Error> {
+    /// Kills a process, or stops its whole machine.
+    pub(super) fn kill(&mut self, host: u32, machine: bool) {
         let index = host as usize;
-        if let What::Raw(_) = self.hosts[index].what {
-            let name = self.world().hosts[index].name.clone();
-            return Err(super::wrong(
-                format!("cannot crash {name}"),
-                "expected a host with a reactor; a raw peer ends by its own calls",
-            ));
-        }
         let world = self.world_mut();
         world.leave();
         world.note(host, Event::Crash);
@@ -442,7 +434,6 @@ impl Sim {
         world.vanishing = false;
         world.current = None;
         self.plan_next(host);
-        Ok(())
     }
 
     /// The simulation ends: every handler gets its `on_close`.

@@ -82,6 +82,10 @@ fn restarting_what_runs() {
     assert!(refusal(sim.restart("raw")).contains("expected a host"));
     assert!(refusal(sim.crash("raw")).contains("expected a host with a reactor"));
     assert!(refusal(sim.power_off("raw")).contains("expected a host with a reactor"));
+    assert!(
+        refusal(sim.pause("raw", SECOND)).starts_with("cannot pause raw: expected a host with")
+    );
+    assert!(refusal(sim.descriptor_limit("raw", 1)).contains("expected a host with a reactor"));
 }
 
 #[test]
@@ -123,7 +127,7 @@ fn raw_peers_get_errors_for_what_they_cannot_do() {
     assert!(refusal(sim.raw(peer).connect("server")).contains("expected name:port"));
     sim.raw(peer).listen("0.0.0.0:7").unwrap();
     assert!(refusal(sim.raw(peer).listen("0.0.0.0:7")).contains("address in use"));
-    // Without a connection there is nothing to do, and no error.
+    // Without a connection there is nothing to end, and no error.
     sim.raw(peer).send(b"x");
     sim.raw(peer).end();
     sim.raw(peer).reset();
