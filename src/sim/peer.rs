@@ -15,16 +15,12 @@ pub struct Peer {
     pub(super) sim: u64,
 }
 
-/// The sockets of such a host.
+/// The sockets of such a host, and what it has said and heard. A connection that is gone leaves what it
+/// has brought, until the next one.
 #[derive(Debug, Default)]
 pub(super) struct RawHost {
     listener: Option<Socket>,
-    connection: Option<Connection>,
-}
-
-#[derive(Debug)]
-struct Connection {
-    socket: Socket,
+    connection: Option<Socket>,
     received: Vec<u8>,
     /// What the peer has to say and the system has not taken.
     unsent: Vec<u8>,
@@ -34,38 +30,44 @@ struct Connection {
     error: Option<io::ErrorKind>,
 }
 
-impl Connection {
-    fn new(socket: Socket) -> io::Result<Self> {
+impl RawHost {
+    /// It has a new connection, which has brought nothing yet.
+    fn takes(&mut self, socket: Socket) -> io::Result<()> {
         socket.register(0)?;
-        Ok(Connection {
-            socket,
-            received: Vec::new(),
-            unsent: Vec::new(),
-            ends: false,
-            deaf: false,
-            ended: false,
-            error: None,
-        })
+        self.connection = Some(socket);
+        self.received.clear();
+        self.ended = false;
+        self.error = None;
+        Ok(())
+    }
+
+    /// The connection ends. What was to be said on it is not for the next one.
+    fn lets_go(&mut self) -> Option<Socket> {
+        self.unsent.clear();
+        self.ends = false;
+        self.deaf = false;
+        self.connection.take()
     }
 
     /// Says what it has to say, and hears what there is.
     fn serve(&mut self) {
+        let Some(socket) = &self.connection else { return };
         while !self.unsent.is_empty() {
-            match self.socket.write(&[io::IoSlice::new(&self.unsent)]) {
+            match socket.write(&[io::IoSlice::new(&self.unsent)]) {
                 Ok(n) => drop(self.unsent.drain(..n)),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) => return self.error = Some(e.kind()),
             }
         }
         if self.ends && self.unsent.is_empty() {
-            match self.socket.shutdown_write() {
+            match socket.shutdown_write() {
                 Err(e) if e.kind() == io::ErrorKind::NotConnected => {}
                 _ => self.ends = false,
             }
         }
         let mut buffer = [0; 4096];
         while !self.deaf && !self.ended && self.error.is_none() {
-            match self.socket.read(&mut buffer) {
+            match socket.read(&mut buffer) {
                 Ok(0) => self.ended = true,
                 Ok(n) => self.received.extend(&buffer[..n]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -111,7 +113,8 @@ pub struct RawPeer<'a> {
 }
 
 impl<'a> RawPeer<'a> {
-    /// Connects. What is said before that has succeeded is said then.
+    /// Connects. What is said before that has succeeded is said then. An earlier connection is closed,
+    /// and what it has brought is forgotten.
     ///
     /// # Errors
     /// The target does not resolve.
@@ -120,12 +123,15 @@ impl<'a> RawPeer<'a> {
         self.open(|raw| {
             let addresses = world::resolve(&to)?;
             let socket = world::connect(&addresses[0], None, &SocketOptions::new())?;
-            raw.connection = Some(Connection::new(socket)?);
-            Ok(())
+            if raw.connection.is_some() {
+                raw.lets_go();
+            }
+            raw.takes(socket)
         })
     }
 
-    /// Listens; the first connection is taken, the others wait in the backlog.
+    /// Listens; the first connection is taken, the others wait in the backlog. What is said before
+    /// there is one is said then.
     ///
     /// # Errors
     /// The address does not resolve or is in use.
@@ -152,85 +158,81 @@ impl<'a> RawPeer<'a> {
         })
     }
 
-    fn on_connection(&mut self, step: impl FnOnce(&mut Connection)) {
-        self.sim.in_raw(self.index, |raw| {
-            if let Some(connection) = &mut raw.connection {
-                step(connection);
-            }
-        });
+    fn then_serve(&mut self, step: impl FnOnce(&mut RawHost)) {
+        self.sim.in_raw(self.index, step);
         self.sim.serve_raw(self.index);
     }
 
-    /// Says these bytes, as soon as the connection takes them.
+    /// Says these bytes, as soon as there is a connection that takes them.
     pub fn send(&mut self, bytes: &[u8]) {
-        self.on_connection(|connection| connection.unsent.extend(bytes));
+        self.then_serve(|raw| raw.unsent.extend(bytes));
     }
 
     /// Says one byte of urgent data (`MSG_OOB`, send(2)), at which the other side's read stops. It
     /// stays in the stream, as with `SO_OOBINLINE`. Lost if the connection is not established yet, or
     /// takes nothing now.
     pub fn send_urgent(&mut self, byte: u8) {
-        self.on_connection(|connection| {
-            if connection.unsent.is_empty()
-                && let Err(e) = connection.socket.write_urgent(byte)
+        self.then_serve(|raw| {
+            if let Some(socket) = &raw.connection
+                && raw.unsent.is_empty()
+                && let Err(e) = socket.write_urgent(byte)
                 && e.kind() != io::ErrorKind::WouldBlock
             {
-                connection.error = Some(e.kind());
+                raw.error = Some(e.kind());
             }
         });
     }
 
     /// Ends its side, behind what it has said.
     pub fn end(&mut self) {
-        self.on_connection(|connection| connection.ends = true);
+        self.then_serve(|raw| raw.ends = true);
     }
 
     /// Reads no more from now on, or again: its window fills.
     pub fn deaf(&mut self, deaf: bool) {
-        self.on_connection(|connection| connection.deaf = deaf);
+        self.then_serve(|raw| raw.deaf = deaf);
     }
 
     /// Resets the connection.
     pub fn reset(&mut self) {
+        self.end_connection(Socket::reset_on_close);
+    }
+
+    /// Closes the connection, which resets it if something was not read.
+    pub fn close(&mut self) {
+        self.end_connection(|_| {});
+    }
+
+    fn end_connection(&mut self, before: impl FnOnce(&Socket)) {
         self.sim.in_raw(self.index, |raw| {
-            if let Some(connection) = raw.connection.take() {
-                connection.socket.reset_on_close();
+            if let Some(socket) = raw.lets_go() {
+                before(&socket);
             }
         });
         self.sim.plan_next(self.index);
     }
 
-    /// Closes the connection, which resets it if something was not read.
-    pub fn close(&mut self) {
-        self.sim.in_raw(self.index, |raw| raw.connection = None);
-        self.sim.plan_next(self.index);
-    }
-
-    /// What it has received on its connection.
+    /// What it has received on its connection, or on its last one.
     pub fn received(self) -> &'a [u8] {
-        self.into_connection().map_or(&[], |connection| &connection.received)
+        match &self.sim.hosts[self.index as usize].what {
+            What::Raw(raw) => &raw.received,
+            _ => &[],
+        }
     }
 
     /// Whether the other side has ended.
     pub fn has_ended(&self) -> bool {
-        self.connection().is_some_and(|connection| connection.ended)
+        self.host().is_some_and(|raw| raw.ended)
     }
 
-    /// The error of its connection, if it had one.
+    /// The error of its connection, or of its last one, if it had one.
     pub fn error(&self) -> Option<io::ErrorKind> {
-        self.connection()?.error
+        self.host()?.error
     }
 
-    fn connection(&self) -> Option<&Connection> {
+    fn host(&self) -> Option<&RawHost> {
         match &self.sim.hosts[self.index as usize].what {
-            What::Raw(raw) => raw.connection.as_ref(),
-            _ => None,
-        }
-    }
-
-    fn into_connection(self) -> Option<&'a Connection> {
-        match &self.sim.hosts[self.index as usize].what {
-            What::Raw(raw) => raw.connection.as_ref(),
+            What::Raw(raw) => Some(raw),
             _ => None,
         }
     }
@@ -261,12 +263,11 @@ impl Sim {
             if raw.connection.is_none()
                 && let Some(listener) = &raw.listener
                 && let Ok((socket, _)) = listener.accept()
+                && let Err(e) = raw.takes(socket)
             {
-                raw.connection = Connection::new(socket).ok();
+                raw.error = Some(e.kind());
             }
-            if let Some(connection) = &mut raw.connection {
-                connection.serve();
-            }
+            raw.serve();
         });
         self.world_mut().drop_edges(index);
         self.plan_next(index);
