@@ -2,10 +2,10 @@
 //!
 //! - The scenarios of `tests/sim/scenarios`, with their faults and with all checks on: seeds and events
 //!   a second. An event is one delivery, readiness, timer or fault that a host handled.
-//! Time is that of the processor, so that other programs on the machine do not count.
-//!
 //! - One host that serves many clients, and many hosts that talk in pairs, without faults: what an
 //!   event costs as the number of hosts grows, and what time without an event costs.
+//!
+//! Time is that of the processor, so that other programs on the machine do not count.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
