@@ -211,12 +211,12 @@ impl Run {
                 format!("{name}: {} (at {} ns)", entry.event, entry.at)
             }
         };
+        let (here, there) = (show(self), show(other));
+        let bytes = if here == there { ", with other bytes" } else { "" };
         let what = format!(
             "two runs with this seed differ, so that something in them does not come from it (a \
-             HashMap that is iterated? the real clock? a thread?). Event {same} was \"{}\" at first \
-             and \"{}\" then",
-            show(self),
-            show(other),
+             HashMap that is iterated? the real clock? a thread?). Event {same} was \"{here}\" at \
+             first and \"{there}\" then{bytes}"
         );
         let named = |entry: &Entry| {
             let name = self.names.get(entry.host as usize).cloned().unwrap_or_default();

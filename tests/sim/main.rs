@@ -14,6 +14,7 @@ mod late_timers;
 mod network;
 mod posts;
 mod raw;
+mod repeats;
 mod runs;
 mod seeds;
 #[cfg(feature = "tls")]
