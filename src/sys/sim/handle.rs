@@ -309,9 +309,11 @@ impl Outside {
 
     #[inline]
     pub(super) fn take(&self) -> Vec<u32> {
-        if !self.any.swap(false, Ordering::Relaxed) {
+        // Most steps only load: a swap costs more.
+        if !self.any.load(Ordering::Relaxed) {
             return Vec::new();
         }
+        self.any.store(false, Ordering::Relaxed);
         std::mem::take(&mut self.hosts.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

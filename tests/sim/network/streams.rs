@@ -575,3 +575,27 @@ fn what_a_server_says_first_comes_behind_the_answer_to_the_syn() {
         assert!(sim.state(server).text().ends_with("both sides ended"), "{seed}");
     }
 }
+
+#[test]
+fn a_link_can_change_while_it_is_used() {
+    let mut sim = Sim::new(1);
+    listen(&mut sim, "server", 7, Watch::echo());
+    let client = connect(&mut sim, "client", "10.0.0.1:7", Watch::default());
+    sim.run_for(SECOND).unwrap();
+    let token = sim.state(client).token.unwrap();
+    let round_trip = |sim: &mut Sim| {
+        let (began, before) = (sim.now(), sim.state(client).bytes.len());
+        sim.with(client, |_, net| net.send(token, "x"));
+        sim.run_until(SECOND, |sim| sim.state(client).bytes.len() > before).unwrap();
+        sim.now() - began
+    };
+    assert!(about(round_trip(&mut sim), ms(1)));
+    // Nobody has described this way: the default is that of now.
+    sim.default_link(Link::new().latency(ms(50)..ms(50))).unwrap();
+    assert!(about(round_trip(&mut sim), ms(100)));
+    sim.link_from("server", "client", Link::new().latency(ms(10)..ms(10))).unwrap();
+    assert!(about(round_trip(&mut sim), ms(60)));
+    // And this direction has a description, which stays.
+    sim.default_link(Link::new().latency(ms(20)..ms(20))).unwrap();
+    assert!(about(round_trip(&mut sim), ms(30)));
+}
