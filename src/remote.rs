@@ -123,6 +123,7 @@ pub(crate) struct Shared<S> {
 
 /// A message was refused. It contains the value, for another attempt.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum PostError<T> {
     /// The reactor has ended.
     Ended(T),

@@ -10,6 +10,7 @@ use std::time::Duration;
 use crate::connection::Input;
 use crate::context::Context;
 use crate::error::{CloseInfo, DatagramError, HandlerResult};
+use crate::guard::guarded;
 use crate::handler::{Datagram, DatagramHandler, Handler};
 use crate::net::AnyHandler;
 use crate::notification::Notification;
@@ -215,6 +216,10 @@ impl<S> Handler<S> for Watched<S> {
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         self.grammar.sees(CLOSE);
+        let reason = &closed.reason;
+        if let Ok(text) = guarded(|| format!("it has closed: {reason}")) {
+            sim::with(|world| world.remark(text));
+        }
         if closed.reason.is_orderly() && closed.unsent > 0 {
             let (token, unsent) = (self.grammar.token, closed.unsent);
             sim::with(|world| {

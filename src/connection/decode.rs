@@ -281,6 +281,13 @@ impl Conn<'_> {
     /// The stream below has ended. Returns whether `on_eof` may be called: the layer has accepted this
     /// as a proper end and has yielded what the end completed.
     fn end_format(&mut self) -> bool {
+        // Behind a failed write it is none: the system reports a reset once, to the write, and reads
+        // return an end after it. What has arrived of a message must not be taken for the whole.
+        if self.stream.phase() == Phase::Failing
+            && self.stream.wire().is_some_and(|wire| wire.peer == PeerSide::Open)
+        {
+            return true;
+        }
         let handshaking = self.stream.phase() == Phase::Handshaking;
         let Some(wire) = self.stream.wire_mut() else { return true };
         let peer = wire.peer;

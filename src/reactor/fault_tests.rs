@@ -6,11 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::*;
-use crate::connection::{Input, SendStatus};
+use crate::connection::{Input, SendStatus, Wire};
 use crate::context::Context;
 use crate::datagram::Udp;
 use crate::error::{CloseInfo, HandlerResult};
 use crate::handler::{Datagram, DatagramHandler, Handler};
+use crate::layer::Lines;
 use crate::sys::script::{Outcome, Script};
 use crate::timers::Timer;
 use crate::token::Token;
@@ -284,6 +285,26 @@ fn a_timer_that_is_due_while_the_last_words_are_read_fires_all_the_same() {
     assert_eq!(calls.pop().unwrap(), format!("{} (4 bytes unsent)", closed(EPIPE)));
     assert_eq!(calls.iter().filter(|calls| *calls == "word").count(), 10);
     assert_eq!(calls.iter().filter(|calls| *calls == "timer").count(), 1);
+}
+
+// row 25
+#[test]
+fn a_layer_does_not_complete_a_message_with_the_end_behind_a_failed_write() {
+    let mut reactor = Reactor::with_state(Log::new()).unwrap();
+    let (token, script) = scripted::connection(&mut reactor, Notes(take_all));
+    let wire = Wire::new(Box::new(Lines::new()));
+    reactor.net().core.with(token, |conn| conn.stream.set_wire(wire));
+    let mut rig = Rig { reactor, token, script };
+    rig.settle();
+    assert_eq!(rig.calls(), ["open"]);
+    assert_eq!(rig.reactor.net().send(token, b"text"), SendStatus::Queued);
+    rig.reads([bytes("whole\nremove /tmp/a"), bytes("")]);
+    rig.writes([Errno(ECONNRESET)]);
+    rig.event(Ready::WRITABLE);
+    let calls = rig.calls();
+    assert_eq!(calls[0], "whole");
+    assert!(calls[1].starts_with(&closed(ECONNRESET)), "{calls:?}");
+    assert_eq!(calls.len(), 2);
 }
 
 // row 40

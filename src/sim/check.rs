@@ -5,10 +5,10 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind, set_hook, take_hook};
 use std::sync::Once;
 
-use super::failure::{Details, asked};
+use super::failure::{Details, Line, asked};
 use super::{Failure, ScenarioResult, Sim};
 use crate::sys::sim::Drawn;
-use crate::sys::sim::trace::Entry;
+use crate::sys::sim::trace::{Entry, Notes, Shown};
 
 /// What is different in a run from what its seed alone decides.
 #[derive(Debug, Clone, Default)]
@@ -101,6 +101,9 @@ pub fn check(seeds: impl IntoIterator<Item = u64>, scenario: impl Fn(&mut Sim) -
 ///
 /// # Errors
 /// The failure of the first seed that failed.
+///
+/// # Panics
+/// There is no seed at all, or `TIDEGATE_SEED` is no number.
 pub fn try_check(
     seeds: impl IntoIterator<Item = u64>,
     scenario: impl Fn(&mut Sim) -> ScenarioResult,
@@ -114,6 +117,7 @@ pub fn try_check(
         let twice = (number as u64).is_multiple_of(TWICE_EACH);
         run_one(seed, twice, &scenario, &mut checked)?;
     }
+    assert!(checked.seeds > 0, "expected at least one seed, got none: nothing was checked");
     Ok(checked)
 }
 
@@ -162,6 +166,7 @@ struct Run {
     unrepeatable: bool,
     all: Vec<Entry>,
     names: Vec<String>,
+    notes: Notes,
 }
 
 impl Run {
@@ -185,6 +190,7 @@ impl Run {
         };
         let hash = sim.hash();
         let events = sim.events();
+        let notes = std::mem::take(&mut sim.world_mut().notes);
         let names = sim.world().hosts.iter().map(|host| host.name.clone()).collect();
         let all = sim.world_mut().trace.all.take().unwrap_or_default();
         let unrepeatable = sim.world().unrepeatable.is_some();
@@ -195,7 +201,7 @@ impl Run {
         if failure.is_none() {
             failure = sim.violation();
         }
-        Run { seed, failure, hash, events, unrepeatable, all, names }
+        Run { seed, failure, hash, events, unrepeatable, all, names, notes }
     }
 
     /// The first event that differs from the other run's.
@@ -208,7 +214,8 @@ impl Run {
             None => "nothing".to_owned(),
             Some(entry) => {
                 let name = run.names.get(entry.host as usize).map_or("", |name| name);
-                format!("{name}: {} (at {} ns)", entry.event, entry.at)
+                let shown = Shown { event: entry.event, names: &run.names, notes: &run.notes };
+                format!("{name}: {shown} (at {} ns)", entry.at)
             }
         };
         let (here, there) = (show(self), show(other));
@@ -218,10 +225,7 @@ impl Run {
              HashMap that is iterated? the real clock? a thread?). Event {same} was \"{here}\" at \
              first and \"{there}\" then{bytes}"
         );
-        let named = |entry: &Entry| {
-            let name = self.names.get(entry.host as usize).cloned().unwrap_or_default();
-            (name, *entry)
-        };
+        let line = |entry: &Entry| Line::of(entry, &self.names, &self.notes);
         Some(Failure(Box::new(Details {
             seed: self.seed,
             hash: self.hash,
@@ -230,8 +234,9 @@ impl Run {
             what,
             faults: Vec::new(),
             ends: None,
-            timeline: self.all[same.saturating_sub(40)..same].iter().map(named).collect(),
+            timeline: self.all[same.saturating_sub(40)..same].iter().map(line).collect(),
             command: None,
+            line: None,
         })))
     }
 }
@@ -282,7 +287,7 @@ fn shortened(
     let kind = |failure: &Failure| {
         // The same sentence, whatever its numbers are.
         let letters = failure.0.what.chars().filter(|c| !c.is_ascii_digit());
-        letters.collect::<String>()
+        (letters.collect::<String>(), failure.0.line)
     };
     let wanted = kind(&failure);
     let mut again = |changes: &Changes| {

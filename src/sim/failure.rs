@@ -4,7 +4,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
-use crate::sys::sim::trace::Entry;
+use crate::sys::sim::trace::{Entry, Notes, Shown};
 use crate::sys::sim::{Fault, World};
 
 /// A run that failed: what was wrong, when, and the last events of each host.
@@ -21,29 +21,45 @@ pub(super) struct Details {
     pub(super) what: String,
     pub(super) faults: Vec<Fault>,
     pub(super) ends: Option<u64>,
-    pub(super) timeline: Vec<(String, Entry)>,
+    pub(super) timeline: Vec<Line>,
     pub(super) command: Option<String>,
+    /// The line of the scenario whose condition did not hold.
+    pub(super) line: Option<u32>,
+}
+
+/// One event, as text.
+pub(super) struct Line {
+    at: u64,
+    host: String,
+    text: String,
+}
+
+impl Line {
+    pub(super) fn of(entry: &Entry, names: &[String], notes: &Notes) -> Self {
+        let shown = Shown { event: entry.event, names, notes };
+        let host = names.get(entry.host as usize).cloned().unwrap_or_default();
+        Line { at: entry.at, host, text: shown.to_string() }
+    }
 }
 
 impl Failure {
     pub(super) fn of(world: &World, seed: u64, host: Option<u32>, what: String) -> Self {
-        let name = |host: u32| world.hosts.get(host as usize).map_or("", |host| &host.name);
+        let names: Vec<String> = world.hosts.iter().map(|host| host.name.clone()).collect();
+        let entries = match &world.trace.all {
+            Some(all) if asked().is_some() => all.clone(),
+            _ => world.trace.recent(),
+        };
         Failure(Box::new(Details {
             seed,
             hash: world.trace.hash(),
             at: world.now,
-            host: host.map_or(String::new(), |host| name(host).to_owned()),
+            host: host.and_then(|host| names.get(host as usize).cloned()).unwrap_or_default(),
             what,
             faults: world.faults_that_happened(),
             ends: None,
-            timeline: match &world.trace.all {
-                Some(all) if asked().is_some() => all.clone(),
-                _ => world.trace.recent(),
-            }
-            .into_iter()
-            .map(|entry| (name(entry.host).to_owned(), entry))
-            .collect(),
+            timeline: entries.iter().map(|entry| Line::of(entry, &names, &world.notes)).collect(),
             command: None,
+            line: None,
         }))
     }
 
@@ -60,6 +76,11 @@ impl Failure {
     /// When it failed, since the simulation began.
     pub fn at(&self) -> Duration {
         Duration::from_nanos(self.0.at)
+    }
+
+    /// On which host; empty if it is the scenario's failure.
+    pub fn host(&self) -> &str {
+        &self.0.host
     }
 
     /// What was wrong, in one sentence.
@@ -106,10 +127,10 @@ impl fmt::Display for Failure {
         if first > 0 {
             writeln!(f, "the last {shown} events (TIDEGATE_EVENTS=n shows more):")?;
         }
-        let width = self.0.timeline.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-        for (name, entry) in &self.0.timeline[first..] {
-            let at = entry.at as f64 / 1e6;
-            writeln!(f, "  {at:>14.6} ms  {name:width$}  {}", entry.event)?;
+        let width = self.0.timeline.iter().map(|line| line.host.len()).max().unwrap_or(0);
+        for Line { at, host, text } in &self.0.timeline[first..] {
+            let at = *at as f64 / 1e6;
+            writeln!(f, "  {at:>14.6} ms  {host:width$}  {text}")?;
         }
         Ok(())
     }

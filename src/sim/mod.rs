@@ -83,6 +83,16 @@ use check::Changes;
 use host::{Process, Running, SetUp, With};
 use peer::RawHost;
 
+/// Puts a text into the timeline of the run, from a handler or a scenario: what it granted, whom it
+/// believes to lead. It is part of the hash. Without a simulation it does nothing, so that a handler
+/// may call it anywhere.
+pub fn note(text: impl fmt::Display) {
+    if crate::sys::sim::is_simulated() {
+        let text = text.to_string();
+        crate::sys::sim::with(|world| world.say(text));
+    }
+}
+
 /// A simulation: hosts, the network between them, and the time.
 ///
 /// See the [module](self) for an example.
@@ -101,6 +111,8 @@ pub struct Sim {
     rng: Rng,
     /// Those of the scenario itself.
     choices: Rng,
+    /// What is asserted after each step.
+    always: Vec<Invariant>,
 }
 
 /// A host of the simulation.
@@ -122,6 +134,8 @@ enum What {
     Crashed,
     Raw(RawHost),
 }
+
+type Invariant = Box<dyn FnMut(&Sim)>;
 
 /// Something that the user wants done at a time.
 struct Action {
@@ -200,6 +214,7 @@ impl Sim {
             changes,
             rng: Rng::stream(seed, 3),
             choices: Rng::stream(seed, 4),
+            always: Vec::new(),
         };
         sim.world_mut().trace.all = sim.changes.records.then(Vec::new);
         sim
@@ -471,18 +486,21 @@ impl Sim {
     }
 
     fn block(&mut self, from: &[&str], to: &[&str], until: u64) -> Result<(), Error> {
+        // All names first: a set that is refused changes nothing.
+        let mut ways = Vec::new();
         for a in from {
             for b in to {
-                let (a_index, b_index) = (self.index_of(a)?, self.index_of(b)?);
-                if a_index == b_index {
+                let way = (self.index_of(a)?, self.index_of(b)?);
+                if way.0 == way.1 {
                     let what = format!("cannot part {a} from {b}");
                     return Err(wrong(what, "expected two sets without a host in common"));
                 }
-                let world = self.world_mut();
-                world.leave();
-                world.partition(a_index, b_index, until);
+                ways.push(way);
             }
         }
+        let world = self.world_mut();
+        world.leave();
+        ways.into_iter().for_each(|(a, b)| world.partition(a, b, until));
         Ok(())
     }
 
@@ -582,32 +600,65 @@ impl Sim {
     ///
     /// # Panics
     /// The host belongs to another simulation, or is down after a crash.
+    #[track_caller]
     pub fn state<S: 'static>(&self, host: Host<S>) -> &S {
-        self.running(host).0.state()
+        let Some(state) = self.try_state(host) else {
+            panic!("expected a host that runs or has ended, but {} is down", self.name_of(host))
+        };
+        state
     }
 
-    /// Whether the host's process runs: it has not crashed, and its loop has not ended.
+    /// The state of a host; `None` while it is down after a crash. A fault may crash any host, so a
+    /// condition asks with this.
     ///
     /// # Panics
     /// The host belongs to another simulation.
+    #[track_caller]
+    pub fn try_state<S: 'static>(&self, host: Host<S>) -> Option<&S> {
+        assert_eq!(host.sim, self.number, "expected a host of this simulation");
+        let running: Option<&Running<S>> = match &self.hosts[host.index as usize].what {
+            What::Running(process) | What::Ended(process) => process.as_any().downcast_ref(),
+            What::Crashed | What::Raw(_) => None,
+        };
+        running.map(|running| running.0.state())
+    }
+
+    fn name_of<S>(&self, host: Host<S>) -> &str {
+        &self.world().hosts[host.index as usize].name
+    }
+
+    /// Whether the host's process runs: it has not crashed, and its loop has not ended.
+    #[track_caller]
     pub fn is_running<S>(&self, host: Host<S>) -> bool {
         assert_eq!(host.sim, self.number, "expected a host of this simulation");
         matches!(self.hosts[host.index as usize].what, What::Running(_))
     }
 
-    fn running<S: 'static>(&self, host: Host<S>) -> &Running<S> {
-        assert_eq!(host.sim, self.number, "expected a host of this simulation");
-        let process = match &self.hosts[host.index as usize].what {
-            What::Running(process) | What::Ended(process) => process.as_any().downcast_ref(),
-            What::Crashed | What::Raw(_) => None,
-        };
-        process.expect("expected a host that runs or has ended, got one that is down")
+    /// Asserts something after each step of the simulation from now on. A panic of `holds` fails the
+    /// run there and then, so that its timeline ends with what led to it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tidegate::sim::Sim;
+    /// # let mut sim = Sim::new(1);
+    /// let one = sim.host("one", |_net| Ok(false))?;
+    /// let other = sim.host("other", |_net| Ok(false))?;
+    /// sim.always(move |sim| {
+    ///     let leads = |host| sim.try_state(host) == Some(&true);
+    ///     assert!(!(leads(one) && leads(other)), "two leaders");
+    /// });
+    /// # sim.run_for(Duration::from_secs(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn always(&mut self, holds: impl FnMut(&Sim) + 'static) {
+        self.always.push(Box::new(holds));
     }
 
     /// Does something with the state and the network of a host, between its turns.
     ///
     /// # Panics
     /// The host belongs to another simulation, or does not run.
+    #[track_caller]
     pub fn with<S: 'static, T>(
         &mut self,
         host: Host<S>,
@@ -629,6 +680,7 @@ impl Sim {
     ///
     /// # Panics
     /// The host belongs to another simulation, or does not run.
+    #[track_caller]
     pub fn remote<S: 'static>(&mut self, host: Host<S>) -> Remote<S> {
         let remote = self.enter(host).0.0.remote();
         self.world_mut().leave();
@@ -636,8 +688,11 @@ impl Sim {
     }
 
     /// Installs the world as this host sees it.
+    #[track_caller]
     fn enter<S: 'static>(&mut self, host: Host<S>) -> (&mut Running<S>, Installed<'_>) {
         assert_eq!(host.sim, self.number, "expected a host of this simulation");
+        let runs = self.is_running(host);
+        assert!(runs, "expected a host that runs, but {} does not", self.name_of(host));
         let world = self.world_mut();
         let now = world.now;
         world.current = Some(host.index);

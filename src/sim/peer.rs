@@ -1,6 +1,7 @@
 //! Peers without a reactor: they say what they are told, and keep to no protocol.
 
 use std::io;
+use std::net::SocketAddr;
 
 use super::{Sim, What, wrong};
 use crate::address::{Address, Target};
@@ -181,6 +182,23 @@ impl<'a> RawPeer<'a> {
                 raw.error = Some(e.kind());
             }
         });
+    }
+
+    /// Sends a datagram to a host, from whatever address it says: its own, or a forged one.
+    ///
+    /// # Errors
+    /// Nobody has the address `to`.
+    pub fn send_datagram(
+        &mut self,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let index = self.index;
+        self.open(|_| {
+            let sent = world::with(|world| world.inject(index, from, to, bytes));
+            sent.unwrap_or(Ok(()))
+        })
     }
 
     /// Ends its side, behind what it has said.

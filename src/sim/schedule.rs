@@ -1,6 +1,7 @@
 //! Whose turn is next: the loop of the simulation, crashes, and the checks between turns.
 
 use std::cmp::Reverse;
+use std::panic::Location;
 use std::time::Duration;
 
 use super::{Action, Entry, Failure, Installed, Sim, What};
@@ -39,22 +40,27 @@ impl Sim {
     /// # Errors
     /// The condition does not hold after this much of the simulation's time, or nothing is left that
     /// could happen; or something happened that must not.
+    #[track_caller]
     pub fn run_until(
         &mut self,
         limit: Duration,
         mut condition: impl FnMut(&mut Sim) -> bool,
     ) -> Result<(), Failure> {
         let until = self.after(limit);
+        let place = Location::caller();
+        let whose = format!("the condition at {}:{}", place.file(), place.line());
         while !condition(self) {
             if !self.step(until)? {
                 let what = match self.next() {
                     Some(_) => {
                         self.world_mut().now = until;
-                        format!("the condition did not hold within {limit:?}")
+                        format!("{whose} did not hold within {limit:?}")
                     }
-                    None => "the condition does not hold, and nothing is left to happen".to_owned(),
+                    None => format!("{whose} does not hold, and nothing is left to happen"),
                 };
-                return Err(self.failed(None, what));
+                let mut failure = self.failed(None, what);
+                failure.0.line = Some(place.line());
+                return Err(failure);
             }
         }
         Ok(())
@@ -112,7 +118,12 @@ impl Sim {
             world.now = at;
             self.wake(host, at);
         }
-        self.violation().map_or(Ok(true), Err)
+        self.violation().map_or(Ok(()), Err)?;
+        let mut always = std::mem::take(&mut self.always);
+        always.iter_mut().for_each(|holds| holds(self));
+        always.append(&mut self.always);
+        self.always = always;
+        Ok(true)
     }
 
     /// What must not happen, and did. It stays: a run cannot go on after that.

@@ -57,8 +57,8 @@ fn the_first_event_that_differs_between_two_runs_is_named() {
     .unwrap_err();
     let what = failure.what();
     assert!(what.starts_with("two runs with this seed differ"), "{what}");
-    assert!(what.contains("\"peer: writes 3 bytes: port 49152 (peer's 7)"), "{what}");
-    assert!(what.contains("\"peer: writes 5 bytes: port 49152 (peer's 7)"), "{what}");
+    assert!(what.contains("\"peer: writes 3 bytes: #0, port 49152 to server:7"), "{what}");
+    assert!(what.contains("\"peer: writes 5 bytes: #0, port 49152 to server:7"), "{what}");
     assert_eq!(failure.seed(), 7);
     assert!(failure.to_string().contains("peer    is connected"), "{failure}");
 }

@@ -356,7 +356,7 @@ impl World {
                 tcp.end.progress = Progress::Connected;
                 tcp.other = Some(peer);
                 tcp.end.open_window(window.unwrap_or(1));
-                let label = tcp.label();
+                let label = self.label(to);
                 self.note(host, Event::Established(label));
                 self.edge(to);
             }
@@ -373,7 +373,7 @@ impl World {
         }
         tcp.end.progress = Progress::Failed;
         tcp.end.error = Some(why);
-        let label = tcp.label();
+        let label = self.label(id);
         self.note(host, Event::Refused(label));
         self.edge(id);
     }

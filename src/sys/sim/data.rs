@@ -304,8 +304,8 @@ impl World {
             tcp.end.mark_urgent();
         }
         let (no_space, third_free) = (tcp.end.no_space, tcp.end.is_writable());
-        let label = tcp.label();
         if taken > 0 {
+            let label = self.label(id);
             self.note(host, Event::Write(label, taken as u32));
             self.hosts[host as usize].progress = true;
             self.pump(id);

@@ -7,11 +7,10 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::faults::Fault;
 use super::stream::{End, Progress};
-use super::trace::Socket;
 use super::world::{Id, Kind, World};
 use crate::address::Address;
 use crate::socket_options::SocketOptions;
@@ -76,8 +75,8 @@ impl TcpSocket {
         }
     }
 
-    pub(super) fn label(&self) -> Socket {
-        Socket { local: port(&self.local), peer: port(&self.peer) }
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        (self.local.socket_addr(), self.peer.socket_addr())
     }
 
     pub(super) fn is_connected(&self) -> bool {

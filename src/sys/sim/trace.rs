@@ -35,6 +35,8 @@ pub(crate) enum Event {
     /// A callback of a handler, by its number in `CALLBACKS`, of the socket with this token.
     Call(u8, u64),
     Said(u64),
+    /// What the program under test said, by its place among the notes.
+    Note(u32),
 }
 
 /// A socket by what people know it by: its own port and the peer's.
@@ -42,14 +44,62 @@ pub(crate) enum Event {
 pub(crate) struct Socket {
     pub(crate) local: u16,
     pub(crate) peer: u16,
+    /// The peer's host, counted from one.
+    pub(crate) whose: u32,
+    /// The number of its token, counted from one.
+    pub(crate) token: u32,
 }
 
-impl fmt::Display for Socket {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.local, self.peer) {
-            (0, 0) => f.write_str("a socket"),
-            (local, 0) => write!(f, "port {local}"),
-            (local, peer) => write!(f, "port {local} (peer's {peer})"),
+/// An event for people, who know hosts by their names.
+pub(crate) struct Shown<'a> {
+    pub(crate) event: Event,
+    pub(crate) names: &'a [String],
+    pub(crate) notes: &'a Notes,
+}
+
+/// Texts in the trace, the last ones.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Notes {
+    texts: VecDeque<String>,
+    /// How many are forgotten.
+    gone: u32,
+}
+
+/// How many texts are kept.
+const KEPT: usize = 4_096;
+
+impl Notes {
+    pub(crate) fn add(&mut self, text: String) -> Event {
+        if self.texts.len() == KEPT {
+            self.texts.pop_front();
+            self.gone += 1;
+        }
+        self.texts.push_back(text);
+        Event::Note(self.gone + self.texts.len() as u32 - 1)
+    }
+
+    fn get(&self, place: u32) -> Option<&str> {
+        let index = place.checked_sub(self.gone)?;
+        self.texts.get(index as usize).map(String::as_str)
+    }
+}
+
+impl Shown<'_> {
+    fn name(&self, host: u32) -> &str {
+        self.names.get(host as usize).map_or("?", |name| name)
+    }
+
+    /// `#3, port 80 to ada:49152`.
+    fn socket(&self, socket: Socket) -> String {
+        let Socket { local, peer, whose, token } = socket;
+        let token = if token > 0 { format!("#{}, ", token - 1) } else { String::new() };
+        match (local, peer, whose) {
+            (0, 0, _) => format!("{token}a socket without a port"),
+            (local, 0, _) => format!("{token}port {local}"),
+            (local, peer, 0) => format!("{token}port {local} to port {peer}"),
+            (local, peer, whose) => {
+                format!("{token}port {local} to {}:{peer}", self.name(whose - 1))
+            }
         }
     }
 }
@@ -96,25 +146,29 @@ impl Event {
             Event::Wake => (21, 0, 0),
             Event::Call(which, token) => (22, u64::from(which), token),
             Event::Said(number) => (23, number, 0),
+            Event::Note(_) => (24, 0, 0),
         }
     }
 }
 
-impl fmt::Display for Event {
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
+        let show = self;
+        match self.event {
             Event::Start => f.write_str("starts"),
             Event::Crash => f.write_str("crashes"),
             Event::End => f.write_str("ends"),
-            Event::Partition(from) => write!(f, "hears nothing from host {from} any more"),
-            Event::Heal(from) => write!(f, "hears host {from} again"),
+            Event::Partition(from) => {
+                write!(f, "hears nothing from {} any more", show.name(from))
+            }
+            Event::Heal(from) => write!(f, "hears {} again", show.name(from)),
             Event::Fault(fault) => write!(f, "fault: {fault}"),
-            Event::Connect(s) => write!(f, "connects: {s}"),
-            Event::Refused(s) => write!(f, "is refused: {s}"),
-            Event::Established(s) => write!(f, "is connected: {s}"),
-            Event::Accept(s) => write!(f, "accepts: {s}"),
+            Event::Connect(s) => write!(f, "connects: {}", show.socket(s)),
+            Event::Refused(s) => write!(f, "is refused: {}", show.socket(s)),
+            Event::Established(s) => write!(f, "is connected: {}", show.socket(s)),
+            Event::Accept(s) => write!(f, "accepts: {}", show.socket(s)),
             Event::Ready(s, bits) => {
-                write!(f, "the poll reports {s}:")?;
+                write!(f, "the poll reports {}:", show.socket(s))?;
                 for (bit, name) in [
                     (1, "readable"),
                     (2, "writable"),
@@ -128,20 +182,28 @@ impl fmt::Display for Event {
                 }
                 Ok(())
             }
-            Event::Read(s, n) => write!(f, "reads {n} bytes: {s}"),
-            Event::Write(s, n) => write!(f, "writes {n} bytes: {s}"),
-            Event::Arrives(s, n) => write!(f, "{n} bytes arrive: {s}"),
-            Event::EndArrives(s) => write!(f, "the peer's end arrives: {s}"),
-            Event::ResetArrives(s) => write!(f, "a reset arrives: {s}"),
-            Event::Closes(s) => write!(f, "closes {s}"),
-            Event::Sends(s, n) => write!(f, "sends a datagram of {n} bytes: {s}"),
-            Event::Datagram(s, n) => write!(f, "a datagram of {n} bytes arrives: {s}"),
-            Event::DatagramLost(s, n) => write!(f, "a datagram of {n} bytes is lost: {s}"),
+            Event::Read(s, n) => write!(f, "reads {n} bytes: {}", show.socket(s)),
+            Event::Write(s, n) => write!(f, "writes {n} bytes: {}", show.socket(s)),
+            Event::Arrives(s, n) => write!(f, "{n} bytes arrive: {}", show.socket(s)),
+            Event::EndArrives(s) => write!(f, "the peer's end arrives: {}", show.socket(s)),
+            Event::ResetArrives(s) => write!(f, "a reset arrives: {}", show.socket(s)),
+            Event::Closes(s) => write!(f, "closes {}", show.socket(s)),
+            Event::Sends(s, n) => write!(f, "sends a datagram of {n} bytes: {}", show.socket(s)),
+            Event::Datagram(s, n) => {
+                write!(f, "a datagram of {n} bytes arrives: {}", show.socket(s))
+            }
+            Event::DatagramLost(s, n) => {
+                write!(f, "a datagram of {n} bytes is lost: {}", show.socket(s))
+            }
             Event::Wake => f.write_str("another thread's message wakes it"),
             Event::Call(which, token) => {
-                write!(f, "{} of socket #{}", CALLBACKS[usize::from(which)], token & 0xffff_ffff)
+                write!(f, "{} of #{}", CALLBACKS[usize::from(which)], token & 0xffff_ffff)
             }
             Event::Said(number) => write!(f, "note {number}"),
+            Event::Note(place) => match show.notes.get(place) {
+                Some(text) => f.write_str(text),
+                None => f.write_str("a note of long ago"),
+            },
         }
     }
 }
@@ -188,6 +250,13 @@ impl Trace {
         if let Some(all) = &mut self.all {
             all.push(entry);
         }
+    }
+
+    /// Something for people alone: it is no part of the hash.
+    pub(crate) fn remark(&mut self, entry: Entry) {
+        let (hash, count) = (self.hash, self.count);
+        self.note(entry);
+        (self.hash, self.count) = (hash, count);
     }
 
     pub(crate) fn hash(&self) -> u64 {

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::faults::Fault;
 use super::names::plain;
 use super::tcp::{fit, overlap};
-use super::trace::{Event, Socket, of_bytes};
+use super::trace::{Event, of_bytes};
 use super::world::{Arrival, Id, Kind, World};
 use crate::socket_options::SocketOptions;
 use crate::sys::Ready;
@@ -55,8 +55,8 @@ pub(super) struct UdpSocket {
 }
 
 impl UdpSocket {
-    pub(super) fn label(&self) -> Socket {
-        Socket { local: self.on.port(), peer: self.peer.map_or(0, |peer| peer.port()) }
+    pub(super) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        (Some(self.on), self.peer)
     }
 
     pub(super) fn bits(&self) -> u8 {
@@ -252,7 +252,7 @@ impl World {
                 return Err(self.would_block(id));
             }
         }
-        let label = Socket { local: on.port(), peer: to.port() };
+        let label = self.label_of(host, Some(on), Some(to));
         self.hosts[host as usize].progress = true;
         self.note(host, Event::Sends(label, bytes.len() as u32));
         let ip = if on.ip().is_unspecified() { self.source_for(to.ip(), host) } else { on.ip() };
@@ -271,6 +271,24 @@ impl World {
         sockets.into_iter().flatten().any(|&id| self.is_for(id, group).is_some())
     }
 
+    /// A datagram whose source is whatever its sender says, as anybody can send them.
+    pub(crate) fn inject(
+        &mut self,
+        host: u32,
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: &[u8],
+    ) -> io::Result<()> {
+        self.call();
+        let target = self.owner_of(to.ip(), host).ok_or(ErrorKind::NetworkUnreachable)?;
+        let label = self.label_of(host, Some(from), Some(to));
+        self.note(host, Event::Sends(label, bytes.len() as u32));
+        // No socket sends it, so that no error about it comes to one.
+        let sender = Id::NOBODY;
+        self.send_packet(host, target, Packet { to, from, sender, bytes: bytes.to_vec() });
+        Ok(())
+    }
+
     fn send_packet(&mut self, from: u32, to: u32, packet: Packet) {
         let size = packet.bytes.len() + HEADERS;
         let duplicates = self.ways.of(from, to).link.duplicates;
@@ -286,7 +304,7 @@ impl World {
                 self.send_at(to, at, Arrival::Datagram(Box::new(packet)));
             }
             None => {
-                let label = Socket { local: packet.from.port(), peer: packet.to.port() };
+                let label = self.label_of(from, Some(packet.from), Some(packet.to));
                 self.note(from, Event::DatagramLost(label, packet.bytes.len() as u32));
             }
         }
@@ -383,8 +401,9 @@ impl World {
 
     fn queue_datagram(&mut self, id: Id, bytes: Vec<u8>, from: SocketAddr) {
         let host = self.host_of(id);
+        let Some(on) = self.udp(id).map(|udp| udp.on) else { return };
+        let label = self.label_of(host, Some(on), Some(from));
         let Some(udp) = self.udp_mut(id) else { return };
-        let label = Socket { local: udp.on.port(), peer: from.port() };
         let len = bytes.len() as u32;
         if udp.queued + bytes.len() + OVERHEAD > udp.receive_buffer.max(OVERHEAD + bytes.len()) {
             return self.note(host, Event::DatagramLost(label, len));

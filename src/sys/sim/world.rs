@@ -23,7 +23,7 @@ use super::jobs::Jobs;
 use super::link::{Link, Plainly, Ways};
 use super::rng::Rng;
 use super::tcp::{ListenerSocket, TcpSocket};
-use super::trace::{Entry, Event, Socket, Trace};
+use super::trace::{Entry, Event, Notes, Socket, Trace};
 use super::udp::{Packet, UdpSocket};
 use crate::sys::Ready;
 
@@ -41,6 +41,11 @@ const UNREGISTERED: usize = usize::MAX;
 pub(crate) struct Id {
     pub(crate) index: u32,
     pub(super) generation: u32,
+}
+
+impl Id {
+    /// No socket.
+    pub(super) const NOBODY: Id = Id { index: u32::MAX, generation: 0 };
 }
 
 /// What comes to a host.
@@ -196,6 +201,7 @@ pub(crate) struct World {
     /// Bytes of this run cannot be repeated: this drew randomness of its own.
     pub(crate) unrepeatable: Option<&'static str>,
     pub(crate) trace: Trace,
+    pub(crate) notes: Notes,
     /// The first thing that must not happen, and did.
     pub(crate) violation: Option<(u32, String)>,
     /// Handled: readiness, timers, deliveries, faults.
@@ -247,6 +253,7 @@ impl World {
             library: Rng::stream(seed, 2),
             unrepeatable: None,
             trace: Trace::default(),
+            notes: Notes::default(),
             violation: None,
             events: 0,
             vanishing: false,
@@ -321,6 +328,22 @@ impl World {
     #[inline]
     pub(crate) fn note_with(&mut self, host: u32, event: Event, contents: u64) {
         self.trace.note(Entry { at: self.at, host, event, contents });
+    }
+
+    /// What the program under test says: it is part of the run.
+    pub(crate) fn say(&mut self, text: String) {
+        self.at = self.time_here();
+        let host = self.current.unwrap_or(0);
+        let contents = super::trace::of_bytes(text.as_bytes());
+        let event = self.notes.add(text);
+        self.note_with(host, event, contents);
+    }
+
+    /// Something for who reads the timeline.
+    pub(crate) fn remark(&mut self, text: String) {
+        let host = self.current.unwrap_or(0);
+        let event = self.notes.add(text);
+        self.trace.remark(Entry { at: self.time_here(), host, event, contents: 0 });
     }
 
     /// Something happened that must not. The first one counts: the others may follow from it.
@@ -586,11 +609,30 @@ impl World {
 
     /// The socket by what people know it by.
     pub(super) fn label(&self, id: Id) -> Socket {
-        match self.sock(id).map(|sock| &sock.kind) {
-            Some(Kind::Tcp(tcp)) => tcp.label(),
-            Some(Kind::Listener(l)) => Socket { local: super::tcp::port(&l.on), peer: 0 },
-            Some(Kind::Udp(udp)) => udp.label(),
-            Some(Kind::Free) | None => Socket::default(),
+        let Some(sock) = self.sock(id) else { return Socket::default() };
+        let (local, peer) = match &sock.kind {
+            Kind::Tcp(tcp) => tcp.addresses(),
+            Kind::Listener(listener) => (listener.on.socket_addr(), None),
+            Kind::Udp(udp) => udp.addresses(),
+            Kind::Free => (None, None),
+        };
+        let token = if sock.token == UNREGISTERED { 0 } else { sock.token as u32 + 1 };
+        Socket { token, ..self.label_of(sock.host, local, peer) }
+    }
+
+    pub(super) fn label_of(
+        &self,
+        host: u32,
+        local: Option<SocketAddr>,
+        peer: Option<SocketAddr>,
+    ) -> Socket {
+        let owner = peer.and_then(|peer| self.owner_of(peer.ip(), host));
+        let port = |address: Option<SocketAddr>| address.map_or(0, |address| address.port());
+        Socket {
+            local: port(local),
+            peer: port(peer),
+            whose: owner.map_or(0, |owner| owner + 1),
+            token: 0,
         }
     }
 

@@ -111,7 +111,7 @@ fn a_host_of_another_simulation() {
 }
 
 #[test]
-#[should_panic(expected = "got one that is down")]
+#[should_panic(expected = "but a is down")]
 fn the_state_of_a_host_that_is_down() {
     let mut sim = Sim::new(1);
     let host = idle(&mut sim, "a");
