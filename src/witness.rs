@@ -54,6 +54,13 @@ pub(crate) fn panicked(text: &str) {
     sim::with(|world| world.panicked(text));
 }
 
+/// What these sockets bring does not go to their handlers any more: it is not compared from here on.
+pub(crate) fn relayed(sockets: [Option<u32>; 2]) {
+    for socket in sockets.into_iter().flatten() {
+        sim::with(|world| world.ignore_bytes(socket));
+    }
+}
+
 /// A timer was set, or moved.
 pub(crate) fn timer_set(key: Key, after: Duration) {
     sim::with(|world| world.timer_set(key.number(), nanos(after)));

@@ -84,15 +84,16 @@ impl Core {
         .sum()
     }
 
-    /// Whether the timer with this number waits for its time.
-    pub(crate) fn is_live_timer(&self, number: u64) -> bool {
+    /// Whether the timer with this number waits for its time alone; `false` if it is parked until its
+    /// connection is open, `None` if there is none.
+    pub(crate) fn is_live_timer(&self, number: u64) -> Option<bool> {
         match self.work.timers.with_number(number) {
             Some(Due::Handler(token, _)) => {
-                self.stream(*token).is_none_or(|stream| !stream.is_opening())
+                Some(self.stream(*token).is_none_or(|stream| !stream.is_opening()))
             }
-            Some(Due::Call(_)) => true,
+            Some(Due::Call(_)) => Some(true),
             // Deadlines are moved when they are met, not when they change.
-            Some(Due::Watchdog(_) | Due::Accept(_)) | None => false,
+            Some(Due::Watchdog(_) | Due::Accept(_)) | None => None,
         }
     }
 }

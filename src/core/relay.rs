@@ -34,6 +34,8 @@ impl Core {
             return false;
         }
         self.pair(a, b, Some(Transfer::Copied));
+        #[cfg(feature = "sim")]
+        crate::witness::relayed([a, b].map(|token| self.stream(token)?.simulated()));
         for (one, other) in [(a, b), (b, a)] {
             if self.with(one, |conn| conn.end_was_delivered()) == Some(true) {
                 self.with_settled(other, |conn| conn.half_close());
@@ -60,13 +62,8 @@ impl Core {
 
     /// Transfers one read's or one splice's worth from one socket towards the other.
     pub(crate) fn carry(&mut self, from: Token, to: Token, buffer: &mut [u8]) {
-        // Messages published to the target go first. They take room, and may end it.
-        if self.groups.has_pending() {
-            self.settle_groups_before_direct(to);
-            if self.relayed_to(from) != Some(to) || !self.stream(from).is_some_and(Stream::may_read)
-            {
-                return;
-            }
+        if !self.may_pass(from, to) {
+            return;
         }
         let most = self.room(to).min(buffer.len());
         if self.stream(from).is_some_and(Stream::may_be_piped)
@@ -100,8 +97,21 @@ impl Core {
         }
     }
 
+    /// Whether bytes of one may go to the other now. Messages published to that one go first: they take
+    /// room, and may end it.
+    fn may_pass(&mut self, from: Token, to: Token) -> bool {
+        if !self.groups.has_pending() {
+            return true;
+        }
+        self.settle_groups_before_direct(to);
+        self.relayed_to(from) == Some(to) && self.stream(from).is_some_and(Stream::may_read)
+    }
+
     /// Passes on kept input: what the handler had left, or what found no room since.
     pub(crate) fn pass_unread(&mut self, from: Token, to: Token) {
+        if !self.may_pass(from, to) {
+            return;
+        }
         let room = self.room(to).max(1);
         let Some(mut tail) = self.with(from, |conn| conn.take_kept()).flatten() else { return };
         let n = tail.len().min(room);

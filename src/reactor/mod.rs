@@ -103,6 +103,8 @@ pub struct Reactor<S: 'static = ()> {
     more_events: bool,
     /// How many turns in a row have postponed due timers, because pending input may cancel them.
     put_off: usize,
+    /// For how many turns they may be.
+    put_off_limit: usize,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Post<S>>,
     /// The backlog last published to posters.
@@ -181,6 +183,7 @@ impl<S: 'static> Reactor<S> {
             events: Vec::new(),
             more_events: false,
             put_off: 0,
+            put_off_limit: 0,
             inbox: Vec::new(),
             published_backlog: 0,
             woken: false,
@@ -292,7 +295,13 @@ impl<S: 'static> Reactor<S> {
 
     fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
         self.events.clear();
-        let woken = self.wait(timeout).map_err(|e| Error::new("cannot wait for readiness", e))?;
+        let mut woken = self.wait(timeout);
+        // A process that was stopped (SIGSTOP) goes on with an interrupted epoll_wait(2), whatever has
+        // come meanwhile (signal(7)): it is looked for, or timers would fire before it.
+        while woken.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::Interrupted) {
+            woken = self.wait(Some(Duration::ZERO));
+        }
+        let woken = woken.map_err(|e| Error::new("cannot wait for readiness", e))?;
         let most = self.dispatch.net.core.config.events_per_turn;
         self.more_events = self.events.len() + usize::from(woken) >= most;
         Ok(woken)
@@ -371,11 +380,14 @@ impl<S: 'static> Reactor<S> {
     fn due_timers(&mut self) {
         let core = &self.dispatch.net.core;
         let input_waits = self.more_events || core.work.units == 0;
-        if input_waits && self.put_off < core.turns_for_all_sockets() {
+        // Sockets that are closed meanwhile were among those before the others.
+        self.put_off_limit = self.put_off_limit.max(core.turns_for_all_sockets());
+        if input_waits && self.put_off < self.put_off_limit {
             self.put_off += 1;
             return;
         }
         self.put_off = 0;
+        self.put_off_limit = 0;
         self.dispatch.due_timers();
     }
 

@@ -380,6 +380,40 @@ fn what_groups_had_for_a_full_target_loses_no_edge_of_the_source() {
     assert_eq!(rig.target.borrow().written.len(), all_there_is.len() + 10);
 }
 
+// row 134
+#[test]
+fn what_groups_had_for_a_full_target_goes_before_what_the_source_had_left() {
+    struct Leaves;
+    impl Handler<Log> for Leaves {
+        fn on_data(&mut self, _: &mut Context<'_, Log>, _: &mut Input<'_>) -> HandlerResult {
+            Ok(())
+        }
+        fn on_close(&mut self, cx: &mut Context<'_, Log>, closed: &CloseInfo) {
+            cx.state.push(closed.to_string());
+        }
+    }
+    let mut reactor = Reactor::with_state(Log::new()).unwrap();
+    let (from, source) = scripted::connection(&mut reactor, Leaves);
+    let (to, target) = scripted::connection(&mut reactor, Leaves);
+    scripted::settle(&mut reactor);
+    source.borrow_mut().reads.push_back(Bytes(b"left".to_vec()));
+    scripted::event(&mut reactor, from, Ready::READABLE);
+    let group = reactor.net().create_group();
+    assert!(reactor.net().join(group, to));
+    let all_there_is = vec![b'g'; StreamOptions::new().output_limit];
+    reactor.net().publish(group, &all_there_is);
+    assert!(reactor.net().relay(from, to));
+    scripted::settle(&mut reactor);
+    assert!(
+        reactor.state().is_empty(),
+        "there is no room, and nothing is over: {:?}",
+        reactor.state()
+    );
+    target.borrow_mut().writes.extend((0..100).map(|_| Take(all_there_is.len())));
+    scripted::event(&mut reactor, to, Ready::WRITABLE);
+    assert_eq!(target.borrow().written.len(), all_there_is.len() + 4);
+}
+
 // row 137
 #[test]
 fn a_source_whose_output_broke_waits_for_room_in_the_target() {

@@ -55,7 +55,7 @@ impl<S: 'static> Reactor<S> {
 
     /// Whether this timer waits for its time: it is neither gone nor parked until its connection
     /// opens.
-    pub(crate) fn is_live_timer(&self, key: u64) -> bool {
+    pub(crate) fn is_live_timer(&self, key: u64) -> Option<bool> {
         self.dispatch.net.core.is_live_timer(key)
     }
 }

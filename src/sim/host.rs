@@ -48,7 +48,7 @@ pub(super) trait Process {
     fn forgotten(&self) -> Option<String>;
     fn leftovers(&self) -> Option<String>;
     fn socket_count(&self) -> usize;
-    fn is_live_timer(&self, key: u64) -> bool;
+    fn is_live_timer(&self, key: u64) -> Option<bool>;
     /// The loop has ended: every handler gets its `on_close`, and the state stays.
     fn finish(&mut self);
     /// The process is killed.
@@ -84,7 +84,7 @@ impl<S: 'static> Process for Running<S> {
         self.0.socket_count()
     }
 
-    fn is_live_timer(&self, key: u64) -> bool {
+    fn is_live_timer(&self, key: u64) -> Option<bool> {
         self.0.is_live_timer(key)
     }
 

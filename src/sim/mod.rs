@@ -113,6 +113,8 @@ pub struct Sim {
     choices: Rng,
     /// What is asserted after each step.
     always: Vec<Invariant>,
+    /// How many steps there were at the present time.
+    steps_at_once: u32,
 }
 
 /// A host of the simulation.
@@ -215,6 +217,7 @@ impl Sim {
             rng: Rng::stream(seed, 3),
             choices: Rng::stream(seed, 4),
             always: Vec::new(),
+            steps_at_once: 0,
         };
         sim.world_mut().trace.all = sim.changes.records.then(Vec::new);
         sim

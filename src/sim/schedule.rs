@@ -15,6 +15,9 @@ use crate::sys::sim::{Fault, nanos, with};
 /// time is a lower bound.
 const IDLE_TURNS: u32 = 2_000;
 
+/// After so many steps at one time the run is stuck: something goes on, and time does not.
+const STEPS_AT_ONCE: u32 = 1_000_000;
+
 /// The time of what never happens.
 const QUIET: u64 = u64::MAX;
 
@@ -104,6 +107,7 @@ impl Sim {
         let action = self.actions.peek().map_or(QUIET, |Reverse(action)| action.at);
         let world = self.world_mut();
         world.take_outside_wakes();
+        let now = world.now;
         let wake = world.next_wake();
         let at = action.max(world.now);
         if action != QUIET && at <= until && wake.is_none_or(|(wake, _)| at <= wake) {
@@ -117,6 +121,11 @@ impl Sim {
             world.take_wake(host);
             world.now = at;
             self.wake(host, at);
+        }
+        self.steps_at_once = if self.world().now > now { 0 } else { self.steps_at_once + 1 };
+        if self.steps_at_once > STEPS_AT_ONCE {
+            let what = format!("{STEPS_AT_ONCE} steps, and the time is still the same");
+            return Err(self.failed(None, what));
         }
         self.violation().map_or(Ok(()), Err)?;
         let mut always = std::mem::take(&mut self.always);

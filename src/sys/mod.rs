@@ -273,7 +273,7 @@ impl Poller {
     }
 
     /// Waits for readiness and appends it to `ready`. Returns whether the waker was used. A signal
-    /// ends the wait early, with no event.
+    /// ends the wait early, with no event, and an error of the kind `Interrupted`.
     pub(crate) fn poll(
         &mut self,
         ready: &mut Vec<Ready>,
@@ -284,11 +284,7 @@ impl Poller {
             #[cfg(feature = "sim")]
             Poller::Sim { host, events } => return sim::poll(*host, ready, timeout, *events),
         };
-        match poll.poll(events, timeout) {
-            Ok(()) => {}
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => return Ok(false),
-            Err(e) => return Err(e),
-        }
+        poll.poll(events, timeout)?;
         let mut woken = false;
         for event in &*events {
             if event.token() == WAKE {

@@ -59,6 +59,23 @@ fn an_idle_timeout_waits_for_input_that_came_in_time() {
 
 // row 93
 #[test]
+fn those_who_end_meanwhile_do_not_shorten_the_wait_of_the_others() {
+    let log = Log::new();
+    let options = StreamOptions::new().idle_timeout(TIME);
+    let config = Config::new().events_per_turn(1);
+    let (mut reactor, mut clients) = many(config, options, &log, |probe| probe);
+    let n = clients.len();
+    for client in &clients[..n - 4] {
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+    }
+    say_and_stand_still(&mut clients[n - 4..]);
+    until(&mut reactor, "the last one's data", |_| log.data().len() == 4);
+    let reasons = log.reasons();
+    assert!(reasons.iter().all(|reason| !reason.contains("no byte moved")), "{reasons:?}");
+}
+
+// row 93
+#[test]
 fn a_timer_that_input_cancels_waits_for_input_that_came_in_time() {
     for config in small_turns() {
         let log = Log::new();

@@ -176,7 +176,7 @@ fn the_text_of_a_failure_says_how_to_repeat_it() {
     let command = format!("TIDEGATE_SEED={seed} cargo test --all-features -- {name}\n");
     assert!(text.contains(&command), "{text}");
     assert!(text.contains("ms  client  connects: port 49152 to server:7\n"), "{text}");
-    assert!(text.contains("ms  server  on_data of socket #"), "{text}");
+    assert!(text.contains("ms  server  on_data of #"), "{text}");
     assert_eq!(format!("{failure:?}"), text, "a test that returns it shows the same");
     assert!(failure.at() >= 60 * SECOND);
     // The command repeats it: so does a run by hand.

@@ -1,35 +1,41 @@
 //! The scenarios with a fixed set of seeds, or with as many as the environment asks for
-//! (`TIDEGATE_SEEDS`, which `tools/seeds.sh` sets).
+//! (`TIDEGATE_SEEDS` from `TIDEGATE_FIRST_SEED` on, which `tools/seeds.sh` sets).
 
 use tidegate::sim::check;
 
-use crate::scenarios::{chat, echo, proxy, udp};
+use crate::scenarios;
 
-fn seeds() -> std::ops::Range<u64> {
+/// The seeds of a scenario; `count` if the environment does not say how many.
+fn seeds(count: u64) -> std::ops::Range<u64> {
     let number = |name, default| {
         let text = std::env::var(name).unwrap_or_default();
         if text.is_empty() { default } else { text.parse().expect(name) }
     };
     let first = number("TIDEGATE_FIRST_SEED", 0);
-    first..first + number("TIDEGATE_SEEDS", 200)
+    first..first + number("TIDEGATE_SEEDS", count)
 }
 
-#[test]
-fn echo_survives() {
-    check(seeds(), echo::run);
+macro_rules! scenarios {
+    ($($test:ident: $scenario:ident, $count:expr;)*) => {
+        $(#[test]
+        fn $test() {
+            check(seeds($count), scenarios::$scenario::run);
+        })*
+    };
 }
 
-#[test]
-fn chat_survives() {
-    check(seeds(), chat::run);
-}
-
-#[test]
-fn proxy_survives() {
-    check(seeds(), proxy::run);
-}
-
-#[test]
-fn udp_survives() {
-    check(seeds(), udp::run);
+scenarios! {
+    chat_survives: chat, 40;
+    datagrams_survive: datagrams, 40;
+    echo_survives: echo, 40;
+    ends_survive: ends, 40;
+    groups_survive: groups, 40;
+    layers_survive: layers, 40;
+    listeners_survive: listeners, 40;
+    posts_survive: posts, 40;
+    proxy_survives: proxy, 40;
+    relays_survive: relays, 40;
+    timers_survive: timers, 40;
+    udp_survives: udp, 40;
+    work_survives: work, 40;
 }

@@ -76,6 +76,13 @@ impl World {
         }
     }
 
+    /// From now on it is not.
+    pub(crate) fn ignore_bytes(&mut self, index: u32) {
+        if let Some(tcp) = self.tcp_mut(self.id(index)) {
+            tcp.read_log = None;
+        }
+    }
+
     /// The handler of this socket is offered these bytes: they have to be those that were read and
     /// not taken yet. Returns what is wrong.
     pub(crate) fn offered(&mut self, index: u32, bytes: &[u8]) -> Option<String> {
@@ -118,12 +125,12 @@ impl World {
     }
 
     /// The host sleeps until `due`, or until something arrives: has a timer to fire earlier? The wheel
-    /// rounds up to a millisecond. `is_live` says whether a timer still waits.
+    /// rounds up to a millisecond. `is_live` says whether a timer still waits, and for its time alone.
     pub(crate) fn timer_slept(
         &mut self,
         host: u32,
         due: u64,
-        is_live: impl Fn(u64) -> bool,
+        is_live: impl Fn(u64) -> Option<bool>,
     ) -> Option<String> {
         const TICK: u64 = 1_000_001;
         let place = &mut self.hosts[host as usize];
@@ -135,13 +142,16 @@ impl World {
             place.timers.iter().filter(|&(_, &at)| at < next).map(|(&k, &at)| (at, k)).collect();
         late.sort_unstable();
         for (at, key) in late {
-            if is_live(key) {
-                let by = due - at;
-                return Some(format!(
-                    "the loop sleeps, but a timer is due {by} ns before it wakes"
-                ));
+            match is_live(key) {
+                Some(true) => {
+                    let by = due - at;
+                    return Some(format!(
+                        "the loop sleeps, but a timer is due {by} ns before it wakes"
+                    ));
+                }
+                Some(false) => {} // parked: it will fire
+                None => drop(place.timers.remove(&key)),
             }
-            place.timers.remove(&key);
         }
         None
     }
@@ -190,10 +200,10 @@ mod tests {
     fn a_timer_that_the_loop_sleeps_through_is_late() {
         let mut world = world();
         world.timer_set(7, 10_000_000);
-        assert_eq!(world.timer_slept(0, 10_500_000, |_| true), None, "the wheel rounds up");
-        assert_eq!(world.timer_slept(0, 20_000_000, |_| false), None, "it was cancelled");
+        assert_eq!(world.timer_slept(0, 10_500_000, |_| Some(true)), None, "the wheel rounds up");
+        assert_eq!(world.timer_slept(0, 20_000_000, |_| None), None, "it was cancelled");
         world.timer_set(7, 10_000_000);
-        let late = world.timer_slept(0, 20_000_000, |_| true).unwrap();
+        let late = world.timer_slept(0, 20_000_000, |_| Some(true)).unwrap();
         assert!(late.contains("due 10000000 ns before it wakes"), "{late}");
     }
 

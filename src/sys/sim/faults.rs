@@ -56,7 +56,7 @@ faults! {
     Descriptors = 50_000, "descriptors exhausted";
     /// The poll reports readiness that is none. Per poll.
     SpuriousReadiness = 100_000, "spurious readiness";
-    /// A signal interrupts the poll. Per poll.
+    /// A signal interrupts the poll. Per poll that waits.
     InterruptedPolls = 100_000, "interrupted polls";
     /// The poll reports events in any order. Per poll.
     ReadyOrder = 1_000_000, "readiness in any order";

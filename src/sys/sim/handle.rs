@@ -280,7 +280,7 @@ pub(crate) fn poll(
     most: usize,
 ) -> io::Result<bool> {
     let waits = timeout != Some(Duration::ZERO);
-    with(|world| world.poll(host, ready, waits, most)).ok_or_else(gone)
+    with(|world| world.poll(host, ready, waits, most)).unwrap_or_else(|| Err(gone()))
 }
 
 /// Wakes a simulated host. Only the simulation's own thread may: another one's messages would come

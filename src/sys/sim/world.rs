@@ -717,13 +717,14 @@ impl World {
         ready: &mut Vec<Ready>,
         waits: bool,
         most: usize,
-    ) -> bool {
+    ) -> std::io::Result<bool> {
         self.call();
         let now = self.at;
         self.deliver(host, now);
         self.at = now;
-        if self.fault(host, Fault::InterruptedPolls) {
-            return false;
+        // Only one that waits can be: what has come meanwhile is there all the same.
+        if waits && self.fault(host, Fault::InterruptedPolls) {
+            return Err(std::io::ErrorKind::Interrupted.into());
         }
         let woken = std::mem::take(&mut self.hosts[host as usize].woken);
         let most = most - usize::from(woken);
@@ -741,7 +742,7 @@ impl World {
         let any = woken || !ready.is_empty();
         host.progress |= any;
         host.slept = waits && !any;
-        woken
+        Ok(woken)
     }
 
     fn report(&mut self, host: u32, id: Id, ready: &mut Vec<Ready>) {

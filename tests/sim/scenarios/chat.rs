@@ -1,6 +1,8 @@
 //! A room: everybody hears every line, each speaker's lines in their order and none twice.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate::layer::Lines;
@@ -44,7 +46,9 @@ pub(crate) struct Speaker {
     name: &'static str,
     pub(crate) done: bool,
     said: u32,
-    sessions: u32,
+    /// How many sessions there were. It outlives a crash: two sessions of one number would be taken for
+    /// one, whose lines come twice.
+    sessions: Rc<Cell<u32>>,
     connection: Option<Token>,
 }
 
@@ -112,10 +116,10 @@ impl Handler<Speaker> for Session {
 }
 
 fn join(state: &mut Speaker, net: &mut Net<Speaker>) -> Result<(), Error> {
-    state.sessions += 1;
+    state.sessions.set(state.sessions.get() + 1);
     // What an earlier session said may be lost: it is said again.
     state.said = 0;
-    let session = Session { number: state.sessions, heard: BTreeMap::new() };
+    let session = Session { number: state.sessions.get(), heard: BTreeMap::new() };
     let connect = Connect::tcp("server:9").options(impatient()).layer(Lines::new());
     state.connection = Some(net.connect(connect, session)?);
     Ok(())
@@ -130,8 +134,10 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     })?;
     let mut speakers = Vec::new();
     for name in ["ada", "bob", "cleo"] {
+        let sessions = Rc::default();
         speakers.push(sim.host(name, move |net| {
-            let mut state = Speaker { name, ..Speaker::default() };
+            let sessions = Rc::clone(&sessions);
+            let mut state = Speaker { name, sessions, ..Speaker::default() };
             join(&mut state, net)?;
             Ok(state)
         })?);

@@ -8,7 +8,7 @@ use tidegate::{
     CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, SendStatus,
 };
 
-use super::{LIMIT, byte_at, hostile, impatient, ms, pattern};
+use super::{LIMIT, byte_at, hostile, impatient, ms, patient, pattern};
 
 /// Puts back what comes.
 pub(crate) struct Echo;
@@ -104,7 +104,7 @@ pub(crate) fn start_client(net: &mut Net<Progress>, to: &'static str) -> Result<
 
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     hostile(sim)?;
-    let options = impatient().high_water(1_000);
+    let options = patient().high_water(1_000);
     sim.host("server", move |net| {
         let listen = Listen::tcp("0.0.0.0:7").options(options.clone());
         net.listen(listen, |_| Echo).map(drop)

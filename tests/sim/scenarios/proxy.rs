@@ -7,13 +7,13 @@ use tidegate::sim::{ScenarioResult, Sim};
 use tidegate::{Connect, Context, Handler, HandlerResult, Input, Listen, Relayed};
 
 use super::echo::{Echo, start_client};
-use super::{LIMIT, hostile, impatient};
+use super::{LIMIT, hostile, patient};
 
 struct Front;
 
 impl Handler for Front {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        let options = impatient().high_water(800).output_limit(2_500);
+        let options = patient().high_water(800).output_limit(2_500);
         let back = cx.net.connect(Connect::tcp("server:7").options(options), Relayed)?;
         cx.relay(back);
         Ok(())
@@ -26,12 +26,12 @@ impl Handler for Front {
 
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     hostile(sim)?;
-    let options = impatient().high_water(1_000);
+    let options = patient().high_water(1_000);
     sim.host("server", move |net| {
         let listen = Listen::tcp("0.0.0.0:7").options(options.clone());
         net.listen(listen, |_| Echo).map(drop)
     })?;
-    let options = impatient().high_water(900).output_limit(2_500);
+    let options = patient().high_water(900).output_limit(2_500);
     sim.host("proxy", move |net| {
         let listen = Listen::tcp("0.0.0.0:1080").options(options.clone());
         net.listen(listen, |_| Front).map(drop)

@@ -1,0 +1,502 @@
+//! Groups, and members that do all that members do: what a member is sent, directly and through groups,
+//! arrives whole and in the order of the calls; what is lost is counted; who only listens is not idle.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate::layer::LengthPrefixed;
+use tidegate::sim::{Fault, ScenarioResult, Sim};
+use tidegate::{
+    CloseInfo, CloseReason, Connect, Context, Group, Handler, HandlerResult, Input, Listen, Net,
+    Token,
+};
+
+use super::{Dice, LIMIT, impatient, is_over, ms, rough, us};
+
+/// What a connection of the server's was sent, and how it ended; under the address of its peer.
+#[derive(Default)]
+struct Sent {
+    bytes: Vec<u8>,
+    unsent: usize,
+    /// Its layer gave up, so that the end came before what was published in that turn.
+    by_layer: bool,
+    /// A relay writes to it, too.
+    relayed: bool,
+    closed: bool,
+}
+
+/// What was sent and what was heard, over all hosts.
+#[derive(Default)]
+struct Ledger {
+    sent: BTreeMap<String, Sent>,
+    heard: BTreeMap<String, Vec<u8>>,
+    /// How many bytes the source of the relay has sent, and whether it has ended.
+    source: usize,
+    source_ended: bool,
+}
+
+type Shared = Rc<RefCell<Ledger>>;
+
+struct Server {
+    dice: Dice,
+    ledger: Shared,
+    groups: Vec<Group>,
+    /// The connections under their addresses, and whether they are behind a layer.
+    members: Vec<(Token, String, bool)>,
+    next: u32,
+    /// The target of the relay, once it is open.
+    target: Option<Token>,
+    source: Option<Token>,
+    is_over: bool,
+}
+
+impl Server {
+    fn note(&mut self, token: Token, message: &[u8]) {
+        let found = self.members.iter().find(|member| member.0 == token);
+        let (_, address, layered) = found.expect("every connection is known");
+        let mut ledger = self.ledger.borrow_mut();
+        let sent = &mut ledger.sent.get_mut(address).expect("it was noted").bytes;
+        if *layered {
+            sent.extend((message.len() as u16).to_be_bytes());
+        }
+        sent.extend(message);
+    }
+
+    fn message(&mut self) -> Vec<u8> {
+        self.next += 1;
+        let mut message = format!("<{} ", self.next).into_bytes();
+        let len =
+            if self.dice.percent(90) { self.dice.size(0, 40) } else { self.dice.size(0, 900) };
+        message.resize(message.len() + len, b'g');
+        message
+    }
+}
+
+fn send(state: &mut Server, net: &mut Net<Server>, to: Token) {
+    let message = state.message();
+    if net.send(to, &message).is_accepted() {
+        state.note(to, &message);
+    }
+}
+
+fn publish(state: &mut Server, net: &mut Net<Server>, group: Group, except: Option<Token>) {
+    let message = state.message();
+    let members = net.members(group).to_vec();
+    let receivers: Vec<Token> = members
+        .into_iter()
+        .filter(|&member| Some(member) != except && net.is_open(member))
+        .collect();
+    let count = match except {
+        Some(except) => net.publish_except(group, except, &message),
+        None => net.publish(group, &message),
+    };
+    assert_eq!(count, receivers.len(), "the members of the group");
+    for receiver in receivers {
+        state.note(receiver, &message);
+    }
+}
+
+/// The queue of the target takes so much, and has so much room.
+const TARGET_LIMIT: usize = 2_000;
+
+/// Publishes to the target alone, now and then all that there is room for.
+fn fill_the_target(state: &mut Server, net: &mut Net<Server>) {
+    let Some(target) = state.target.filter(|&target| net.is_open(target)) else { return };
+    if state.ledger.borrow().source_ended {
+        return; // the relay ends the target's write side
+    }
+    let room = TARGET_LIMIT.saturating_sub(net.queued(target));
+    if room == 0 {
+        return;
+    }
+    let len = if state.dice.percent(60) { room } else { state.dice.size(1, room) };
+    let group = net.group("target");
+    let message = vec![b'g'; len];
+    net.publish(group, &message);
+    state.note(target, &message);
+}
+
+/// A member: each byte of its peer's makes it do something.
+struct Member {
+    layered: bool,
+}
+
+impl Handler<Server> for Member {
+    fn on_open(&mut self, cx: &mut Context<'_, Server>) -> HandlerResult {
+        let address = cx.peer_addr().expect("it is open").to_string();
+        cx.state.ledger.borrow_mut().sent.insert(address.clone(), Sent::default());
+        cx.state.members.push((cx.token, address, self.layered));
+        for (number, group) in cx.state.groups.clone().into_iter().enumerate() {
+            if number == 0 || cx.state.dice.percent(70) {
+                cx.join(group);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, Server>, input: &mut Input<'_>) -> HandlerResult {
+        for _ in 0..input.take_all().len() {
+            if cx.state.is_over {
+                return Ok(());
+            }
+            let number = cx.state.dice.size(0, cx.state.groups.len() - 1);
+            let group = cx.state.groups[number];
+            match cx.state.dice.between(0, 19) {
+                0..4 => publish(cx.state, cx.net, group, None),
+                4..6 => publish(cx.state, cx.net, group, Some(cx.token)),
+                6..8 => send(cx.state, cx.net, cx.token),
+                8..10 => {
+                    send(cx.state, cx.net, cx.token);
+                    publish(cx.state, cx.net, group, None);
+                    send(cx.state, cx.net, cx.token);
+                }
+                10..12 => {
+                    let (member, _, _) =
+                        cx.state.members[cx.state.dice.size(0, cx.state.members.len() - 1)];
+                    if Some(member) != cx.state.source && Some(member) != cx.state.target {
+                        send(cx.state, cx.net, member);
+                    }
+                }
+                12..14 => drop(cx.join(group)),
+                14 => drop(cx.leave(group)),
+                15..18 => fill_the_target(cx.state, cx.net),
+                18 if cx.state.dice.percent(10) => cx.close(),
+                19 if cx.state.dice.percent(10) => return Err("this one leaves".into()),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Server>, closed: &CloseInfo) {
+        closes(cx, closed);
+    }
+}
+
+fn closes(cx: &mut Context<'_, Server>, closed: &CloseInfo) {
+    if is_over(closed) {
+        return;
+    }
+    let place = cx.state.members.iter().position(|member| member.0 == cx.token);
+    let (_, address, _) = cx.state.members.remove(place.expect("it was open"));
+    let by_layer = matches!(closed.reason, CloseReason::Layer(_));
+    let by_handler = matches!(closed.reason, CloseReason::Handler(_));
+    assert!(by_layer || by_handler || closed.reason.is_orderly(), "{address}: {closed}");
+    let mut ledger = cx.state.ledger.borrow_mut();
+    let sent = ledger.sent.get_mut(&address).expect("it was noted");
+    sent.unsent = closed.unsent;
+    sent.by_layer = by_layer;
+    sent.closed = true;
+}
+
+/// One end of the relay.
+struct End {
+    is_target: bool,
+}
+
+impl Handler<Server> for End {
+    fn on_open(&mut self, cx: &mut Context<'_, Server>) -> HandlerResult {
+        let address = cx.peer_addr().expect("it is open").to_string();
+        let sent = Sent { relayed: true, ..Sent::default() };
+        cx.state.ledger.borrow_mut().sent.insert(address.clone(), sent);
+        cx.state.members.push((cx.token, address, false));
+        cx.pause(); // or an end that comes before the relay would drop what is left
+        if self.is_target {
+            cx.state.target = Some(cx.token);
+            let group = cx.net.group("target");
+            cx.join(group);
+        } else {
+            cx.state.source = Some(cx.token);
+        }
+        if let (Some(source), Some(target)) = (cx.state.source, cx.state.target) {
+            assert!(cx.net.relay(source, target));
+        }
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_, Server>, _: &mut Input<'_>) -> HandlerResult {
+        Ok(()) // it waits for the relay
+    }
+
+    fn on_eof(&mut self, _: &mut Context<'_, Server>) -> HandlerResult {
+        Ok(()) // the same
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Server>, closed: &CloseInfo) {
+        closes(cx, closed);
+    }
+}
+
+// ---- the peers ----
+
+struct Peers {
+    left: usize,
+    ledger: Shared,
+}
+
+struct Talks {
+    dice: Dice,
+    left: u32,
+    layered: bool,
+    /// Sends what the layer refuses, at the end.
+    breaks: bool,
+    slow: bool,
+    address: String,
+}
+
+const NEXT: u64 = 0;
+const PAUSE_OVER: u64 = 1;
+
+impl Handler<Peers> for Talks {
+    fn on_open(&mut self, cx: &mut Context<'_, Peers>) -> HandlerResult {
+        self.address = cx.local_addr().expect("it is open").to_string();
+        cx.state.ledger.borrow_mut().heard.insert(self.address.clone(), Vec::new());
+        cx.set_timer(ms(1), NEXT);
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, Peers>, input: &mut Input<'_>) -> HandlerResult {
+        let mut ledger = cx.state.ledger.borrow_mut();
+        ledger.heard.entry(self.address.clone()).or_default().extend(input.take_all());
+        drop(ledger);
+        if self.slow && self.dice.percent(20) {
+            cx.pause();
+            cx.set_timer(us(self.dice.between(0, 20_000)), PAUSE_OVER);
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Peers>, timer: tidegate::Timer) -> HandlerResult {
+        if timer.tag() == PAUSE_OVER {
+            cx.resume();
+            return Ok(());
+        }
+        if self.left == 0 {
+            if self.breaks {
+                cx.send([255, 255, 0]);
+            }
+            cx.half_close();
+            return Ok(());
+        }
+        self.left -= 1;
+        let count = self.dice.size(1, 3);
+        let mut bytes = Vec::new();
+        for _ in 0..count {
+            if self.layered {
+                bytes.extend([0, 1]);
+            }
+            bytes.push(b'x');
+        }
+        cx.send(bytes);
+        cx.set_timer(us(self.dice.between(100, 8_000)), NEXT);
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Peers>, closed: &CloseInfo) {
+        if is_over(closed) {
+            return;
+        }
+        cx.state.left -= 1;
+        if self.breaks && matches!(closed.reason, CloseReason::Io(_)) {
+            // It went on sending to a connection whose layer had given up.
+            cx.state.ledger.borrow_mut().heard.remove(&self.address);
+            return;
+        }
+        assert!(closed.reason.is_orderly(), "{}: {closed}", self.address);
+    }
+}
+
+/// Listens only, as long as others talk.
+struct Listens(Talks);
+
+impl Handler<Peers> for Listens {
+    fn on_open(&mut self, cx: &mut Context<'_, Peers>) -> HandlerResult {
+        self.0.on_open(cx)
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, Peers>, input: &mut Input<'_>) -> HandlerResult {
+        self.0.on_data(cx, input)
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Peers>, timer: tidegate::Timer) -> HandlerResult {
+        if timer.tag() == PAUSE_OVER {
+            cx.resume();
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Peers>, closed: &CloseInfo) {
+        self.0.on_close(cx, closed);
+    }
+}
+
+/// The peer of the relay's source: sends, and ends.
+struct Feeds {
+    dice: Dice,
+    left: u32,
+}
+
+impl Handler<Peers> for Feeds {
+    fn on_open(&mut self, cx: &mut Context<'_, Peers>) -> HandlerResult {
+        cx.set_timer(ms(1), NEXT);
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_, Peers>, _: &mut Input<'_>) -> HandlerResult {
+        Err("nobody sends to the source".into())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Peers>, _: tidegate::Timer) -> HandlerResult {
+        if self.left == 0 {
+            cx.state.ledger.borrow_mut().source_ended = true;
+            cx.half_close();
+            return Ok(());
+        }
+        self.left -= 1;
+        let len = self.dice.size(1, 400);
+        if cx.send(vec![b'r'; len]).is_accepted() {
+            cx.state.ledger.borrow_mut().source += len;
+        }
+        cx.set_timer(us(self.dice.between(100, 12_000)), NEXT);
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Peers>, closed: &CloseInfo) {
+        if is_over(closed) {
+            return;
+        }
+        cx.state.left -= 1;
+        assert!(closed.reason.is_orderly(), "the source: {closed}");
+    }
+}
+
+/// Until when the server publishes to everybody, so that nobody is idle.
+const TALK: Duration = Duration::from_millis(600);
+
+fn tick(state: &mut Server, net: &mut Net<Server>, count: u32) {
+    for group in state.groups.clone() {
+        publish(state, net, group, None);
+    }
+    if count < 40 {
+        net.run_after(TALK / 40, move |state, net| tick(state, net, count + 1));
+    } else {
+        // Nobody says anything any more, and who only listens is told so.
+        state.is_over = true;
+        for &(token, _, _) in &state.members {
+            if Some(token) != state.source && Some(token) != state.target {
+                net.half_close(token);
+            }
+        }
+    }
+}
+
+pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
+    rough(sim, &[Fault::SmallBuffers])?;
+    let seed = sim.seed();
+    let ledger = Shared::default();
+    let mut dice = Dice::new(sim, 1);
+    let idle = TALK / 3;
+    let shared = Rc::clone(&ledger);
+    let server = sim.host("server", move |net| {
+        let options = impatient().idle_timeout(None);
+        let members = Listen::tcp("0.0.0.0:1").options(options.clone());
+        net.listen(members, |_| Member { layered: false })?;
+        let layered = Listen::tcp("0.0.0.0:2")
+            .options(options.clone())
+            .layer(|_| LengthPrefixed::new(2).frame_limit(2_000));
+        net.listen(layered, |_| Member { layered: true })?;
+        let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
+        net.listen(listeners, |_| Member { layered: false })?;
+        let ends = options.high_water(500).output_limit(TARGET_LIMIT);
+        net.listen(Listen::tcp("0.0.0.0:4").options(ends.clone()), |_| End { is_target: false })?;
+        net.listen(Listen::tcp("0.0.0.0:5").options(ends), |_| End { is_target: true })?;
+        let groups = vec![net.create_group(), net.group("all"), net.create_group()];
+        net.run_after(ms(5), |state, net| tick(state, net, 0));
+        Ok(Server {
+            dice: Dice::of(seed, 2),
+            ledger: Rc::clone(&shared),
+            groups,
+            members: Vec::new(),
+            next: 0,
+            target: None,
+            source: None,
+            is_over: false,
+        })
+    })?;
+    let shared = Rc::clone(&ledger);
+    let peers = sim.host("peers", move |net: &mut Net<Peers>| {
+        let mut dice = Dice::of(seed, 3);
+        let mut left = 0;
+        let relay = dice.percent(60);
+        let ports = [1, 1, 1, 2, 2, 3, 3, 4, 5];
+        for port in ports {
+            let mut own = dice.split();
+            if if port >= 4 { !relay } else { own.percent(40) } {
+                continue;
+            }
+            left += 1;
+            let talks = Talks {
+                left: own.between(1, 60) as u32,
+                layered: port == 2,
+                breaks: port == 2 && own.percent(60),
+                slow: port != 3 && own.percent(40),
+                address: String::new(),
+                dice: own.split(),
+            };
+            net.run_after(us(own.between(0, 4_000)), move |_, net| {
+                let options = impatient().idle_timeout(None).stall_timeout(LIMIT);
+                let connect = Connect::tcp(("server", port)).options(options);
+                // Refused while the reactor is being dropped.
+                let _ = match port {
+                    4 => net.connect(connect, Feeds { left: talks.left, dice: talks.dice }),
+                    3 | 5 => net.connect(connect, Listens(talks)),
+                    _ => net.connect(connect, talks),
+                };
+            });
+        }
+        Ok(Peers { left, ledger: Rc::clone(&shared) })
+    })?;
+    for _ in 0..dice.between(0, 12) {
+        let at = us(dice.between(0, 400_000));
+        let time = us(dice.between(0, 40_000));
+        sim.at(at, move |sim| sim.pause("server", time).expect("it exists"));
+    }
+    sim.run_until(LIMIT, |sim| sim.state(peers).left == 0)?;
+    sim.settle(Duration::from_secs(3600))?;
+    let open = sim.with(server, |_, net| net.connection_count());
+    assert_eq!(open, 0, "connections of the server whose peers are gone");
+    compare(&ledger.borrow());
+    Ok(())
+}
+
+fn compare(ledger: &Ledger) {
+    let nothing = Vec::new();
+    for (address, sent) in &ledger.sent {
+        assert!(sent.closed, "{address} has ended without on_close");
+        let heard = match ledger.heard.get(address) {
+            Some(heard) => heard,
+            None if sent.by_layer => continue, // it was reset
+            None => &nothing,
+        };
+        if sent.relayed {
+            let count = |byte| heard.iter().filter(|&&b| b == byte).count();
+            if !sent.bytes.is_empty() || !heard.is_empty() {
+                assert_eq!(count(b'g'), sent.bytes.len(), "{address}: what was published");
+                assert_eq!(count(b'r'), ledger.source, "{address}: what was relayed");
+            }
+            continue;
+        }
+        assert!(sent.bytes.starts_with(heard), "{address} heard something else than was sent");
+        let lost = sent.bytes.len() - heard.len();
+        if sent.by_layer {
+            assert!(
+                lost == 0 || sent.unsent > 0,
+                "{address}: {lost} bytes are lost and not counted"
+            );
+        } else {
+            assert_eq!((lost, sent.unsent), (0, 0), "{address}: bytes lost, and counted");
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! Messages from other threads: in bursts, while others are being handled, above the limit. What was
+//! taken is done once and in its order, what ends something is never refused, and the shutdown that was
+//! asked for last is the one that counts.
+
+use std::time::Duration;
+
+use tidegate::sim::{ScenarioResult, Sim};
+use tidegate::{
+    CloseInfo, Config, Connect, Context, Handler, HandlerResult, Input, Listen, Net, Notification,
+    PostError, Remote, Timer, Token,
+};
+
+use super::{Dice, LIMIT, impatient, ms, rough, us};
+
+#[derive(Default)]
+struct Server {
+    /// The numbers of the posted calls, as they were called.
+    done: Vec<u32>,
+    open: Vec<Token>,
+    closed: Vec<Token>,
+    notified: u32,
+}
+
+struct Waits;
+
+impl Handler<Server> for Waits {
+    fn on_open(&mut self, cx: &mut Context<'_, Server>) -> HandlerResult {
+        cx.state.open.push(cx.token);
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_, Server>, input: &mut Input<'_>) -> HandlerResult {
+        input.take_all();
+        Ok(())
+    }
+
+    fn on_notify(&mut self, cx: &mut Context<'_, Server>, it: Notification) -> HandlerResult {
+        cx.state.notified += 1;
+        let number = it.take::<u32>().map_err(|_| "another type")?;
+        cx.send(number.to_be_bytes());
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Server>, _: &CloseInfo) {
+        cx.state.closed.push(cx.token);
+    }
+}
+
+/// Says something now and then.
+struct Client {
+    left: u32,
+}
+
+impl Handler for Client {
+    fn on_data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        input.take_all();
+        Ok(())
+    }
+
+    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        cx.set_timer(ms(5), 0);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_>, _: Timer) -> HandlerResult {
+        cx.send("still here");
+        self.left -= 1;
+        if self.left > 0 {
+            cx.set_timer(ms(7), 0);
+        }
+        Ok(())
+    }
+}
+
+/// Who posts.
+#[derive(Clone)]
+struct Poster {
+    remote: Remote<Server>,
+    dice: Dice,
+    next: u32,
+    /// Those that were taken.
+    taken: Vec<u32>,
+    /// Connections that were told to end.
+    ended: Vec<Token>,
+    notified: u32,
+}
+
+impl Poster {
+    fn burst(&mut self, most: u64, open: &[Token]) {
+        for _ in 0..self.dice.between(1, most) {
+            let number = self.next;
+            self.next += 1;
+            let again = self.dice.percent(10).then(|| self.remote.clone());
+            let call = move |state: &mut Server, _: &mut Net<Server>| {
+                state.done.push(number);
+                if let Some(remote) = again {
+                    // From inside of the loop, while a batch is handled; its result is not needed.
+                    let _ = remote.post(|_: &mut Server, _| {});
+                }
+            };
+            match self.remote.post(call) {
+                Ok(()) => self.taken.push(number),
+                Err(PostError::Full(_)) => {}
+                Err(e) => panic!("{e}"),
+            }
+        }
+        let Some(&token) = open.get(self.dice.size(0, 30)) else { return };
+        match self.dice.between(0, 2) {
+            0 => {
+                self.remote.close(token).expect("what ends something is never refused");
+                self.ended.push(token);
+            }
+            1 => {
+                self.remote.abort(token).expect("what ends something is never refused");
+                self.ended.push(token);
+            }
+            _ if self.ended.contains(&token) => {}
+            _ => self.notified += u32::from(self.remote.notify(token, 5_u32).is_ok()),
+        }
+    }
+}
+
+pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
+    rough(sim, &[])?;
+    let mut dice = Dice::new(sim, 1);
+    let config = Config::new()
+        .read_buffer(1024)
+        .posts_per_turn(dice.size(1, 4))
+        .post_limit(dice.size(1, 16));
+    let server = sim.host_with("server", config, |net| {
+        let options = impatient().idle_timeout(None).close_timeout(ms(200));
+        net.listen(Listen::tcp("0.0.0.0:5").options(options), |_| Waits)?;
+        Ok(Server::default())
+    })?;
+    let clients = dice.size(0, 6);
+    let options = impatient().idle_timeout(None);
+    let client = sim.host("client", move |net| {
+        for _ in 0..clients {
+            net.connect(Connect::tcp("server:5").options(options.clone()), Client { left: 30 })?;
+        }
+        Ok(())
+    })?;
+    let remote = sim.remote(server);
+    let mut poster = Poster {
+        remote: remote.clone(),
+        dice: dice.split(),
+        next: 0,
+        taken: Vec::new(),
+        ended: Vec::new(),
+        notified: 0,
+    };
+    for _ in 0..dice.between(3, 20) {
+        // Bursts between which the loop sleeps, and some that come from turn to turn.
+        for _ in 0..dice.between(1, 6) {
+            let open = sim.state(server).open.clone();
+            sim.with(client, |(), _| poster.burst(6, &open));
+            sim.run_for(Duration::from_nanos(dice.between(100, 3_000)))?;
+        }
+        sim.run_for(us(dice.between(0, 20_000)))?;
+    }
+    // Time enough for all that was taken, and for the ends of connections that close.
+    sim.run_for(Duration::from_secs(2))?;
+    let state = sim.state(server);
+    assert_eq!(state.done, poster.taken, "what was taken is done, once and in its order");
+    for token in &poster.ended {
+        assert!(state.closed.contains(token), "{token} was told to end and has not");
+    }
+    assert!(state.notified <= poster.notified, "a notification came twice");
+    // The last shutdown counts.
+    let shutdown = |sim: &mut Sim, grace| {
+        let shutdown = sim.with(client, |(), _| remote.shutdown(grace));
+        shutdown.expect("what ends something is never refused");
+    };
+    shutdown(sim, LIMIT);
+    sim.run_for(us(dice.between(0, 2_000)))?;
+    if sim.is_running(server) {
+        if dice.percent(50) {
+            sim.with(client, |(), _| poster.burst(3, &[]));
+        }
+        shutdown(sim, ms(50));
+        sim.run_for(Duration::from_secs(1))?;
+    }
+    assert!(!sim.is_running(server), "the shutdown is over, and the loop is not");
+    // The clients' connections ended with the server, and so did their timers.
+    sim.settle(Duration::from_secs(3600))?;
+    Ok(())
+}
