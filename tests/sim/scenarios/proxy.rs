@@ -15,7 +15,10 @@ impl Handler for Front {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
         let options = patient().high_water(800).output_limit(2_500);
         let back = cx.net.connect(Connect::tcp("server:7").options(options), Relayed)?;
-        cx.relay(back);
+        if !cx.relay(back) {
+            // It has failed at once, for want of a descriptor. An orderly end would be a lie.
+            cx.abort();
+        }
         Ok(())
     }
 
