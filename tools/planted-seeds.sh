@@ -28,44 +28,44 @@ log="$copy.log"
 trap 'rm -rf "$copy" "$log"' EXIT
 # Dated now: cargo would take what an earlier run has built, with its last fault, for this copy's.
 git archive HEAD | tar -xm -C "$copy"
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/planted}" RUST_BACKTRACE=0
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$PWD/target/planted}"
+export RUST_BACKTRACE=0
 unset TIDEGATE_SEED
 
 build() {
     (cd "$copy" && cargo test --profile seeds --all-features --test sim --no-run) >"$log" 2>&1 || return 1
     binary="$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$log")"
-    binary="$copy/${binary#"$copy/"}"
-    [ -x "$binary" ] || binary="$(sed -n 's/^ *Executable .*(\(.*\))$/\1/p' "$log")"
 }
+# The seconds of CPU time of what has run and ended.
 cpu() { awk '{ print int(($16 + $17) / 100) }' /proc/$$/stat; }
 
-# search: batches of seeds of every scenario, until one fails or the time is up. Sets scenario, count and
-# what; count is empty if nothing was found.
+# search: batches of seeds of every scenario, each twice as large as the one before, until one fails or the
+# time is up. Sets scenario, count and what; count is empty if nothing was found. Of several scenarios
+# that fail in one batch the one with the lowest seed counts.
 search() {
-    local first=0 size=50 test status seed begun
+    local first=0 size=50 test status seed begun end
     begun="$(cpu)"
     scenario='' count='' what=''
-    while [ "$first" -lt "$seeds" ]; do
-        [ $((first + size)) -le "$seeds" ] || size=$((seeds - first))
+    while [ "$first" -lt "$seeds" ] && [ $(($(cpu) - begun)) -lt "$limit" ]; do
+        end=$((first + size < seeds ? first + size : seeds))
         for test in "${scenarios[@]}"; do
+            [ "$end" -gt "$first" ] || break
             status=0
-            TIDEGATE_FIRST_SEED="$first" TIDEGATE_SEEDS="${count:-$((first + size))}" \
-                TIDEGATE_SEEDS=$((${count:-$((first + size))} - first)) \
+            TIDEGATE_FIRST_SEED="$first" TIDEGATE_SEEDS=$((end - first)) \
                 timeout "$timeout" "$binary" --exact "$test" >"$log" 2>&1 || status=$?
-            [ "$status" -ne 0 ] || continue
             if [ "$status" -eq 124 ]; then
-                [ -n "$count" ] || { seed=$first; what="hangs"; }
                 [ -z "$count" ] || continue
-            else
+                # Which one hangs is not known: the last of the batch, at worst.
+                seed=$((end - 1)) what="a run hangs"
+            elif [ "$status" -ne 0 ]; then
                 seed="$(sed -n 's/^seed \([0-9]*\), hash.*/\1/p' "$log" | tail -1)"
                 what="$(grep -A1 'panicked at tests/sim/seeds.rs' "$log" | tail -1)"
+            else
+                continue
             fi
-            scenario="${test#seeds::}"
-            count=$((seed + 1))
-            [ "$seed" -gt "$first" ] || return 0
+            scenario="${test#seeds::}" count=$((seed + 1)) end="$seed"
         done
         [ -z "$count" ] || return 0
-        [ $(($(cpu) - begun)) -lt "$limit" ] || return 0
         first=$((first + size))
         size=$((size * 2))
     done
