@@ -66,6 +66,11 @@ pub(crate) fn timer_set(key: Key, after: Duration) {
     sim::with(|world| world.timer_set(key.number(), nanos(after)));
 }
 
+/// It was cancelled: it must not fire any more.
+pub(crate) fn timer_cancelled(key: Key) {
+    sim::with(|world| world.timer_cancelled(key.number()));
+}
+
 /// It fires now.
 pub(crate) fn timer_fires(key: Key) {
     sim::with(|world| world.timer_fires(key.number()));

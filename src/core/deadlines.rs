@@ -32,7 +32,10 @@ impl Core {
 
     pub(crate) fn cancel_timer(&mut self, token: Token, key: Key) -> bool {
         let Some((chain, work)) = self.chain_and_work(token) else { return false };
-        work.timers.cancel(chain, key).is_some()
+        let cancelled = work.timers.cancel(chain, key).is_some();
+        #[cfg(feature = "sim")]
+        crate::witness::timer_cancelled(key);
+        cancelled
     }
 
     /// A due timer has been popped: takes it from its owner. `None` if the owner is gone.

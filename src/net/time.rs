@@ -61,6 +61,8 @@ impl<S> Net<S> {
             return self.core.cancel_timer(owner, key);
         }
         let work = &mut self.core.work;
+        #[cfg(feature = "sim")]
+        crate::witness::timer_cancelled(key);
         match work.timers.cancel(&mut work.own_timers, key) {
             Some(Due::Call(index)) => {
                 self.calls.try_remove(index);

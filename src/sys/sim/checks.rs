@@ -52,6 +52,12 @@ impl World {
         self.hosts[host as usize].timers.insert(key, due);
     }
 
+    pub(crate) fn timer_cancelled(&mut self, key: u64) {
+        if let Some(host) = self.current {
+            self.hosts[host as usize].timers.remove(&key);
+        }
+    }
+
     /// A timer is never early, and after a turn of its host not late (`timer_slept`).
     pub(crate) fn timer_fires(&mut self, key: u64) {
         let now = self.time_here();
