@@ -7,8 +7,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::connection::Input;
+use crate::connection::{Input, SendStatus, Stream};
 use crate::context::Context;
+use crate::core::Core;
 use crate::error::{CloseInfo, DatagramError, HandlerResult};
 use crate::guard::guarded;
 use crate::handler::{Datagram, DatagramHandler, Handler};
@@ -54,10 +55,43 @@ pub(crate) fn panicked(text: &str) {
     sim::with(|world| world.panicked(text));
 }
 
+/// Something is sent on a connection. If what it sends reaches its socket as it is, it is compared
+/// there. Returns the socket, in which case `sent` follows.
+#[inline]
+pub(crate) fn sends(core: &Core, token: Token, bytes: &[u8]) -> Option<u32> {
+    if !sim::is_simulated() {
+        return None;
+    }
+    let stream = core.stream(token)?;
+    let socket = stream.simulated().filter(|_| stream.is_unlayered())?;
+    let fresh = stream.unsent() == 0;
+    sim::with(|world| world.sends(socket, bytes, fresh))
+        .filter(|&compared| compared)
+        .map(|_| socket)
+}
+
+/// Whether it was accepted.
+pub(crate) fn sent(output: Option<u32>, len: usize, status: SendStatus) {
+    if let Some(socket) = output.filter(|_| !status.is_accepted()) {
+        sim::with(|world| world.takes_back(socket, len));
+    }
+}
+
+/// From now on other bytes than those that are sent leave from this connection: those of a group, or
+/// what a layer makes of them.
+pub(crate) fn mixes_output(core: &Core, token: Token) {
+    if let Some(socket) = core.stream(token).and_then(Stream::simulated) {
+        sim::with(|world| world.ignore_output(socket));
+    }
+}
+
 /// What these sockets bring does not go to their handlers any more: it is not compared from here on.
 pub(crate) fn relayed(sockets: [Option<u32>; 2]) {
     for socket in sockets.into_iter().flatten() {
-        sim::with(|world| world.ignore_bytes(socket));
+        sim::with(|world| {
+            world.ignore_bytes(socket);
+            world.ignore_output(socket);
+        });
     }
 }
 

@@ -62,6 +62,10 @@ impl Core {
                 timers += 1;
             }
         });
+        let gone = self.groups.members_without(|token| self.table.entity(token).is_none());
+        if gone > 0 {
+            return Some(format!("{gone} members of groups are kept whose connections are gone"));
+        }
         (timers > 0).then(|| format!("{timers} timers are kept whose sockets are gone"))
     }
 

@@ -10,10 +10,15 @@ use crate::token::Token;
 impl Core {
     #[inline]
     pub(crate) fn send(&mut self, token: Token, bytes: &[u8], kind: MessageKind) -> SendStatus {
+        #[cfg(feature = "sim")]
+        let output = crate::witness::sends(self, token, bytes);
         if self.work.reply.take(token, bytes) {
             return SendStatus::Queued;
         }
-        self.send_queued(token, bytes, kind)
+        let status = self.send_queued(token, bytes, kind);
+        #[cfg(feature = "sim")]
+        crate::witness::sent(output, bytes.len(), status);
+        status
     }
 
     /// A callback of a connection without a queue begins. The reply shortcut is switched off if
@@ -34,10 +39,15 @@ impl Core {
 
     /// Like [`send`](Self::send), for bytes that are shared: they are queued by reference.
     pub(crate) fn send_shared(&mut self, token: Token, bytes: &Arc<[u8]>) -> SendStatus {
-        match self.with_settled(token, |conn| conn.send_shared(bytes)) {
+        #[cfg(feature = "sim")]
+        let output = crate::witness::sends(self, token, bytes);
+        let status = match self.with_settled(token, |conn| conn.send_shared(bytes)) {
             Some(status) => status,
             None => self.send_elsewhere(token, bytes),
-        }
+        };
+        #[cfg(feature = "sim")]
+        crate::witness::sent(output, bytes.len(), status);
+        status
     }
 
     /// Writes a connection's queue, as far as the system takes it.

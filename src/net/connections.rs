@@ -333,6 +333,8 @@ impl<S> Net<S> {
     /// [`LayerError`](crate::layer::LayerError) of the kind `Malformed`.
     pub fn start_layer(&mut self, token: Token, layer: impl Layer + 'static) -> bool {
         let layer = Box::new(layer);
+        #[cfg(feature = "sim")]
+        crate::witness::mixes_output(&self.core, token);
         self.core.with_settled(token, |conn| conn.start_layer(layer)) == Some(true)
     }
 

@@ -39,6 +39,10 @@ impl<S: 'static> Reactor<S> {
     pub(crate) fn leftovers(&self) -> Option<String> {
         let net = &self.dispatch.net;
         let handlers = self.dispatch.handlers.iter().flatten().count();
+        let jobs = net.offloads.len();
+        if jobs > 0 {
+            return Some(format!("{jobs} results of jobs are awaited, and none is under way"));
+        }
         net.core.leftovers(handlers).or_else(|| {
             let calls = net.calls.len();
             let timers = net.core.own_calls();

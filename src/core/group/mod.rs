@@ -46,6 +46,8 @@ const NONE: u32 = u32::MAX;
 impl Core {
     /// `false` if the group or the connection is gone. Joining twice is joining once.
     pub(crate) fn join(&mut self, group: Group, member: Token) -> bool {
+        #[cfg(feature = "sim")]
+        crate::witness::mixes_output(self, member);
         let open = self.stream(member).is_some_and(Stream::accepts_output);
         open && self.groups.join(group, member)
     }

@@ -227,6 +227,12 @@ impl Groups {
 
     // ---- members ----
 
+    /// How many members' tokens pass the test.
+    #[cfg(feature = "sim")]
+    pub(crate) fn members_without(&self, is_gone: impl Fn(Token) -> bool) -> usize {
+        self.members.iter().filter(|(_, member)| is_gone(member.token)).count()
+    }
+
     pub(crate) fn members(&self, group: Group) -> &[Token] {
         self.index_of(group).map_or(&[], |index| &self.slots[index].tokens)
     }

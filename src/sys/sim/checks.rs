@@ -1,7 +1,11 @@
 //! What must hold in every run, as far as the world sees it.
 
+use std::collections::VecDeque;
+use std::io::IoSlice;
+
+use super::tcp::Output;
 use super::trace::Event;
-use super::world::World;
+use super::world::{Id, World};
 
 /// Bytes that were read and not taken, beyond which they are not compared any more: a relay passes
 /// them on without a handler.
@@ -78,7 +82,7 @@ impl World {
     /// From now on what the handler of this connection is offered is compared.
     pub(crate) fn check_bytes(&mut self, index: u32) {
         if let Some(tcp) = self.tcp_mut(self.id(index)) {
-            tcp.read_log = Some(std::collections::VecDeque::new());
+            tcp.read_log = Some(VecDeque::new());
         }
     }
 
@@ -106,6 +110,70 @@ impl World {
         })
     }
 
+    /// The handler sends these bytes; `fresh` if nothing waits to be written. Returns whether they are
+    /// compared with what is written.
+    pub(crate) fn sends(&mut self, index: u32, bytes: &[u8], fresh: bool) -> bool {
+        let Some(tcp) = self.tcp_mut(self.id(index)) else { return false };
+        if matches!(tcp.output, Output::Untouched) {
+            let first = fresh && !tcp.end.has_written();
+            tcp.output = if first { Output::Compared(VecDeque::new()) } else { Output::Mixed };
+        }
+        match &mut tcp.output {
+            Output::Compared(log) if log.len() + bytes.len() <= COMPARED => {
+                log.extend(bytes);
+                true
+            }
+            _ => {
+                tcp.output = Output::Mixed;
+                false
+            }
+        }
+    }
+
+    /// They were refused.
+    pub(crate) fn takes_back(&mut self, index: u32, count: usize) {
+        if let Some(tcp) = self.tcp_mut(self.id(index))
+            && let Output::Compared(log) = &mut tcp.output
+        {
+            log.truncate(log.len().saturating_sub(count));
+        }
+    }
+
+    pub(crate) fn ignore_output(&mut self, index: u32) {
+        if let Some(tcp) = self.tcp_mut(self.id(index)) {
+            tcp.output = Output::Mixed;
+        }
+    }
+
+    /// These bytes are written: they have to be those that were sent next.
+    pub(super) fn check_written(&mut self, id: Id, slices: &[IoSlice<'_>], count: usize) {
+        let Some(tcp) = self.tcp_mut(id) else { return };
+        let Output::Compared(log) = &mut tcp.output else {
+            // Of a raw peer, or sent before the connection was established.
+            tcp.output = Output::Mixed;
+            return;
+        };
+        let mut written = slices.iter().flat_map(|slice| slice.iter()).take(count);
+        let same =
+            count <= log.len() && log.iter().zip(&mut written).all(|(sent, left)| sent == left);
+        log.drain(..count.min(log.len()));
+        if !same {
+            tcp.output = Output::Mixed;
+            self.violated_here(format!("{count} bytes were written that were not sent next"));
+        }
+    }
+
+    /// The write side ends in order: everything that was accepted has been written.
+    pub(super) fn check_end(&mut self, id: Id) {
+        let Some(Output::Compared(log)) = self.tcp(id).map(|tcp| &tcp.output) else { return };
+        if !log.is_empty() {
+            let lost = log.len();
+            self.violated_here(format!(
+                "the write side ended before {lost} bytes that were accepted"
+            ));
+        }
+    }
+
     /// The handler took this many of them.
     pub(crate) fn taken(&mut self, index: u32, count: usize) {
         if let Some(tcp) = self.tcp_mut(self.id(index))
@@ -122,7 +190,7 @@ impl World {
     }
 
     /// These bytes were read.
-    pub(super) fn log_read(log: &mut Option<std::collections::VecDeque<u8>>, bytes: &[u8]) {
+    pub(super) fn log_read(log: &mut Option<VecDeque<u8>>, bytes: &[u8]) {
         match log {
             Some(read) if read.len() <= COMPARED => read.extend(bytes),
             Some(_) => *log = None,
@@ -227,7 +295,7 @@ mod tests {
 
     #[test]
     fn what_a_handler_is_offered_is_what_was_read() {
-        let mut log = Some(std::collections::VecDeque::new());
+        let mut log = Some(VecDeque::new());
         World::log_read(&mut log, b"hello");
         World::log_read(&mut log, &[0; COMPARED]);
         assert!(log.is_some());

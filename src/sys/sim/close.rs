@@ -180,6 +180,7 @@ impl World {
             return Err(ErrorKind::NotConnected.into());
         }
         tcp.end.ending = true;
+        self.check_end(id);
         self.pump(id);
         self.await_ack(id);
         Ok(())

@@ -305,6 +305,7 @@ impl World {
         }
         let (no_space, third_free) = (tcp.end.no_space, tcp.end.is_writable());
         if taken > 0 {
+            self.check_written(id, slices, taken);
             let label = self.label(id);
             self.note(host, Event::Write(label, taken as u32));
             self.hosts[host as usize].progress = true;

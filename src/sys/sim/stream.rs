@@ -184,6 +184,10 @@ impl End {
         self.urgent_out = Some(self.written);
     }
 
+    pub(super) fn has_written(&self) -> bool {
+        self.written > 0
+    }
+
     pub(super) fn has_to_send(&self) -> bool {
         !self.waiting.is_empty() || self.ending && !self.end_sent
     }

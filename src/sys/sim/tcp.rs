@@ -54,6 +54,8 @@ pub(super) struct TcpSocket {
     pub(super) retries: u32,
     /// What was read and not yet taken by the handler, where that is compared.
     pub(super) read_log: Option<VecDeque<u8>>,
+    /// What its handler sent and was not written yet, where that is compared.
+    pub(super) output: Output,
 }
 
 pub(super) fn port(address: &Address) -> u16 {
@@ -72,6 +74,7 @@ impl TcpSocket {
             holds_port: false,
             retries: 0,
             read_log: None,
+            output: Output::Untouched,
         }
     }
 
@@ -95,6 +98,16 @@ impl TcpSocket {
             | bit(end.error.is_some(), Ready::ERROR)
             | bit(end.is_urgent(), Ready::URGENT)
     }
+}
+
+/// What is to be written next on a stream.
+#[derive(Debug)]
+pub(super) enum Output {
+    /// Nothing was sent yet.
+    Untouched,
+    Compared(VecDeque<u8>),
+    /// Other bytes than those that are sent leave, too.
+    Mixed,
 }
 
 #[derive(Debug)]
