@@ -142,8 +142,6 @@ pub(crate) struct Host {
     pub(crate) descriptor_limit: usize,
     /// How much its clock of the time of day is off.
     pub(crate) wall: i64,
-    /// The last poll had nothing to report and would have slept.
-    pub(crate) slept: bool,
     /// Something that the reactor could act on came since this was last asked.
     pub(crate) progress: bool,
     pub(crate) turns: u64,
@@ -413,7 +411,6 @@ impl World {
             descriptors: 0,
             descriptor_limit: 20_000,
             wall: 0,
-            slept: false,
             progress: false,
             turns: 0,
             timers: HashMap::default(),
@@ -741,7 +738,6 @@ impl World {
         let host = &mut self.hosts[host as usize];
         let any = woken || !ready.is_empty();
         host.progress |= any;
-        host.slept = waits && !any;
         Ok(woken)
     }
 
