@@ -3,7 +3,8 @@
 //! | file | is |
 //! |---|---|
 //! | `handle.rs` | what the seam holds: sockets, poller, waker, as numbers |
-//! | `world.rs` | hosts, their inboxes, readiness, time |
+//! | `world.rs` | hosts, their inboxes, time |
+//! | `readiness.rs`, `outage.rs` | edges and the poll; crashes and partitions |
 //! | `tcp.rs` | the sockets of streams: `connect.rs`, `data.rs`, `close.rs` are their life |
 //! | `stream.rs` | one end of a stream, without a network |
 //! | `udp.rs` | datagrams |
@@ -30,6 +31,8 @@ mod handle;
 mod jobs;
 mod link;
 mod names;
+mod outage;
+mod readiness;
 mod rng;
 mod stream;
 mod tcp;

@@ -25,7 +25,6 @@ use super::rng::Rng;
 use super::tcp::{ListenerSocket, TcpSocket};
 use super::trace::{Entry, Event, Notes, Socket, Trace};
 use super::udp::{Packet, UdpSocket};
-use crate::sys::Ready;
 
 /// What a call through the seam costs, in nanoseconds.
 pub(super) const CALL: u64 = 500;
@@ -34,7 +33,7 @@ pub(super) const CALL: u64 = 500;
 const CLOCK: u64 = 25;
 
 /// No token: the socket is not registered.
-const UNREGISTERED: usize = usize::MAX;
+pub(super) const UNREGISTERED: usize = usize::MAX;
 
 /// A socket of the world. The index is used again; the generation is not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,7 +168,7 @@ pub(super) struct Sock {
     pub(super) kind: Kind,
 }
 
-const ALL: u8 = u8::MAX;
+pub(super) const ALL: u8 = u8::MAX;
 
 pub(crate) struct World {
     base: Instant,
@@ -492,7 +491,7 @@ impl World {
         self.at = before.max(self.at);
     }
 
-    fn arrive(&mut self, host: u32, what: Arrival) {
+    pub(super) fn arrive(&mut self, host: u32, what: Arrival) {
         let up = self.hosts[host as usize].up;
         match what {
             // Nobody answers, so that it is sent again.
@@ -648,206 +647,5 @@ impl World {
         }
         host.descriptors += 1;
         true
-    }
-
-    // ---- readiness ----
-
-    /// Registers a socket; what it is ready for already is an edge.
-    pub(super) fn register(&mut self, index: u32, token: usize) {
-        self.call();
-        let id = self.id(index);
-        if let Some(sock) = self.sock_mut(id) {
-            sock.token = token;
-            sock.armed = ALL;
-        }
-        self.edge(id);
-    }
-
-    pub(super) fn deregister(&mut self, index: u32) {
-        self.call();
-        self.socks[index as usize].token = UNREGISTERED;
-    }
-
-    /// Something about this socket changed: the next poll reports what it is ready for.
-    pub(super) fn edge(&mut self, id: Id) {
-        let Some(sock) = self.sock_mut(id) else { return };
-        if sock.token == UNREGISTERED || std::mem::replace(&mut sock.queued, true) {
-            return;
-        }
-        let host = sock.host as usize;
-        self.hosts[host].edges.push_back(id);
-    }
-
-    /// A call returned `WouldBlock`: over poll(2) that arms the edges again.
-    pub(super) fn would_block(&mut self, id: Id) -> std::io::Error {
-        let Some(sock) = self.sock_mut(id) else { return std::io::ErrorKind::WouldBlock.into() };
-        if sock.armed != ALL {
-            sock.armed = ALL;
-            if self.bits(id) != 0 {
-                self.edge(id);
-            }
-        }
-        std::io::ErrorKind::WouldBlock.into()
-    }
-
-    /// What a socket is ready for.
-    fn bits(&self, id: Id) -> u8 {
-        match self.sock(id).map(|sock| &sock.kind) {
-            Some(Kind::Tcp(tcp)) => tcp.bits(),
-            Some(Kind::Listener(listener)) => {
-                if listener.backlog.is_empty() {
-                    0
-                } else {
-                    Ready::READABLE
-                }
-            }
-            Some(Kind::Udp(udp)) => udp.bits(),
-            Some(Kind::Free) | None => 0,
-        }
-    }
-
-    /// The poll of a host: it never waits. Without an event it returns as after a signal, and the
-    /// scheduler decides when the host runs again.
-    pub(super) fn poll(
-        &mut self,
-        host: u32,
-        ready: &mut Vec<Ready>,
-        waits: bool,
-        most: usize,
-    ) -> std::io::Result<bool> {
-        self.call();
-        let now = self.at;
-        self.deliver(host, now);
-        self.at = now;
-        // Only one that waits can be: what has come meanwhile is there all the same.
-        if waits && self.fault(host, Fault::InterruptedPolls) {
-            return Err(std::io::ErrorKind::Interrupted.into());
-        }
-        let woken = std::mem::take(&mut self.hosts[host as usize].woken);
-        let most = most - usize::from(woken);
-        if self.hosts[host as usize].edges.len() > 1 && self.fault(host, Fault::ReadyOrder) {
-            self.shuffle_edges(host);
-        }
-        while ready.len() < most {
-            let Some(id) = self.hosts[host as usize].edges.pop_front() else { break };
-            self.report(host, id, ready);
-        }
-        if ready.len() < most && self.fault(host, Fault::SpuriousReadiness) {
-            self.report_nothing(host, ready);
-        }
-        let host = &mut self.hosts[host as usize];
-        let any = woken || !ready.is_empty();
-        host.progress |= any;
-        Ok(woken)
-    }
-
-    fn report(&mut self, host: u32, id: Id, ready: &mut Vec<Ready>) {
-        let poll_like = self.hosts[host as usize].poll_like;
-        let bits = self.bits(id);
-        let Some(sock) = self.sock_mut(id) else { return };
-        sock.queued = false;
-        let bits = bits & sock.armed;
-        if bits == 0 || sock.token == UNREGISTERED {
-            return;
-        }
-        if poll_like {
-            sock.armed &= !bits;
-        }
-        ready.push(Ready { token: sock.token, bits });
-        self.events += 1;
-        let label = self.label(id);
-        self.note(host, Event::Ready(label, bits));
-    }
-
-    /// A socket that is not ready is reported as if it were.
-    fn report_nothing(&mut self, host: u32, ready: &mut Vec<Ready>) {
-        let chosen = self.dice.of(Fault::SpuriousReadiness).below(self.socks.len() as u64);
-        let Some(sock) = self.socks.get(chosen as usize) else { return };
-        let is_tcp = matches!(&sock.kind, Kind::Tcp(tcp) if tcp.is_connected());
-        let is_other = matches!(&sock.kind, Kind::Udp(_) | Kind::Listener(_));
-        if sock.host == host && sock.token != UNREGISTERED && (is_tcp || is_other) {
-            ready.push(Ready { token: sock.token, bits: Ready::READABLE | Ready::WRITABLE });
-        }
-    }
-
-    fn shuffle_edges(&mut self, host: u32) {
-        let edges = &mut self.hosts[host as usize].edges;
-        let rng = self.dice.of(Fault::ReadyOrder);
-        for last in (1..edges.len()).rev() {
-            edges.swap(last, rng.below(last as u64 + 1) as usize);
-        }
-    }
-
-    // ---- crashes and partitions ----
-
-    /// The machine stops: nothing of it answers, and nothing that is on its way to it arrives. The
-    /// sockets of its process are closed after this, which no peer notices.
-    pub(crate) fn machine_stops(&mut self, host: u32) {
-        let entry = &mut self.hosts[host as usize];
-        entry.up = false;
-        let inbox = std::mem::take(&mut entry.inbox);
-        entry.edges.clear();
-        entry.woken = false;
-        for Reverse(due) in inbox.into_sorted_vec() {
-            self.arrive(host, due.what);
-        }
-        for index in 0..self.socks.len() as u32 {
-            let id = self.id(index);
-            if self.host_of(id) == host || self.far_host(id) != Some(host) {
-                continue;
-            }
-            let now = self.at;
-            if self.tcp_mut(id).is_some_and(|tcp| tcp.end.is_unacknowledged(now)) {
-                self.start_probing(id);
-            }
-        }
-    }
-
-    /// Its process is gone, and its sockets with it: what its system still held is gone, too.
-    pub(crate) fn machine_is_off(&mut self, host: u32) {
-        for index in 0..self.socks.len() as u32 {
-            let id = self.id(index);
-            if self.socks[index as usize].host == host
-                && !matches!(self.socks[index as usize].kind, Kind::Free)
-            {
-                self.remove_sock(id);
-            }
-        }
-        let entry = &mut self.hosts[host as usize];
-        entry.listeners.clear();
-        entry.udp.clear();
-        entry.paths.clear();
-        entry.tcp_ports.clear();
-        entry.descriptors = 0;
-    }
-
-    /// The process of this host is about to be killed: peers see resets.
-    pub(crate) fn process_dies(&mut self, host: u32) {
-        for sock in &mut self.socks {
-            if let Kind::Tcp(tcp) = &mut sock.kind
-                && sock.host == host
-            {
-                tcp.resets_on_close = true;
-            }
-        }
-    }
-
-    pub(crate) fn partition(&mut self, from: u32, to: u32, until: u64) {
-        let way = self.ways.of(from, to);
-        way.blocked_until = until;
-        let event = if until > self.now { Event::Partition(from) } else { Event::Heal(from) };
-        self.note(to, event);
-    }
-
-    /// Now and then a packet meets a partition that begins with it.
-    pub(super) fn maybe_partition(&mut self, from: u32, to: u32) {
-        if from != to && self.fault(to, Fault::Partitions) {
-            let rng = self.dice.of(Fault::Partitions);
-            let (time, both) = (rng.between(10_000_000, 5_000_000_000), rng.chance(500_000));
-            self.partition(from, to, self.at + time);
-            if both {
-                self.partition(to, from, self.at + time);
-            }
-        }
     }
 }

@@ -1,0 +1,134 @@
+//! Readiness of simulated sockets: edges, and the poll that reports them.
+
+use super::faults::Fault;
+use super::trace::Event;
+use super::world::{ALL, Id, Kind, UNREGISTERED, World};
+use crate::sys::Ready;
+
+impl World {
+    /// Registers a socket; what it is ready for already is an edge.
+    pub(super) fn register(&mut self, index: u32, token: usize) {
+        self.call();
+        let id = self.id(index);
+        if let Some(sock) = self.sock_mut(id) {
+            sock.token = token;
+            sock.armed = ALL;
+        }
+        self.edge(id);
+    }
+
+    pub(super) fn deregister(&mut self, index: u32) {
+        self.call();
+        self.socks[index as usize].token = UNREGISTERED;
+    }
+
+    /// Something about this socket changed: the next poll reports what it is ready for.
+    pub(super) fn edge(&mut self, id: Id) {
+        let Some(sock) = self.sock_mut(id) else { return };
+        if sock.token == UNREGISTERED || std::mem::replace(&mut sock.queued, true) {
+            return;
+        }
+        let host = sock.host as usize;
+        self.hosts[host].edges.push_back(id);
+    }
+
+    /// A call returned `WouldBlock`: over poll(2) that arms the edges again.
+    pub(super) fn would_block(&mut self, id: Id) -> std::io::Error {
+        let Some(sock) = self.sock_mut(id) else { return std::io::ErrorKind::WouldBlock.into() };
+        if sock.armed != ALL {
+            sock.armed = ALL;
+            if self.bits(id) != 0 {
+                self.edge(id);
+            }
+        }
+        std::io::ErrorKind::WouldBlock.into()
+    }
+
+    /// What a socket is ready for.
+    fn bits(&self, id: Id) -> u8 {
+        match self.sock(id).map(|sock| &sock.kind) {
+            Some(Kind::Tcp(tcp)) => tcp.bits(),
+            Some(Kind::Listener(listener)) => {
+                if listener.backlog.is_empty() {
+                    0
+                } else {
+                    Ready::READABLE
+                }
+            }
+            Some(Kind::Udp(udp)) => udp.bits(),
+            Some(Kind::Free) | None => 0,
+        }
+    }
+
+    /// The poll of a host: it never waits. Without an event it returns as after a signal, and the
+    /// scheduler decides when the host runs again.
+    pub(super) fn poll(
+        &mut self,
+        host: u32,
+        ready: &mut Vec<Ready>,
+        waits: bool,
+        most: usize,
+    ) -> std::io::Result<bool> {
+        self.call();
+        let now = self.at;
+        self.deliver(host, now);
+        self.at = now;
+        // Only one that waits can be: what has come meanwhile is there all the same.
+        if waits && self.fault(host, Fault::InterruptedPolls) {
+            return Err(std::io::ErrorKind::Interrupted.into());
+        }
+        let woken = std::mem::take(&mut self.hosts[host as usize].woken);
+        let most = most - usize::from(woken);
+        if self.hosts[host as usize].edges.len() > 1 && self.fault(host, Fault::ReadyOrder) {
+            self.shuffle_edges(host);
+        }
+        while ready.len() < most {
+            let Some(id) = self.hosts[host as usize].edges.pop_front() else { break };
+            self.report(host, id, ready);
+        }
+        if ready.len() < most && self.fault(host, Fault::SpuriousReadiness) {
+            self.report_nothing(host, ready);
+        }
+        let host = &mut self.hosts[host as usize];
+        let any = woken || !ready.is_empty();
+        host.progress |= any;
+        Ok(woken)
+    }
+
+    fn report(&mut self, host: u32, id: Id, ready: &mut Vec<Ready>) {
+        let poll_like = self.hosts[host as usize].poll_like;
+        let bits = self.bits(id);
+        let Some(sock) = self.sock_mut(id) else { return };
+        sock.queued = false;
+        let bits = bits & sock.armed;
+        if bits == 0 || sock.token == UNREGISTERED {
+            return;
+        }
+        if poll_like {
+            sock.armed &= !bits;
+        }
+        ready.push(Ready { token: sock.token, bits });
+        self.events += 1;
+        let label = self.label(id);
+        self.note(host, Event::Ready(label, bits));
+    }
+
+    /// A socket that is not ready is reported as if it were.
+    fn report_nothing(&mut self, host: u32, ready: &mut Vec<Ready>) {
+        let chosen = self.dice.of(Fault::SpuriousReadiness).below(self.socks.len() as u64);
+        let Some(sock) = self.socks.get(chosen as usize) else { return };
+        let is_tcp = matches!(&sock.kind, Kind::Tcp(tcp) if tcp.is_connected());
+        let is_other = matches!(&sock.kind, Kind::Udp(_) | Kind::Listener(_));
+        if sock.host == host && sock.token != UNREGISTERED && (is_tcp || is_other) {
+            ready.push(Ready { token: sock.token, bits: Ready::READABLE | Ready::WRITABLE });
+        }
+    }
+
+    fn shuffle_edges(&mut self, host: u32) {
+        let edges = &mut self.hosts[host as usize].edges;
+        let rng = self.dice.of(Fault::ReadyOrder);
+        for last in (1..edges.len()).rev() {
+            edges.swap(last, rng.below(last as u64 + 1) as usize);
+        }
+    }
+}
