@@ -314,6 +314,12 @@ impl Poller {
         }
     }
 
+    #[cfg(feature = "sim")]
+    #[inline(always)]
+    pub(crate) fn is_simulated(&self) -> bool {
+        matches!(self, Poller::Sim { .. })
+    }
+
     /// Wakes a sleeping poll from another thread. One per poller.
     pub(crate) fn waker(&self) -> io::Result<Waker> {
         match self {
