@@ -293,15 +293,18 @@ impl<S: 'static> Reactor<S> {
         Some(limit.map_or(until, |limit| limit.min(until)))
     }
 
-    fn poll(&mut self, timeout: Option<Duration>) -> Result<bool, Error> {
+    fn poll(&mut self, mut timeout: Option<Duration>) -> Result<bool, Error> {
         self.events.clear();
-        let mut woken = self.wait(timeout);
-        // A process that was stopped (SIGSTOP) goes on with an interrupted epoll_wait(2), whatever has
-        // come meanwhile (signal(7)): it is looked for, or timers would fire before it.
-        while woken.as_ref().is_err_and(|e| e.kind() == std::io::ErrorKind::Interrupted) {
-            woken = self.wait(Some(Duration::ZERO));
-        }
-        let woken = woken.map_err(|e| Error::new("cannot wait for readiness", e))?;
+        let woken = loop {
+            match self.wait(timeout) {
+                // A process that was stopped (SIGSTOP) goes on with an interrupted epoll_wait(2), whatever
+                // has come meanwhile (signal(7)): it is looked for, or timers would fire before it.
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
+                    timeout = Some(Duration::ZERO)
+                }
+                woken => break woken.map_err(|e| Error::new("cannot wait for readiness", e))?,
+            }
+        };
         let most = self.dispatch.net.core.config.events_per_turn;
         self.more_events = self.events.len() + usize::from(woken) >= most;
         Ok(woken)
@@ -380,11 +383,13 @@ impl<S: 'static> Reactor<S> {
     fn due_timers(&mut self) {
         let core = &self.dispatch.net.core;
         let input_waits = self.more_events || core.work.units == 0;
-        // Sockets that are closed meanwhile were among those before the others.
-        self.put_off_limit = self.put_off_limit.max(core.turns_for_all_sockets());
-        if input_waits && self.put_off < self.put_off_limit {
-            self.put_off += 1;
-            return;
+        if input_waits {
+            // Sockets that are closed meanwhile were among those before the others.
+            self.put_off_limit = self.put_off_limit.max(core.turns_for_all_sockets());
+            if self.put_off < self.put_off_limit {
+                self.put_off += 1;
+                return;
+            }
         }
         self.put_off = 0;
         self.put_off_limit = 0;
