@@ -300,7 +300,7 @@ impl<S: 'static> Reactor<S> {
                 // A process that was stopped (SIGSTOP) goes on with an interrupted epoll_wait(2), whatever
                 // has come meanwhile (signal(7)): it is looked for, or timers would fire before it.
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
-                    timeout = Some(Duration::ZERO)
+                    timeout = Some(Duration::ZERO);
                 }
                 woken => break woken.map_err(|e| Error::new("cannot wait for readiness", e))?,
             }

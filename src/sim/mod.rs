@@ -63,13 +63,16 @@ use crate::error::{BoxError, Error};
 use crate::net::Net;
 use crate::remote::Remote;
 use crate::sys::sim::trace::Event;
-use crate::sys::sim::{Drawn, Rng, World, nanos, swap, v4, v6};
+use crate::sys::sim::{Drawn, Rng, World, swap, v4, v6};
 
+mod action;
 mod check;
 mod failure;
 mod host;
 #[cfg(test)]
 mod leak_tests;
+mod network;
+mod outage;
 mod peer;
 mod schedule;
 
@@ -79,6 +82,7 @@ pub use failure::Failure;
 pub use host::Host;
 pub use peer::{Peer, RawPeer};
 
+use action::Action;
 use check::Changes;
 use host::{Process, Running, SetUp, With};
 use peer::RawHost;
@@ -138,33 +142,6 @@ enum What {
 }
 
 type Invariant = Box<dyn FnMut(&Sim)>;
-
-/// Something that the user wants done at a time.
-struct Action {
-    at: u64,
-    order: u64,
-    call: Box<dyn FnOnce(&mut Sim)>,
-}
-
-impl PartialEq for Action {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Action {}
-
-impl PartialOrd for Action {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Action {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 /// A set-up that was used wrongly: what was expected, and what came.
 fn wrong(what: impl Into<String>, expected: &str) -> Error {
@@ -376,63 +353,12 @@ impl Sim {
         self.world_mut().allows_panics = true;
     }
 
-    /// Describes the way between two hosts, in both directions, from now on.
-    ///
-    /// # Errors
-    /// A host of that name does not exist; a host is linked to itself; the link is one that cannot
-    /// exist (a bandwidth of zero).
-    pub fn link(&mut self, a: &str, b: &str, link: Link) -> Result<(), Error> {
-        self.link_from(a, b, link.clone())?;
-        self.link_from(b, a, link)
-    }
-
-    /// Describes one direction only.
-    ///
-    /// # Errors
-    /// As [`link`](Self::link).
-    pub fn link_from(&mut self, from: &str, to: &str, link: Link) -> Result<(), Error> {
-        let what = || format!("cannot link {from} to {to}");
-        if let Some(expected) = link.wrong {
-            return Err(wrong(what(), expected));
-        }
-        let (a, b) = (self.index_of(from)?, self.index_of(to)?);
-        if a == b {
-            return Err(wrong(what(), "expected two hosts; a host reaches itself by its loopback"));
-        }
-        self.world_mut().set_link(a, b, link);
-        Ok(())
-    }
-
-    /// Describes the ways that have no description of their own.
-    ///
-    /// # Errors
-    /// The link is one that cannot exist.
-    pub fn default_link(&mut self, link: Link) -> Result<(), Error> {
-        if let Some(expected) = link.wrong {
-            return Err(wrong("cannot use this link", expected));
-        }
-        self.world_mut().set_default_link(link);
-        Ok(())
-    }
-
     fn index_of(&self, name: &str) -> Result<u32, Error> {
         self.world().host_named(name).ok_or_else(|| {
             let known: Vec<&str> = self.world().hosts.iter().map(|h| &*h.name).collect();
             let expected = format!("expected one of {}", known.join(", "));
             wrong(format!("no host is called {name:?}"), &expected)
         })
-    }
-
-    /// A host with a process, to which `what` is to be done.
-    fn process_named(&self, name: &str, what: &str) -> Result<u32, Error> {
-        let index = self.index_of(name)?;
-        if let What::Raw(_) = self.hosts[index as usize].what {
-            return Err(wrong(
-                format!("cannot {what} {name}"),
-                "expected a host with a reactor; a raw peer has no process",
-            ));
-        }
-        Ok(index)
     }
 
     /// The IPv4 address of a host.
@@ -451,144 +377,6 @@ impl Sim {
         self.index_of(name).map(|index| v6(index).into())
     }
 
-    // ---- what happens ----
-
-    /// Does something at a time since the simulation began; at once, in the next step, if that has
-    /// passed.
-    pub fn at(&mut self, time: Duration, action: impl FnOnce(&mut Sim) + 'static) {
-        self.order += 1;
-        let (at, order) = (nanos(time), self.order);
-        self.actions.push(Reverse(Action { at, order, call: Box::new(action) }));
-    }
-
-    /// Lets nothing pass between two sets of hosts, in both directions, until
-    /// [`heal`](Self::heal).
-    ///
-    /// # Errors
-    /// A host of that name does not exist, or is on both sides.
-    pub fn partition(&mut self, some: &[&str], others: &[&str]) -> Result<(), Error> {
-        self.block(some, others, u64::MAX)?;
-        self.block(others, some, u64::MAX)
-    }
-
-    /// Lets nothing pass from the first set of hosts to the second; the other way stays open.
-    ///
-    /// # Errors
-    /// As [`partition`](Self::partition).
-    pub fn partition_one_way(&mut self, from: &[&str], to: &[&str]) -> Result<(), Error> {
-        self.block(from, to, u64::MAX)
-    }
-
-    /// Lets everything pass again, in both directions.
-    ///
-    /// # Errors
-    /// As [`partition`](Self::partition).
-    pub fn heal(&mut self, some: &[&str], others: &[&str]) -> Result<(), Error> {
-        self.block(some, others, 0)?;
-        self.block(others, some, 0)
-    }
-
-    fn block(&mut self, from: &[&str], to: &[&str], until: u64) -> Result<(), Error> {
-        // All names first: a set that is refused changes nothing.
-        let mut ways = Vec::new();
-        for a in from {
-            for b in to {
-                let way = (self.index_of(a)?, self.index_of(b)?);
-                if way.0 == way.1 {
-                    let what = format!("cannot part {a} from {b}");
-                    return Err(wrong(what, "expected two sets without a host in common"));
-                }
-                ways.push(way);
-            }
-        }
-        let world = self.world_mut();
-        world.leave();
-        ways.into_iter().for_each(|(a, b)| world.partition(a, b, until));
-        Ok(())
-    }
-
-    /// Kills the process of a host: no callback of it runs any more, its peers get resets. Its
-    /// machine stays, and refuses connections.
-    ///
-    /// # Errors
-    /// No host has that name, or it is a raw peer.
-    pub fn crash(&mut self, name: &str) -> Result<(), Error> {
-        let index = self.process_named(name, "crash")?;
-        self.kill(index, false);
-        Ok(())
-    }
-
-    /// Stops the whole machine: its peers hear nothing any more.
-    ///
-    /// # Errors
-    /// As [`crash`](Self::crash).
-    pub fn power_off(&mut self, name: &str) -> Result<(), Error> {
-        let index = self.process_named(name, "power off")?;
-        self.kill(index, true);
-        Ok(())
-    }
-
-    /// Starts a host again that crashed, stopped or ended, with new state from its set-up.
-    ///
-    /// # Errors
-    /// No host has that name, it runs, or its set-up fails.
-    pub fn restart(&mut self, name: &str) -> Result<(), Error> {
-        let index = self.index_of(name)?;
-        match self.hosts[index as usize].what {
-            What::Running(_) | What::Raw(_) => {
-                Err(wrong(format!("cannot restart {name}"), "expected a host that does not run"))
-            }
-            What::Ended(_) | What::Crashed => self.start(index),
-        }
-    }
-
-    /// Stops the process of a host for a time, as `SIGSTOP` does. Its system goes on: it accepts and
-    /// acknowledges until buffers are full.
-    ///
-    /// # Errors
-    /// No host has that name, or it is a raw peer.
-    pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
-        let index = self.process_named(name, "pause")?;
-        let until = self.after(time);
-        self.world_mut().hosts[index as usize].paused_until = until;
-        Ok(())
-    }
-
-    /// How many descriptors the process of a host may have, 20,000 at first. Beyond that sockets are
-    /// refused with `EMFILE`, in accept(2) too.
-    ///
-    /// # Errors
-    /// No host has that name, or it is a raw peer.
-    pub fn descriptor_limit(&mut self, name: &str, descriptors: usize) -> Result<(), Error> {
-        let index = self.process_named(name, "limit")?;
-        self.world_mut().hosts[index as usize].descriptor_limit = descriptors;
-        Ok(())
-    }
-
-    /// Moves a host's time of day forwards; backwards with [`set_clock_back`](Self::set_clock_back).
-    /// Its monotonic clock does not jump.
-    ///
-    /// # Errors
-    /// No host has that name.
-    pub fn set_clock_forward(&mut self, name: &str, by: Duration) -> Result<(), Error> {
-        self.move_clock(name, i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
-    }
-
-    /// Moves a host's time of day backwards.
-    ///
-    /// # Errors
-    /// No host has that name.
-    pub fn set_clock_back(&mut self, name: &str, by: Duration) -> Result<(), Error> {
-        self.move_clock(name, -i64::try_from(by.as_nanos()).unwrap_or(i64::MAX))
-    }
-
-    fn move_clock(&mut self, name: &str, by: i64) -> Result<(), Error> {
-        let index = self.index_of(name)?;
-        let host = &mut self.world_mut().hosts[index as usize];
-        host.wall = host.wall.saturating_add(by);
-        Ok(())
-    }
-
     /// Puts a number of the scenario's own into the trace: into the hash, and into the timeline of
     /// a run that fails.
     pub fn note(&mut self, number: u64) {
@@ -596,8 +384,6 @@ impl Sim {
         world.leave();
         world.note(0, Event::Said(number));
     }
-
-    // ---- looking in ----
 
     /// The state of a host.
     ///

@@ -1,15 +1,12 @@
-//! Whose turn is next: the loop of the simulation, crashes, and the checks between turns.
+//! Whose turn is next: the loop of the simulation, and the checks between turns.
 
 use std::cmp::Reverse;
 use std::panic::Location;
 use std::time::Duration;
 
 use super::{Action, Entry, Failure, Installed, Sim, What};
-use crate::config::Config;
-use crate::error::Error;
-use crate::guard::drop_guarded;
+use crate::sys::sim::nanos;
 use crate::sys::sim::trace::Event;
-use crate::sys::sim::{Fault, nanos, with};
 
 /// After so many turns in a row without any progress the loop spins. Some are legal: the next timer's
 /// time is a lower bound.
@@ -323,147 +320,5 @@ impl Sim {
             }
         }
         Ok(())
-    }
-
-    // ---- faults of hosts ----
-
-    /// Whether a fault takes the place of this turn.
-    fn meets_fault(&mut self, host: u32) -> bool {
-        let index = host as usize;
-        let world = self.world_mut();
-        if world.host_fault(host, Fault::Crashes) {
-            let off = world.draw(Fault::Crashes, 2) == 1;
-            let down = 1_000_000 * (1 + world.draw(Fault::Crashes, 5_000));
-            let name = world.hosts[index].name.clone();
-            let back = world.now.saturating_add(down);
-            self.kill(host, off);
-            self.at(Duration::from_nanos(back), move |sim| {
-                if let Err(e) = sim.restart(&name) {
-                    // Another action may have started it; a set-up that fails is the user's fault.
-                    let running = sim.index_of(&name).is_ok_and(|index| {
-                        matches!(sim.hosts[index as usize].what, What::Running(_))
-                    });
-                    if !running {
-                        sim.world_mut().violated(host, format!("the restart failed: {e}"));
-                    }
-                }
-            });
-            return true;
-        }
-        if world.host_fault(host, Fault::WallClock) {
-            let by = world.draw(Fault::WallClock, 2 * 3_600_000_000_000) as i64;
-            let wall = &mut world.hosts[index].wall;
-            *wall = wall.saturating_add(by - 3_600_000_000_000);
-        }
-        if world.host_fault(host, Fault::Pauses) {
-            let time = 1 + world.draw(Fault::Pauses, 2_000_000_000);
-            let until = world.now + time;
-            world.hosts[index].paused_until = until;
-            return true;
-        }
-        false
-    }
-
-    /// In a swarm a host may have a configuration that no user would choose: small budgets show what
-    /// large ones hide.
-    pub(super) fn swarm_config(&mut self, host: u32, config: Config) -> Config {
-        if !self.world_mut().host_fault(host, Fault::Configs) {
-            return config;
-        }
-        let mut small = |most: u64| self.rng.between(1, most) as usize;
-        let config = config
-            .read_buffer(512 * small(32))
-            .events_per_turn(small(8))
-            .reads_per_turn(small(4))
-            .messages_per_turn(small(8))
-            .accepts_per_turn(small(4))
-            .datagrams_per_turn(small(8))
-            .datagram_sends_per_turn(small(8))
-            .timers_per_turn(small(8))
-            .posts_per_turn(small(8))
-            .group_log(64 * small(64))
-            .work_per_turn(small(32));
-        match self.rng.below(3) {
-            0 => config.spin(Duration::from_micros(50)),
-            _ => config,
-        }
-    }
-
-    pub(super) fn start(&mut self, host: u32) -> Result<(), Error> {
-        let index = host as usize;
-        let world = self.world_mut();
-        world.leave();
-        let now = world.now;
-        world.current = Some(host);
-        world.building = true;
-        let place = &mut world.hosts[index];
-        place.up = true;
-        place.clock = place.clock.max(now);
-        world.note(host, Event::Start);
-        let Sim { world, hosts, .. } = self;
-        let Entry { set_up, config, .. } = &hosts[index];
-        let Some(set_up) = set_up else { return Ok(()) };
-        let started = {
-            let _world = Installed::new(world);
-            set_up.start(config.clone())
-        };
-        let world = self.world_mut();
-        world.building = false;
-        world.current = None;
-        let entry = &mut self.hosts[index];
-        let before = std::mem::replace(&mut entry.what, What::Running(started?));
-        entry.idle_turns = 0;
-        {
-            let _world = Installed::new(&mut self.world);
-            drop_guarded(before); // the state of a process that ended
-        }
-        self.look_again(host);
-        Ok(())
-    }
-
-    /// Kills a process, or stops its whole machine.
-    pub(super) fn kill(&mut self, host: u32, machine: bool) {
-        let index = host as usize;
-        let world = self.world_mut();
-        world.leave();
-        world.note(host, Event::Crash);
-        world.current = Some(host);
-        world.vanishing = true;
-        world.hosts[index].clock = world.now;
-        world.hosts[index].paused_until = 0;
-        if machine {
-            world.machine_stops(host);
-        } else {
-            world.process_dies(host);
-        }
-        let Sim { world, hosts, .. } = self;
-        let entry = &mut hosts[index];
-        entry.due = u64::MAX;
-        {
-            let _world = Installed::new(world);
-            match std::mem::replace(&mut entry.what, What::Crashed) {
-                What::Running(process) | What::Ended(process) => process.vanish(),
-                What::Crashed | What::Raw(_) => {}
-            }
-        }
-        let world = self.world_mut();
-        if machine {
-            world.machine_is_off(host);
-        }
-        world.forget_process(host);
-        world.vanishing = false;
-        world.current = None;
-        self.plan_next(host);
-    }
-
-    /// The simulation ends: every handler gets its `on_close`.
-    pub(super) fn take_down(&mut self, host: u32) {
-        self.world_mut().current = Some(host);
-        let Sim { world, hosts, .. } = self;
-        let what = std::mem::replace(&mut hosts[host as usize].what, What::Crashed);
-        let _world = Installed::new(world);
-        // A handler may ask for the time.
-        with(|world| world.hosts[host as usize].clock = world.now.max(world.time_here()));
-        drop(what);
     }
 }
