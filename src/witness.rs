@@ -266,12 +266,7 @@ impl<S> Handler<S> for Watched<S> {
         if let Ok(text) = guarded(|| format!("it has closed: {reason}")) {
             sim::with(|world| world.remark(text));
         }
-        if closed.reason.is_orderly() && closed.unsent > 0 {
-            let (token, unsent) = (self.grammar.token, closed.unsent);
-            sim::with(|world| {
-                world.violated_here(format!("{token} ended in order with {unsent} bytes unsent"));
-            });
-        }
+        ends_in_order(self.grammar.token, closed);
         self.handler.on_close(cx, closed);
     }
 }
@@ -314,7 +309,18 @@ impl<S> DatagramHandler<S> for WatchedDatagrams<S> {
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         self.grammar.sees(CLOSE);
+        ends_in_order(self.grammar.token, closed);
         self.handler.on_close(cx, closed);
+    }
+}
+
+/// Whoever ends in order has left nothing unsent.
+fn ends_in_order(token: Token, closed: &CloseInfo) {
+    if closed.reason.is_orderly() && closed.unsent > 0 {
+        let unsent = closed.unsent;
+        sim::with(|world| {
+            world.violated_here(format!("{token} ended in order with {unsent} bytes unsent"));
+        });
     }
 }
 
