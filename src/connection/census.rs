@@ -32,6 +32,12 @@ impl Stream {
         if reads && (self.readable || lost(Ready::READABLE) == Some(true)) {
             return Some("input waits");
         }
+        if opens && self.may_read() && self.unread_changed && self.unread() > 0 {
+            return Some("input that its handler left is to be offered again");
+        }
+        if opens && self.may_read() && self.wire().is_some_and(|wire| wire.pull) {
+            return Some("input waits to be decoded");
+        }
         let writes = matches!(self.life.phase, Phase::Open | Phase::Closing);
         if writes && self.output.is_some() {
             if self.writable {
