@@ -194,6 +194,8 @@ fn closes(cx: &mut Context<'_, Server>, closed: &CloseInfo) {
 /// One end of the relay.
 struct End {
     is_target: bool,
+    /// It looks at the first input before the relay begins, and leaves it to that.
+    looks: bool,
 }
 
 impl Handler<Server> for End {
@@ -202,7 +204,9 @@ impl Handler<Server> for End {
         let sent = Sent { relayed: true, ..Sent::default() };
         cx.state.ledger.borrow_mut().sent.insert(address.clone(), sent);
         cx.state.members.push((cx.token, address, false));
-        cx.pause(); // or an end that comes before the relay would drop what is left
+        if !self.looks {
+            cx.pause(); // or an end that comes before the relay would drop what is left
+        }
         if self.is_target {
             cx.state.target = Some(cx.token);
             let group = cx.net.group("target");
@@ -211,13 +215,19 @@ impl Handler<Server> for End {
             cx.state.source = Some(cx.token);
         }
         if let (Some(source), Some(target)) = (cx.state.source, cx.state.target) {
-            assert!(cx.net.relay(source, target));
+            if cx.state.dice.percent(50) {
+                assert!(cx.net.relay(source, target));
+            } else {
+                let wait = us(cx.state.dice.between(0, 60_000));
+                cx.net.run_after(wait, move |_, net| assert!(net.relay(source, target)));
+            }
         }
         Ok(())
     }
 
-    fn on_data(&mut self, _: &mut Context<'_, Server>, _: &mut Input<'_>) -> HandlerResult {
-        Ok(()) // it waits for the relay
+    fn on_data(&mut self, cx: &mut Context<'_, Server>, _: &mut Input<'_>) -> HandlerResult {
+        cx.pause(); // it waits for the relay
+        Ok(())
     }
 
     fn on_eof(&mut self, _: &mut Context<'_, Server>) -> HandlerResult {
@@ -355,7 +365,9 @@ impl Handler<Peers> for Feeds {
             return Ok(());
         }
         self.left -= 1;
-        let len = self.dice.size(1, 400);
+        // Now and then more than the target has room for.
+        let most = if self.dice.percent(80) { 400 } else { 3 * TARGET_LIMIT };
+        let len = self.dice.size(1, most);
         if cx.send(vec![b'r'; len]).is_accepted() {
             cx.state.ledger.borrow_mut().source += len;
         }
@@ -398,6 +410,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let ledger = Shared::default();
     let mut dice = Dice::new(sim, 1);
     let idle = TALK / 3;
+    let looks = dice.percent(70);
     let shared = Rc::clone(&ledger);
     let server = sim.host("server", move |net| {
         let options = impatient().idle_timeout(None);
@@ -410,8 +423,14 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
         net.listen(listeners, |_| Member { layered: false })?;
         let ends = options.high_water(500).output_limit(TARGET_LIMIT);
-        net.listen(Listen::tcp("0.0.0.0:4").options(ends.clone()), |_| End { is_target: false })?;
-        net.listen(Listen::tcp("0.0.0.0:5").options(ends), |_| End { is_target: true })?;
+        net.listen(Listen::tcp("0.0.0.0:4").options(ends.clone()), move |_| End {
+            is_target: false,
+            looks,
+        })?;
+        net.listen(Listen::tcp("0.0.0.0:5").options(ends), |_| End {
+            is_target: true,
+            looks: false,
+        })?;
         let groups = vec![net.create_group(), net.group("all"), net.create_group()];
         net.run_after(ms(5), |state, net| tick(state, net, 0));
         Ok(Server {
