@@ -1,5 +1,6 @@
 //! Relays that begin behind a pause, a full queue or input that nobody took, and relays that are taken
-//! apart and put together anew: everything passes, and every end is told.
+//! apart and put together anew: everything passes, and every end is told. Pairs whose handlers pass
+//! everything on themselves, one frame a call, do as well.
 
 use std::time::Duration;
 
@@ -271,12 +272,125 @@ impl Handler<Clients> for Ends {
     }
 }
 
+// ---- a pair whose handlers pass frames on ----
+
+/// The bytes of a frame.
+const FRAME: usize = 4;
+
+/// Takes one frame a call and sends it to the other connection.
+struct Passes {
+    other: Option<Token>,
+}
+
+impl Handler<Proxy> for Passes {
+    fn on_open(&mut self, cx: &mut Context<'_, Proxy>) -> HandlerResult {
+        if self.other.is_some() {
+            return Ok(()); // it is the one that was connected
+        }
+        let options = impatient().idle_timeout(None).stall_timeout(LIMIT).high_water(HIGH);
+        let back = Passes { other: Some(cx.token) };
+        let back = cx.net.connect(Connect::tcp("server:9").options(options), back)?;
+        self.other = Some(back);
+        assert!(cx.pair(back));
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, Proxy>, input: &mut Input<'_>) -> HandlerResult {
+        if let (Some(other), Some(frame)) = (self.other, input.take(FRAME)) {
+            assert!(cx.net.send(other, frame).is_accepted());
+        }
+        Ok(())
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Proxy>) -> HandlerResult {
+        if let Some(other) = self.other {
+            cx.net.half_close(other);
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, _: &mut Context<'_, Proxy>, closed: &CloseInfo) {
+        if is_over(closed) {
+            return;
+        }
+        assert!(closed.reason.is_orderly(), "{closed}");
+        assert_eq!(closed.unsent, 0, "{closed}");
+    }
+}
+
+/// Puts back what comes, and greets nobody.
+struct Mirror;
+
+impl Handler for Mirror {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        cx.send(input.take_all());
+        Ok(())
+    }
+}
+
+/// Sends frames, in bursts, and hears them again.
+struct Frames {
+    dice: Dice,
+    bytes: usize,
+    sent: usize,
+    heard: usize,
+}
+
+impl Frames {
+    fn burst(&mut self, cx: &mut Context<'_, Clients>) {
+        let left = (self.bytes - self.sent) / FRAME;
+        let len = self.dice.size(1, 60).min(left) * FRAME;
+        assert!(cx.send(pattern(4, self.sent, len)).is_accepted());
+        self.sent += len;
+        if self.sent == self.bytes {
+            cx.half_close();
+        } else {
+            cx.set_timer(us(self.dice.between(0, 6_000)), NEXT);
+        }
+    }
+}
+
+impl Handler<Clients> for Frames {
+    fn on_open(&mut self, cx: &mut Context<'_, Clients>) -> HandlerResult {
+        self.burst(cx);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Clients>, _: Timer) -> HandlerResult {
+        self.burst(cx);
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_, Clients>, input: &mut Input<'_>) -> HandlerResult {
+        let bytes = input.take_all();
+        assert_eq!(bytes, pattern(4, self.heard, bytes.len()), "behind byte {}", self.heard);
+        self.heard += bytes.len();
+        Ok(())
+    }
+
+    fn on_eof(&mut self, cx: &mut Context<'_, Clients>) -> HandlerResult {
+        assert_eq!(self.sent, self.bytes, "the end, before its own");
+        cx.close_when_done();
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Clients>, closed: &CloseInfo) {
+        if is_over(closed) {
+            return;
+        }
+        cx.state.left -= 1;
+        assert!(closed.reason.is_orderly(), "{closed}");
+        assert_eq!(self.heard, self.bytes, "{closed}");
+    }
+}
+
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     rough(sim, &[])?;
     let seed = sim.seed();
     let options = impatient().idle_timeout(None).stall_timeout(LIMIT).high_water(1_000);
     let echo = options.clone();
     sim.host("server", move |net| {
+        net.listen(Listen::tcp("0.0.0.0:9").options(echo.clone()), |_| Mirror)?;
         net.listen(Listen::tcp("0.0.0.0:7").options(echo.clone()), |_| Echo).map(drop)
     })?;
     let fronts = options.clone().high_water(HIGH).output_limit(LIMIT_OF_QUEUES);
@@ -287,6 +401,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut own = dice.split();
         net.listen(listen, move |_| Front { dice: own.split(), back: None })?;
         net.listen(Listen::tcp("0.0.0.0:2").options(swapped.clone()), |_| Swapped)?;
+        let passes = Listen::tcp("0.0.0.0:3").options(swapped.clone());
+        net.listen(passes, |_| Passes { other: None })?;
         let steps = dice.between(1, 25) as u32;
         net.run_after(ms(4), move |state, net| swap(state, net, dice, steps));
         Ok(Proxy::default())
@@ -295,6 +411,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut dice = Dice::of(seed, 2);
         let talks = dice.size(0, 2);
         let ends = dice.size(0, 5);
+        let frames = dice.size(0, 2);
         // Who reads only while its own queue is short may wait for a peer that does the same.
         let options = options.clone().auto_pause(false);
         for _ in 0..talks {
@@ -308,7 +425,13 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             let ends = Ends { left: dice.between(0, 8) as u32, dice };
             net.connect(Connect::tcp("proxy:2").options(options.clone()), ends)?;
         }
-        Ok(Clients { left: talks + ends })
+        for _ in 0..frames {
+            let mut dice = dice.split();
+            let bytes = dice.size(1, 300) * FRAME;
+            let frames = Frames { dice, bytes, sent: 0, heard: 0 };
+            net.connect(Connect::tcp("proxy:3").options(options.clone()), frames)?;
+        }
+        Ok(Clients { left: talks + ends + frames })
     })?;
     sim.run_until(LIMIT, |sim| sim.state(client).left == 0)?;
     sim.settle(Duration::from_secs(3600))?;
