@@ -1,12 +1,13 @@
 //! Datagrams through small queues over slow links, some of which the receiver's handler refuses: the
-//! socket lives, and whoever was told that a queue is full is told when it is empty.
+//! socket lives, and whoever was told that a queue is full is told when it is empty. Sockets that close
+//! with a full queue say what became of it, and their addresses can be used again at once.
 
 use std::time::Duration;
 
 use tidegate::sim::{Fault, Host, Link, ScenarioResult, Sim};
 use tidegate::{
     CloseInfo, Context, Datagram, DatagramError, DatagramHandler, Error, HandlerResult, Net,
-    SendStatus, Timer, Token, Udp,
+    SendStatus, SocketOptions, Timer, Token, Udp,
 };
 
 use super::{Dice, LIMIT, ms, pattern, rough, us};
@@ -143,6 +144,64 @@ fn client(sim: &mut Sim, name: &str, stream: u64) -> Result<Host<Asked>, Error> 
     })
 }
 
+/// Sends as much as its queue takes, closes, and begins again at the same address.
+struct Floods {
+    dice: Dice,
+    left: u32,
+}
+
+/// Its state is the number of sockets to come.
+type Sockets = u32;
+
+const OWN_PORT: u16 = 1_000;
+
+impl Floods {
+    fn start(mut self, net: &mut Net<Sockets>) -> Result<Token, Error> {
+        let buffer = SocketOptions::new().send_buffer(self.dice.size(500, 5_000));
+        let udp = Udp::bind(("0.0.0.0", OWN_PORT)).connect("server:9").socket_options(buffer);
+        net.bind_udp(udp.queue_limit(self.dice.size(300, 5_000)), self)
+    }
+}
+
+impl DatagramHandler<Sockets> for Floods {
+    fn on_open(&mut self, cx: &mut Context<'_, Sockets>) -> HandlerResult {
+        cx.set_timer(us(self.dice.between(0, 2_000)), 0);
+        Ok(())
+    }
+
+    fn on_datagram(&mut self, _: &mut Context<'_, Sockets>, _: Datagram<'_>) -> HandlerResult {
+        Err("nobody answers it".into())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Sockets>, _: Timer) -> HandlerResult {
+        for _ in 0..self.dice.between(0, 20) {
+            cx.send(vec![0; self.dice.size(0, 300)]);
+        }
+        if self.dice.percent(30) {
+            cx.set_timer(us(self.dice.between(0, 2_000)), 0);
+            return Ok(());
+        }
+        self.left -= 1;
+        cx.close();
+        *cx.state -= 1;
+        if self.left > 0 {
+            let next = Floods { dice: self.dice.split(), left: self.left };
+            next.start(cx.net).expect("its address is free when close returns");
+            *cx.state += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Takes everything, and says nothing.
+struct Drain;
+
+impl DatagramHandler for Drain {
+    fn on_datagram(&mut self, _: &mut Context<'_>, _: Datagram<'_>) -> HandlerResult {
+        Ok(())
+    }
+}
+
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     rough(sim, &[Fault::Crashes])?;
     let mut dice = Dice::new(sim, 1);
@@ -151,9 +210,17 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         sim.default_link(Link::new().bytes_per_second(rate).loss(0.02))?;
     }
     sim.host("server", |net| {
+        net.bind_udp("0.0.0.0:9", Drain)?;
         net.bind_udp("0.0.0.0:53", Answers { errors: 0, refused: 0 }).map(drop)
     })?;
     let clients = [client(sim, "ada", 2)?, client(sim, "bob", 3)?];
+    let floods = Floods { left: dice.between(1, 5) as u32, dice: dice.split() };
+    let flooding = sim.host("cleo", move |net| {
+        let Floods { dice, left } = &floods;
+        Floods { dice: dice.clone(), left: *left }.start(net)?;
+        Ok(1)
+    })?;
+    sim.run_until(LIMIT, |sim| *sim.state(flooding) == 0)?;
     sim.run_until(LIMIT, |sim| clients.iter().all(|&host| sim.state(host).is_done()))?;
     sim.settle(Duration::from_secs(3600))?;
     Ok(())
