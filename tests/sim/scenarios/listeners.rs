@@ -1,6 +1,6 @@
 //! Bursts of short connections at a listener with several addresses, a connection limit and a filter,
 //! and a shutdown in the middle: everybody who was accepted is served, at the limit nobody is lost, and
-//! the counts agree.
+//! the counts agree. A listener that is closed makes way at once for another one at its address.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::sim::{ScenarioResult, Sim};
 use tidegate::{
-    CloseInfo, Config, Connect, Context, Handler, HandlerResult, Input, Listen, Net, Timer,
+    CloseInfo, Config, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, Timer,
+    Token,
 };
 
 use super::{Dice, LIMIT, impatient, is_over, ms, pattern, rough, us};
@@ -89,6 +90,49 @@ impl Handler<Clients> for Visits {
     }
 }
 
+// ---- a listener that is replaced with each visitor ----
+
+/// Ends, and has another listener take the place of its own.
+struct Replaces {
+    listener: Token,
+}
+
+fn listen_anew(net: &mut Net<()>) -> Result<(), Error> {
+    let listen = Listen::tcp("0.0.0.0:90").options(impatient());
+    net.listen(listen, |peer| Replaces { listener: peer.listener() }).map(drop)
+}
+
+impl Handler for Replaces {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        if cx.net.is_open(self.listener) {
+            cx.net.close(self.listener);
+            listen_anew(cx.net).expect("its address is free when close returns");
+        }
+        cx.close();
+        Ok(())
+    }
+
+    fn on_data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        input.take_all();
+        Ok(())
+    }
+}
+
+/// Comes, and goes as it is told. Who has not been accepted yet is reset.
+struct Looks;
+
+impl Handler<Clients> for Looks {
+    fn on_data(&mut self, _: &mut Context<'_, Clients>, _: &mut Input<'_>) -> HandlerResult {
+        Err("nobody says anything".into())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Clients>, closed: &CloseInfo) {
+        if !is_over(closed) {
+            cx.state.left -= 1;
+        }
+    }
+}
+
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     rough(sim, &[])?;
     let seed = sim.seed();
@@ -116,6 +160,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         net.listen(listen, move |_| Once { dice: own.split() })?;
         Ok(Server { inside: 0, most: 0 })
     })?;
+    sim.host("moving", listen_anew)?;
     let ended = Ended::default();
     let shared = Rc::clone(&ended);
     let client = sim.host("client", move |net: &mut Net<Clients>| {
@@ -134,6 +179,12 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                     let _ = net.connect(connect, Visits { opened: None, heard: Vec::new() });
                 });
             }
+        }
+        for _ in 0..dice.between(0, 5) {
+            left += 1;
+            net.run_after(us(dice.between(0, 20_000)), |_, net| {
+                let _ = net.connect(Connect::tcp("moving:90").options(impatient()), Looks);
+            });
         }
         Ok(Clients { left, ended: Rc::clone(&shared) })
     })?;
