@@ -34,6 +34,7 @@ scenarios! {
     listeners_survive: listeners, 40;
     posts_survive: posts, 40;
     proxy_survives: proxy, 40;
+    readers_survive: readers, 40;
     relays_survive: relays, 40;
     timers_survive: timers, 40;
     udp_survives: udp, 40;

@@ -24,6 +24,7 @@ pub(crate) mod layers;
 pub(crate) mod listeners;
 pub(crate) mod posts;
 pub(crate) mod proxy;
+pub(crate) mod readers;
 pub(crate) mod relays;
 pub(crate) mod timers;
 pub(crate) mod udp;
