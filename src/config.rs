@@ -37,6 +37,7 @@ pub struct Config {
     pub(crate) group_log: usize,
     pub(crate) work_per_turn: usize,
     pub(crate) spin: Duration,
+    pub(crate) spin_before_deadline: Duration,
 }
 
 impl Config {
@@ -193,6 +194,16 @@ impl Config {
         self.spin = time;
         self
     }
+
+    /// How long before its deadline [`Reactor::turn_until`](crate::Reactor::turn_until) stops sleeping
+    /// and polls without, so that it returns at the deadline itself and not when the scheduler has woken
+    /// the thread. Default zero. A core is occupied for that time before each deadline: 100 µs of a
+    /// 60 Hz tick are 0.6 % of it.
+    #[must_use]
+    pub fn spin_before_deadline(mut self, time: Duration) -> Self {
+        self.spin_before_deadline = time;
+        self
+    }
 }
 
 impl Default for Config {
@@ -214,6 +225,7 @@ impl Default for Config {
             group_log: 1 << 20,
             work_per_turn: 1024,
             spin: Duration::ZERO,
+            spin_before_deadline: Duration::ZERO,
         }
     }
 }

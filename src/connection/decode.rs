@@ -72,7 +72,7 @@ impl Conn<'_> {
             let changed = stream.unread_changed && stream.unread() > 0;
             let Some(wire) = stream.wire_mut() else { return NextLayered::Rest };
             let pull = wire.pull;
-            let used_up = budget.calls == 0 || self.work.units == 0;
+            let used_up = budget.calls == 0 || self.work.is_used_up();
             if used_up && (changed || pull || self.stream.readable) {
                 self.make_ready_later();
                 return NextLayered::Rest;
@@ -127,7 +127,7 @@ impl Conn<'_> {
         (unit, reply, fields): (&mut Vec<u8>, &mut Vec<u8>, &mut Vec<Range<usize>>),
         budget: &mut Budget,
     ) -> Decoded {
-        let held_back = budget.calls == 0 || self.work.units == 0 || !self.stream.may_read();
+        let held_back = budget.calls == 0 || self.work.is_used_up() || !self.stream.may_read();
         match self.stream.life.phase {
             Phase::Handshaking | Phase::Open | Phase::Failing => {}
             _ => return Outcome::Drop.of(0),

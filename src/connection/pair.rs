@@ -350,7 +350,7 @@ impl Conn<'_> {
             self.nothing_more();
             return NextRelayed::Rest;
         }
-        if budget.reads == 0 || self.work.units == 0 {
+        if budget.reads == 0 || self.work.is_used_up() {
             self.make_ready_later();
             return NextRelayed::Rest;
         }

@@ -240,7 +240,7 @@ impl Conn<'_> {
             if !stream.may_read() {
                 return Next::Rest;
             }
-            let used_up = budget.calls == 0 || self.work.units == 0;
+            let used_up = budget.calls == 0 || self.work.is_used_up();
             if stream.unread_changed && stream.unread() > 0 {
                 if used_up {
                     self.make_ready_later();
@@ -291,9 +291,9 @@ impl Conn<'_> {
     }
 
     /// Whether the handler may be called again with what it has left.
-    pub(crate) fn may_offer_again(&self, budget: &Budget) -> bool {
+    pub(crate) fn may_offer_again(&mut self, budget: &Budget) -> bool {
         budget.calls > 0
-            && self.work.units > 0
+            && !self.work.is_used_up()
             && self.stream.has_callbacks()
             && self.stream.may_read()
             // What it left belongs to the layer that it has put on, or to the partner of the relay.
@@ -389,7 +389,7 @@ impl Conn<'_> {
             if !self.stream.readable {
                 return;
             }
-            if budget.reads == 0 || self.work.units == 0 {
+            if budget.reads == 0 || self.work.is_used_up() {
                 return self.make_ready_later();
             }
             budget.reads -= 1;

@@ -84,8 +84,12 @@ pub(crate) struct Work {
     pub(crate) current: Option<Token>,
     pub(crate) reply: Reply,
     pub(crate) notes: Vec<Note>,
-    /// Units of work that this turn may still spend on input: a callback with data, a decoded KiB.
+    /// Units of work that this turn may still spend on input: a callback with data, a decoded KiB. In a
+    /// turn with a deadline they are granted one by one, out of `reserve`.
     pub(crate) units: usize,
+    reserve: usize,
+    /// When this turn has to end, if it keeps a deadline.
+    until: Option<Instant>,
     /// The last turn ran out of units: events of this turn are served after what that one left over.
     pub(crate) in_line: bool,
 }
@@ -109,6 +113,8 @@ impl Work {
             reply: Reply::default(),
             notes: Vec::new(),
             units: usize::MAX, // before the first turn
+            reserve: 0,
+            until: None,
             in_line: false,
         }
     }
@@ -149,6 +155,54 @@ impl Work {
     /// Charges `units` of work to this turn.
     pub(crate) fn charge(&mut self, units: usize) {
         self.units = self.units.saturating_sub(units);
+    }
+
+    /// Whether this turn may spend nothing more on input: its units are used up, or its deadline has
+    /// passed.
+    #[inline]
+    pub(crate) fn is_used_up(&mut self) -> bool {
+        self.units == 0 && !self.grant()
+    }
+
+    /// Grants the next unit of a turn with a deadline, while that has not passed.
+    #[cold]
+    fn grant(&mut self) -> bool {
+        if self.reserve == 0 || self.is_late() {
+            return false;
+        }
+        self.reserve -= 1;
+        self.units = 1;
+        true
+    }
+
+    /// From here on this turn keeps a deadline. One unit is granted at once: a loop that is always late
+    /// goes on too.
+    pub(crate) fn keep_deadline(&mut self, until: Instant) {
+        self.until = Some(until);
+        self.reserve = self.units.saturating_sub(1);
+        self.units = 1;
+    }
+
+    /// From here on it keeps none.
+    pub(crate) fn forget_deadline(&mut self) {
+        if self.until.take().is_some() {
+            self.units += std::mem::take(&mut self.reserve);
+        }
+    }
+
+    /// Whether this turn keeps a deadline.
+    pub(crate) fn keeps_deadline(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Whether the deadline of this turn has passed. Reads the clock, if there is one.
+    pub(crate) fn is_late(&mut self) -> bool {
+        let late = self.until.is_some_and(|until| self.clock.now() >= until);
+        if late {
+            self.units = 0;
+            self.reserve = 0;
+        }
+        late
     }
 
     /// Whether work is left that no event announces.

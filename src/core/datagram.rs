@@ -43,7 +43,24 @@ pub(crate) struct DatagramSocket {
     in_dirty: bool,
     /// Until this tick no further warning about errors of `on_datagram`.
     pub(crate) silent_until: u64,
+    /// The rest of a batch that arrived when the time of a turn was up: it is offered first.
+    pub(crate) put_off: VecDeque<PutOff>,
     pub(crate) dead: bool,
+}
+
+/// A datagram that has been received and not offered.
+#[derive(Debug)]
+pub(crate) struct PutOff {
+    pub(crate) bytes: Box<[u8]>,
+    pub(crate) from: SocketAddr,
+    pub(crate) truncated: bool,
+}
+
+impl From<sys::Arrived<'_>> for PutOff {
+    fn from(arrived: sys::Arrived<'_>) -> Self {
+        let sys::Arrived { bytes, from, truncated } = arrived;
+        PutOff { bytes: bytes.into(), from, truncated }
+    }
 }
 
 impl DatagramSocket {
@@ -65,6 +82,7 @@ impl DatagramSocket {
             in_ready: false,
             in_dirty: false,
             silent_until: 0,
+            put_off: VecDeque::new(),
             dead: false,
         }
     }

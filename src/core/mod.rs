@@ -28,7 +28,7 @@ mod shutdown;
 mod sockets;
 mod table;
 
-pub(crate) use datagram::DatagramSocket;
+pub(crate) use datagram::{DatagramSocket, PutOff};
 pub use group::GroupStats;
 use group::Groups;
 pub(crate) use group::QUIET_GAP;
@@ -214,6 +214,15 @@ impl Core {
         let token = self.work.ready.pop_front()?;
         self.table.set_in_ready(token, false);
         Some(token)
+    }
+
+    /// Whether the loop ends after this turn: what it does not do now is never done.
+    pub(crate) fn is_last_turn(&self) -> bool {
+        match self.stopping {
+            Stopping::No => false,
+            Stopping::Now => true,
+            Stopping::Draining(tick) => tick <= self.work.tick,
+        }
     }
 
     /// Whether work is left that no event announces.

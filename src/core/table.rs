@@ -22,6 +22,10 @@ pub(crate) enum Entity {
 #[derive(Debug, Default)]
 pub(crate) struct Attached {
     pub(crate) timers: Chain,
+    /// It is on the list of those with work left.
+    pub(crate) in_ready: bool,
+    /// Readiness that came when the time of a turn was up.
+    pub(crate) put_off: u8,
     pub(crate) dead: bool,
 }
 
@@ -110,7 +114,8 @@ impl Table {
             Some(Entity::Stream(stream)) => return stream.set_in_ready(in_ready),
             Some(Entity::Listener(listener)) => &mut listener.in_ready,
             Some(Entity::Datagram(socket)) => &mut socket.in_ready,
-            Some(Entity::Source(_)) | None => return false,
+            Some(Entity::Source(source)) => &mut source.in_ready,
+            None => return false,
         };
         std::mem::replace(place, in_ready) != in_ready
     }

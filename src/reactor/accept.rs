@@ -33,9 +33,11 @@ impl<S: 'static> Dispatch<S> {
         if !self.net.pending_handlers.is_empty() {
             self.install_pending_handlers();
         }
-        let mut budget = self.net.core.config.accepts_per_turn;
+        let most = self.net.core.config.accepts_per_turn;
+        let mut budget = most;
         let mut seen_empty = 0;
         loop {
+            let used_up = budget == 0 || budget < most && self.net.core.work.is_late();
             let Some(listener) = self.net.core.listener_mut(token) else { return };
             // At the limit new peers wait in the backlog; `reap` makes the listener ready.
             let pauses = listener.paused || listener.is_full();
@@ -48,7 +50,7 @@ impl<S: 'static> Dispatch<S> {
                 }
                 return;
             }
-            if budget == 0 {
+            if used_up {
                 // Another of its addresses is served first next time.
                 listener.turn += 1;
                 return self.net.core.make_ready_later(token);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::call::Dispatch;
 use super::scratch::Scratch;
+use crate::core::PutOff;
 use crate::error::DatagramError;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::Datagram;
@@ -63,14 +64,20 @@ impl<S: 'static> Dispatch<S> {
     /// Receives until nothing is left or the budget is used up; then the socket goes on the ready list.
     fn receive(&mut self, token: Token, scratch: &mut Scratch) {
         let inbox = &mut scratch.inbox;
-        let mut budget = self.net.core.config.datagrams_per_turn;
+        let most = self.net.core.config.datagrams_per_turn;
+        let mut budget = most;
         let mut errors = 0;
+        if self.net.core.datagram(token).is_some_and(|socket| !socket.put_off.is_empty()) {
+            self.offer_put_off(token);
+            budget -= 1;
+        }
         loop {
+            let used_up = budget == 0 || budget < most && self.net.core.work.is_late();
             let Some(socket) = self.net.core.datagram_mut(token) else { return };
-            if socket.dead || socket.paused || !socket.readable {
+            if socket.dead || socket.paused || !socket.readable && socket.put_off.is_empty() {
                 return;
             }
-            if budget == 0 {
+            if used_up {
                 return self.net.core.make_ready_later(token);
             }
             match socket.socket.receive(inbox, budget) {
@@ -78,7 +85,11 @@ impl<S: 'static> Dispatch<S> {
                     socket.readable = !drained;
                     errors = 0;
                     budget = budget.saturating_sub(inbox.len());
-                    self.offer_datagrams(token, inbox);
+                    if self.net.core.work.keeps_deadline() {
+                        self.offer_until_late(token, inbox);
+                    } else {
+                        self.offer_datagrams(token, inbox);
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => socket.readable = false,
                 Err(error) => {
@@ -101,22 +112,64 @@ impl<S: 'static> Dispatch<S> {
     /// Calls the handler with each datagram of the batch, until the socket is closed.
     fn offer_datagrams(&mut self, token: Token, inbox: &Inbox) {
         for index in 0..inbox.len() {
-            let Some(Arrived { bytes, from, truncated }) = inbox.get(index) else { return };
-            let datagram = Datagram { bytes, from, truncated };
-            let mut failed = None;
-            // An error about one peer's datagram must not close the socket that all peers use.
-            self.call_datagram(token, |handler, cx| {
-                failed = match guarded(|| handler.on_datagram(cx, datagram)) {
-                    Ok(Ok(())) => None,
-                    Ok(Err(error)) => Some(DatagramError::Handler { error, from }),
-                    Err(text) => Some(DatagramError::Panicked { text, from }),
-                };
-                Ok(())
-            });
-            if let Some(error) = failed {
-                self.datagram_failed(token, error);
+            let Some(datagram) = inbox.get(index) else { return };
+            if !self.offer_datagram(token, datagram) {
+                return;
             }
-            if self.net.core.datagram(token).is_none_or(|socket| socket.dead) {
+        }
+    }
+
+    /// Calls the handler with one datagram. `false` if the socket is closed.
+    #[inline]
+    fn offer_datagram(&mut self, token: Token, arrived: Arrived<'_>) -> bool {
+        let Arrived { bytes, from, truncated } = arrived;
+        let datagram = Datagram { bytes, from, truncated };
+        let mut failed = None;
+        // An error about one peer's datagram must not close the socket that all peers use.
+        self.call_datagram(token, |handler, cx| {
+            failed = match guarded(|| handler.on_datagram(cx, datagram)) {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(DatagramError::Handler { error, from }),
+                Err(text) => Some(DatagramError::Panicked { text, from }),
+            };
+            Ok(())
+        });
+        if let Some(error) = failed {
+            self.datagram_failed(token, error);
+        }
+        self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
+    }
+
+    /// The same for a batch in a turn with a deadline. What the handler has not got by then is kept for
+    /// the next turn, by copy: the buffers are those of all sockets.
+    #[cold]
+    fn offer_until_late(&mut self, token: Token, inbox: &Inbox) {
+        for index in 0..inbox.len() {
+            let Some(datagram) = inbox.get(index) else { return };
+            if !self.offer_datagram(token, datagram) {
+                return;
+            }
+            if self.net.core.work.is_late()
+                && let Some(socket) = self.net.core.datagram_mut(token)
+            {
+                let rest = (index + 1..inbox.len()).filter_map(|index| inbox.get(index));
+                return socket.put_off.extend(rest.map(PutOff::from));
+            }
+        }
+    }
+
+    /// Offers what a turn with a deadline has kept.
+    #[cold]
+    fn offer_put_off(&mut self, token: Token) {
+        while let Some(socket) = self.net.core.datagram_mut(token) {
+            if socket.dead || socket.paused {
+                return;
+            }
+            let Some(PutOff { bytes, from, truncated }) = socket.put_off.pop_front() else {
+                return;
+            };
+            let arrived = Arrived { bytes: &bytes, from, truncated };
+            if !self.offer_datagram(token, arrived) || self.net.core.work.is_late() {
                 return;
             }
         }

@@ -30,6 +30,7 @@ mod route;
 mod scratch;
 mod stream;
 mod timers;
+mod until;
 
 #[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
 mod accept_tests;
@@ -48,6 +49,7 @@ mod scripted;
 
 use call::Dispatch;
 use scratch::Scratch;
+use until::Step;
 
 /// Owns the poll, the sockets, the timers, the handlers and the shared state `S`.
 ///
@@ -111,6 +113,8 @@ pub struct Reactor<S: 'static = ()> {
     published_backlog: usize,
     /// A wake has announced messages behind those in `inbox`; it is not repeated.
     woken: bool,
+    /// Where to go on after a turn that its deadline has cut.
+    next_step: Option<Step>,
 }
 
 /// What a shutdown cut off when its grace period ended.
@@ -187,6 +191,7 @@ impl<S: 'static> Reactor<S> {
             inbox: Vec::new(),
             published_backlog: 0,
             woken: false,
+            next_step: None,
         })
     }
 
@@ -205,6 +210,25 @@ impl<S: 'static> Reactor<S> {
     /// The shared state, to change it between turns.
     pub fn state_mut(&mut self) -> &mut S {
         &mut self.dispatch.state
+    }
+
+    /// The shared state and the network at once, for a loop of your own between turns. As
+    /// [`net`](Self::net) it reads the clock.
+    ///
+    /// ```
+    /// # use tidegate::{Reactor, Token};
+    /// # #[derive(Default)]
+    /// # struct Game { players: Vec<Token> }
+    /// # let mut reactor = Reactor::with_state(Game::default())?;
+    /// let (game, net) = reactor.parts();
+    /// for &player in &game.players {
+    ///     net.send(player, b"snapshot");
+    /// }
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    pub fn parts(&mut self) -> (&mut S, &mut Net<S>) {
+        self.dispatch.net.core.work.read_clock();
+        (&mut self.dispatch.state, &mut self.dispatch.net)
     }
 
     /// A handle for other threads.
@@ -342,6 +366,12 @@ impl<S: 'static> Reactor<S> {
     }
 
     fn handle_messages(&mut self) {
+        self.take_messages();
+        self.run_messages(self.dispatch.net.core.config.posts_per_turn);
+    }
+
+    /// Takes over what has been posted, once everything taken before is handled.
+    fn take_messages(&mut self) {
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             let net = &self.dispatch.net;
             let undelivered = net.core.undelivered_notifications();
@@ -349,7 +379,11 @@ impl<S: 'static> Reactor<S> {
             self.published_backlog = self.inbox.len() + undelivered;
             self.inbox.reverse();
         }
-        let budget = self.dispatch.net.core.config.posts_per_turn.min(self.inbox.len());
+    }
+
+    /// Handles `most` of them at most.
+    fn run_messages(&mut self, most: usize) {
+        let budget = most.min(self.inbox.len());
         self.publish_backlog(budget);
         for _ in 0..budget {
             let Some(message) = self.inbox.pop() else { break };
@@ -381,19 +415,25 @@ impl<S: 'static> Reactor<S> {
     /// been read. The next turns, which begin at once, read it. Timers are put off for as many turns as
     /// it takes to see every socket once, and no longer.
     fn due_timers(&mut self) {
-        let core = &self.dispatch.net.core;
-        let input_waits = self.more_events || core.work.units == 0;
+        if !self.puts_timers_off() {
+            self.dispatch.due_timers();
+        }
+    }
+
+    fn puts_timers_off(&mut self) -> bool {
+        let core = &mut self.dispatch.net.core;
+        let input_waits = self.more_events || core.work.is_used_up();
         if input_waits {
             // Sockets that are closed meanwhile were among those before the others.
             self.put_off_limit = self.put_off_limit.max(core.turns_for_all_sockets());
             if self.put_off < self.put_off_limit {
                 self.put_off += 1;
-                return;
+                return true;
             }
         }
         self.put_off = 0;
         self.put_off_limit = 0;
-        self.dispatch.due_timers();
+        false
     }
 
     /// Takes more input before a big group flush, while it keeps coming and the wait is short beside the

@@ -25,7 +25,7 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    fn finalize(&mut self, token: Token, reason: CloseReason) {
+    pub(super) fn finalize(&mut self, token: Token, reason: CloseReason) {
         let is_listener = matches!(self.net.core.entity(token), Some(Entity::Listener(_)));
         if is_listener && !self.settle_handshakes(token) {
             return self.net.core.work.dead.push((token, reason));

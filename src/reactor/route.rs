@@ -55,7 +55,7 @@ impl<S: 'static> Dispatch<S> {
                     return;
                 }
                 let mut conn = Conn { token, stream, work };
-                if conn.work.units == 0 {
+                if conn.work.is_used_up() {
                     return conn.make_ready_later();
                 }
                 if conn.work.in_line {
@@ -83,44 +83,76 @@ impl<S: 'static> Dispatch<S> {
                     self.serve_datagrams(token, scratch);
                 }
             }
-            Entity::Source(source) => {
-                if source.dead {
-                    return;
-                }
-                let ready = Readiness {
-                    readable: ready.has(Ready::READABLE),
-                    writable: ready.has(Ready::WRITABLE),
-                    closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
-                };
-                self.call_any(token, |any, cx| match any {
-                    AnyHandler::Source(source) => source.fire(cx, ready),
-                    _ => Ok(()),
-                });
-            }
+            Entity::Source(_) => self.fire_source(token, ready),
         }
+    }
+
+    fn fire_source(&mut self, token: Token, ready: Ready) {
+        match self.net.core.entity(token) {
+            Some(Entity::Source(source)) if !source.dead => {}
+            _ => return,
+        }
+        let ready = Readiness {
+            readable: ready.has(Ready::READABLE),
+            writable: ready.has(Ready::WRITABLE),
+            closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
+        };
+        self.call_any(token, |any, cx| match any {
+            AnyHandler::Source(source) => source.fire(cx, ready),
+            _ => Ok(()),
+        });
+    }
+
+    /// An event of a turn whose time is up: the socket is served from the ready list, since the edge
+    /// is not reported again.
+    #[cold]
+    pub(super) fn put_off_event(&mut self, ready: Ready) {
+        let Some(token) = Token::from_usize(ready.token) else { return };
+        match self.net.core.entity_mut(token) {
+            Some(Entity::Stream(stream)) => stream.note(ready),
+            Some(Entity::Datagram(socket)) => {
+                socket.note(ready);
+                self.look_at_datagram_error(token, ready);
+            }
+            Some(Entity::Source(source)) => source.put_off |= ready.bits,
+            Some(Entity::Listener(_)) => {}
+            None => return,
+        }
+        self.net.core.make_ready_later(token);
     }
 
     /// Serves the ready list, then delivers notifications. What is added meanwhile waits for the next
     /// turn.
     pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
         for _ in 0..self.net.core.work.ready.len() {
-            if self.net.core.work.units == 0 {
+            if self.net.core.work.is_used_up() {
                 break; // the rest keeps its place, and the next turn begins at once
             }
-            let Some(token) = self.net.core.next_ready() else { break };
-            match self.net.core.entity(token) {
-                Some(Entity::Stream(_)) => self.serve_stream(token, scratch),
-                Some(Entity::Listener(_)) => self.accept(token),
-                Some(Entity::Datagram(_)) => self.serve_datagrams(token, scratch),
-                Some(Entity::Source(_)) | None => {}
-            }
+            self.serve_next(scratch);
         }
-        let notifications =
-            self.net.core.notifications.len().min(self.net.core.config.posts_per_turn);
-        for _ in 0..notifications {
-            let Some((token, notification)) = self.net.core.notifications.pop_front() else {
-                break;
-            };
+        for _ in 0..self.net.core.notifications.len().min(self.net.core.config.posts_per_turn) {
+            self.notify_next();
+        }
+    }
+
+    /// Serves the socket that is next on the ready list.
+    pub(super) fn serve_next(&mut self, scratch: &mut Scratch) {
+        let Some(token) = self.net.core.next_ready() else { return };
+        match self.net.core.entity_mut(token) {
+            Some(Entity::Stream(_)) => self.serve_stream(token, scratch),
+            Some(Entity::Listener(_)) => self.accept(token),
+            Some(Entity::Datagram(_)) => self.serve_datagrams(token, scratch),
+            Some(Entity::Source(source)) => {
+                let bits = std::mem::take(&mut source.put_off);
+                self.fire_source(token, Ready { token: token.to_usize(), bits });
+            }
+            None => {}
+        }
+    }
+
+    /// Delivers the next notification.
+    pub(super) fn notify_next(&mut self) {
+        if let Some((token, notification)) = self.net.core.notifications.pop_front() {
             self.notify(token, notification);
         }
     }
@@ -148,15 +180,21 @@ impl<S: 'static> Dispatch<S> {
 
     /// The end of the turn: flushes groups, then the dirty list.
     pub(super) fn flush(&mut self) {
-        self.net.core.flush_groups_of_turn();
+        self.net.core.flush_groups_of_turn::<false>();
         let mut dirty = std::mem::take(&mut self.net.core.work.dirty);
         for token in dirty.drain(..) {
-            if self.net.core.with(token, |conn| conn.flush_dirty()).is_none() {
-                self.net.core.flush_datagrams(token);
-            }
+            self.flush_one(token);
         }
         // A flush may end a connection and so queue for others: those are flushed in the next turn.
         dirty.append(&mut self.net.core.work.dirty);
         self.net.core.work.dirty = dirty;
+    }
+
+    /// Writes what one connection or UDP socket has queued.
+    #[inline]
+    pub(super) fn flush_one(&mut self, token: Token) {
+        if self.net.core.with(token, |conn| conn.flush_dirty()).is_none() {
+            self.net.core.flush_datagrams(token);
+        }
     }
 }

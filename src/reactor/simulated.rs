@@ -1,19 +1,14 @@
 //! What a simulation asks of the reactors that it runs.
 
+use std::time::Instant;
+
 use super::Reactor;
 use crate::guard::{drop_each, drop_guarded};
-use crate::net::Net;
 
 impl<S: 'static> Reactor<S> {
     /// Whether the next turn has something to do without an event or a timer.
     pub(crate) fn has_leftovers(&self) -> bool {
         self.has_work()
-    }
-
-    /// The state and the network at once, outside turns.
-    pub(crate) fn both(&mut self) -> (&mut S, &mut Net<S>) {
-        self.dispatch.net.core.work.read_clock();
-        (&mut self.dispatch.state, &mut self.dispatch.net)
     }
 
     /// The process ended in order: every handler gets its `on_close`, and the state stays.
@@ -28,6 +23,11 @@ impl<S: 'static> Reactor<S> {
         drop_each(handlers);
         drop_each(pending);
         drop_guarded(self);
+    }
+
+    /// The time now.
+    pub(crate) fn this_moment(&self) -> Instant {
+        self.dispatch.net.core.work.this_moment()
     }
 
     /// Work that waits though nothing will announce it: the loop is about to sleep.

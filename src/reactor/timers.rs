@@ -11,8 +11,13 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn due_timers(&mut self) {
         let tick = self.net.core.work.tick;
         self.net.core.work.timers.advance(tick);
-        for _ in 0..self.net.core.config.timers_per_turn {
-            let Some((key, &due)) = self.net.core.work.timers.pop_due() else { return };
+        self.fire_due(self.net.core.config.timers_per_turn);
+    }
+
+    /// Fires the next timers that are due, `most` at most. `false` if fewer are.
+    pub(super) fn fire_due(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            let Some((key, &due)) = self.net.core.work.timers.pop_due() else { return false };
             match due {
                 Due::Handler(token, tag) => {
                     if self.net.core.park_timer(token, key) {
@@ -52,6 +57,7 @@ impl<S: 'static> Dispatch<S> {
                 }
             }
         }
+        true
     }
 
     fn fire(&mut self, token: Token, timer: Timer) {

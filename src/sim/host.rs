@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -41,8 +41,8 @@ impl<S> fmt::Debug for Host<S> {
 
 /// A reactor, whatever its state is.
 pub(super) trait Process {
-    /// One turn; `false` when the loop has ended.
-    fn turn(&mut self) -> Result<bool, Error>;
+    /// One turn; `false` when the loop has ended. With a length the loop keeps deadlines.
+    fn turn(&mut self, length: Option<Duration>) -> Result<bool, Error>;
     fn has_leftovers(&self) -> bool;
     fn next_deadline(&self) -> Option<Instant>;
     fn forgotten(&self) -> Option<String>;
@@ -60,8 +60,12 @@ pub(super) trait Process {
 pub(super) struct Running<S: 'static>(pub(super) Reactor<S>);
 
 impl<S: 'static> Process for Running<S> {
-    fn turn(&mut self) -> Result<bool, Error> {
-        Ok(matches!(self.0.turn(None)?, ControlFlow::Continue(())))
+    fn turn(&mut self, length: Option<Duration>) -> Result<bool, Error> {
+        let verdict = match length {
+            None => self.0.turn(None),
+            Some(length) => self.0.turn_until(self.0.this_moment() + length),
+        };
+        Ok(matches!(verdict?, ControlFlow::Continue(())))
     }
 
     fn has_leftovers(&self) -> bool {

@@ -125,6 +125,8 @@ pub struct Sim {
 struct Entry {
     set_up: Option<Box<dyn SetUp>>,
     config: Config,
+    /// How long each turn may take, if its loop keeps deadlines.
+    turn: Option<Duration>,
     what: What,
     /// When its next turn is due without an arrival.
     due: u64,
@@ -277,10 +279,11 @@ impl Sim {
         F: Fn(&mut Net<S>) -> Result<S, Error> + 'static,
     {
         let index = self.add_host(name)?;
-        let config = self.swarm_config(index, config);
+        let (config, turn) = self.swarm_config(index, config);
         self.hosts.push(Entry {
             set_up: Some(Box::new(With::new(set_up))),
             config,
+            turn,
             what: What::Crashed,
             due: u64::MAX,
             idle_turns: 0,
@@ -300,6 +303,7 @@ impl Sim {
         self.hosts.push(Entry {
             set_up: None,
             config: self.config.clone(),
+            turn: None,
             what: What::Raw(RawHost::default()),
             due: u64::MAX,
             idle_turns: 0,
@@ -455,7 +459,7 @@ impl Sim {
     ) -> T {
         let result = {
             let (running, _world) = self.enter(host);
-            let (state, net) = running.0.both();
+            let (state, net) = running.0.parts();
             call(state, net)
         };
         self.look_again(host.index);

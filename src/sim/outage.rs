@@ -143,10 +143,10 @@ impl Sim {
     }
 
     /// In a swarm a host may have a configuration that no user would choose: small budgets show what
-    /// large ones hide.
-    pub(super) fn swarm_config(&mut self, host: u32, config: Config) -> Config {
+    /// large ones hide. And its loop may keep deadlines that cut nearly every turn.
+    pub(super) fn swarm_config(&mut self, host: u32, config: Config) -> (Config, Option<Duration>) {
         if !self.world_mut().host_fault(host, Fault::Configs) {
-            return config;
+            return (config, None);
         }
         let mut small = |most: u64| self.rng.between(1, most) as usize;
         let config = config
@@ -161,10 +161,12 @@ impl Sim {
             .posts_per_turn(small(8))
             .group_log(64 * small(64))
             .work_per_turn(small(32));
-        match self.rng.below(3) {
+        let config = match self.rng.below(3) {
             0 => config.spin(Duration::from_micros(50)),
             _ => config,
-        }
+        };
+        let cut = self.rng.below(3) == 0;
+        (config, cut.then(|| Duration::from_nanos(self.rng.below(20_000))))
     }
 
     pub(super) fn start(&mut self, host: u32) -> Result<(), Error> {

@@ -208,10 +208,10 @@ impl Sim {
         place.turns += 1;
         place.progress = false;
         let Sim { world, hosts, .. } = self;
-        let What::Running(process) = &mut hosts[index].what else { return };
+        let Entry { what: What::Running(process), turn, .. } = &mut hosts[index] else { return };
         let (result, left, deadline) = {
             let _world = Installed::new(world);
-            let result = process.turn();
+            let result = process.turn(*turn);
             (result, process.has_leftovers(), process.next_deadline())
         };
         let world = self.world_mut();

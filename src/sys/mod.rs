@@ -31,7 +31,7 @@
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
-//! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
+//! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `timerfd.rs` its fine timer, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
 //! (feature `sim`): a network in virtual time, under the same reactor. The enums are closed on purpose:
@@ -68,6 +68,23 @@ mod splice;
 #[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
 #[path = "no_splice.rs"]
 mod splice;
+#[cfg_attr(
+    all(
+        feature = "timerfd",
+        any(target_os = "linux", target_os = "android"),
+        not(mio_unsupported_force_poll_poll)
+    ),
+    path = "timerfd.rs"
+)]
+#[cfg_attr(
+    not(all(
+        feature = "timerfd",
+        any(target_os = "linux", target_os = "android"),
+        not(mio_unsupported_force_poll_poll)
+    )),
+    path = "no_timerfd.rs"
+)]
+mod timerfd;
 mod workers;
 
 pub(crate) use datagram::{Arrived, Datagram, Inbox, Outgoing, adopt_udp, bind_udp};
@@ -110,6 +127,9 @@ const URGENT_IS_REPORTED: bool = cfg!(any(target_os = "linux", target_os = "andr
 
 /// The token of the waker. No socket's token has this value.
 const WAKE: mio::Token = mio::Token(usize::MAX);
+
+/// The token of the alarm. No socket's token has this value either.
+const ALARM: mio::Token = mio::Token(usize::MAX - 1);
 
 /// One readiness event: the token of the socket, and the bits below.
 #[derive(Debug, Clone, Copy)]
@@ -255,6 +275,7 @@ pub(crate) enum Poller {
     Os {
         poll: mio::Poll,
         events: mio::Events,
+        alarm: timerfd::Alarm,
     },
     #[cfg(feature = "sim")]
     Sim {
@@ -269,7 +290,8 @@ impl Poller {
         if sim::is_simulated() {
             return Ok(Poller::Sim { host: sim::poller()?, events });
         }
-        Ok(Poller::Os { poll: mio::Poll::new()?, events: mio::Events::with_capacity(events) })
+        let events = mio::Events::with_capacity(events);
+        Ok(Poller::Os { poll: mio::Poll::new()?, events, alarm: timerfd::Alarm::default() })
     }
 
     /// Waits for readiness and appends it to `ready`. Returns whether the waker was used. A signal
@@ -280,20 +302,32 @@ impl Poller {
         timeout: Option<Duration>,
     ) -> io::Result<bool> {
         let (poll, events) = match self {
-            Poller::Os { poll, events } => (poll, events),
+            Poller::Os { poll, events, .. } => (poll, events),
             #[cfg(feature = "sim")]
             Poller::Sim { host, events } => return sim::poll(*host, ready, timeout, *events),
         };
         poll.poll(events, timeout)?;
         let mut woken = false;
         for event in &*events {
-            if event.token() == WAKE {
-                woken = true;
+            // One comparison for the two.
+            if event.token() >= ALARM {
+                woken |= event.token() == WAKE;
             } else {
                 ready.push(os::ready(event));
             }
         }
         Ok(woken)
+    }
+
+    /// Ends the poll in progress, or later ones, `after` from `now`, with no event and to the
+    /// microsecond, until it is set anew. `false` if this poll cannot: it then rounds the timeouts that
+    /// it is given in its own way.
+    pub(crate) fn set_alarm(&mut self, now: Instant, after: Duration) -> bool {
+        match self {
+            Poller::Os { poll, alarm, .. } => alarm.set(poll.registry(), now, after),
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => false, // it is exact
+        }
     }
 
     /// The clock that goes with this readiness.

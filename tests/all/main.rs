@@ -13,6 +13,7 @@ mod accept;
 mod callbacks;
 mod close;
 mod connect;
+mod deadline;
 mod echo;
 mod fairness;
 mod groups;

@@ -3,8 +3,12 @@
 use super::take::{Batch, Bytes, Take};
 use super::work;
 use crate::connection::{Conn, SendStatus};
-use crate::core::{Core, Stopping};
+use crate::core::Core;
 use crate::token::Token;
+
+/// What one member gets at a time in a turn with a deadline, where a layer encodes each message: eight
+/// messages.
+const PIECE: usize = 8 * work::ENCODED;
 
 impl Core {
     /// Something is about to be queued for `member` directly: messages published before go first. O(1)
@@ -107,14 +111,19 @@ impl Core {
         }
     }
 
-    /// The end of the turn: delivers to members until the turn's budget is used up.
-    pub(crate) fn flush_groups_of_turn(&mut self) {
+    /// The end of the turn: delivers to members until the turn's budget is used up, or with `UNTIL` its
+    /// deadline has passed.
+    pub(crate) fn flush_groups_of_turn<const UNTIL: bool>(&mut self) {
         let worth = self.groups.gather.worth();
         let mut left = self.group_work_left();
         while left > 0 {
             let Some((member, id)) = self.groups.next_member() else { break };
+            let most = if UNTIL { left.min(PIECE) } else { left };
             let cost = self.deliver_one_run(member, id);
-            left = left.saturating_sub(cost.unwrap_or_else(|| self.deliver(member, left)));
+            left = left.saturating_sub(cost.unwrap_or_else(|| self.deliver(member, most)));
+            if UNTIL && self.work.is_late() {
+                break;
+            }
         }
         self.groups.gather.was_cut = self.groups.has_pending();
         self.groups.remove_empty();
@@ -128,12 +137,7 @@ impl Core {
     /// the loop ends has no budget: no turn may follow it.
     fn group_work_left(&mut self) -> usize {
         let spent = std::mem::take(&mut self.groups.work);
-        let last = match self.stopping {
-            Stopping::No => false,
-            Stopping::Now => true,
-            Stopping::Draining(tick) => tick <= self.work.tick,
-        };
-        if last {
+        if self.is_last_turn() {
             return usize::MAX;
         }
         let budget = self.config.work_per_turn.saturating_mul(work::UNIT);

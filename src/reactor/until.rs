@@ -1,0 +1,256 @@
+//! A turn that keeps a deadline.
+//!
+//! The steps are those of [`Reactor::turn`], each in a form that stops when the deadline has passed. What
+//! a step leaves stays where a full budget would leave it: on the ready list, in the inbox, in the wheel,
+//! on the dirty list. The next turn goes on with the step behind the one that was cut, so that no step
+//! starves where every turn is cut.
+
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::{Reactor, ShutdownReport};
+use crate::core::Stopping;
+use crate::error::Error;
+
+/// The steps that a deadline can cut, in the order of the turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    Messages,
+    Events,
+    Leftovers,
+    Timers,
+    Flush,
+    Reap,
+}
+
+impl Step {
+    const ALL: [Step; 6] =
+        [Step::Messages, Step::Events, Step::Leftovers, Step::Timers, Step::Flush, Step::Reap];
+}
+
+impl<S: 'static> Reactor<S> {
+    /// Runs one turn that keeps a deadline: it waits for work until `deadline` at most, and what it
+    /// does stops there and goes on in the next turn. For a loop with a tick of its own, as a game
+    /// server has:
+    ///
+    /// ```
+    /// # use std::time::{Duration, Instant};
+    /// # use tidegate::Reactor;
+    /// # let mut reactor = Reactor::new()?;
+    /// # let mut ticks = 0;
+    /// let mut tick = Instant::now();
+    /// loop {
+    ///     tick += Duration::from_micros(16_667);
+    ///     while Instant::now() < tick {
+    ///         if reactor.turn_until(tick)?.is_break() {
+    ///             return Ok(());
+    ///         }
+    ///     }
+    ///     // simulate(reactor.parts());
+    /// #   ticks += 1;
+    /// #   if ticks == 3 { reactor.net().stop(); }
+    /// }
+    /// # #[allow(unreachable_code)]
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    ///
+    /// A turn ends late by one callback at most, with the write of its reply, or by one other write; by
+    /// one accepted connection; by one read of a relay. Everything else stops: reads, posts, timers,
+    /// datagrams, and the flushes of large groups. Order holds across the cut, and fairness: where
+    /// every turn is cut, the next one begins with the step behind the cut. The turn that ends the
+    /// loop is not cut. Nothing is gathered before the flush of a large group, as
+    /// [`turn`](Self::turn) does under load (step 9).
+    ///
+    /// How exactly it waits depends on the system. On Linux with the feature `timerfd`, and on kqueue,
+    /// to some microseconds plus what the scheduler takes to run the thread; elsewhere poll(2) and
+    /// epoll_wait(2) round up to whole milliseconds.
+    /// [`Config::spin_before_deadline`](crate::Config::spin_before_deadline) avoids both, at the cost
+    /// of a core for that time.
+    ///
+    /// A deadline that has passed does not wait. The turn then handles one item (an event, a post, a
+    /// timer, a write), so that a loop that is always late goes on.
+    ///
+    /// # Errors
+    /// The poll itself fails, which no peer can cause.
+    pub fn turn_until(&mut self, deadline: Instant) -> Result<ControlFlow<ShutdownReport>, Error> {
+        self.woken |= self.poll_until(deadline)?;
+        self.dispatch.net.core.begin_turn();
+        self.dispatch.net.core.work.keep_deadline(deadline);
+        let first = self.next_step.take().unwrap_or(Step::Messages);
+        for step in Step::ALL.into_iter().filter(|&step| step >= first) {
+            if self.dispatch.net.core.is_last_turn() {
+                self.dispatch.net.core.work.forget_deadline();
+            }
+            let did_something = match step {
+                Step::Messages => self.messages_until(),
+                Step::Events => self.events_until(),
+                Step::Leftovers => self.leftovers_until(),
+                Step::Timers => self.timers_until(),
+                Step::Flush => self.flush_until(),
+                Step::Reap => self.reap_until(),
+            };
+            if did_something && self.is_late() {
+                self.next_step = Step::ALL.into_iter().find(|&next| next > step);
+                break;
+            }
+        }
+        self.put_off_events();
+        self.dispatch.net.core.work.forget_deadline();
+        self.publish_backlog(0);
+        let draining = matches!(self.dispatch.net.core.stopping, Stopping::Draining(_));
+        if draining && self.next_step.is_some() {
+            return Ok(ControlFlow::Continue(())); // what was cut may be the last bytes
+        }
+        Ok(self.verdict())
+    }
+
+    fn is_late(&mut self) -> bool {
+        self.dispatch.net.core.work.is_late()
+    }
+
+    /// Polls until there is work, or until `deadline`: asleep at first, awake for the last part of the
+    /// time if the configuration says so.
+    fn poll_until(&mut self, deadline: Instant) -> Result<bool, Error> {
+        if self.has_work() {
+            return self.poll(Some(Duration::ZERO));
+        }
+        let until = self.next_timer().map_or(deadline, |timer| timer.min(deadline));
+        let core = &mut self.dispatch.net.core;
+        let awake = core.config.spin_before_deadline;
+        let awake = if until == deadline { awake } else { Duration::ZERO };
+        let now = core.work.this_moment();
+        let mut left = until.saturating_duration_since(now).saturating_sub(awake);
+        if !left.is_zero() && !core.sys.set_alarm(now, left) && !awake.is_zero() {
+            // The poll may round up to a millisecond, which would be beyond the deadline.
+            left = Duration::from_millis(left.as_millis() as u64);
+        }
+        let mut woken = self.poll(Some(left))?;
+        while !awake.is_zero() && !woken && self.events.is_empty() && self.is_before(until) {
+            std::hint::spin_loop();
+            woken = self.poll(Some(Duration::ZERO))?;
+        }
+        Ok(woken)
+    }
+
+    fn is_before(&self, at: Instant) -> bool {
+        self.dispatch.net.core.work.this_moment() < at
+    }
+
+    // Each step returns whether it had something to do, and has then done one thing at least.
+
+    /// Messages from other threads.
+    fn messages_until(&mut self) -> bool {
+        self.take_messages();
+        let waiting = self.inbox.len().min(self.dispatch.net.core.config.posts_per_turn);
+        for _ in 0..waiting {
+            self.run_messages(1);
+            if self.is_late() {
+                break;
+            }
+        }
+        waiting > 0
+    }
+
+    /// Readiness events.
+    fn events_until(&mut self) -> bool {
+        let mut handled = 0;
+        for &ready in &self.events {
+            self.dispatch.event(ready, &mut self.scratch);
+            handled += 1;
+            if self.dispatch.net.core.work.is_late() {
+                break;
+            }
+        }
+        self.events.drain(..handled);
+        handled > 0
+    }
+
+    /// An edge is reported once: those that this turn has not come to are recorded, and their sockets are
+    /// served from the ready list.
+    fn put_off_events(&mut self) {
+        for ready in self.events.drain(..) {
+            self.dispatch.put_off_event(ready);
+        }
+    }
+
+    fn leftovers_until(&mut self) -> bool {
+        let waiting = self.dispatch.net.core.work.ready.len();
+        for _ in 0..waiting {
+            if self.dispatch.net.core.work.is_used_up() {
+                break;
+            }
+            self.dispatch.serve_next(&mut self.scratch);
+            if self.is_late() {
+                return true;
+            }
+        }
+        let core = &self.dispatch.net.core;
+        let notifications = core.notifications.len().min(core.config.posts_per_turn);
+        for _ in 0..notifications {
+            self.dispatch.notify_next();
+            if self.is_late() {
+                break;
+            }
+        }
+        waiting + notifications > 0
+    }
+
+    fn timers_until(&mut self) -> bool {
+        if self.puts_timers_off() {
+            return false;
+        }
+        let core = &mut self.dispatch.net.core;
+        core.work.timers.advance(core.work.tick);
+        let most = core.config.timers_per_turn;
+        let mut fired = 0;
+        while fired < most && self.dispatch.fire_due(1) {
+            fired += 1;
+            if self.is_late() {
+                break;
+            }
+        }
+        fired > 0
+    }
+
+    /// Groups first, then the dirty list, as in any turn.
+    fn flush_until(&mut self) -> bool {
+        self.dispatch.install_pending_handlers();
+        let core = &mut self.dispatch.net.core;
+        let pending = core.groups.has_pending();
+        core.flush_groups_of_turn::<true>();
+        if pending && core.work.is_late() {
+            return true;
+        }
+        let mut dirty = std::mem::take(&mut core.work.dirty);
+        let mut flushed = 0;
+        for &token in &dirty {
+            self.dispatch.flush_one(token);
+            flushed += 1;
+            if self.dispatch.net.core.work.is_late() {
+                break;
+            }
+        }
+        dirty.drain(..flushed);
+        // A flush may end a connection and so queue for others: those are flushed in the next turn.
+        dirty.append(&mut self.dispatch.net.core.work.dirty);
+        self.dispatch.net.core.work.dirty = dirty;
+        pending || flushed > 0
+    }
+
+    fn reap_until(&mut self) -> bool {
+        self.dispatch.install_pending_handlers();
+        let mut dead = std::mem::take(&mut self.dispatch.net.core.work.dead).into_iter();
+        let mut reaped = 0;
+        for (token, reason) in dead.by_ref() {
+            self.dispatch.finalize(token, reason);
+            reaped += 1;
+            if self.dispatch.net.core.work.is_late() {
+                break;
+            }
+        }
+        let mut left: Vec<_> = dead.collect();
+        left.append(&mut self.dispatch.net.core.work.dead);
+        self.dispatch.net.core.work.dead = left;
+        reaped > 0
+    }
+}
