@@ -49,6 +49,11 @@ impl Stream {
         if let Stream::Tcp(s) = self {
             return s.read(buffer);
         }
+        self.read_other(buffer)
+    }
+
+    #[inline(never)] // in its caller it would cost TCP some instructions
+    fn read_other(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(s) => s.read(buffer),
             #[cfg(unix)]
@@ -61,10 +66,16 @@ impl Stream {
         }
     }
 
+    #[inline]
     pub(super) fn write_once(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if let Stream::Tcp(s) = self {
             return s.write(bytes);
         }
+        self.write_other(bytes)
+    }
+
+    #[inline(never)]
+    fn write_other(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(s) => s.write(bytes),
             #[cfg(unix)]
