@@ -54,7 +54,7 @@ impl Sim {
     pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
         let index = self.process_named(name, "pause")?;
         let until = self.after(time);
-        self.world_mut().hosts[index as usize].paused_until = until;
+        self.stop_process(index, until);
         Ok(())
     }
 
@@ -136,10 +136,23 @@ impl Sim {
         if world.host_fault(host, Fault::Pauses) {
             let time = 1 + world.draw(Fault::Pauses, 2_000_000_000);
             let until = world.now + time;
-            world.hosts[index].paused_until = until;
+            self.stop_process(host, until);
             return true;
         }
         false
+    }
+
+    /// `SIGSTOP`, and `SIGCONT` at `until`. A process that slept in its poll goes on with an interrupted
+    /// one, whatever has come meanwhile (signal(7)).
+    fn stop_process(&mut self, host: u32, until: u64) {
+        let index = host as usize;
+        let asleep = match &self.hosts[index].what {
+            What::Running(process) => !process.has_leftovers(),
+            What::Ended(_) | What::Crashed | What::Raw(_) => false,
+        };
+        let host = &mut self.world_mut().hosts[index];
+        host.paused_until = until;
+        host.interrupted |= asleep;
     }
 
     /// In a swarm a host may have a configuration that no user would choose: small budgets show what
@@ -211,6 +224,7 @@ impl Sim {
         world.vanishing = true;
         world.hosts[index].clock = world.now;
         world.hosts[index].paused_until = 0;
+        world.hosts[index].interrupted = false;
         if machine {
             world.machine_stops(host);
         } else {

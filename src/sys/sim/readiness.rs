@@ -73,8 +73,9 @@ impl World {
         let now = self.at;
         self.deliver(host, now);
         self.at = now;
+        let stopped = std::mem::take(&mut self.hosts[host as usize].interrupted);
         // Only one that waits can be: what has come meanwhile is there all the same.
-        if waits && self.fault(host, Fault::InterruptedPolls) {
+        if stopped || waits && self.fault(host, Fault::InterruptedPolls) {
             return Err(std::io::ErrorKind::Interrupted.into());
         }
         let woken = std::mem::take(&mut self.hosts[host as usize].woken);

@@ -122,6 +122,8 @@ pub(crate) struct Host {
     pub(crate) clock: u64,
     /// The process is stopped until then.
     pub(crate) paused_until: u64,
+    /// Its next poll is interrupted: it was stopped in it.
+    pub(crate) interrupted: bool,
     pub(super) inbox: BinaryHeap<Reverse<Due>>,
     /// Registered sockets with an edge that no poll has reported.
     pub(super) edges: VecDeque<Id>,
@@ -396,6 +398,7 @@ impl World {
             name,
             clock: self.now,
             paused_until: 0,
+            interrupted: false,
             inbox: BinaryHeap::new(),
             edges: VecDeque::new(),
             woken: false,
