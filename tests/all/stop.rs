@@ -587,14 +587,12 @@ fn a_process_that_is_stopped_and_continued_goes_on_serving() {
         child::Helper::start(a_process_that_is_stopped_and_continued_goes_on_serving, "echo");
     let mut stream = client(helper.hear().parse().unwrap());
     for round in 0..5_u8 {
-        helper.wait_for_state(|state| state == 'S'); // it sleeps in its poll
-        helper.notify("-STOP");
-        helper.wait_for_state(|state| state == 'T');
+        helper.wait_until_asleep(); // in its poll
+        helper.stop();
         if round % 2 == 0 {
             stream.write_all(&[round]).unwrap(); // arrives while it is stopped
         }
-        helper.notify("-CONT");
-        helper.wait_for_state(|state| state != 'T');
+        helper.go_on();
         if round % 2 == 1 {
             stream.write_all(&[round]).unwrap();
         }

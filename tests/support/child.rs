@@ -107,25 +107,46 @@ impl Helper {
         self.noticed.is_some()
     }
 
-    /// kill(1), for what `std` has no call: stopping and continuing.
-    pub fn notify(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
-    /// Waits for a stopped child to be stopped, or a continued one to run (proc(5), `State`).
-    pub fn wait_for_state(&self, wanted: impl Fn(char) -> bool) {
+    /// Waits until the child sleeps: with all its threads, because the test may be on any of them
+    /// (proc(5), `State`).
+    #[cfg(target_os = "linux")]
+    pub fn wait_until_asleep(&self) {
         let start = std::time::Instant::now();
-        loop {
-            let status = std::fs::read_to_string(format!("/proc/{}/stat", self.id())).unwrap();
-            // The name, in parentheses, may hold anything.
-            let state = status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-            if state.is_some_and(&wanted) {
-                return;
-            }
-            assert!(start.elapsed() < PATIENCE, "the child is in state {state:?}");
+        while self.states().iter().any(|state| *state != 'S') {
+            assert!(start.elapsed() < PATIENCE, "the child's threads are {:?}", self.states());
             std::thread::sleep(std::time::Duration::from_millis(1));
         }
+    }
+
+    #[cfg(target_os = "linux")]
+    fn states(&self) -> Vec<char> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).unwrap();
+        let state = |thread: std::io::Result<std::fs::DirEntry>| {
+            // A thread may end meanwhile.
+            let status = std::fs::read_to_string(thread.ok()?.path().join("stat")).ok()?;
+            // The name, in parentheses, may hold anything.
+            status.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next())
+        };
+        threads.filter_map(state).collect()
+    }
+
+    /// Stops the child (`SIGSTOP`) and waits until all its threads stand still.
+    #[cfg(unix)]
+    pub fn stop(&self) {
+        use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+        let child = Pid::from_child(&self.child);
+        kill_process(child, Signal::STOP).unwrap();
+        // Looks only: the end of a child is for `drop`.
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let status = waitid(WaitId::Pid(child), options).unwrap().unwrap();
+        assert!(status.stopped(), "the child has ended: {status:?}");
+    }
+
+    /// Continues the stopped child (`SIGCONT`).
+    #[cfg(unix)]
+    pub fn go_on(&self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        kill_process(Pid::from_child(&self.child), Signal::CONT).unwrap();
     }
 }
 
