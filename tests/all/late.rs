@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use tidegate::{Config, Connect, Listen, Reactor, StreamOptions};
 
 use crate::support::{Log, Probe, Told, address_of, client, until};
+#[cfg(target_os = "linux")]
+use crate::support::{PATIENCE, child, read_n};
 
 const TIME: Duration = Duration::from_millis(100);
 
@@ -145,4 +147,92 @@ fn a_flood_puts_timers_off_only_for_as_long_as_it_takes_to_see_all() {
         }
         assert_eq!(log.closes(), 0);
     }
+}
+
+// ---- a process that was stopped ----
+
+// Linux only: proc(5) tells when the child sleeps in its poll, and a stop elsewhere would show nothing.
+
+/// The idle timeout or the timer of a child. The stop and what is sent have to come before it is over.
+#[cfg(target_os = "linux")]
+const CHILDS_TIME: Duration = Duration::from_millis(300);
+
+// rows 70, 93
+#[test]
+#[cfg(target_os = "linux")]
+fn an_idle_timeout_waits_for_what_came_while_the_process_was_stopped() {
+    if child::part().is_some() {
+        return echo_in_a_child(StreamOptions::new().idle_timeout(CHILDS_TIME), false);
+    }
+    let test = an_idle_timeout_waits_for_what_came_while_the_process_was_stopped;
+    let (mut helper, mut stream) = continued_too_late(test);
+    assert_eq!(helper.hear(), "data");
+    assert_eq!(read_n(&mut stream, 1), b"2");
+}
+
+// rows 70, 93
+#[test]
+#[cfg(target_os = "linux")]
+fn a_timer_comes_after_what_came_while_the_process_was_stopped() {
+    if child::part().is_some() {
+        return echo_in_a_child(StreamOptions::new(), true);
+    }
+    let test = a_timer_comes_after_what_came_while_the_process_was_stopped;
+    let (mut helper, _stream) = continued_too_late(test);
+    assert_eq!([helper.hear(), helper.hear()], ["data", "timer"]);
+}
+
+/// Serves until it is killed, and says what its handlers are told.
+#[cfg(target_os = "linux")]
+fn echo_in_a_child(options: StreamOptions, with_timer: bool) {
+    let log = Log::new();
+    let mut reactor = Reactor::new().unwrap();
+    let make = move |_: &tidegate::Peer<'_>| {
+        let mut first = true;
+        Probe::new(&log)
+            .data(move |cx, input| {
+                child::say("data");
+                cx.send(input.take_all());
+                if std::mem::take(&mut first) && with_timer {
+                    cx.set_timer(CHILDS_TIME, 1);
+                }
+                Ok(())
+            })
+            .timer(|_, _| {
+                child::say("timer");
+                Ok(())
+            })
+            .close(|_, closed| child::say(&closed.reason.to_string()))
+    };
+    let listen = Listen::tcp("127.0.0.1:0").options(options);
+    let listener = reactor.net().listen(listen, make).unwrap();
+    child::say(&address_of(&mut reactor, listener).to_string());
+    reactor.run().unwrap();
+}
+
+/// A child that was stopped while it slept in its poll, whose time is over, and to which a second byte
+/// was sent before that. It runs again; what it says next is about the byte, or it is wrong.
+#[cfg(target_os = "linux")]
+fn continued_too_late<T: Fn() + Copy>(test: T) -> (child::Helper, TcpStream) {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let mut helper = child::Helper::start(test, "echo");
+        let mut stream = client(helper.hear().parse().unwrap());
+        let earliest = Instant::now() + CHILDS_TIME; // it counts from the first byte
+        stream.write_all(b"1").unwrap();
+        assert_eq!(helper.hear(), "data");
+        assert_eq!(read_n(&mut stream, 1), b"1");
+        let latest = Instant::now() + CHILDS_TIME;
+        helper.wait_until_asleep();
+        helper.stop();
+        let sent = stream.write_all(b"2");
+        // Else the machine was too busy: what was sent may have come too late.
+        if Instant::now() < earliest {
+            sent.unwrap();
+            std::thread::sleep(latest.saturating_duration_since(Instant::now()) + TIME);
+            helper.go_on();
+            return (helper, stream);
+        }
+    }
+    panic!("never in time");
 }
