@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::address::Address;
-use crate::connection::SendStatus;
+use crate::connection::{NewestStats, SendStatus};
+use crate::core::Published;
 use crate::layer::Layer;
 use crate::message::IntoMessage;
 use crate::net::Net;
@@ -75,6 +76,27 @@ impl<'a, S> Context<'a, S> {
     /// Sends shared bytes on this connection; see [`Net::send_shared`].
     pub fn send_shared(&mut self, bytes: &Arc<[u8]>) -> SendStatus {
         self.net.send_shared(self.token, bytes)
+    }
+
+    /// Sends a value on this connection that replaces its own unsent predecessor; see
+    /// [`Net::send_latest`].
+    pub fn send_latest(&mut self, key: u64, message: impl IntoMessage) -> SendStatus {
+        self.net.send_latest(self.token, key, message)
+    }
+
+    /// Drops the values that wait for this connection; see [`Net::discard_queued`].
+    pub fn discard_queued(&mut self) -> usize {
+        self.net.discard_queued(self.token)
+    }
+
+    /// What is known of this connection's values; see [`Net::newest_stats`].
+    pub fn newest_stats(&self) -> Option<NewestStats> {
+        self.net.newest_stats(self.token)
+    }
+
+    /// Whether this connection has fallen behind; see [`Net::is_behind`].
+    pub fn is_behind(&self) -> bool {
+        self.net.is_behind(self.token)
     }
 
     /// Sends a datagram from this socket; see [`Net::send_to`].
@@ -160,7 +182,7 @@ impl<'a, S> Context<'a, S> {
     }
 
     /// Sends to all members of a group except this connection; see [`Net::publish_except`].
-    pub fn publish_to_others(&mut self, group: Group, message: impl IntoMessage) -> usize {
+    pub fn publish_to_others(&mut self, group: Group, message: impl IntoMessage) -> Published {
         self.net.publish_except(group, self.token, message)
     }
 

@@ -78,9 +78,9 @@ mod witness;
 pub use address::{Address, Target};
 pub use config::Config;
 pub use connect::{Adopt, Connect};
-pub use connection::{Input, SendStatus};
+pub use connection::{Input, NewestStats, SendStatus};
 pub use context::Context;
-pub use core::{GroupStats, ListenerStats};
+pub use core::{GroupStats, ListenerStats, Published};
 pub use datagram::Udp;
 pub use error::{
     BoxError, CloseInfo, CloseReason, ConnectError, ConnectErrorKind, DatagramError, Deadline,

@@ -14,8 +14,9 @@ pub enum Overflow {
     /// does better to reconnect.
     #[default]
     Close,
-    /// The message is dropped whole and the connection stays open. For feeds in which each message
-    /// replaces the last one.
+    /// The message is dropped whole and the connection stays open: what is queued stays, and what is
+    /// *new* is lost. A slow reader gets old messages late and then a gap. Where the newest message is
+    /// the one that counts, use [`Net::send_latest`](crate::Net::send_latest).
     Drop,
 }
 
@@ -41,6 +42,7 @@ pub struct StreamOptions {
     pub(crate) high_water: usize,
     pub(crate) low_water: usize,
     pub(crate) output_limit: usize,
+    pub(crate) behind_above: usize,
     pub(crate) overflow: Overflow,
     pub(crate) auto_pause: bool,
     pub(crate) handshake_limit: usize,
@@ -62,6 +64,7 @@ impl Default for StreamOptions {
             high_water: 64 * 1024,
             low_water: 16 * 1024,
             output_limit: 4 << 20,
+            behind_above: 16 * 1024,
             overflow: Overflow::Close,
             auto_pause: true,
             handshake_limit: 64 * 1024,
@@ -129,10 +132,24 @@ impl StreamOptions {
     /// with [`SendStatus::Full`](crate::SendStatus::Full), and the [`Overflow`] policy decides
     /// about the connection. Default 4 MiB, at least one byte. Raise it to send larger pieces in
     /// one call; better, send what fits and continue in `on_drain`. A message that waits for a
-    /// layer's handshake counts 16 bytes more, so that empty ones have a limit too.
+    /// layer's handshake counts 16 bytes more, and a value that waits to be sent or replaced
+    /// ([`Net::send_latest`](crate::Net::send_latest)) 64, so that empty ones have a limit too.
     #[must_use]
     pub fn output_limit(mut self, bytes: usize) -> Self {
         self.output_limit = bytes.max(1);
+        self
+    }
+
+    /// How many queued bytes a member of a group may have and still keep up, for
+    /// [`Net::publish_latest`](crate::Net::publish_latest): if more would be queued, because the system
+    /// takes no more, the member has fallen behind, and gets the newest value of each key until it has
+    /// caught up. Default 16 KiB: as much as is written at once, so that a short pause of a peer costs it
+    /// no value, and a peer at 20 KB/s has less than a second of old values before the newest ones. Zero:
+    /// as soon as anything is queued. `usize::MAX`: never, so that it gets every value, up to
+    /// [`output_limit`](Self::output_limit).
+    #[must_use]
+    pub fn behind_above(mut self, bytes: usize) -> Self {
+        self.behind_above = bytes;
         self
     }
 

@@ -47,6 +47,9 @@ impl Stream {
                 return Some("output waits, and no edge of its socket is to come");
             }
         }
+        if self.output.is_none() && self.takes_values() && self.has_values() {
+            return Some("values wait, and nothing will flush them");
+        }
         if opens && self.drained {
             return Some("on_drain is due");
         }

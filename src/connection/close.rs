@@ -15,7 +15,10 @@ impl Conn<'_> {
     pub(crate) fn close(&mut self, reason: Option<CloseReason>) {
         // Messages that wait for a layer's handshake are lost, so the close is not orderly.
         let lost = self.stream.phase() == Phase::Open
-            && self.stream.wire().is_some_and(|wire| wire.waiting.cost() > 0);
+            && self.stream.wire().is_some_and(|wire| {
+                let values = self.stream.newest().is_some_and(|newest| !newest.is_empty());
+                wire.waiting.cost() > 0 || values && !wire.is_ready()
+            });
         let reason = reason.or(lost.then_some(CloseReason::Cancelled));
         self.happens(Event::Close, reason);
     }
@@ -220,6 +223,9 @@ impl Conn<'_> {
     /// Queues the format's own end and puts the connection on the dirty list: the flush ends the write
     /// side.
     fn write_end(&mut self) {
+        if !self.queue_last_values() {
+            return;
+        }
         let reason = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
         let chosen = self.stream.extra.as_mut().and_then(|extra| extra.own_end.take());
         let written = self.encode_end(&layer_end(reason.as_ref(), chosen.as_ref()));

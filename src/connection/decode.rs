@@ -233,6 +233,7 @@ impl Conn<'_> {
             // A layer put on in mid-stream: the connection is open already, its messages wait.
             Ok(true) => {
                 self.encode_waiting();
+                self.values_wait();
                 if self.stream.life.write == super::WriteSide::Ending {
                     self.half_close();
                 }

@@ -8,6 +8,7 @@
 //! | `life.rs` | the table of endings: (state, event) → (state, effects) |
 //! | `open.rs` | from a socket to an open connection |
 //! | `read.rs` | edges, reads, input that is kept, the end of the peer's side |
+//! | `latest.rs`, `newest.rs` | values of which only the newest counts: their way to the queue; their line |
 //! | `write.rs` | sends, water marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
 //! | `close.rs` | carries out what `life.rs` decides |
 //! | `deadline.rs` | the one watchdog timer and what it finds |
@@ -36,7 +37,9 @@ mod deadline;
 mod decode;
 mod encode;
 mod input;
+mod latest;
 mod life;
+mod newest;
 mod open;
 mod output;
 mod pair;
@@ -51,6 +54,7 @@ mod work;
 mod write;
 
 pub use input::Input;
+pub use newest::NewestStats;
 pub use status::SendStatus;
 
 pub(crate) use close::OwnEnd;
@@ -67,6 +71,7 @@ pub(crate) use wire::Wire;
 pub(crate) use work::{Due, Note, PARKED, Work};
 
 use life::Life;
+use newest::Newest;
 use pair::Partner;
 
 /// The tick of a deadline that never comes.
@@ -132,6 +137,8 @@ pub(crate) struct Stream {
 pub(crate) struct Extra {
     /// The wire format, if there is one.
     wire: Option<Wire>,
+    /// Values of which only the newest counts.
+    newest: Option<Box<Newest>>,
     /// The other connection of a pair.
     partner: Option<Partner>,
     /// Notifications posted before it was open.
@@ -230,6 +237,7 @@ impl Stream {
         let empty = self.extra.as_ref().is_some_and(|extra| {
             let Extra {
                 wire,
+                newest,
                 partner,
                 notifications,
                 relayed,
@@ -245,6 +253,7 @@ impl Stream {
                 input_since_deadline,
             } = &**extra;
             wire.is_none()
+                && newest.is_none()
                 && partner.is_none()
                 && notifications.is_empty()
                 && (*relayed, *holds, *lost) == (0, 0, 0)
@@ -345,6 +354,7 @@ impl Stream {
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.len())
+            + self.newest().map_or(0, Newest::bytes)
             + self.extra.as_ref().map_or(0, |extra| extra.lost)
     }
 

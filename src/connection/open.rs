@@ -190,6 +190,7 @@ impl Conn<'_> {
     pub(crate) fn before_on_open(&mut self) {
         if self.stream.extra.is_some() {
             self.encode_waiting();
+            self.values_wait();
         }
     }
 

@@ -13,6 +13,9 @@ pub enum SendStatus {
     /// Queued, and the queue is above its high-water mark: a sender that can wait should, until
     /// `on_drain`.
     AboveHighWater,
+    /// Accepted, in the place of an older message with the same key, which was not sent yet and now never
+    /// is. Only [`send_latest`](crate::Net::send_latest) returns it.
+    Replaced,
     /// Refused as a whole: the message would take the queue over its limit
     /// ([`output_limit`](crate::StreamOptions::output_limit)). Whether the connection ends is up to its
     /// [`Overflow`](crate::Overflow) policy.
@@ -28,6 +31,6 @@ pub enum SendStatus {
 impl SendStatus {
     /// Whether the message was accepted.
     pub fn is_accepted(self) -> bool {
-        matches!(self, SendStatus::Queued | SendStatus::AboveHighWater)
+        matches!(self, SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Replaced)
     }
 }

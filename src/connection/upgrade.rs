@@ -46,7 +46,10 @@ impl Conn<'_> {
             return false;
         }
         match self.stream.wire_mut().map(Wire::check_ready) {
-            Some(Ok(true)) => self.encode_waiting(),
+            Some(Ok(true)) => {
+                self.encode_waiting();
+                self.values_wait();
+            }
             Some(Ok(false)) | None => {}
             Some(Err(error)) => {
                 self.finish(CloseReason::Layer(error));

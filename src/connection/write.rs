@@ -15,8 +15,9 @@ use crate::options::{Overflow, StreamOptions};
 const DIRECT: usize = 16 * 1024;
 
 impl Stream {
-    /// What counts against the water marks and the output limit: bytes queued for the wire, and the
-    /// memory of messages that wait for a handshake.
+    /// What counts against the water marks: bytes queued for the wire, and the memory of messages that
+    /// wait for a handshake. Values that wait do not: they are as many as there are keys, however slow
+    /// the peer is, and what they wait for is in the queue.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
             + self.wire().map_or(0, |wire| wire.waiting.cost())
@@ -39,7 +40,7 @@ impl Stream {
     pub(crate) fn takes_log(&self, bytes: usize) -> bool {
         self.accepts_output()
             && self.wire().is_none()
-            && self.queued() + bytes <= self.options().output_limit
+            && self.held() + bytes <= self.options().output_limit
     }
 
     /// How much of a callback's own output may take the shortcut of [`Reply`](super::reply::Reply).
@@ -136,8 +137,8 @@ impl Conn<'_> {
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
-        let queued = self.stream.queued() + bytes.len();
-        if queued > self.stream.options().output_limit {
+        let held = self.stream.held() + bytes.len();
+        if held > self.stream.options().output_limit {
             return self.overflow();
         }
         if self.stream.wire().is_some() {
@@ -176,7 +177,7 @@ impl Conn<'_> {
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
-        if self.stream.queued() + bytes.len() > self.stream.options().output_limit {
+        if self.stream.held() + bytes.len() > self.stream.options().output_limit {
             return self.overflow();
         }
         self.output().push_shared(Arc::clone(bytes), 0);
@@ -221,7 +222,7 @@ impl Conn<'_> {
         self.output().push(bytes);
         self.queued_more();
         let limit = self.stream.options().output_limit;
-        if self.stream.queued() > limit && self.stream.phase() != Phase::Handshaking {
+        if self.stream.held() > limit && self.stream.phase() != Phase::Handshaking {
             self.finish_over_limit(Limit::QueuedOutput, limit);
         }
     }
@@ -237,53 +238,62 @@ impl Conn<'_> {
         }
     }
 
-    /// Writes a part of a group's log; what the socket does not take is queued by reference.
+    /// Writes a part of a group's log, if nothing is queued. Returns how much of it was written, where
+    /// that is not all: the rest is the caller's.
     #[inline]
-    pub(crate) fn write_shared_part(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+    pub(crate) fn write_part(&mut self, bytes: &[u8]) -> Option<usize> {
         let stream = &mut *self.stream;
         // Most members have no queue, and their sockets take all.
         if stream.output.is_none() && stream.writable && stream.has_callbacks() && !stream.over_high
         {
-            let bytes = &log[start..end];
             match stream.socket.write(bytes) {
-                Ok(n) if n == bytes.len() => stream.moved(self.work.tick),
-                result => self.part_not_written(log, (start, end), result),
+                Ok(n) if n == bytes.len() => {
+                    stream.moved(self.work.tick);
+                    None
+                }
+                result => self.part_not_written(bytes.len(), result),
             }
         } else {
-            self.write_part_behind(log, start, end);
+            Some(0)
         }
     }
 
     /// The socket has not taken all of a part.
     #[cold]
-    fn part_not_written(
-        &mut self,
-        log: &Rc<Vec<u8>>,
-        (start, end): (usize, usize),
-        result: io::Result<usize>,
-    ) {
-        match self.stream.not_all_written(result, end - start) {
-            Ok(n) => {
-                self.queue_log(log, start + n, end);
-                self.flush();
+    fn part_not_written(&mut self, asked: usize, result: io::Result<usize>) -> Option<usize> {
+        match self.stream.not_all_written(result, asked) {
+            Ok(n) => Some(n),
+            Err(e) => {
+                self.output_failed(e);
+                None
             }
-            Err(e) => self.output_failed(e),
         }
     }
 
-    /// The same behind what is queued already.
-    fn write_part_behind(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
-        let mut written = start;
-        if self.stream.has_callbacks() {
-            match self.stream.write_through(&log[start..end], self.work.tick) {
-                Ok(n) => written += n,
-                Err(e) => return self.output_failed(e),
-            }
-        }
-        if written < end {
-            self.queue_log(log, written, end);
+    /// Writes a part of a group's log behind what is queued; what the socket does not take is queued by
+    /// reference.
+    #[cold]
+    pub(crate) fn write_part_behind(&mut self, log: &Rc<Vec<u8>>, start: usize, end: usize) {
+        let Some(written) = self.write_now(&log[start..end]) else { return };
+        if start + written < end {
+            self.queue_log(log, start + written, end);
         }
         self.flush();
+    }
+
+    /// Writes as much of `bytes` behind the queue as the socket takes. Returns how much that is; `None`
+    /// if the write failed.
+    pub(super) fn write_now(&mut self, bytes: &[u8]) -> Option<usize> {
+        if !self.stream.has_callbacks() {
+            return Some(0);
+        }
+        match self.stream.write_through(bytes, self.work.tick) {
+            Ok(written) => Some(written),
+            Err(e) => {
+                self.output_failed(e);
+                None
+            }
+        }
     }
 
     /// Queues copies of bytes that are in wire form.
@@ -322,7 +332,7 @@ impl Conn<'_> {
         self.status_of_queue()
     }
 
-    fn status_of_queue(&mut self) -> SendStatus {
+    pub(super) fn status_of_queue(&mut self) -> SendStatus {
         if self.stream.queued() > self.stream.options().high_water {
             self.set_over_high();
             SendStatus::AboveHighWater
@@ -367,7 +377,7 @@ impl Conn<'_> {
         true
     }
 
-    fn set_over_high(&mut self) {
+    pub(super) fn set_over_high(&mut self) {
         if !std::mem::replace(&mut self.stream.over_high, true) {
             self.push_hold();
         }
@@ -397,9 +407,19 @@ impl Conn<'_> {
         if matches!(stream.life.phase, Phase::Connecting | Phase::Failing | Phase::Dead) {
             return;
         }
+        if stream.extra.is_some() && stream.has_values() {
+            return self.flush_values();
+        }
         if let Err(e) = stream.write_queued(self.work.tick) {
             return self.output_failed(e);
         }
+        self.flushed();
+    }
+
+    /// The socket has taken what it takes now.
+    #[inline]
+    pub(super) fn flushed(&mut self) {
+        let stream = &mut *self.stream;
         if let Some(output) = stream.take_empty_output() {
             self.work.pool.keep_output(output);
             if !self.stream.over_high && self.stream.life.write == WriteSide::Open {

@@ -29,9 +29,9 @@ mod sockets;
 mod table;
 
 pub(crate) use datagram::{DatagramSocket, PutOff};
-pub use group::GroupStats;
 use group::Groups;
 pub(crate) use group::QUIET_GAP;
+pub use group::{GroupStats, Published};
 pub use listener::ListenerStats;
 pub(crate) use listener::{Listening, ListeningSockets};
 use table::Table;

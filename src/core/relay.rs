@@ -141,7 +141,10 @@ impl Core {
     pub(crate) fn pass_on(&mut self, to: Token, bytes: &[u8], kind: MessageKind) {
         match self.send(to, bytes, kind) {
             // `Gone`: this direction was ended from this side, or both connections are ending.
-            SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Gone => {}
+            SendStatus::Queued
+            | SendStatus::AboveHighWater
+            | SendStatus::Replaced
+            | SendStatus::Gone => {}
             SendStatus::Full => {
                 let limit = self.stream(to).map_or(0, |s| s.options().output_limit);
                 let reason = CloseReason::LimitExceeded(Limit::QueuedOutput, limit);

@@ -60,6 +60,25 @@ impl Core {
         status
     }
 
+    /// Sends a value that replaces its own unsent predecessor.
+    pub(crate) fn send_latest(
+        &mut self,
+        token: Token,
+        key: u64,
+        bytes: &[u8],
+        kind: MessageKind,
+    ) -> SendStatus {
+        #[cfg(feature = "sim")]
+        crate::witness::mixes_output(self, token);
+        let sent = self.with_settled(token, |conn| conn.send_latest(key, bytes, kind));
+        sent.unwrap_or(SendStatus::Gone)
+    }
+
+    /// Drops the values that wait to be sent. Returns how many.
+    pub(crate) fn discard_values(&mut self, token: Token) -> usize {
+        self.with_settled(token, |conn| conn.discard_values()).unwrap_or(0)
+    }
+
     /// Writes a connection's queue, as far as the system takes it.
     pub(crate) fn flush(&mut self, token: Token) {
         self.with(token, |conn| conn.flush());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Net;
 use crate::address::Address;
-use crate::connection::{OwnEnd, SendStatus};
+use crate::connection::{NewestStats, OwnEnd, SendStatus, Stream};
 use crate::core::{Entity, ListenerStats};
 use crate::error::Error;
 use crate::layer::Layer;
@@ -39,6 +39,81 @@ impl<S> Net<S> {
     /// copied.
     pub fn send_shared(&mut self, to: Token, bytes: &Arc<[u8]>) -> SendStatus {
         self.core.send_shared(to, bytes)
+    }
+
+    /// Sends a value of which only the newest counts: it replaces the one that was sent with the same
+    /// key before, if no byte of that has left.
+    ///
+    /// Values wait in a line of their own, not encoded yet, and leave when the system takes output, in
+    /// batches of 2 to 16 KiB. A value that takes the place of an older one
+    /// ([`Replaced`](SendStatus::Replaced)) takes its place in the line as well. So a key that changes
+    /// often does not wait longer than others: what a peer gets is at most one round of all keys old,
+    /// however slowly it reads. (In the order of the last change it would go to the end of the line each
+    /// time, and might never leave.) A value that has left, or that a layer has encoded, is not
+    /// replaced: a peer never gets a part of one.
+    ///
+    /// - **Order.** What [`send`](Self::send) has queued goes first. Between each other values leave in
+    ///   the order in which their keys began to wait. A flow of ordinary messages that the peer cannot
+    ///   keep up with keeps values waiting.
+    /// - **Limits.** Values that wait count towards
+    ///   [`output_limit`](crate::StreamOptions::output_limit), each with 64 bytes more than its length:
+    ///   one that does not fit is [`Full`](SendStatus::Full), and the older one with its key stays. They
+    ///   do not count towards the water marks, since there are never more than keys. A peer that takes
+    ///   nothing at all is closed after the [`stall_timeout`](crate::StreamOptions::stall_timeout).
+    /// - **Ends.** [`close`](Self::close) and [`half_close`](Self::half_close) send all that wait;
+    ///   [`abort`](Self::abort) and errors drop them, and
+    ///   [`CloseInfo::unsent`](crate::CloseInfo::unsent) counts them.
+    /// - **Layers** encode a value when it leaves. One that waits when a layer is
+    ///   [started](Self::start_layer) leaves through it.
+    /// - **When all has left** `on_drain` says so, if both water marks are zero.
+    ///
+    /// The system has a buffer of its own, in which nothing is replaced, and which may grow to megabytes:
+    /// set [`SocketOptions::not_sent_low_water`](crate::SocketOptions::not_sent_low_water) or
+    /// [`send_buffer`](crate::SocketOptions::send_buffer).
+    ///
+    /// ```
+    /// # use tidegate::{Net, Token};
+    /// struct Position {
+    ///     player: u64,
+    ///     x: f32,
+    ///     y: f32,
+    /// }
+    ///
+    /// /// However slowly this peer reads, it gets the positions of now.
+    /// fn moved(net: &mut Net, peer: Token, position: &Position) {
+    ///     let Position { player, x, y } = position;
+    ///     net.send_latest(peer, *player, format!("{player} is at {x} {y}\n"));
+    /// }
+    /// ```
+    pub fn send_latest(&mut self, to: Token, key: u64, message: impl IntoMessage) -> SendStatus {
+        let Message { bytes, kind } = message.into_message();
+        self.core.send_latest(to, key, bytes.as_ref(), kind)
+    }
+
+    /// Drops the values of [`send_latest`](Self::send_latest) and
+    /// [`publish_latest`](Self::publish_latest) that wait for a connection, for instance before a new
+    /// snapshot of everything. Returns how many.
+    ///
+    /// What `send` or `publish` has queued stays: a stream has no borders between messages that this
+    /// side could cut at, and layers have counted those messages already. Give a message that may have to
+    /// be discarded a key of its own (a counter), and send it with `send_latest`.
+    pub fn discard_queued(&mut self, token: Token) -> usize {
+        self.core.discard_values(token)
+    }
+
+    /// What is known of the values of [`send_latest`](Self::send_latest) and
+    /// [`publish_latest`](Self::publish_latest) of a connection: those that wait, and how many were
+    /// replaced. Also available in `on_close`; `None` for anything other than a connection.
+    pub fn newest_stats(&self, token: Token) -> Option<NewestStats> {
+        Some(self.core.stream(token)?.newest_stats())
+    }
+
+    /// Whether a connection has fallen behind: more than
+    /// [`behind_above`](crate::StreamOptions::behind_above) bytes are queued, or they were when a group
+    /// had [values](Self::publish_latest) for it, and it has not caught up since. `false` for anything
+    /// other than a connection.
+    pub fn is_behind(&self, token: Token) -> bool {
+        self.core.stream(token).is_some_and(Stream::is_behind)
     }
 
     /// Sends a datagram from a UDP socket. Datagrams leave in the order of the calls, when the
@@ -234,8 +309,8 @@ impl<S> Net<S> {
     }
 
     /// How many bytes of output are not written yet, as encoded for the wire. Messages that wait
-    /// for a handshake, and published ones that leave at the end of the turn, count with their
-    /// length before encoding.
+    /// for a handshake, [values](Self::send_latest) that wait, and published messages that leave at the
+    /// end of the turn, count with their length before encoding.
     pub fn queued(&self, token: Token) -> usize {
         self.core.unsent(token)
     }
@@ -268,7 +343,7 @@ impl<S> Net<S> {
     /// How many bytes [`relay`](Self::relay) has passed on from this connection to its partners: as its
     /// layers decoded them, from the beginning of its first relay on. Also available in `on_close`.
     pub fn relayed_bytes(&self, token: Token) -> u64 {
-        self.core.stream(token).map_or(0, crate::connection::Stream::relayed_bytes)
+        self.core.stream(token).map_or(0, Stream::relayed_bytes)
     }
 
     /// Whether a connection's queued output, including what was published to its groups in this

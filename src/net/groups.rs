@@ -1,7 +1,8 @@
 //! Groups.
 
 use super::Net;
-use crate::core::GroupStats;
+use crate::connection::Stream;
+use crate::core::{GroupStats, Published};
 use crate::message::{IntoMessage, Message};
 use crate::token::{Group, Token};
 
@@ -73,27 +74,75 @@ impl<S> Net<S> {
         self.core.groups.stats(group)
     }
 
-    /// Sends a message to all members. Returns the number of members; zero also if the group no
-    /// longer exists.
+    /// Sends a message to all members. Returns how many these are, and how many deliveries of earlier
+    /// messages were dropped since the last publish.
     ///
     /// The message is stored once. It is written at the end of the turn, or in one of the next
     /// turns if the work exceeds [`Config::work_per_turn`](crate::Config::work_per_turn). The
     /// limits of each member apply to a member that does not read;
     /// [`group_stats`](Self::group_stats) counts the messages that were dropped.
-    pub fn publish(&mut self, group: Group, message: impl IntoMessage) -> usize {
+    pub fn publish(&mut self, group: Group, message: impl IntoMessage) -> Published {
         let Message { bytes, kind } = message.into_message();
         self.core.publish(group, bytes.as_ref(), kind, None)
     }
 
-    /// Sends a message to all members except one token, which need not be a member. Returns the
-    /// number of members that it goes to.
+    /// Sends a message to all members except one token, which need not be a member. Returns the same as
+    /// [`publish`](Self::publish), without that one.
     pub fn publish_except(
         &mut self,
         group: Group,
         except: Token,
         message: impl IntoMessage,
-    ) -> usize {
+    ) -> Published {
         let Message { bytes, kind } = message.into_message();
         self.core.publish(group, bytes.as_ref(), kind, Some(except))
+    }
+
+    /// Sends a value of which only the newest counts (the price of the symbol `key`, the position of the
+    /// player `key`) to all members, for feeds with slow readers.
+    ///
+    /// - A member that keeps up gets every value, as by [`publish`](Self::publish), and at its cost.
+    /// - A member has *fallen behind* when its system takes no more and over
+    ///   [`behind_above`](crate::StreamOptions::behind_above) bytes would be queued for it. From then on
+    ///   values for it wait as by [`send_latest`](Self::send_latest): it gets the newest of each key,
+    ///   and a key that changes a hundred times meanwhile costs it one message. Nobody is closed for
+    ///   that, and what waits is as much as there are keys.
+    /// - It has caught up when nothing waits for it any more. Then it gets every value again.
+    ///
+    /// No member gets a value of a key behind a newer one, and each gets the last one, unless its
+    /// [`output_limit`](crate::StreamOptions::output_limit) has refused it. Keys are those of the
+    /// *member*: values of two groups, or of `send_latest`, replace each other if their keys are equal.
+    /// The other rules are those of `publish`; a value counts 16 bytes more towards
+    /// [`Config::group_log`](crate::Config::group_log).
+    ///
+    /// For [`group_stats`](Self::group_stats) a delivery that took the place of an older value is
+    /// `replaced`; [`newest_stats`](Self::newest_stats) has the same of each member.
+    pub fn publish_latest(
+        &mut self,
+        group: Group,
+        key: u64,
+        message: impl IntoMessage,
+    ) -> Published {
+        let Message { bytes, kind } = message.into_message();
+        self.core.publish_latest(group, key, bytes.as_ref(), kind, None)
+    }
+
+    /// The same for all members except one token, which need not be a member.
+    pub fn publish_latest_except(
+        &mut self,
+        group: Group,
+        except: Token,
+        key: u64,
+        message: impl IntoMessage,
+    ) -> Published {
+        let Message { bytes, kind } = message.into_message();
+        self.core.publish_latest(group, key, bytes.as_ref(), kind, Some(except))
+    }
+
+    /// The members of a group that have fallen behind ([`is_behind`](Self::is_behind)), in no
+    /// particular order. Costs a look at each member.
+    pub fn members_behind(&self, group: Group) -> impl Iterator<Item = Token> {
+        let members = self.core.groups.members(group).iter().copied();
+        members.filter(|&member| self.core.stream(member).is_some_and(Stream::is_behind))
     }
 }

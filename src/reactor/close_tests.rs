@@ -116,7 +116,7 @@ fn what_was_published_to_one_whose_layer_gives_up_counts_as_unsent() {
     scripted::settle(&mut reactor);
     let group = reactor.net().create_group();
     assert!(reactor.net().join(group, token));
-    assert_eq!(reactor.net().publish(group, "hello"), 1);
+    assert_eq!(reactor.net().publish(group, "hello").members, 1);
     script.borrow_mut().reads.extend([Bytes(vec![255; 4]), Bytes(Vec::new())]);
     scripted::event(&mut reactor, token, Ready::READABLE | Ready::READ_CLOSED);
     let told = reactor.state();

@@ -42,6 +42,8 @@ mod close_tests;
 mod deadline_tests;
 #[cfg(test)]
 mod fault_tests;
+#[cfg(test)]
+mod latest_tests;
 #[cfg(all(test, feature = "splice", target_os = "linux"))]
 mod relay_tests;
 #[cfg(test)]

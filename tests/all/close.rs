@@ -813,7 +813,7 @@ fn on_close_may_send_publish_close_others_connect_and_listen() {
                     let Some((friend, foe, address)) = cx.state.take() else { return };
                     let token = cx.token;
                     cx.net.send(friend, "direct, ");
-                    assert_eq!(cx.net.publish(group, "published"), 2);
+                    assert_eq!(cx.net.publish(group, "published").members, 2);
                     assert!(!cx.net.members(group).contains(&token));
                     cx.net.close(foe);
                     cx.net.connect(address, Probe::new(&born)).unwrap();

@@ -81,12 +81,12 @@ fn a_message_reaches_all_members_or_all_but_one_and_nobody_else() {
     let mut room = Room::new(4);
     let group = room.group(3);
     let [first, .., outsider] = room.tokens[..] else { panic!() };
-    assert_eq!(room.net().publish(group, "to all. "), 3);
-    assert_eq!(room.net().publish_except(group, first, "not to the first. "), 2);
-    assert_eq!(room.net().publish_except(group, outsider, "to all again. "), 3);
+    assert_eq!(room.net().publish(group, "to all. ").members, 3);
+    assert_eq!(room.net().publish_except(group, first, "not to the first. ").members, 2);
+    assert_eq!(room.net().publish_except(group, outsider, "to all again. ").members, 3);
     assert!(room.net().leave(group, first));
     assert!(!room.net().leave(group, first));
-    assert_eq!(room.net().publish(group, "without the first."), 2);
+    assert_eq!(room.net().publish(group, "without the first.").members, 2);
     let heard = room.heard();
     assert_eq!(heard[0], b"to all. to all again. ");
     assert_eq!(heard[1], b"to all. not to the first. to all again. without the first.");
@@ -103,7 +103,7 @@ fn who_joins_in_mid_turn_receives_what_is_published_from_then_on() {
     assert!(room.net().join(group, late));
     assert!(room.net().join(group, late)); // twice is once
     assert_eq!(room.net().members(group).len(), 2);
-    assert_eq!(room.net().publish(group, "after"), 2);
+    assert_eq!(room.net().publish(group, "after").members, 2);
     let heard = room.heard();
     assert_eq!((heard[0].as_slice(), heard[1].as_slice()), (&b"before after"[..], &b"after"[..]));
 }
@@ -145,7 +145,7 @@ fn members_leave_when_they_close_however_they_close() {
     until(&mut room.reactor, "two to close", |_| log.closes() == 2);
     for group in [a, b] {
         assert_eq!(room.net().members(group), [stays]);
-        assert_eq!(room.net().publish(group, "x"), 1);
+        assert_eq!(room.net().publish(group, "x").members, 1);
         for gone in [closing, aborted, left] {
             assert!(!room.net().join(group, gone));
             assert!(!room.net().leave(group, gone));
@@ -166,16 +166,16 @@ fn a_removed_group_delivers_what_was_published_and_is_refused_from_then_on() {
     net.publish(old, "2");
     net.publish(other, "3");
     net.remove_group(old);
-    assert_eq!(net.publish(old, "lost"), 0);
+    assert_eq!(net.publish(old, "lost").members, 0);
     assert!(!net.join(old, member) && !net.leave(old, member));
     assert!(net.members(old).is_empty());
     let new = net.create_group();
     assert_ne!(new, old);
-    assert_eq!(net.publish(new, "nobody"), 0);
-    assert_eq!(net.publish(old, "lost"), 0);
+    assert_eq!(net.publish(new, "nobody").members, 0);
+    assert_eq!(net.publish(old, "lost").members, 0);
     net.remove_group(old);
     assert!(net.join(new, member));
-    assert_eq!(net.publish(new, "4"), 1);
+    assert_eq!(net.publish(new, "4").members, 1);
     let heard = room.heard();
     assert_eq!((heard[0].as_slice(), heard[1].as_slice()), (&b"1234"[..], &b"2"[..]));
 }
@@ -207,7 +207,7 @@ fn an_empty_message_is_a_message_where_a_layer_frames() {
     let mut room = Room::with(1, Config::default(), framed);
     let group = room.group(1);
     for message in ["", "a", ""] {
-        assert_eq!(room.net().publish(group, message), 1);
+        assert_eq!(room.net().publish(group, message).members, 1);
     }
     assert_eq!(room.heard(), [b"\x00\x01a\x00"]);
 }
@@ -324,7 +324,7 @@ fn one_message_to_many_members_of_which_some_close_in_the_same_turn() {
         let token = room.tokens[n];
         room.net().close(token);
     }
-    assert_eq!(room.net().publish(group, "second"), 200);
+    assert_eq!(room.net().publish(group, "second").members, 200);
     let heard = room.heard();
     for (n, heard) in heard.iter().enumerate() {
         let expected: &[u8] = if n % 3 == 0 { b"first " } else { b"first second" };
@@ -394,12 +394,12 @@ fn random_step(random: &mut Xorshift, room: &mut Room, model: &mut Model, framed
             members.retain(|&m| m != who);
         }
         3..=6 => {
-            assert_eq!(net.publish(*group, &message), members.len());
+            assert_eq!(net.publish(*group, &message).members, members.len());
             members.iter().copied().for_each(&mut deliver);
         }
         7 | 8 => {
             let reached: Vec<_> = members.iter().copied().filter(|&m| m != who).collect();
-            assert_eq!(net.publish_except(*group, token, &message), reached.len());
+            assert_eq!(net.publish_except(*group, token, &message).members, reached.len());
             reached.into_iter().for_each(&mut deliver);
         }
         9 | 10 => {
@@ -473,12 +473,12 @@ fn a_subscriber_of_thousands_of_topics_gets_all_in_order_and_leaves_them_all() {
     let [leaver, stayer] = room.tokens[..] else { panic!() };
     let mut expected = Vec::new();
     for (n, &topic) in topics.iter().enumerate() {
-        assert_eq!(room.net().publish(topic, format!("{n};")), 2);
+        assert_eq!(room.net().publish(topic, format!("{n};")).members, 2);
         expected.extend_from_slice(format!("{n};").as_bytes());
     }
     // Order over all topics, also against the order of joining.
     for (n, &topic) in topics.iter().enumerate().rev() {
-        assert_eq!(room.net().publish(topic, format!("{n}.")), 2);
+        assert_eq!(room.net().publish(topic, format!("{n}.")).members, 2);
         expected.extend_from_slice(format!("{n}.").as_bytes());
     }
     for &topic in &topics[..TOPICS / 2] {
@@ -488,7 +488,7 @@ fn a_subscriber_of_thousands_of_topics_gets_all_in_order_and_leaves_them_all() {
     assert!(room.net().is_member(topics[TOPICS - 1], leaver));
     room.net().close(leaver);
     assert!(topics.iter().all(|&topic| room.net().members(topic) == [stayer]));
-    assert_eq!(room.net().publish(topics[9], "last"), 1);
+    assert_eq!(room.net().publish(topics[9], "last").members, 1);
     let heard = room.heard();
     assert!(heard[0] == expected);
     expected.extend_from_slice(b"last");
@@ -541,7 +541,7 @@ fn a_named_group_is_found_by_its_name_while_it_has_members() {
     assert!(room.net().leave(lobby, one));
     assert!(room.net().join(lobby, two));
     settle(&mut room.reactor);
-    assert_eq!(room.net().publish(lobby, "to two"), 1);
+    assert_eq!(room.net().publish(lobby, "to two").members, 1);
     let unused = room.net().group("unused");
     room.net().leave(lobby, two);
     settle(&mut room.reactor);

@@ -277,9 +277,9 @@ fn groups_reach_everybody(wire: Wire) {
     for &member in &members {
         assert!(net.join(group, member));
     }
-    assert_eq!(net.publish(group, "one"), 3);
+    assert_eq!(net.publish(group, "one").members, 3);
     assert!(net.send(members[0], "two").is_accepted());
-    assert_eq!(net.publish_except(group, members[1], "three"), 2);
+    assert_eq!(net.publish_except(group, members[1], "three").members, 2);
     stage.until("all of it", |_, client| client.data().len() == 3 * 3 + 3 + 2 * 5);
     let mut heard: Vec<String> = stage
         .client

@@ -1,6 +1,7 @@
 //! From the logs to the members' sockets and queues.
 
-use super::take::{Batch, Bytes, Take};
+use super::log::Log;
+use super::take::{Batch, Bytes, OnlyRun, Take};
 use super::work;
 use crate::connection::{Conn, SendStatus};
 use crate::core::Core;
@@ -67,12 +68,41 @@ impl Core {
         }
         let mut conn = Conn { token: member, stream, work };
         conn.spill();
-        conn.write_shared_part(log, run.start, run.end);
+        if let Some(written) = conn.write_part(&log.bytes()[run.start..run.end]) {
+            let rest = run.start + written;
+            if log.has_keys() {
+                self.rest_of_values(member, run, rest);
+                return Some(work::WRITE + work::COPIED + work::bytes(bytes));
+            }
+            conn.write_part_behind(log.bytes(), rest, run.end);
+        }
         groups.took_run(&run);
         if !self.work.notes.is_empty() {
             self.apply_notes();
         }
         Some(work::WRITE + work::COPIED + work::bytes(bytes))
+    }
+
+    /// The socket has not taken all of a run of messages of which some have keys; `from` is where the rest
+    /// begins. For a member that has fallen behind, those wait outside its queue.
+    #[cold]
+    fn rest_of_values(&mut self, member: Token, run: OnlyRun, from: usize) {
+        let Core { table, work, groups, .. } = self;
+        let group = groups.group_of(&run);
+        let mut statuses = Vec::new();
+        if let (Some((_, log)), Some(stream)) =
+            (groups.only_run(run.id()), table.stream_mut(member))
+        {
+            let mut conn = Conn { token: member, stream, work };
+            queue_values(&mut conn, log, (from, run.end), &mut statuses);
+        }
+        for status in statuses {
+            groups.count(group, status);
+        }
+        groups.took_run(&run);
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
+        }
     }
 
     /// Takes what is pending for a member; `None` if there is nothing, or nothing can be delivered.
@@ -87,11 +117,11 @@ impl Core {
             self.groups.forget(member);
             return None;
         };
-        let room = stream.options().output_limit.saturating_sub(stream.queued());
+        let room = stream.options().output_limit.saturating_sub(stream.held());
         let each = if stream.wire().is_some() {
             Some(work::ENCODED)
-        } else if self.groups.pending_bytes(member) > room {
-            // Its limit decides message by message, as it does for direct sends.
+        } else if self.groups.pending_bytes(member) > room || self.groups.has_keys(member) {
+            // Its limit decides message by message, as it does for direct sends; or whether it keeps up.
             Some(work::COPIED)
         } else {
             None
@@ -102,12 +132,38 @@ impl Core {
 
     /// Gives a member its messages one by one: its limit, or its layer, decides about each.
     fn give_each(&mut self, member: Token, batch: &Batch) {
+        if !self.groups.keys.is_empty() {
+            return self.give_each_value(member, batch);
+        }
         for part in &batch.parts {
             let message = &batch.bytes()[part.start..part.end];
             let status = self.with(member, |conn| conn.send(message, part.kind));
-            if matches!(status, Some(SendStatus::Full | SendStatus::Unencodable)) {
-                self.groups.count_dropped(part.group);
+            if let Some(status @ (SendStatus::Full | SendStatus::Unencodable)) = status {
+                self.groups.count(part.group, status);
             }
+        }
+    }
+
+    /// The same where some of the messages have keys.
+    fn give_each_value(&mut self, member: Token, batch: &Batch) {
+        let Core { table, work, groups, .. } = self;
+        let mut keys = std::mem::take(&mut groups.keys);
+        if let Some(stream) = table.stream_mut(member) {
+            let mut conn = Conn { token: member, stream, work };
+            conn.spill();
+            for (part, key) in batch.parts.iter().zip(&keys) {
+                let message = &batch.bytes()[part.start..part.end];
+                let status = match *key {
+                    Some(key) => conn.send_keyed(key, message, part.kind),
+                    None => conn.send(message, part.kind),
+                };
+                groups.count(part.group, status);
+            }
+        }
+        keys.clear();
+        groups.keys = keys;
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
         }
     }
 
@@ -145,6 +201,36 @@ impl Core {
     }
 }
 
+/// Writes the part of a log from `from` to `end` to one member, as far as its socket takes it. If so much
+/// is left that it falls behind, the messages that no byte has left of go to it one by one, and those
+/// with a key wait outside its queue.
+fn queue_values(
+    conn: &mut Conn<'_>,
+    log: &Log,
+    (from, end): (usize, usize),
+    statuses: &mut Vec<SendStatus>,
+) {
+    let written = match conn.write_values(&log.bytes()[from..end]) {
+        Ok(written) if from + written == end => return conn.flush(),
+        Ok(written) => return conn.write_part_behind(log.bytes(), from + written, end),
+        Err(written) => written,
+    };
+    let from = from + written;
+    let mut next = log.message_at(from);
+    if log.start(next) < from {
+        conn.queue_copies([&log.bytes()[from..log.end(next)]]);
+        next += 1;
+    }
+    for message in next..log.len() {
+        let bytes = &log.bytes()[log.start(message)..log.end(message)];
+        statuses.push(match log.key(message) {
+            Some(key) => conn.send_latest(key, bytes, log.kind(message)),
+            None => conn.send(bytes, log.kind(message)),
+        });
+    }
+    conn.flush();
+}
+
 /// Writes the parts of a batch that one member gets. Most members take all, and for those there is
 /// neither a queue nor a reference.
 fn write_batch(conn: &mut Conn<'_>, batch: &Batch) {
@@ -157,7 +243,12 @@ fn write_batch(conn: &mut Conn<'_>, batch: &Batch) {
     for part in &batch.parts {
         let bytes = &batch.bytes()[part.start..part.end];
         match log {
-            Some(log) if alone => return conn.write_shared_part(log, part.start, part.end),
+            Some(log) if alone => {
+                if let Some(written) = conn.write_part(bytes) {
+                    conn.write_part_behind(log, part.start + written, part.end);
+                }
+                return;
+            }
             Some(log) => conn.queue_log(log, part.start, part.end),
             None => conn.queue_copies([bytes]),
         }

@@ -37,13 +37,55 @@ pub(crate) struct Part {
 ///
 /// Indices hold until [`finish`](Self::finish), which comes when no member waits for any of it.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     /// The queues of slow members may share it. Then the next message goes into a copy.
     bytes: Rc<Vec<u8>>,
     entries: Vec<Entry>,
+    /// The keys of those messages that have one, with their numbers, in order. Those of messages that
+    /// are gone may still be here: nothing has their numbers any more. So a message without a key costs
+    /// nothing for this.
+    keys: Vec<(u64, u64)>,
 }
 
 impl Log {
+    /// Gives the message that was published last its key.
+    pub(super) fn set_key(&mut self, number: u64, key: u64) {
+        if !self.has_keys() {
+            self.keys.clear();
+        }
+        self.keys.push((number, key));
+    }
+
+    /// Whether some message has a key.
+    #[inline]
+    pub(super) fn has_keys(&self) -> bool {
+        let last = self.keys.last();
+        last.is_some_and(|last| self.entries.first().is_some_and(|first| first.number <= last.0))
+    }
+
+    /// The key of a message.
+    pub(super) fn key(&self, index: u32) -> Option<u64> {
+        let number = self.entries[index as usize].number;
+        // Mostly all messages have one, or none.
+        match self.keys.get(index as usize) {
+            Some(&(of, key)) if of == number => Some(key),
+            _ => {
+                let place = self.keys.binary_search_by_key(&number, |&(of, _)| of).ok()?;
+                Some(self.keys[place].1)
+            }
+        }
+    }
+
+    /// What the keys take, for `Config::group_log`.
+    pub(super) fn cost_of_keys(&self) -> usize {
+        if self.has_keys() { size_of_val(&*self.keys) } else { 0 }
+    }
+
+    /// The message that the byte at `at` belongs to.
+    pub(super) fn message_at(&self, at: usize) -> u32 {
+        self.entries.partition_point(|entry| entry.end <= at) as u32
+    }
+
     /// How many messages.
     pub(super) fn len(&self) -> u32 {
         // Cannot truncate: `is_full` keeps one entry's index free.
@@ -142,6 +184,7 @@ impl Log {
     pub(super) fn recycle(&mut self, kept: usize) {
         if self.entries.capacity().saturating_mul(ENTRY) > kept {
             self.entries = Vec::new();
+            self.keys = Vec::new();
         }
         match Rc::get_mut(&mut self.bytes) {
             Some(bytes) if bytes.capacity() <= kept => bytes.clear(),

@@ -15,6 +15,10 @@
 //! meanwhile are queued behind them. So no number of members or messages makes a turn long, and all
 //! are served in rounds.
 //!
+//! Messages with a key (`publish_latest`) are like all others, in the log and on their way to a member that
+//! keeps up. A member whose queue has grown too long gets the others one by one: those with a key wait
+//! beside its queue (`connection/latest.rs`), where each replaces the one before.
+//!
 //! `registry`, `log`, `member`, `take` and `gather` are pure: they know no connection. `deliver` is
 //! where a connection is touched.
 
@@ -37,8 +41,8 @@ mod cost_tests;
 mod model_tests;
 
 pub(crate) use gather::QUIET_GAP;
-pub use registry::GroupStats;
 pub(crate) use registry::Groups;
+pub use registry::{GroupStats, Published};
 
 /// The index of nothing.
 const NONE: u32 = u32::MAX;
@@ -68,26 +72,46 @@ impl Core {
         self.groups.remove(group);
     }
 
-    /// Appends a message to the group's log. Returns how many members it is for.
+    /// Appends a message to the group's log.
     pub(crate) fn publish(
         &mut self,
         group: Group,
         bytes: &[u8],
         kind: MessageKind,
         except: Option<Token>,
-    ) -> usize {
+    ) -> Published {
+        self.make_room(group, bytes.len(), bytes.len());
+        self.groups.publish(group, bytes, kind, except)
+    }
+
+    /// The same for a message that replaces one with its key where that waits for a member that has
+    /// fallen behind.
+    pub(crate) fn publish_latest(
+        &mut self,
+        group: Group,
+        key: u64,
+        bytes: &[u8],
+        kind: MessageKind,
+        except: Option<Token>,
+    ) -> Published {
+        self.make_room(group, bytes.len(), bytes.len() + self.groups.cost_of_keys(group));
+        self.groups.publish_keyed(group, key, bytes, kind, except)
+    }
+
+    /// A message of `len` bytes is about to be published, with `more` bytes for the log.
+    #[inline]
+    fn make_room(&mut self, group: Group, len: usize, more: usize) {
         // The running callback's reply goes before this message.
         if let Some(owner) = self.work.reply.owner() {
             self.with(owner, |_| ());
         }
-        if self.groups.is_full(group, bytes.len(), self.config.group_log) {
+        if self.groups.is_full(group, more, self.config.group_log) {
             // The log is full: its messages go to the members' own queues, with their own limits.
             while let Some(member) = self.groups.marked_member(group) {
                 self.deliver(member, usize::MAX);
             }
         }
-        let cost = work::COPIED + work::bytes(bytes.len());
+        let cost = work::COPIED + work::bytes(len);
         self.work.charge(self.groups.whole_units(cost));
-        self.groups.publish(group, bytes, kind, except)
     }
 }

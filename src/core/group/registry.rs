@@ -21,7 +21,7 @@ use super::gather::Gather;
 use super::log::{Log, Part};
 use super::member::{Member, Membership, Merge, shrink};
 use super::work::Visits;
-use crate::connection::KEPT_CAPACITY;
+use crate::connection::{KEPT_CAPACITY, SendStatus};
 use crate::layer::MessageKind;
 use crate::token::{Generations, Group, Token};
 
@@ -40,6 +40,21 @@ pub struct GroupStats {
     /// How many deliveries, each of one message to one member, were dropped: the member's queue was
     /// at its limit, or its wire format cannot carry the message. Messages to members whose write
     /// side has ended are not counted.
+    pub dropped: u64,
+    /// How many deliveries of [`Net::publish_latest`](crate::Net::publish_latest), each of one message
+    /// to one member that had fallen behind, took the place of an older message.
+    pub replaced: u64,
+}
+
+/// What a publish has done, and what became of earlier ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Published {
+    /// How many members the message is for; zero also if the group no longer exists.
+    pub members: usize,
+    /// How many deliveries of this group were dropped since its last publish: each of one message to one
+    /// member, at the member's output limit or because its wire format cannot carry the message. (This
+    /// message is delivered at the end of the turn, so its own drops are in the next result.)
     pub dropped: u64,
 }
 
@@ -69,6 +84,9 @@ pub(super) struct State {
     pub(super) log: Log,
     published: u64,
     dropped: u64,
+    /// Of these, since the last publish.
+    dropped_since: u64,
+    replaced: u64,
     name: Option<Box<[u8]>>,
     /// It is in the list of named groups that may have no members.
     in_emptied: bool,
@@ -98,6 +116,8 @@ pub(crate) struct Groups {
     queue: VecDeque<u32>,
     /// How many messages were published in all groups.
     published: u64,
+    /// Some message has had a key.
+    keyed: bool,
     pub(crate) gather: Gather,
     /// Work that was done since the last flush, in parts of a unit.
     pub(super) work: usize,
@@ -106,6 +126,8 @@ pub(crate) struct Groups {
     pub(super) visits: Visits,
     // Kept for their memory.
     pub(super) parts: Vec<Part>,
+    /// The keys of `parts`, where some of them have one.
+    pub(super) keys: Vec<Option<u64>>,
     pub(super) copied: Vec<u8>,
     pub(super) merge: Merge,
 }
@@ -121,11 +143,13 @@ impl Default for Groups {
             ids: Vec::new(),
             queue: VecDeque::new(),
             published: 0,
+            keyed: false,
             gather: Gather::default(),
             work: 0,
             unpaid: 0,
             visits: Visits::default(),
             parts: Vec::new(),
+            keys: Vec::new(),
             copied: Vec::new(),
             merge: Merge::new(),
         }
@@ -168,6 +192,8 @@ impl Groups {
             log: Log::default(),
             published: 0,
             dropped: 0,
+            dropped_since: 0,
+            replaced: 0,
             name,
             in_emptied: false,
         });
@@ -214,14 +240,27 @@ impl Groups {
     }
 
     pub(crate) fn stats(&self, group: Group) -> Option<GroupStats> {
-        let State { tokens, published, dropped, .. } = &self.slots[self.index_of(group)?];
-        Some(GroupStats { members: tokens.len(), published: *published, dropped: *dropped })
+        let State { tokens, published, dropped, replaced, .. } =
+            &self.slots[self.index_of(group)?];
+        Some(GroupStats {
+            members: tokens.len(),
+            published: *published,
+            dropped: *dropped,
+            replaced: *replaced,
+        })
     }
 
-    /// A message was not delivered to one member.
-    pub(crate) fn count_dropped(&mut self, group: Group) {
-        if let Some(index) = self.index_of(group) {
-            self.slots[index].dropped += 1;
+    /// Counts what became of a message for one member.
+    pub(super) fn count(&mut self, group: Group, status: SendStatus) {
+        let Some(index) = self.index_of(group) else { return };
+        let state = &mut self.slots[index];
+        match status {
+            SendStatus::Full | SendStatus::Unencodable => {
+                state.dropped += 1;
+                state.dropped_since += 1;
+            }
+            SendStatus::Replaced => state.replaced += 1,
+            SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Gone => {}
         }
     }
 
@@ -365,14 +404,15 @@ impl Groups {
         bytes: &[u8],
         kind: MessageKind,
         except: Option<Token>,
-    ) -> usize {
-        let Some(index) = self.index_of(group) else { return 0 };
+    ) -> Published {
+        let Some(index) = self.index_of(group) else { return Published::default() };
         let excluded = except.and_then(|token| self.seat_of(group, token));
         let state = &mut self.slots[index];
         let mut unmarked = state.marked..state.tokens.len();
-        let reached = state.tokens.len() - usize::from(excluded.is_some());
-        if reached == 0 {
-            return 0;
+        let members = state.tokens.len() - usize::from(excluded.is_some());
+        let published = Published { members, dropped: std::mem::take(&mut state.dropped_since) };
+        if members == 0 {
+            return published;
         }
         let (mut previous, mut except) = (NONE, NONE);
         if let Some((_, id, place)) = excluded {
@@ -396,7 +436,41 @@ impl Groups {
         if state.log.len() == 2 {
             self.gather.crowded += state.marked;
         }
-        reached
+        published
+    }
+
+    /// Appends a message with a key: of what waits for a member that has fallen behind, it replaces the
+    /// one with this key.
+    pub(crate) fn publish_keyed(
+        &mut self,
+        group: Group,
+        key: u64,
+        bytes: &[u8],
+        kind: MessageKind,
+        except: Option<Token>,
+    ) -> Published {
+        let number = self.published;
+        let published = self.publish(group, bytes, kind, except);
+        if published.members > 0
+            && let Some(index) = self.index_of(group)
+        {
+            self.slots[index].log.set_key(number, key);
+            self.keyed = true;
+        }
+        published
+    }
+
+    /// What the keys of a group's pending messages take, and one more.
+    pub(crate) fn cost_of_keys(&self, group: Group) -> usize {
+        let keys = self.index_of(group).map_or(0, |index| self.slots[index].log.cost_of_keys());
+        keys + size_of::<(u64, u64)>()
+    }
+
+    /// Whether a message with a key is pending for a member.
+    pub(super) fn has_keys(&self, token: Token) -> bool {
+        let Some(id) = self.id_of(token).filter(|_| self.keyed) else { return false };
+        let mut pending = self.members[id as usize].pending();
+        pending.any(|membership| self.slots[membership.group as usize].log.has_keys())
     }
 
     /// Something is pending for these members from the next message on.

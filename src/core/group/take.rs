@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::NONE;
-use super::log::Part;
+use super::log::{Log, Part};
 use super::member::Membership;
 use super::registry::{Groups, State};
 use super::work;
@@ -59,7 +59,7 @@ impl Batch {
 }
 
 /// All that is pending for a member, where that is one run of one group's log.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct OnlyRun {
     id: u32,
     group: u32,
@@ -68,11 +68,18 @@ pub(crate) struct OnlyRun {
     pub(crate) end: usize,
 }
 
+impl OnlyRun {
+    /// The member's index.
+    pub(super) fn id(&self) -> u32 {
+        self.id
+    }
+}
+
 impl Groups {
     /// What is pending for the member of that index, with the log that it is a run of; `None` if it is
     /// several runs.
     #[inline]
-    pub(crate) fn only_run(&self, id: u32) -> Option<(OnlyRun, &Rc<Vec<u8>>)> {
+    pub(super) fn only_run(&self, id: u32) -> Option<(OnlyRun, &Log)> {
         let member = &self.members[id as usize];
         let &Membership { group, place, next_pending } =
             member.memberships.get(member.first_pending as usize)?; // nothing is at `NONE`
@@ -82,8 +89,7 @@ impl Groups {
         let State { log, seats, .. } = &self.slots[group as usize];
         let seat = &seats[place as usize];
         let (start, end) = (log.start(seat.from), log.bytes().len());
-        (seat.last_excluding == NONE)
-            .then(|| (OnlyRun { id, group, place, start, end }, log.bytes()))
+        (seat.last_excluding == NONE).then(|| (OnlyRun { id, group, place, start, end }, log))
     }
 
     /// The member has been given that run: nothing is pending for it.
@@ -122,7 +128,13 @@ impl Groups {
         bytes
     }
 
-    /// Takes what is pending for a member. Hand the batch back by [`give_back`](Self::give_back).
+    /// The group of a run.
+    pub(super) fn group_of(&self, run: &OnlyRun) -> Group {
+        self.slots[run.group as usize].handle
+    }
+
+    /// Takes what is pending for a member. Hand the batch back by [`give_back`](Self::give_back). Where
+    /// some of the messages have keys, they are in `keys`, by message.
     pub(crate) fn take(&mut self, token: Token, how: Take) -> Option<Batch> {
         let id = self.id_of(token)?;
         let member = &self.members[id as usize];
@@ -174,6 +186,10 @@ impl Groups {
                     next += 1;
                 }
                 self.visits.add((next - seat.from) as usize);
+                if log.has_keys() {
+                    let taken = (seat.from..next).filter(|&message| !log.excludes(message, id));
+                    self.keys.extend(taken.map(|message| log.key(message)));
+                }
             }
         }
         if next == log.len() {
@@ -193,6 +209,8 @@ impl Groups {
             Take::ByMessage { limit, each } => (false, limit, each),
         };
         let mut bytes = std::mem::take(&mut self.copied);
+        let token = self.members[id as usize].token;
+        let keyed = !joined && self.has_keys(token);
         let member = &mut self.members[id as usize];
         let mut merge = match member.merge.take() {
             Some(left) => *left,
@@ -225,6 +243,9 @@ impl Groups {
                     _ => parts.push(Part { start, end, kind, group }),
                 }
                 cost += each + work::bytes(end - start);
+                if keyed {
+                    self.keys.push(log.has_keys().then(|| log.key(message)).flatten());
+                }
             }
             match log.number(message + 1) {
                 Some(number) => merge.push(Reverse((number, at))),

@@ -92,7 +92,7 @@ fn publish(state: &mut Server, net: &mut Net<Server>, group: Group, except: Opti
         Some(except) => net.publish_except(group, except, &message),
         None => net.publish(group, &message),
     };
-    assert_eq!(count, receivers.len(), "the members of the group");
+    assert_eq!(count.members, receivers.len(), "the members of the group");
     for receiver in receivers {
         state.note(receiver, &message);
     }
