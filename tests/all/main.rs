@@ -20,6 +20,7 @@ mod groups;
 mod hostile;
 mod last_words;
 mod late;
+mod latest;
 mod layer_info;
 mod layers;
 mod linked;

@@ -8,6 +8,7 @@ mod scenarios;
 
 mod banner;
 mod determinism;
+mod feed_age;
 mod invariants;
 mod kit;
 mod late_timers;

@@ -29,6 +29,7 @@ scenarios! {
     datagrams_survive: datagrams, 40;
     echo_survives: echo, 40;
     ends_survive: ends, 40;
+    feed_survives: feed, 40;
     groups_survive: groups, 40;
     layers_survive: layers, 40;
     listeners_survive: listeners, 40;

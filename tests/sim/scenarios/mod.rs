@@ -19,6 +19,7 @@ pub(crate) mod chat;
 pub(crate) mod datagrams;
 pub(crate) mod echo;
 pub(crate) mod ends;
+pub(crate) mod feed;
 pub(crate) mod groups;
 pub(crate) mod layers;
 pub(crate) mod listeners;
