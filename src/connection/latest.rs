@@ -176,7 +176,7 @@ impl Conn<'_> {
                 newest.behind = false;
                 break;
             }
-            if self.work.units == 0 {
+            if self.work.is_used_up() {
                 // It goes on in the next turn: a queue that is not empty says so.
                 let batch = self.stream.newest_mut().batch();
                 if !self.queue_values(batch) {

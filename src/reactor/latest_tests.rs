@@ -427,6 +427,24 @@ fn no_value_overtakes_a_newer_one_of_its_key_on_another_path() {
 }
 
 #[test]
+fn ordinary_messages_among_values_have_no_key() {
+    let mut rig = Rig::new(StreamOptions::new().behind_above(0), &[]);
+    let group = rig.group();
+    rig.publish(group, 9, "stuck;");
+    rig.flush();
+    for n in 0..3 {
+        rig.net().publish(group, "ordinary;");
+        rig.publish(group, 1, format!("1 {n};"));
+        rig.net().publish(group, "ordinary;");
+        rig.publish(group, 2, format!("2 {n};"));
+    }
+    rig.flush();
+    assert_eq!(rig.stats(), (2, 4, 0, true));
+    let expected = "stuck;".to_owned() + &"ordinary;".repeat(6) + "1 2;2 2;";
+    assert_eq!(rig.room(&[ALL, ALL]).written(), expected);
+}
+
+#[test]
 fn a_direct_send_goes_behind_what_was_published_before() {
     let mut rig = Rig::new(StreamOptions::new(), &[ALL, ALL]);
     let group = rig.group();

@@ -132,7 +132,7 @@ fn feed(sim: &mut Sim) -> ScenarioResult {
     let mut hosts = Vec::new();
     for n in 0..SLOW + FAST {
         let slow = n < SLOW;
-        let name = format!("{} {n}", if slow { "slow" } else { "fast" });
+        let name = format!("{}-{n}", if slow { "slow" } else { "fast" });
         let published = Rc::clone(&published);
         let host = sim.host(&name, move |net| {
             net.connect(Connect::tcp(("exchange", if slow { 1 } else { 2 })), Reads)?;
