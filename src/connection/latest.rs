@@ -17,6 +17,7 @@ const ENCODED: usize = 4;
 
 impl Extra {
     /// What counts towards the output limit and is not in the queue.
+    #[cold]
     pub(super) fn held(&self) -> usize {
         self.wire.as_ref().map_or(0, |wire| wire.waiting.cost())
             + self.newest.as_ref().map_or(0, |newest| newest.cost())
@@ -92,6 +93,7 @@ impl Conn<'_> {
     }
 
     /// A group's value: one for a connection that keeps up is like any other message.
+    #[cold]
     pub(crate) fn send_keyed(&mut self, key: u64, bytes: &[u8], kind: MessageKind) -> SendStatus {
         if self.falls_behind(bytes.len()) {
             self.send_latest(key, bytes, kind)

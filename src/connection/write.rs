@@ -417,7 +417,7 @@ impl Conn<'_> {
     }
 
     /// The socket has taken what it takes now.
-    #[inline]
+    #[inline(always)] // `flush` is its usual caller
     pub(super) fn flushed(&mut self) {
         let stream = &mut *self.stream;
         if let Some(output) = stream.take_empty_output() {

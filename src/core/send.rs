@@ -61,6 +61,7 @@ impl Core {
     }
 
     /// Sends a value that replaces its own unsent predecessor.
+    #[inline(never)]
     pub(crate) fn send_latest(
         &mut self,
         token: Token,

@@ -99,7 +99,7 @@ impl Core {
     }
 
     /// A message of `len` bytes is about to be published, with `more` bytes for the log.
-    #[inline]
+    #[inline(always)]
     fn make_room(&mut self, group: Group, len: usize, more: usize) {
         // The running callback's reply goes before this message.
         if let Some(owner) = self.work.reply.owner() {

@@ -30,7 +30,12 @@ impl Model {
         let Some(batch) = groups.take(token, how) else { return };
         let got = self.got.entry(token).or_default();
         let before = got.len();
-        for part in &batch.parts {
+        let mut keys = std::mem::take(&mut groups.keys);
+        if keys.is_empty() {
+            keys.resize(batch.parts.len(), None);
+        }
+        assert_eq!(keys.len(), batch.parts.len());
+        for (part, key) in batch.parts.iter().zip(keys) {
             got.extend_from_slice(&batch.bytes()[part.start..part.end]);
             if let Take::ByMessage { .. } = how {
                 let kind = if batch.bytes()[part.start] == b't' {
@@ -40,6 +45,7 @@ impl Model {
                 };
                 assert_eq!(part.kind, kind);
                 let message = &batch.bytes()[part.start..part.end];
+                assert_eq!(key, key_of(std::str::from_utf8(message).unwrap()));
                 assert_eq!(message.iter().position(|&b| b == b';'), Some(message.len() - 1));
             }
         }
@@ -73,6 +79,12 @@ impl Model {
 
 fn of(bytes: &BTreeMap<Token, Vec<u8>>, token: Token) -> &[u8] {
     bytes.get(&token).map_or(&[], Vec::as_slice)
+}
+
+/// Every third message has a key: its number.
+fn key_of(message: &str) -> Option<u64> {
+    let number: String = message[1..].chars().take_while(char::is_ascii_digit).collect();
+    number.parse().ok().filter(|number| number % 3 == 0)
 }
 
 fn how(random: &mut Xorshift) -> Take {
@@ -132,7 +144,11 @@ fn random_schedules_agree_with_a_naive_model() {
                     let (_, _, members) = &model.groups[which];
                     let reached: Vec<_> =
                         members.iter().filter(|&&m| Some(m) != except).copied().collect();
-                    let count = groups.publish(group, message.as_bytes(), kind, except);
+                    let (bytes, key) = (message.as_bytes(), key_of(&message));
+                    let count = match key {
+                        Some(key) => groups.publish_keyed(group, key, bytes, kind, except),
+                        None => groups.publish(group, bytes, kind, except),
+                    };
                     assert_eq!(count.members, reached.len());
                     for member in reached {
                         let expected = model.expected.entry(member).or_default();

@@ -396,8 +396,8 @@ impl Groups {
         self.index_of(group).is_some_and(|index| self.slots[index].log.is_full(size, limit))
     }
 
-    /// Appends a message to the group's log. Returns how many members it is for. Costs O(1) beside
-    /// the marks that it makes.
+    /// Appends a message to the group's log. Costs O(1) beside the marks that it makes.
+    #[inline(always)] // messages with a key are the one other case
     pub(crate) fn publish(
         &mut self,
         group: Group,
@@ -441,6 +441,7 @@ impl Groups {
 
     /// Appends a message with a key: of what waits for a member that has fallen behind, it replaces the
     /// one with this key.
+    #[inline(never)]
     pub(crate) fn publish_keyed(
         &mut self,
         group: Group,
