@@ -157,8 +157,11 @@ impl Conn<'_> {
     #[cold]
     pub(super) fn flush_values(&mut self) {
         let queue_is_empty = self.stream.output.as_ref().is_none_or(|output| output.is_empty());
-        if !self.stream.writable && queue_is_empty {
-            return; // what waits stays replaceable, and the queue stays for the next edge to find it
+        if !self.stream.writable && queue_is_empty && self.stream.takes_values() {
+            // One of them, so that the stall deadline runs. The others stay replaceable.
+            if !self.queue_values(1) {
+                return;
+            }
         }
         while self.stream.takes_values() && self.stream.writable {
             let batch = self.stream.newest_mut().batch();

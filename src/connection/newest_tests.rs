@@ -2,7 +2,7 @@
 
 use super::*;
 
-#[allow(unreachable_pub, dead_code)] // the tests in tests/ use the same file
+#[allow(unreachable_pub, dead_code, clippy::duplicate_mod)] // tests elsewhere use the same file
 #[path = "../../tests/support/xorshift.rs"]
 mod xorshift;
 use xorshift::Xorshift;

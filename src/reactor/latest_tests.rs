@@ -444,6 +444,23 @@ fn ordinary_messages_among_values_have_no_key() {
     assert_eq!(rig.room(&[ALL, ALL]).written(), expected);
 }
 
+// row 179
+#[test]
+fn a_peer_that_takes_no_value_is_closed_by_the_stall_timeout() {
+    let options = StreamOptions::new().stall_timeout(Duration::from_millis(1)).behind_above(0);
+    let mut rig = Rig::new(options, &[]);
+    let group = rig.group();
+    rig.publish(group, 1, "value");
+    for _ in 0..1000 {
+        if !rig.reactor.state().is_empty() {
+            break;
+        }
+        let _ = rig.reactor.turn(Some(Duration::from_millis(5))).unwrap();
+    }
+    let expected = "timed out: the peer took no output for too long (5 bytes unsent)";
+    assert_eq!(*rig.reactor.state(), [expected]);
+}
+
 #[test]
 fn a_direct_send_goes_behind_what_was_published_before() {
     let mut rig = Rig::new(StreamOptions::new(), &[ALL, ALL]);

@@ -61,7 +61,7 @@ fn symbol(number: u64) -> u64 {
 }
 
 fn burst(state: &mut Exchange, net: &mut Net<Exchange>) {
-    for &member in net.members(state.feed).to_vec().iter() {
+    for &member in &net.members(state.feed).to_vec() {
         let stats = net.newest_stats(member).unwrap_or_default();
         state.most = state.most.max(stats.waiting);
     }

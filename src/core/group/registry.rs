@@ -410,9 +410,8 @@ impl Groups {
         let state = &mut self.slots[index];
         let mut unmarked = state.marked..state.tokens.len();
         let members = state.tokens.len() - usize::from(excluded.is_some());
-        let published = Published { members, dropped: std::mem::take(&mut state.dropped_since) };
         if members == 0 {
-            return published;
+            return Published { members, dropped: std::mem::take(&mut state.dropped_since) };
         }
         let (mut previous, mut except) = (NONE, NONE);
         if let Some((_, id, place)) = excluded {
@@ -436,7 +435,7 @@ impl Groups {
         if state.log.len() == 2 {
             self.gather.crowded += state.marked;
         }
-        published
+        Published { members, dropped: std::mem::take(&mut state.dropped_since) }
     }
 
     /// Appends a message with a key: of what waits for a member that has fallen behind, it replaces the

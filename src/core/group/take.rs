@@ -89,7 +89,7 @@ impl Groups {
         let State { log, seats, .. } = &self.slots[group as usize];
         let seat = &seats[place as usize];
         let (start, end) = (log.start(seat.from), log.bytes().len());
-        (seat.last_excluding == NONE).then(|| (OnlyRun { id, group, place, start, end }, log))
+        (seat.last_excluding == NONE).then_some((OnlyRun { id, group, place, start, end }, log))
     }
 
     /// The member has been given that run: nothing is pending for it.
