@@ -104,6 +104,11 @@ impl<'a, S> Context<'a, S> {
         self.net.send_to(self.token, to, bytes)
     }
 
+    /// Drops the datagrams of this session or socket that have not left; see [`Net::clear_queue`].
+    pub fn clear_queue(&mut self) -> usize {
+        self.net.clear_queue(self.token)
+    }
+
     /// Closes this connection gracefully; see [`Net::close`].
     pub fn close(&mut self) {
         self.net.close(self.token);

@@ -96,6 +96,10 @@ impl Udp {
         self
     }
 
+    pub(crate) fn is_connected(&self) -> bool {
+        self.peer.is_some()
+    }
+
     pub(crate) fn open(self) -> Result<DatagramSocket, Error> {
         let peers = match &self.peer {
             None => vec![None],

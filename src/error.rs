@@ -182,6 +182,8 @@ pub enum CloseReason {
     Panicked(String),
     /// A wire layer failed: the peer broke the format, or a handshake failed.
     Layer(LayerError),
+    /// The UDP socket that this session belonged to was closed.
+    SocketClosed,
     /// The reactor was dropped.
     ReactorDropped,
 }
@@ -233,6 +235,7 @@ impl fmt::Display for CloseReason {
             CloseReason::Handler(e) => write!(f, "{e}"),
             CloseReason::Panicked(text) => write!(f, "the handler panicked: {text}"),
             CloseReason::Layer(e) => write!(f, "{e}"),
+            CloseReason::SocketClosed => f.write_str("its UDP socket was closed"),
             CloseReason::ReactorDropped => f.write_str("the reactor was dropped"),
         }
     }

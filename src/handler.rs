@@ -171,7 +171,7 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
     }
 }
 
-/// A datagram protocol: one UDP socket with any number of peers.
+/// A datagram protocol: one UDP socket with any number of peers, or a *session* with one of them.
 ///
 /// Streams and datagrams differ in the shape of their data, in their end, in back-pressure and in
 /// addressing. That is why datagrams have a trait of their own.
@@ -188,6 +188,14 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
 /// [`on_datagram`](Self::on_datagram), which a peer's bytes may have caused. Per socket, these are
 /// logged above debug level at most once every 10 s. Any other callback that returns an error, or
 /// panics, closes its own socket and nothing else.
+///
+/// # Sessions
+///
+/// [`Net::bind_sessions`](crate::Net::bind_sessions) makes a handler for each peer. The grammar is the
+/// same, about a session: `on_open` when the peer was accepted, `on_datagram` for what it sends,
+/// `on_close` once. Two things differ. A session serves one peer, so that an error or a panic of *any*
+/// callback, `on_datagram` included, ends this session (and no other). And `on_error` reports only what
+/// the system says about sending to this peer.
 pub trait DatagramHandler<S = ()> {
     /// The socket is bound and registered.
     ///
@@ -202,7 +210,7 @@ pub trait DatagramHandler<S = ()> {
     ///
     /// # Errors
     /// Reported to [`on_error`](Self::on_error) as [`DatagramError::Handler`]; the socket stays
-    /// open. Call [`close`](crate::Context::close) to end it.
+    /// open. A session is closed. Call [`close`](crate::Context::close) to end it.
     fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult;
 
     /// The system reported an error on this socket, or `on_datagram` failed. The socket stays open.
@@ -216,7 +224,8 @@ pub trait DatagramHandler<S = ()> {
     }
 
     /// The send queue is empty again. Called after datagrams were queued because the system took no
-    /// more, or after one was refused because the queue was full.
+    /// more, or after one was refused because the queue was full. A session gets it after one of its own
+    /// was refused: the queue is that of the socket.
     ///
     /// # Errors
     /// Closes this socket, as in every callback.
@@ -246,6 +255,30 @@ pub trait DatagramHandler<S = ()> {
     /// The socket is closed. No callback follows.
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
+    }
+}
+
+impl<S> DatagramHandler<S> for Box<dyn DatagramHandler<S>> {
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        (**self).on_open(cx)
+    }
+    fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult {
+        (**self).on_datagram(cx, datagram)
+    }
+    fn on_error(&mut self, cx: &mut Context<'_, S>, error: DatagramError) -> HandlerResult {
+        (**self).on_error(cx, error)
+    }
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        (**self).on_drain(cx)
+    }
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        (**self).on_timer(cx, timer)
+    }
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        (**self).on_notify(cx, notification)
+    }
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
+        (**self).on_close(cx, closed);
     }
 }
 

@@ -51,6 +51,8 @@ mod config;
 mod connect;
 mod connection;
 mod context;
+#[cfg(feature = "cookies")]
+mod cookies;
 mod core;
 mod datagram;
 mod error;
@@ -64,6 +66,7 @@ mod notification;
 mod options;
 mod reactor;
 mod remote;
+mod session;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod socket_options;
@@ -80,6 +83,8 @@ pub use config::Config;
 pub use connect::{Adopt, Connect};
 pub use connection::{Input, NewestStats, SendStatus};
 pub use context::Context;
+#[cfg(feature = "cookies")]
+pub use cookies::Cookies;
 pub use core::{GroupStats, ListenerStats, Published};
 pub use datagram::Udp;
 pub use error::{
@@ -95,6 +100,7 @@ pub use notification::Notification;
 pub use options::{Overflow, StreamOptions};
 pub use reactor::{Reactor, ShutdownReport};
 pub use remote::{PostError, Remote};
+pub use session::{Admission, Hello, SessionOptions, SessionStats};
 pub use socket_options::{MulticastInterface, SocketOptions};
 pub use source::Readiness;
 pub use timers::Timer;

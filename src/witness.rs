@@ -5,6 +5,7 @@
 //! noted in the world, and the run ends with it.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::connection::{Input, SendStatus, Stream};
@@ -276,34 +277,59 @@ struct WatchedDatagrams<S> {
     grammar: Grammar,
 }
 
+impl<S> WatchedDatagrams<S> {
+    /// The grammar; and that what it is about has not ended, and is the one of its peer.
+    fn sees<'a>(&mut self, call: u8, cx: &Context<'a, S>, from: Option<SocketAddr>) {
+        self.grammar.sees(call);
+        let (token, core) = (self.grammar.token, &cx.net.core);
+        let wrong = match core.session(token) {
+            Some(session) if session.dead => Some("after its end".to_owned()),
+            Some(session) if core.session_of(session.socket, session.peer) != Some(token) => {
+                Some(format!("though its socket knows another session of {}", session.peer))
+            }
+            Some(session) if from.is_some_and(|from| from != session.peer) => {
+                Some(format!("with a datagram of {from:?}, but is a session of {}", session.peer))
+            }
+            None if core.datagram(token).is_none_or(|socket| socket.dead) => {
+                Some("after its end".to_owned())
+            }
+            _ => None,
+        };
+        if let Some(wrong) = wrong {
+            let name = sim::trace::CALLBACKS[usize::from(call)];
+            sim::with(|world| world.violated_here(format!("{name} of {token} was called {wrong}")));
+        }
+    }
+}
+
 impl<S> DatagramHandler<S> for WatchedDatagrams<S> {
     fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
-        self.grammar.sees(OPEN);
+        self.sees(OPEN, cx, None);
         self.handler.on_open(cx)
     }
 
     fn on_datagram(&mut self, cx: &mut Context<'_, S>, datagram: Datagram<'_>) -> HandlerResult {
-        self.grammar.sees(DATAGRAM);
+        self.sees(DATAGRAM, cx, Some(datagram.from));
         self.handler.on_datagram(cx, datagram)
     }
 
     fn on_error(&mut self, cx: &mut Context<'_, S>, error: DatagramError) -> HandlerResult {
-        self.grammar.sees(ERROR);
+        self.sees(ERROR, cx, None);
         self.handler.on_error(cx, error)
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
-        self.grammar.sees(DRAIN);
+        self.sees(DRAIN, cx, None);
         self.handler.on_drain(cx)
     }
 
     fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
-        self.grammar.sees(TIMER);
+        self.sees(TIMER, cx, None);
         self.handler.on_timer(cx, timer)
     }
 
     fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
-        self.grammar.sees(NOTIFY);
+        self.sees(NOTIFY, cx, None);
         self.handler.on_notify(cx, notification)
     }
 

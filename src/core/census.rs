@@ -1,6 +1,8 @@
 //! What the checks of a simulation ask of the core: work that is forgotten, and what is left over.
 
-use super::{Core, Entity};
+use std::collections::HashSet;
+
+use super::{Core, DatagramSocket, Entity};
 use crate::connection::{Due, Phase};
 use crate::sys;
 
@@ -20,16 +22,23 @@ impl Core {
                         ));
                     }
                 }
-                Some(Entity::Datagram(socket)) if !socket.dead && !socket.in_ready => {
-                    let lost = socket
-                        .socket
-                        .simulated_index()
-                        .and_then(|index| sys::sim::with(|world| world.is_lost_datagram(index)));
-                    if !socket.paused && (socket.readable || lost == Some(true)) {
-                        return Some(format!("the loop sleeps, but datagrams wait on {token}"));
+                Some(Entity::Datagram(socket)) => {
+                    if let Some(what) = forgotten_datagrams(socket) {
+                        return Some(format!("the loop sleeps, but {token} {what}"));
                     }
-                    if socket.has_more() {
-                        return Some(format!("the loop sleeps, but {token} could send datagrams"));
+                }
+                Some(Entity::SessionSocket(owner)) => {
+                    if let Some(what) = forgotten_datagrams(&owner.socket) {
+                        return Some(format!("the loop sleeps, but {token} {what}"));
+                    }
+                    let mut watched = HashSet::new();
+                    self.work.timers.each(|due| {
+                        if let Due::Watchdog(token) = *due {
+                            watched.insert(token);
+                        }
+                    });
+                    if let Some(what) = owner.audit(|token| self.session(token), &watched) {
+                        return Some(format!("of {token}: {what}"));
                     }
                 }
                 _ => {}
@@ -50,6 +59,13 @@ impl Core {
                 if stream.unsent() > 0 && !stream.is_over_high() && stream.waits_to_flush() {
                     return Some(format!("{token} keeps output that could be written"));
                 }
+            }
+        }
+        for &token in &tokens {
+            if let Some(session) = self.session(token)
+                && (session.dead || self.session_of(session.socket, session.peer) != Some(token))
+            {
+                return Some(format!("{token} is a session that its socket does not know"));
             }
         }
         if handlers > tokens.len() {
@@ -83,7 +99,10 @@ impl Core {
             Entity::Stream(stream) => stream.socket_count(),
             Entity::Listener(listener) => listener.sockets.len(),
             Entity::Datagram(socket) => usize::from(socket.socket.simulated_index().is_some()),
-            Entity::Source(_) => 0,
+            Entity::SessionSocket(owner) => {
+                usize::from(owner.socket.socket.simulated_index().is_some())
+            }
+            Entity::Session(_) | Entity::Source(_) => 0,
         })
         .sum()
     }
@@ -100,4 +119,17 @@ impl Core {
             Some(Due::Watchdog(_) | Due::Accept(_)) | None => None,
         }
     }
+}
+
+/// Work of a UDP socket that nothing will announce.
+fn forgotten_datagrams(socket: &DatagramSocket) -> Option<&'static str> {
+    if socket.dead || socket.in_ready {
+        return None;
+    }
+    let index = socket.socket.simulated_index();
+    let lost = index.and_then(|index| sys::sim::with(|world| world.is_lost_datagram(index)));
+    if !socket.paused && (socket.readable || lost == Some(true)) {
+        return Some("has datagrams that wait");
+    }
+    socket.has_more().then_some("could send datagrams")
 }

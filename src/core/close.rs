@@ -89,13 +89,29 @@ impl Core {
             Some(Entity::Listener(listener)) => &mut listener.dead,
             Some(Entity::Datagram(socket)) => &mut socket.dead,
             Some(Entity::Source(source)) => &mut source.dead,
+            Some(Entity::Session(_)) => return self.finish_session(token, reason),
+            Some(Entity::SessionSocket(owner)) => {
+                // What was published to its sessions leaves before it closes; their `on_close` is called
+                // before its place is free.
+                if !owner.socket.dead {
+                    let dropped = matches!(reason, CloseReason::ReactorDropped);
+                    self.finish_sessions(token, || match dropped {
+                        true => CloseReason::ReactorDropped,
+                        false => CloseReason::SocketClosed,
+                    });
+                }
+                let Some(owner) = self.session_socket_mut(token) else { return };
+                &mut owner.socket.dead
+            }
             Some(Entity::Stream(_)) | None => return,
         };
         if std::mem::replace(dead, true) {
             return drop_guarded(reason);
         }
         let reason = match self.entity_mut(token) {
-            Some(Entity::Datagram(_)) => self.close_datagram(token, reason),
+            Some(Entity::Datagram(_) | Entity::SessionSocket(_)) => {
+                self.close_datagram(token, reason)
+            }
             _ => reason,
         };
         if let Core { sys, table, .. } = self
@@ -141,6 +157,8 @@ impl Core {
             }
             Entity::Listener(mut l) => l.close(&mut self.sys),
             Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
+            Entity::SessionSocket(mut s) => self.sys.deregister(&mut s.socket.socket, false),
+            Entity::Session(session) => return self.forget_session(&session),
             // The source itself is with its callback, which has deregistered it already.
             Entity::Source(_) => {}
         }

@@ -93,8 +93,61 @@ impl DatagramSocket {
         self.writable |= ready.has(sys::Ready::WRITABLE | sys::Ready::ERROR);
     }
 
+    /// Whether datagrams are known to wait, or may.
+    pub(crate) fn has_known_input(&self) -> bool {
+        self.readable || !self.put_off.is_empty()
+    }
+
     pub(crate) fn queued(&self) -> usize {
         self.bytes.len() - self.gone
+    }
+
+    /// Whether a datagram of `len` bytes fits into the queue. Empty ones take room too.
+    #[inline]
+    pub(crate) fn has_room_for(&self, len: usize) -> bool {
+        self.queued().max(self.waiting.len()) + len.max(1) <= self.limit
+    }
+
+    /// Whether `on_drain` follows once the queue is empty.
+    pub(crate) fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// How many bytes are queued for a peer.
+    pub(crate) fn queued_for(&self, peer: SocketAddr) -> usize {
+        self.waiting.iter().filter(|d| d.to == Some(peer)).map(|d| d.len).sum()
+    }
+
+    /// Drops what is queued for a peer, or all. Returns how many bytes that were. Costs a pass over the
+    /// queue, and nothing if it is empty.
+    pub(crate) fn clear(&mut self, peer: Option<SocketAddr>) -> usize {
+        let before = self.queued();
+        let (mut read, mut write) = (self.gone, self.gone);
+        self.waiting.retain(|&Outgoing { to, len }| {
+            let stays = peer.is_some() && to != peer;
+            if stays {
+                self.bytes.copy_within(read..read + len, write);
+                write += len;
+            }
+            read += len;
+            stays
+        });
+        self.bytes.truncate(write);
+        self.took_from_queue();
+        before - self.queued()
+    }
+
+    /// Datagrams have left the queue: gives back their room, and notes if it is empty now.
+    #[inline]
+    fn took_from_queue(&mut self) {
+        // The rest moves to the front once it is the smaller part: each byte moves once on average.
+        if 2 * self.gone >= self.bytes.len() {
+            self.bytes.drain(..self.gone);
+            self.gone = 0;
+        }
+        if self.waiting.is_empty() {
+            self.drained |= std::mem::take(&mut self.blocked);
+        }
     }
 
     pub(crate) fn report(&mut self, error: DatagramError) {
@@ -147,14 +200,7 @@ impl DatagramSocket {
                 self.gone += self.waiting.pop_front().map_or(0, |datagram| datagram.len);
             }
         }
-        // The rest moves to the front once it is the smaller part: each byte moves once on average.
-        if 2 * self.gone >= self.bytes.len() {
-            self.bytes.drain(..self.gone);
-            self.gone = 0;
-        }
-        if self.waiting.is_empty() {
-            self.drained |= std::mem::take(&mut self.blocked);
-        }
+        self.took_from_queue();
     }
 }
 
@@ -179,9 +225,7 @@ impl Core {
         if socket.dead {
             return SendStatus::Gone;
         }
-        // Empty datagrams take room too.
-        let queued = socket.queued().max(socket.waiting.len());
-        if queued + bytes.len().max(1) > socket.limit {
+        if !socket.has_room_for(bytes.len()) {
             // A sender that is refused because of the queue gets `on_drain`.
             socket.blocked |= !socket.waiting.is_empty();
             return SendStatus::Full;
@@ -196,7 +240,12 @@ impl Core {
 
     /// A `send` to something that is no stream.
     pub(crate) fn send_elsewhere(&mut self, token: Token, bytes: &[u8]) -> SendStatus {
-        self.send_datagram(token, None, bytes)
+        match self.entity(token) {
+            Some(Entity::Session(_)) => self.send_to_session(token, bytes),
+            // It has no peer of its own.
+            Some(Entity::SessionSocket(_)) => SendStatus::Gone,
+            _ => self.send_datagram(token, None, bytes),
+        }
     }
 
     /// Sends from the queue up to the budget; the rest is sent in the next turn, which begins at once.
@@ -221,7 +270,11 @@ impl Core {
     /// that the system did not take, becomes the reason.
     pub(crate) fn close_datagram(&mut self, token: Token, reason: CloseReason) -> CloseReason {
         let Core { sys, table, outbox, .. } = self;
-        let Some(Entity::Datagram(socket)) = table.entity_mut(token) else { return reason };
+        let socket = match table.entity_mut(token) {
+            Some(Entity::Datagram(socket)) => &mut **socket,
+            Some(Entity::SessionSocket(owner)) => &mut owner.socket,
+            _ => return reason,
+        };
         socket.errors.clear(); // `on_error` is not called any more
         if !matches!(reason, CloseReason::Aborted) {
             socket.flush(outbox, usize::MAX);

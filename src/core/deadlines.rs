@@ -14,6 +14,7 @@ impl Core {
             Entity::Stream(s) => s.timers_mut()?,
             Entity::Listener(l) if !l.dead => &mut l.timers,
             Entity::Datagram(d) if !d.dead => &mut d.timers,
+            Entity::Session(s) if !s.dead => &mut s.timers,
             Entity::Source(s) if !s.dead => &mut s.timers,
             _ => return None,
         };
@@ -58,17 +59,19 @@ impl Core {
         let chain = match self.table.entity_mut(token) {
             Some(Entity::Listener(l)) => &mut l.timers,
             Some(Entity::Datagram(d)) => &mut d.timers,
+            Some(Entity::Session(s)) => &mut s.timers,
             Some(Entity::Source(s)) => &mut s.timers,
-            Some(Entity::Stream(_)) | None => return,
+            Some(Entity::Stream(_) | Entity::SessionSocket(_)) | None => return,
         };
         self.work.timers.cancel_all(chain);
     }
 
-    /// The watchdog of a connection fired.
+    /// The watchdog of a connection or session fired.
     pub(crate) fn watchdog_fired(&mut self, token: Token) {
-        let fired = self.with_settled(token, |conn| conn.watchdog_fired());
-        if fired == Some(Fired::AttemptTimedOut) {
-            self.attempt_timed_out(token);
+        match self.with_settled(token, |conn| conn.watchdog_fired()) {
+            Some(Fired::AttemptTimedOut) => self.attempt_timed_out(token),
+            Some(_) => {}
+            None => self.session_watchdog(token),
         }
     }
 }

@@ -24,6 +24,7 @@ mod listener;
 mod notes;
 mod relay;
 mod send;
+mod session;
 mod shutdown;
 mod sockets;
 mod table;
@@ -34,6 +35,7 @@ pub(crate) use group::QUIET_GAP;
 pub use group::{GroupStats, Published};
 pub use listener::ListenerStats;
 pub(crate) use listener::{Listening, ListeningSockets};
+pub(crate) use session::{Sender, Session, SessionSocket};
 use table::Table;
 pub(crate) use table::{Attached, Entity};
 
@@ -72,6 +74,8 @@ pub(crate) struct Core {
     draining: Vec<Token>,
     pub(crate) stopping: Stopping,
     pub(crate) streams: usize,
+    /// Entities that are no sockets.
+    sessions: usize,
     /// The reactor is being dropped: no new socket is made.
     pub(crate) ended: bool,
 }
@@ -94,6 +98,7 @@ impl Core {
             draining: Vec::new(),
             stopping: Stopping::No,
             streams: 0,
+            sessions: 0,
             ended: false,
         })
     }
@@ -106,16 +111,19 @@ impl Core {
             return Err(io::Error::other("the reactor is being dropped"));
         }
         let is_stream = matches!(entity, Entity::Stream(_));
+        let is_session = matches!(entity, Entity::Session(_));
         let token = self.table.insert(entity).ok_or_else(|| {
             io::Error::new(io::ErrorKind::OutOfMemory, "more sockets than tokens can name")
         })?;
         self.streams += usize::from(is_stream);
+        self.sessions += usize::from(is_session);
         Ok(token)
     }
 
     pub(crate) fn remove(&mut self, token: Token) -> Option<Entity> {
         let entity = self.table.remove(token)?;
         self.streams -= usize::from(matches!(entity, Entity::Stream(_)));
+        self.sessions -= usize::from(matches!(entity, Entity::Session(_)));
         Some(entity)
     }
 
@@ -146,14 +154,14 @@ impl Core {
     pub(crate) fn datagram(&self, token: Token) -> Option<&DatagramSocket> {
         match self.entity(token)? {
             Entity::Datagram(socket) => Some(socket),
-            _ => None,
+            other => other.session_datagram(),
         }
     }
 
     pub(crate) fn datagram_mut(&mut self, token: Token) -> Option<&mut DatagramSocket> {
         match self.entity_mut(token)? {
             Entity::Datagram(socket) => Some(socket),
-            _ => None,
+            other => other.session_datagram_mut(),
         }
     }
 
@@ -164,14 +172,14 @@ impl Core {
     ) -> Option<(&mut DatagramSocket, &mut sys::Outbox)> {
         match self.table.entity_mut(token)? {
             Entity::Datagram(socket) => Some((socket, &mut self.outbox)),
-            _ => None,
+            other => Some((other.session_datagram_mut()?, &mut self.outbox)),
         }
     }
 
     /// How many turns it takes to see every socket once, where each turn is as full as it may be.
     pub(crate) fn turns_for_all_sockets(&self) -> usize {
         let per_turn = self.config.events_per_turn.min(self.config.work_per_turn);
-        1 + self.table.len() / per_turn
+        1 + (self.table.len() - self.sessions) / per_turn
     }
 
     /// All tokens that name something now.
@@ -255,6 +263,7 @@ impl Core {
     // ---- reading on and off ----
 
     pub(crate) fn set_paused(&mut self, token: Token, paused: bool) {
+        let tick = self.work.tick;
         let was_paused = match self.entity_mut(token) {
             Some(Entity::Stream(_)) => {
                 self.with(token, |conn| conn.set_paused(paused));
@@ -262,7 +271,11 @@ impl Core {
             }
             Some(Entity::Listener(listener)) => &mut listener.paused,
             Some(Entity::Datagram(socket)) => &mut socket.paused,
-            Some(Entity::Source(_)) | None => return,
+            Some(Entity::SessionSocket(owner)) => {
+                owner.listens_since = tick;
+                &mut owner.socket.paused
+            }
+            Some(Entity::Session(_) | Entity::Source(_)) | None => return,
         };
         if std::mem::replace(was_paused, paused) && !paused {
             // Edges that came meanwhile are recorded.

@@ -92,6 +92,12 @@ impl Core {
                 stream.unsent() + self.work.reply.queued(token) + self.published_to(token)
             }
             Some(Entity::Datagram(socket)) => socket.queued(),
+            Some(Entity::SessionSocket(owner)) => owner.socket.queued(),
+            Some(Entity::Session(session)) => {
+                let socket = self.datagram(session.socket);
+                let queued = socket.map_or(0, |socket| socket.queued_for(session.peer));
+                queued + self.published_to(token)
+            }
             _ => 0,
         }
     }

@@ -29,6 +29,7 @@ impl Core {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => sys.register(&mut d.socket, token.to_usize()),
+            Some(Entity::SessionSocket(s)) => sys.register(&mut s.socket.socket, token.to_usize()),
             _ => Ok(()),
         }
     }
@@ -38,6 +39,9 @@ impl Core {
         let Core { sys, table, .. } = self;
         match table.entity_mut(token) {
             Some(Entity::Datagram(d)) => sys.survive_error(&mut d.socket, token.to_usize()),
+            Some(Entity::SessionSocket(s)) => {
+                sys.survive_error(&mut s.socket.socket, token.to_usize())
+            }
             _ => Ok(()),
         }
     }

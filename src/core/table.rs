@@ -3,7 +3,7 @@
 //! A structure of its own, so that an entity can be borrowed together with the work lists and the
 //! buffer pool beside it: a token is looked up once per step.
 
-use super::{DatagramSocket, ListeningSockets};
+use super::{DatagramSocket, ListeningSockets, Session, SessionSocket};
 use crate::connection::Stream;
 use crate::timer::Chain;
 use crate::token::{Generations, Token};
@@ -14,8 +14,30 @@ pub(crate) enum Entity {
     Stream(Stream),
     Listener(Box<ListeningSockets>),
     Datagram(Box<DatagramSocket>),
+    /// A UDP socket whose peers have sessions.
+    SessionSocket(Box<SessionSocket>),
+    Session(Box<Session>),
     /// A custom source. The source itself is kept with its callback, among the handlers.
     Source(Box<Attached>),
+}
+
+/// Calls, so that looking up a plain UDP socket is one comparison as long as it is one.
+impl Entity {
+    #[cold]
+    pub(super) fn session_datagram(&self) -> Option<&DatagramSocket> {
+        match self {
+            Entity::SessionSocket(owner) => Some(&owner.socket),
+            _ => None,
+        }
+    }
+
+    #[cold]
+    pub(super) fn session_datagram_mut(&mut self) -> Option<&mut DatagramSocket> {
+        match self {
+            Entity::SessionSocket(owner) => Some(&mut owner.socket),
+            _ => None,
+        }
+    }
 }
 
 /// What the core keeps for a custom source.
@@ -114,8 +136,9 @@ impl Table {
             Some(Entity::Stream(stream)) => return stream.set_in_ready(in_ready),
             Some(Entity::Listener(listener)) => &mut listener.in_ready,
             Some(Entity::Datagram(socket)) => &mut socket.in_ready,
+            Some(Entity::SessionSocket(owner)) => &mut owner.socket.in_ready,
             Some(Entity::Source(source)) => &mut source.in_ready,
-            None => return false,
+            Some(Entity::Session(_)) | None => return false,
         };
         std::mem::replace(place, in_ready) != in_ready
     }

@@ -30,6 +30,8 @@ impl<S> Net<S> {
     /// With the token of a UDP socket it sends a datagram to the peer that the socket is connected
     /// to. On an unconnected socket the system refuses the datagram (EDESTADDRREQ), and
     /// [`on_error`](crate::DatagramHandler::on_error) is called with that error.
+    ///
+    /// With the token of a [session](Self::bind_sessions) it sends a datagram to the session's peer.
     pub fn send(&mut self, to: Token, message: impl IntoMessage) -> SendStatus {
         let Message { bytes, kind } = message.into_message();
         self.core.send(to, bytes.as_ref(), kind)
@@ -122,12 +124,22 @@ impl<S> Net<S> {
         self.core.send_datagram(from, Some(to), bytes.as_ref())
     }
 
+    /// Drops the datagrams that were sent on a UDP socket, or to one [session](Self::bind_sessions)'s
+    /// peer, and have not left: those in the socket's queue, and what was published to the session.
+    /// Returns how many bytes that were. For state that is sent anew all the time, so that what waits
+    /// is stale. Costs a pass over the queue, which is empty as long as the system takes what is sent.
+    /// Zero for any other token.
+    pub fn clear_queue(&mut self, token: Token) -> usize {
+        self.core.clear_queue(token)
+    }
+
     /// Closes gracefully: writes the queued output, ends the write side, then discards input until
     /// the peer ends its side too or [`close_timeout`](crate::StreamOptions::close_timeout) passes.
     /// Writing takes as long as the peer takes some of the output within each
     /// [`stall_timeout`](crate::StreamOptions::stall_timeout).
     ///
-    /// A listener, a UDP socket or a custom source closes at once. An outgoing connection that is
+    /// A listener, a UDP socket, a session or a custom source closes at once; datagrams that were sent
+    /// before still leave. An outgoing connection that is
     /// not established yet is cancelled. Output that waits for the handshake of a late layer is
     /// lost; the reason is then [`Cancelled`](crate::CloseReason::Cancelled).
     ///
@@ -201,13 +213,13 @@ impl<S> Net<S> {
         self.core.with_settled(token, |conn| conn.half_close());
     }
 
-    /// Closes all connections gracefully, as [`close`](Self::close) does; outgoing ones that are
+    /// Closes all connections and sessions gracefully, as [`close`](Self::close) does; outgoing ones that are
     /// not established yet are cancelled. Listeners, UDP sockets and custom sources stay open. Call
     /// [`shutdown`](Self::shutdown) and then this to end a service without waiting for its peers to
     /// close.
     pub fn close_all(&mut self) {
         for token in self.core.tokens() {
-            if self.core.stream(token).is_some() {
+            if self.core.stream(token).is_some() || self.core.session(token).is_some() {
                 self.core.close_with(token, OwnEnd::GoingAway);
             }
         }
@@ -280,7 +292,7 @@ impl<S> Net<S> {
         self.core.relay(a, b)
     }
 
-    /// Posts a typed value to the handler of a connection or UDP socket. Its `on_notify` is called
+    /// Posts a typed value to the handler of a connection, UDP socket or session. Its `on_notify` is called
     /// later in this turn or in the next. On a connection that is not open yet, it is called after
     /// `on_open`; if the connection fails before that, the value is dropped. `false` if the token
     /// has no handler to call.
@@ -288,6 +300,7 @@ impl<S> Net<S> {
         let known = match self.core.entity(to) {
             Some(Entity::Stream(s)) => s.has_callbacks() || s.is_opening(),
             Some(Entity::Datagram(d)) => !d.dead,
+            Some(Entity::Session(s)) => !s.dead,
             _ => false,
         };
         if known {
@@ -302,6 +315,8 @@ impl<S> Net<S> {
         match self.core.entity(token) {
             Some(Entity::Stream(s)) => s.is_live(),
             Some(Entity::Datagram(d)) => !d.dead,
+            Some(Entity::SessionSocket(s)) => !s.socket.dead,
+            Some(Entity::Session(s)) => !s.dead,
             Some(Entity::Listener(l)) => !l.dead,
             Some(Entity::Source(s)) => !s.dead,
             None => false,
@@ -361,6 +376,7 @@ impl<S> Net<S> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket().peer_addr().ok(),
             Entity::Datagram(d) => d.socket.peer_addr().ok().map(Address::Ip),
+            Entity::Session(s) => Some(Address::Ip(s.peer)),
             _ => None,
         }
     }
@@ -372,6 +388,8 @@ impl<S> Net<S> {
         match self.core.entity(token)? {
             Entity::Stream(s) => s.socket().local_addr().ok(),
             Entity::Datagram(d) => d.socket.local_addr().ok().map(Address::Ip),
+            Entity::SessionSocket(s) => s.socket.socket.local_addr().ok().map(Address::Ip),
+            Entity::Session(s) => self.local_addr(s.socket),
             Entity::Listener(l) => l.sockets.first()?.socket.local_addr().ok(),
             Entity::Source(_) => None,
         }

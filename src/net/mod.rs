@@ -18,11 +18,13 @@ use crate::token::Token;
 mod connections;
 mod groups;
 mod offload;
+mod sessions;
 mod sockets;
 mod time;
 
 use offload::Done;
 pub use offload::{JobPanicked, OffloadError};
+use sessions::Gate;
 
 /// The network: connections by token, new sockets, timers, groups, jobs for other threads, and the
 /// end of the loop.
@@ -50,7 +52,9 @@ type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>)>;
 /// The handler of what a token names.
 pub(crate) enum AnyHandler<S> {
     Stream(Box<dyn Handler<S>>),
+    /// Of a UDP socket, or of one session of it.
     Datagram(Box<dyn DatagramHandler<S>>),
+    Gate(Box<dyn Gate<S>>),
     Listener(Box<dyn Acceptor<S>>),
     Source(Box<dyn AnySource<S>>),
 }
@@ -85,7 +89,8 @@ impl<S> Net<S> {
     /// accepted are served first: at most 4,096 per listener, and none of a paused listener or one
     /// at its limit. From now on [`listen`](Self::listen) is refused.
     ///
-    /// Timers, UDP sockets and [jobs](Self::offload) delay nothing. A connection that
+    /// Timers, UDP sockets, their [sessions](Self::bind_sessions) and [jobs](Self::offload) delay
+    /// nothing; when the shutdown ends, sessions end with it. A connection that
     /// [holds](Self::hold) for the answer of a job waits for it, as for any other.
     ///
     /// Connections that are still open after `grace` are cut. Their reason is

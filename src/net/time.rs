@@ -25,18 +25,18 @@ impl<S> Net<S> {
         self.core.work.system_time()
     }
 
-    /// Sets a timer that belongs to a connection or UDP socket and is cancelled when that closes.
+    /// Sets a timer that belongs to a connection, UDP socket or session and is cancelled when that closes.
     /// `on_timer` is called with it once, never early; the time is rounded up to whole
     /// milliseconds, counted from this call. On a connection that is not open yet, a timer that
     /// expires earlier fires after `on_open`. `tag` is the caller's number for what the timer is
     /// for ([`Timer::tag`]).
     ///
     /// Nothing is set if the token no longer exists, or names something without `on_timer` (a
-    /// listener, a custom source).
+    /// listener, a UDP socket whose peers have sessions, a custom source).
     pub fn set_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
         let told = matches!(
             self.core.entity(token),
-            Some(Entity::Stream(_) | Entity::Datagram(_)) // the two with `on_timer`
+            Some(Entity::Stream(_) | Entity::Datagram(_) | Entity::Session(_)) // those with `on_timer`
         );
         let key =
             told.then(|| self.core.set_timer(token, after, Due::Handler(token, tag))).flatten();

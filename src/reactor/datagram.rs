@@ -9,6 +9,7 @@ use crate::core::PutOff;
 use crate::error::DatagramError;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::Datagram;
+use crate::net::AnyHandler;
 use crate::sys::{self, Arrived, Inbox, Ready};
 use crate::token::Token;
 
@@ -16,13 +17,25 @@ use crate::token::Token;
 const ERRORS_IN_A_ROW: usize = 16;
 
 /// How often a socket logs above debug level that its handler failed at a datagram.
-const WARN_EVERY: Duration = Duration::from_secs(10);
+pub(super) const WARN_EVERY: Duration = Duration::from_secs(10);
+
+/// Why a datagram was not handled.
+enum Failed {
+    At(DatagramError),
+    HasSessions,
+}
 
 impl<S: 'static> Dispatch<S> {
+    #[inline]
     pub(super) fn look_at_datagram_error(&mut self, token: Token, ready: Ready) {
-        if ready.has(Ready::ERROR)
-            && let Err(e) = self.net.core.survive_datagram_error(token)
-        {
+        if ready.has(Ready::ERROR) {
+            self.survive_datagram_error(token);
+        }
+    }
+
+    #[cold]
+    fn survive_datagram_error(&mut self, token: Token) {
+        if let Err(e) = self.net.core.survive_datagram_error(token) {
             log::error!("{token}: cannot register the UDP socket again: {e}");
         }
     }
@@ -35,6 +48,7 @@ impl<S: 'static> Dispatch<S> {
         let Some(socket) = self.net.core.datagram_mut(token) else { return };
         if !socket.dead && std::mem::take(&mut socket.drained) {
             self.call_datagram(token, |handler, cx| handler.on_drain(cx));
+            self.tell_refused_sessions(token);
         }
         self.receive(token, scratch);
         self.net.core.flush_datagrams(token);
@@ -57,8 +71,16 @@ impl<S: 'static> Dispatch<S> {
                 return;
             }
             let Some(error) = socket.errors.pop_front() else { return };
-            self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
+            self.report_error(token, error);
         }
+    }
+
+    #[cold]
+    fn report_error(&mut self, token: Token, error: DatagramError) {
+        if self.net.core.session_socket(token).is_some() {
+            return self.report_to_session(token, error);
+        }
+        self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
     }
 
     /// Receives until nothing is left or the budget is used up; then the socket goes on the ready list.
@@ -102,8 +124,7 @@ impl<S: 'static> Dispatch<S> {
                         return log::debug!("{token}: receiving fails every time: {error}");
                     }
                     budget -= 1;
-                    let error = DatagramError::System { error, to: None };
-                    self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
+                    self.report_error(token, DatagramError::System { error, to: None });
                 }
             }
         }
@@ -119,23 +140,31 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Calls the handler with one datagram. `false` if the socket is closed.
+    /// Calls the handler with one datagram. `false` if the socket is closed. A socket whose peers have
+    /// sessions shows by having another kind of handler, so that others do not pay for it.
     #[inline]
     fn offer_datagram(&mut self, token: Token, arrived: Arrived<'_>) -> bool {
         let Arrived { bytes, from, truncated } = arrived;
         let datagram = Datagram { bytes, from, truncated };
         let mut failed = None;
         // An error about one peer's datagram must not close the socket that all peers use.
-        self.call_datagram(token, |handler, cx| {
-            failed = match guarded(|| handler.on_datagram(cx, datagram)) {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some(DatagramError::Handler { error, from }),
-                Err(text) => Some(DatagramError::Panicked { text, from }),
+        self.call_any(token, |any, cx| {
+            failed = match any {
+                AnyHandler::Datagram(handler) => {
+                    match guarded(|| handler.on_datagram(cx, datagram)) {
+                        Ok(Ok(())) => None,
+                        Ok(Err(error)) => Some(Failed::At(DatagramError::Handler { error, from })),
+                        Err(text) => Some(Failed::At(DatagramError::Panicked { text, from })),
+                    }
+                }
+                _ => Some(Failed::HasSessions),
             };
             Ok(())
         });
-        if let Some(error) = failed {
-            self.datagram_failed(token, error);
+        match failed {
+            None => {}
+            Some(Failed::At(error)) => self.datagram_failed(token, error),
+            Some(Failed::HasSessions) => self.offer_to_session(token, datagram),
         }
         self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }

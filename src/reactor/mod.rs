@@ -1,7 +1,7 @@
 //! The loop: [`Reactor::turn`] is its list of steps, and the steps are in the other files.
 //!
 //! `route.rs` finds the step for a token and `call.rs` calls handlers, guarded. `accept.rs`, `open.rs`,
-//! `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs` and `timers.rs` are the steps, `reap.rs` the
+//! `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs`, `session.rs` and `timers.rs` are the steps, `reap.rs` the
 //! end; `scratch.rs` holds the buffers that the steps share.
 
 use std::fmt;
@@ -13,7 +13,7 @@ use slab::Slab;
 use crate::config::Config;
 use crate::connection::Phase;
 use crate::core::{Core, QUIET_GAP, Stopping};
-use crate::error::{Deadline, Error};
+use crate::error::{CloseReason, Deadline, Error};
 use crate::guard::drop_each;
 use crate::net::Net;
 use crate::remote::{Post, Remote, Shared};
@@ -28,6 +28,7 @@ mod reap;
 mod relay;
 mod route;
 mod scratch;
+mod session;
 mod stream;
 mod timers;
 mod until;
@@ -48,6 +49,8 @@ mod latest_tests;
 mod relay_tests;
 #[cfg(test)]
 mod scripted;
+#[cfg(all(test, feature = "sim", feature = "cookies"))]
+mod session_tests;
 
 use call::Dispatch;
 use scratch::Scratch;
@@ -485,6 +488,7 @@ impl<S: 'static> Reactor<S> {
                 core.close_draining();
                 let mut report = ShutdownReport::default();
                 for token in core.tokens() {
+                    core.finish_sessions(token, || CloseReason::TimedOut(Deadline::Shutdown));
                     let Some(stream) = core.stream(token) else { continue };
                     // A lingering connection has flushed everything: nothing is cut.
                     if !matches!(stream.phase(), Phase::Lingering | Phase::Dead) {

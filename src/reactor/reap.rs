@@ -39,6 +39,7 @@ impl<S: 'static> Dispatch<S> {
             None => return,
             Some(Entity::Stream(stream)) => stream.unsent() + published,
             Some(Entity::Datagram(socket)) => socket.queued(),
+            Some(Entity::Session(session)) => session.unsent,
             Some(_) => 0,
         };
         let listener = self.net.core.stream(token).and_then(|stream| stream.listener());
@@ -101,7 +102,7 @@ impl<S: 'static> Dispatch<S> {
             AnyHandler::Datagram(handler) => {
                 handler.on_close(&mut Context::new(state, net, token), &closed);
             }
-            AnyHandler::Listener(_) | AnyHandler::Source(_) => {}
+            AnyHandler::Listener(_) | AnyHandler::Gate(_) | AnyHandler::Source(_) => {}
         });
         if let Err(text) = called {
             log::error!("{token}: the handler panicked in on_close: {text}");

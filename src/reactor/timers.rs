@@ -73,6 +73,9 @@ impl<S: 'static> Dispatch<S> {
                 self.call_datagram(token, |handler, cx| handler.on_timer(cx, timer));
                 self.net.core.flush_datagrams(token);
             }
+            Some(Entity::Session(session)) if !session.dead => {
+                self.call_datagram(token, |handler, cx| handler.on_timer(cx, timer));
+            }
             _ => {}
         }
     }

@@ -35,6 +35,7 @@ mod rare_orders;
 mod read;
 mod relay;
 mod remote;
+mod sessions;
 mod signals;
 mod sources;
 mod starttls;

@@ -6,4 +6,5 @@ mod support;
 
 mod announced_lengths;
 mod idle_connections;
+mod session_memory;
 mod steady_state;

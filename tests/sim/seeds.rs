@@ -16,8 +16,8 @@ fn seeds(count: u64) -> std::ops::Range<u64> {
 }
 
 macro_rules! scenarios {
-    ($($test:ident: $scenario:ident, $count:expr;)*) => {
-        $(#[test]
+    ($($(#[$attribute:meta])* $test:ident: $scenario:ident, $count:expr;)*) => {
+        $($(#[$attribute])* #[test]
         fn $test() {
             check(seeds($count), scenarios::$scenario::run);
         })*
@@ -37,6 +37,7 @@ scenarios! {
     proxy_survives: proxy, 40;
     readers_survive: readers, 40;
     relays_survive: relays, 40;
+    #[cfg(feature = "cookies")] sessions_survive: sessions, 40;
     timers_survive: timers, 40;
     udp_survives: udp, 40;
     work_survives: work, 40;

@@ -108,6 +108,11 @@ impl Core {
     /// Takes what is pending for a member; `None` if there is nothing, or nothing can be delivered.
     /// With it, for a member that is given its messages one by one, what each costs beside its bytes.
     fn take(&mut self, member: Token, limit: usize) -> Option<(Batch, Option<usize>)> {
+        if self.session(member).is_some_and(|session| !session.dead) {
+            // A datagram for each message.
+            let each = work::COPIED;
+            return Some((self.groups.take(member, Take::ByMessage { limit, each })?, Some(each)));
+        }
         let stream = self.table.stream(member).filter(|stream| stream.accepts_output());
         let Some(stream) = stream else {
             let lost = self.groups.pending_bytes_of(member);
@@ -133,12 +138,19 @@ impl Core {
     /// Gives a member its messages one by one: its limit, or its layer, decides about each.
     fn give_each(&mut self, member: Token, batch: &Batch) {
         if !self.groups.keys.is_empty() {
-            return self.give_each_value(member, batch);
+            if self.stream(member).is_some() {
+                return self.give_each_value(member, batch);
+            }
+            // A datagram replaces none: each value leaves as one of its own.
+            self.groups.keys.clear();
         }
         for part in &batch.parts {
             let message = &batch.bytes()[part.start..part.end];
-            let status = self.with(member, |conn| conn.send(message, part.kind));
-            if let Some(status @ (SendStatus::Full | SendStatus::Unencodable)) = status {
+            let status = match self.with(member, |conn| conn.send(message, part.kind)) {
+                Some(status) => status,
+                None => self.send_elsewhere(member, message),
+            };
+            if let SendStatus::Full | SendStatus::Unencodable = status {
                 self.groups.count(part.group, status);
             }
         }

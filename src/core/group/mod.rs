@@ -22,8 +22,7 @@
 //! `registry`, `log`, `member`, `take` and `gather` are pure: they know no connection. `deliver` is
 //! where a connection is touched.
 
-use super::Core;
-use crate::connection::Stream;
+use super::{Core, Entity};
 use crate::layer::MessageKind;
 use crate::token::{Group, Token};
 
@@ -52,7 +51,11 @@ impl Core {
     pub(crate) fn join(&mut self, group: Group, member: Token) -> bool {
         #[cfg(feature = "sim")]
         crate::witness::mixes_output(self, member);
-        let open = self.stream(member).is_some_and(Stream::accepts_output);
+        let open = match self.entity(member) {
+            Some(Entity::Stream(stream)) => stream.accepts_output(),
+            Some(Entity::Session(session)) => !session.dead,
+            _ => false,
+        };
         open && self.groups.join(group, member)
     }
 

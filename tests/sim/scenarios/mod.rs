@@ -27,6 +27,8 @@ pub(crate) mod posts;
 pub(crate) mod proxy;
 pub(crate) mod readers;
 pub(crate) mod relays;
+#[cfg(feature = "cookies")]
+pub(crate) mod sessions;
 pub(crate) mod timers;
 pub(crate) mod udp;
 pub(crate) mod work;
