@@ -38,6 +38,8 @@ pub struct Config {
     pub(crate) work_per_turn: usize,
     pub(crate) spin: Duration,
     pub(crate) spin_before_deadline: Duration,
+    pub(crate) slow_callback: Option<Duration>,
+    pub(crate) measure: bool,
 }
 
 impl Config {
@@ -204,6 +206,31 @@ impl Config {
         self.spin_before_deadline = time;
         self
     }
+
+    /// From how long on a callback is slow: then a warning is logged, at most one a second, and
+    /// [`Net::on_slow_callback`](crate::Net::on_slow_callback) is called with the handler's type, the
+    /// callback, the token and the time. Off by default; `Duration::ZERO` reports every callback.
+    ///
+    /// Everything that a loop calls is timed: handlers, hooks and factories of listeners, posted
+    /// closures, timers, results of jobs. So is a whole turn. Each callback then costs two readings of
+    /// the clock, some 50 ns; off, it costs one test of a flag.
+    #[must_use]
+    pub fn slow_callback(mut self, after: impl Into<Option<Duration>>) -> Self {
+        self.slow_callback = after.into();
+        self
+    }
+
+    /// Whether histograms are kept of the time that turns and callbacks take, and of how late timers,
+    /// events and posts are: [`Net::take_latency`](crate::Net::take_latency). Default false.
+    ///
+    /// They take 75 KiB, and a callback costs two or three readings of the clock, some 100 ns in all. A
+    /// message of another thread is stamped where it is posted.
+    #[cfg(feature = "histograms")]
+    #[must_use]
+    pub fn measure(mut self, on: bool) -> Self {
+        self.measure = on;
+        self
+    }
 }
 
 impl Default for Config {
@@ -226,6 +253,8 @@ impl Default for Config {
             work_per_turn: 1024,
             spin: Duration::ZERO,
             spin_before_deadline: Duration::ZERO,
+            slow_callback: None,
+            measure: false,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::layer::Layer;
 use crate::message::IntoMessage;
 use crate::net::Net;
 use crate::options::StreamOptions;
+use crate::stats::ConnectionStats;
 use crate::timers::Timer;
 use crate::token::{Group, Token};
 
@@ -214,6 +215,11 @@ impl<'a, S> Context<'a, S> {
     /// The number of output bytes of this connection that are not written yet; see [`Net::queued`].
     pub fn queued(&self) -> usize {
         self.net.queued(self.token)
+    }
+
+    /// What this connection has moved, if it counts; see [`Net::connection_stats`].
+    pub fn connection_stats(&self) -> Option<ConnectionStats> {
+        self.net.connection_stats(self.token)
     }
 
     /// Whether this connection's output is above its high-water mark; see

@@ -112,6 +112,13 @@ pub trait Handler<S = ()> {
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
     }
+
+    /// What this handler is called where it is named: in the line about a slow callback
+    /// ([`Config::slow_callback`](crate::Config::slow_callback)). The default is the name of its type;
+    /// a wrapper may give the name of what it holds.
+    fn handler_name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
 }
 
 /// The handler of a connection that the reactor relays ([`Net::relay`](crate::Net::relay)) and that
@@ -168,6 +175,9 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
     }
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         (**self).on_close(cx, closed);
+    }
+    fn handler_name(&self) -> &'static str {
+        (**self).handler_name()
     }
 }
 
@@ -256,6 +266,13 @@ pub trait DatagramHandler<S = ()> {
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         let _ = (cx, closed);
     }
+
+    /// What this handler is called where it is named: in the line about a slow callback
+    /// ([`Config::slow_callback`](crate::Config::slow_callback)). The default is the name of its type;
+    /// a wrapper may give the name of what it holds.
+    fn handler_name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
 }
 
 impl<S> DatagramHandler<S> for Box<dyn DatagramHandler<S>> {
@@ -279,6 +296,9 @@ impl<S> DatagramHandler<S> for Box<dyn DatagramHandler<S>> {
     }
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         (**self).on_close(cx, closed);
+    }
+    fn handler_name(&self) -> &'static str {
+        (**self).handler_name()
     }
 }
 

@@ -71,6 +71,7 @@ mod session;
 pub mod sim;
 mod socket_options;
 mod source;
+pub mod stats;
 mod sys;
 mod timer;
 mod timers;
@@ -103,6 +104,7 @@ pub use remote::{PostError, Remote};
 pub use session::{Admission, Hello, SessionOptions, SessionStats};
 pub use socket_options::{MulticastInterface, SocketOptions};
 pub use source::Readiness;
+pub use stats::{ConnectionStats, ReactorStats, SlowCallback};
 pub use timers::Timer;
 pub use token::{Group, Token};
 

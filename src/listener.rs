@@ -276,6 +276,8 @@ impl fmt::Debug for Peer<'_> {
 pub(crate) trait Acceptor<S> {
     fn hooks(&mut self) -> &mut Hooks<S>;
     fn make(&mut self, peer: &Peer<'_>) -> Box<dyn Handler<S>>;
+    /// The type of the handlers that it makes.
+    fn handler_name(&self) -> &'static str;
 }
 
 pub(crate) struct Factory<S, F> {
@@ -294,6 +296,10 @@ where
 
     fn make(&mut self, peer: &Peer<'_>) -> Box<dyn Handler<S>> {
         Box::new((self.make)(peer))
+    }
+
+    fn handler_name(&self) -> &'static str {
+        std::any::type_name::<H>()
     }
 }
 

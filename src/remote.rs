@@ -19,7 +19,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::layer::MessageKind;
 use crate::message::Message;
@@ -73,6 +73,8 @@ pub(crate) enum Post<S> {
 
 struct Inbox<S> {
     messages: Vec<Post<S>>,
+    /// When each of them came, if that is measured.
+    stamps: Vec<Instant>,
     /// The part of it that ends something, which does not count against the limit.
     control: Control,
     /// The reactor has ended: everything is refused.
@@ -116,6 +118,8 @@ pub(crate) struct Shared<S> {
     /// has not delivered yet. They count as waiting.
     taken: AtomicUsize,
     limit: usize,
+    /// The clock that messages are stamped with, if how long they wait is measured.
+    stamps: Option<sys::Clock>,
     /// Held by the reactor too: dropping the last one would close the descriptor and lose a wake
     /// that the poll has not seen yet.
     waker: sys::Waker,
@@ -328,13 +332,19 @@ impl<S> fmt::Debug for Remote<S> {
 }
 
 impl<S> Shared<S> {
-    pub(crate) fn new(waker: sys::Waker, limit: usize) -> Arc<Self> {
-        let inbox = Inbox { messages: Vec::new(), control: Control::default(), closed: false };
+    pub(crate) fn new(waker: sys::Waker, limit: usize, stamps: Option<sys::Clock>) -> Arc<Self> {
+        let inbox = Inbox {
+            messages: Vec::new(),
+            stamps: Vec::new(),
+            control: Control::default(),
+            closed: false,
+        };
         Arc::new(Shared {
             inbox: Mutex::new(inbox),
             woken: AtomicBool::new(false),
             taken: AtomicUsize::new(0),
             limit,
+            stamps,
             waker,
         })
     }
@@ -346,6 +356,11 @@ impl<S> Shared<S> {
             self.woken.store(false, Ordering::Relaxed);
         }
         add(&mut inbox);
+        if let Some(clock) = self.stamps {
+            // A control message that replaces a waiting one keeps its place and its stamp.
+            let Inbox { messages, stamps, .. } = &mut *inbox;
+            stamps.resize_with(messages.len(), || clock.now());
+        }
         drop(inbox);
         if first || !self.woken.load(Ordering::Relaxed) {
             self.wake();
@@ -373,13 +388,20 @@ impl<S> Shared<S> {
 
     /// Swaps the inbox for `empty`. `undelivered` notifications of earlier batches are not delivered
     /// yet.
-    pub(crate) fn take(&self, empty: &mut Vec<Post<S>>, undelivered: usize) {
+    pub(crate) fn take(
+        &self,
+        empty: &mut Vec<Post<S>>,
+        stamps: &mut Vec<Instant>,
+        undelivered: usize,
+    ) {
         if empty.capacity() > KEPT {
             // After a flood its memory is released.
             *empty = Vec::new();
+            *stamps = Vec::new();
         }
         let mut inbox = self.lock();
         std::mem::swap(&mut inbox.messages, empty);
+        std::mem::swap(&mut inbox.stamps, stamps);
         inbox.control.clear();
         self.still_taken(empty.len() + undelivered);
     }
@@ -416,7 +438,7 @@ mod tests {
     use super::*;
 
     fn shared(limit: usize) -> Arc<Shared<()>> {
-        Shared::new(sys::Poller::new(1).unwrap().waker().unwrap(), limit)
+        Shared::new(sys::Poller::new(1).unwrap().waker().unwrap(), limit, None)
     }
 
     // C3
@@ -436,7 +458,7 @@ mod tests {
             }
         }
         let mut taken = Vec::new();
-        shared.take(&mut taken, 0);
+        shared.take(&mut taken, &mut Vec::new(), 0);
         assert_eq!(taken.len(), 1 + 2 + 2 * tokens.len());
         assert!(matches!(taken[0], Post::Call(_)), "the order is that of the calls");
         assert!(matches!(taken[1], Post::Stop));
@@ -446,7 +468,7 @@ mod tests {
         taken.clear();
         remote.stop().unwrap();
         remote.close(tokens[0]).unwrap();
-        shared.take(&mut taken, 0);
+        shared.take(&mut taken, &mut Vec::new(), 0);
         assert!(matches!(taken[..], [Post::Stop, Post::Close(_)]));
     }
 
@@ -460,7 +482,7 @@ mod tests {
             shared.post_result(index, Box::new(())).unwrap();
         }
         let mut taken = Vec::new();
-        shared.take(&mut taken, 0);
+        shared.take(&mut taken, &mut Vec::new(), 0);
         assert!(matches!(
             taken[..],
             [Post::Call(_), Post::Result(0, _), Post::Result(1, _), Post::Result(2, _)]
@@ -483,7 +505,7 @@ mod tests {
         }
         let mut taken = Vec::new();
         for _ in 0..3 {
-            shared.take(&mut taken, 0);
+            shared.take(&mut taken, &mut Vec::new(), 0);
             taken.clear();
         }
         assert!(taken.capacity() <= KEPT && shared.lock().messages.capacity() <= KEPT);

@@ -59,6 +59,8 @@ pub(crate) trait AnySource<S> {
     fn fire(&mut self, cx: &mut Context<'_, S>, ready: Readiness) -> HandlerResult;
     fn register(&mut self, sys: &Poller, token: usize, interest: Interest) -> std::io::Result<()>;
     fn deregister(&mut self, sys: &Poller);
+    /// The type of the source.
+    fn source_name(&self) -> &'static str;
 }
 
 pub(crate) struct WithCallback<T, F> {
@@ -84,5 +86,9 @@ where
         if let Err(e) = registry.and_then(|registry| self.source.deregister(registry)) {
             log::trace!("deregistering a source: {e}");
         }
+    }
+
+    fn source_name(&self) -> &'static str {
+        std::any::type_name::<T>()
     }
 }

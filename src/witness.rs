@@ -270,6 +270,10 @@ impl<S> Handler<S> for Watched<S> {
         ends_in_order(self.grammar.token, closed);
         self.handler.on_close(cx, closed);
     }
+
+    fn handler_name(&self) -> &'static str {
+        self.handler.handler_name()
+    }
 }
 
 struct WatchedDatagrams<S> {
@@ -337,6 +341,10 @@ impl<S> DatagramHandler<S> for WatchedDatagrams<S> {
         self.grammar.sees(CLOSE);
         ends_in_order(self.grammar.token, closed);
         self.handler.on_close(cx, closed);
+    }
+
+    fn handler_name(&self) -> &'static str {
+        self.handler.handler_name()
     }
 }
 

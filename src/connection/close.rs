@@ -287,7 +287,7 @@ impl Conn<'_> {
             return;
         }
         if self.encode_end(&layer_end(Some(reason), None)).is_ok()
-            && let Err(e) = self.stream.write_queued(self.work.tick)
+            && let Err(e) = self.stream.write_queued(self.work)
         {
             log::trace!("{}: the format's end was not written: {e}", self.token);
         }

@@ -74,7 +74,7 @@ impl Conn<'_> {
             let pull = wire.pull;
             let used_up = budget.calls == 0 || self.work.is_used_up();
             if used_up && (changed || pull || self.stream.readable) {
-                self.make_ready_later();
+                self.budget_used_up(budget);
                 return NextLayered::Rest;
             }
             if changed {
@@ -105,7 +105,7 @@ impl Conn<'_> {
                 return NextLayered::Rest;
             }
             if budget.reads == 0 {
-                self.make_ready_later();
+                self.budget_used_up(budget);
                 return NextLayered::Rest;
             }
             budget.reads -= 1;
@@ -194,6 +194,9 @@ impl Conn<'_> {
         let units = Budget::units_decoded(len);
         budget.charge(units);
         self.work.charge(units);
+        if let Some(tally) = self.stream.tally_mut() {
+            tally.message_received();
+        }
         Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery }) }
     }
 

@@ -67,6 +67,11 @@ impl Stream {
 impl Conn<'_> {
     /// Keeps a value until the socket takes it, in the place of an older one with this key.
     pub(crate) fn send_latest(&mut self, key: u64, bytes: &[u8], kind: MessageKind) -> SendStatus {
+        let status = self.put_latest(key, bytes, kind);
+        self.count_sent(status)
+    }
+
+    fn put_latest(&mut self, key: u64, bytes: &[u8], kind: MessageKind) -> SendStatus {
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
@@ -168,7 +173,7 @@ impl Conn<'_> {
             if !self.queue_values(batch) {
                 return; // the layer gave up
             }
-            if let Err(e) = self.stream.write_queued(self.work.tick) {
+            if let Err(e) = self.stream.write_queued(self.work) {
                 return self.output_failed(e);
             }
             let queued = self.stream.queued();
@@ -192,7 +197,7 @@ impl Conn<'_> {
             }
         }
         if !self.stream.takes_values()
-            && let Err(e) = self.stream.write_queued(self.work.tick)
+            && let Err(e) = self.stream.write_queued(self.work)
         {
             return self.output_failed(e);
         }

@@ -15,6 +15,8 @@
 //! | `wire.rs` | the state of the layers; `decode.rs` input through them, `encode.rs` output |
 //! | `upgrade.rs` | a layer that is put on an open connection (STARTTLS) |
 //! | `pair.rs` | what a connection knows of its partner |
+//! | `tally.rs` | what it has moved, for those that are asked to count |
+//! | `times.rs` | how long callbacks take, where that is asked for |
 //! | `work.rs` | the lists, timers and buffers that steps share; what a step notes for others |
 //!
 //! No file here knows another connection, a handler or the table of tokens. A step's effect on another
@@ -48,6 +50,8 @@ mod read;
 mod reply;
 mod route;
 mod status;
+mod tally;
+mod times;
 mod upgrade;
 mod wire;
 mod work;
@@ -73,6 +77,7 @@ pub(crate) use work::{Due, Note, PARKED, Work};
 use life::Life;
 use newest::Newest;
 use pair::Partner;
+use tally::Tally;
 
 /// The tick of a deadline that never comes.
 const NO_DEADLINE: u64 = u64::MAX;
@@ -167,6 +172,8 @@ pub(crate) struct Extra {
     linger_end: Option<u64>,
     /// While it lingers: the peer has sent something since the last deadline.
     input_since_deadline: bool,
+    /// What it has moved, if it is to be counted.
+    tally: Option<Box<Tally>>,
 }
 
 impl Stream {
@@ -251,6 +258,7 @@ impl Stream {
                 lost,
                 linger_end,
                 input_since_deadline,
+                tally,
             } = &**extra;
             wire.is_none()
                 && newest.is_none()
@@ -263,6 +271,7 @@ impl Stream {
                 && route.is_none()
                 && peer.is_none()
                 && linger_end.is_none()
+                && tally.is_none()
                 && !(*closes_when_done || *input_since_deadline)
         });
         if empty {

@@ -131,8 +131,12 @@ impl Conn<'_> {
         self.happens(Event::Established, None);
         self.stream.writable = true;
         if let Some(extra) = self.stream.extra.as_mut() {
+            self.work.counts.connected += u64::from(extra.route.is_some());
             extra.route = None;
             extra.reason = reset.map(CloseReason::Io);
+        }
+        if self.stream.options().statistics {
+            self.tally_as_told();
         }
         if self.stream.wire().is_none() {
             return Opening::Ready;

@@ -291,6 +291,12 @@ impl Conn<'_> {
     pub(crate) fn fill_pipe(&mut self, mut pipe: Pipe, most: usize, small: usize) -> Filled {
         match pipe.fill(&mut self.stream.socket, most) {
             Ok(Some(n)) => {
+                self.work.counts.reads += 1;
+                self.work.counts.bytes_read += n as u64;
+                if let Some(tally) = self.stream.tally_mut() {
+                    tally.received(n, self.work.now);
+                    tally.message_received();
+                }
                 self.stream.moved(self.work.tick);
                 self.work.charge(Budget::units_read(n));
                 self.count_relayed(n);
@@ -304,6 +310,7 @@ impl Conn<'_> {
                 Filled::Refused
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                self.work.counts.reads_blocked += 1;
                 self.stream.readable = false;
                 Filled::Nothing
             }
@@ -351,7 +358,7 @@ impl Conn<'_> {
             return NextRelayed::Rest;
         }
         if budget.reads == 0 || self.work.is_used_up() {
-            self.make_ready_later();
+            self.budget_used_up(budget);
             return NextRelayed::Rest;
         }
         budget.reads -= 1;

@@ -4,7 +4,7 @@ use std::io;
 
 use super::life::Event;
 use super::pair::waits_for_handshake;
-use super::{Conn, Phase, ReadSide, Stream, Tail};
+use super::{Conn, Phase, ReadSide, Stream, Tail, Work};
 use crate::config::Config;
 use crate::error::{CloseReason, Limit};
 use crate::sys::Ready;
@@ -138,10 +138,11 @@ impl Stream {
     }
 
     #[cold]
-    fn not_read(&mut self, error: io::Error) -> io::Result<Option<Received>> {
+    fn not_read(&mut self, error: io::Error, work: &mut Work) -> io::Result<Option<Received>> {
         if error.kind() != io::ErrorKind::WouldBlock {
             return Err(error);
         }
+        work.counts.reads_blocked += 1;
         self.readable = false;
         self.urgent = false;
         Ok(None)
@@ -149,7 +150,7 @@ impl Stream {
 
     /// One read. `None` if there is nothing, or at the end, which is recorded.
     #[inline(always)] // called in the plain case and in the general one
-    fn receive(&mut self, buffer: &mut [u8], tick: u64) -> io::Result<Option<Received>> {
+    fn receive(&mut self, buffer: &mut [u8], work: &mut Work) -> io::Result<Option<Received>> {
         let most = self.may_still_offer().min(buffer.len());
         if most == 0 {
             self.readable = false;
@@ -171,11 +172,13 @@ impl Stream {
                 if drained && !self.read_closed && !self.urgent {
                     self.readable = false;
                 }
-                self.moved(tick);
+                work.counts.reads += 1;
+                work.counts.bytes_read += n as u64;
+                self.moved(work.tick);
                 self.offered_while_failing(n);
                 Ok(Some(Received { len: n, more: self.readable }))
             }
-            Err(e) => self.not_read(e),
+            Err(e) => self.not_read(e, work),
         }
     }
 }
@@ -183,14 +186,24 @@ impl Stream {
 impl Conn<'_> {
     /// One read into the reactor's buffer; an error ends the connection.
     #[inline]
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<Received> {
-        match self.stream.receive(buffer, self.work.tick) {
+    fn read_uncounted(&mut self, buffer: &mut [u8]) -> Option<Received> {
+        match self.stream.receive(buffer, self.work) {
             Ok(received) => received,
             Err(e) => {
                 self.finish(CloseReason::Io(e));
                 None
             }
         }
+    }
+
+    /// The same for a connection that may count what it moves.
+    #[inline]
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Option<Received> {
+        let received = self.read_uncounted(buffer)?;
+        if let Some(tally) = self.stream.tally_mut() {
+            tally.received(received.len, self.work.now);
+        }
+        Some(received)
     }
 
     /// The plain case, on the look-up that the event needs anyway: it reads and allows the reply
@@ -201,7 +214,9 @@ impl Conn<'_> {
         if !self.stream.is_plain() {
             return None;
         }
-        let Some(Received { len, more }) = self.read(buffer) else { return Some(Next::Rest) };
+        let Some(Received { len, more }) = self.read_uncounted(buffer) else {
+            return Some(Next::Rest);
+        };
         self.work.reply.begin(self.token, self.stream.reply_room());
         Some(Next::Read { len, more })
     }
@@ -243,10 +258,11 @@ impl Conn<'_> {
             let used_up = budget.calls == 0 || self.work.is_used_up();
             if stream.unread_changed && stream.unread() > 0 {
                 if used_up {
-                    self.make_ready_later();
+                    self.budget_used_up(budget);
                     return Next::Rest;
                 }
-                return stream.input.take().map_or(Next::Rest, Next::Kept);
+                self.count_message();
+                return self.stream.input.take().map_or(Next::Rest, Next::Kept);
             }
             if stream.life.read == ReadSide::Ended {
                 return Next::End;
@@ -256,7 +272,7 @@ impl Conn<'_> {
                 return Next::Rest;
             }
             if budget.reads == 0 || used_up {
-                self.make_ready_later();
+                self.budget_used_up(budget);
                 return Next::Rest;
             }
             budget.reads -= 1;
@@ -264,14 +280,37 @@ impl Conn<'_> {
             if self.append_to_kept(&buffer[..len]) {
                 continue;
             }
+            self.count_message();
             return Next::Read { len, more };
         }
+    }
+
+    /// A piece of input goes to the handler, or to the partner.
+    fn count_message(&mut self) {
+        if let Some(tally) = self.stream.tally_mut() {
+            tally.message_received();
+        }
+    }
+
+    /// The connection's budget, or the turn's, is used up: it goes on in the next turn.
+    #[cold]
+    pub(super) fn budget_used_up(&mut self, budget: &Budget) {
+        let counts = &mut self.work.counts;
+        if budget.calls == 0 {
+            counts.messages_exhausted += 1;
+        } else if budget.reads == 0 {
+            counts.reads_exhausted += 1;
+        }
+        self.make_ready_later();
     }
 
     /// One read for a relay. Returns how many bytes are in the buffer.
     pub(crate) fn read_to_relay(&mut self, buffer: &mut [u8]) -> usize {
         let len = self.read(buffer).map_or(0, |received| received.len);
         self.work.charge(Budget::units_read(len));
+        if len > 0 {
+            self.count_message();
+        }
         self.count_relayed(len);
         len
     }
@@ -390,7 +429,7 @@ impl Conn<'_> {
                 return;
             }
             if budget.reads == 0 || self.work.is_used_up() {
-                return self.make_ready_later();
+                return self.budget_used_up(budget);
             }
             budget.reads -= 1;
             let Some(Received { len, .. }) = self.read(buffer) else { continue };

@@ -8,8 +8,10 @@ use super::life::Death;
 use super::pair::PartnerEnd;
 use super::pool::Pool;
 use super::reply::Reply;
+use super::times::Times;
 use crate::error::CloseReason;
 use crate::guard::drop_guarded;
+use crate::stats::ReactorStats;
 use crate::sys::Clock;
 use crate::timer::{Chain, Owned, Wheel};
 use crate::token::Token;
@@ -92,6 +94,11 @@ pub(crate) struct Work {
     until: Option<Instant>,
     /// The last turn ran out of units: events of this turn are served after what that one left over.
     pub(crate) in_line: bool,
+    /// What is counted. The gauges are zero here: they are computed when somebody asks.
+    pub(crate) counts: ReactorStats,
+    /// Whether callbacks are timed: the one test that a call costs otherwise.
+    pub(crate) timed: bool,
+    pub(super) times: Times,
 }
 
 impl Work {
@@ -116,6 +123,9 @@ impl Work {
             reserve: 0,
             until: None,
             in_line: false,
+            counts: ReactorStats::default(),
+            timed: false,
+            times: Times::new(now),
         }
     }
 
@@ -150,6 +160,13 @@ impl Work {
     /// When tick `tick` begins.
     pub(crate) fn instant_of(&self, tick: u64) -> Option<Instant> {
         self.start.checked_add(Duration::from_millis(tick))
+    }
+
+    /// Counts a write of a connection.
+    #[inline]
+    pub(crate) fn wrote(&mut self, bytes: usize) {
+        self.counts.writes += 1;
+        self.counts.bytes_written += bytes as u64;
     }
 
     /// Charges `units` of work to this turn.

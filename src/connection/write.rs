@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::life::Event;
-use super::{Conn, Output, Phase, SendStatus, Settings, Stream, WriteSide};
+use super::{Conn, Output, Phase, SendStatus, Settings, Stream, Work, WriteSide};
 use crate::error::{CloseReason, Limit};
 use crate::layer::{LayerError, LayerErrorKind, MessageKind};
 use crate::options::{Overflow, StreamOptions};
@@ -40,6 +40,7 @@ impl Stream {
     pub(crate) fn takes_log(&self, bytes: usize) -> bool {
         self.accepts_output()
             && self.wire().is_none()
+            && !self.has_tally()
             && self.held() + bytes <= self.options().output_limit
     }
 
@@ -51,17 +52,17 @@ impl Stream {
 
     /// Writes what is queued, until the system takes no more.
     #[inline]
-    pub(super) fn write_queued(&mut self, tick: u64) -> io::Result<()> {
+    pub(super) fn write_queued(&mut self, work: &mut Work) -> io::Result<()> {
         while self.writable
             && let Some(output) = &mut self.output
             && !output.is_empty()
         {
             match output.write_to(&mut self.socket) {
                 Ok((n, all)) if n > 0 => {
-                    output.progress = tick;
-                    self.moved_out(all, tick);
+                    output.progress = work.tick;
+                    self.moved_out(n, all, work);
                 }
-                result => self.not_written(result)?,
+                result => self.not_written(result, work)?,
             }
         }
         Ok(())
@@ -69,7 +70,7 @@ impl Stream {
 
     /// Writes `bytes` behind what is queued, without a copy, until the system takes no more. Returns
     /// how many of them have left.
-    fn write_through(&mut self, bytes: &[u8], tick: u64) -> io::Result<usize> {
+    fn write_through(&mut self, bytes: &[u8], work: &mut Work) -> io::Result<usize> {
         let mut taken = 0;
         while self.writable && taken < bytes.len() {
             let queued = self.output.as_ref().map_or(0, |output| output.len());
@@ -84,28 +85,37 @@ impl Stream {
                 Ok((n, all)) if n > 0 => {
                     taken += n.saturating_sub(queued);
                     if let Some(output) = &mut self.output {
-                        output.progress = tick;
+                        output.progress = work.tick;
                     }
-                    self.moved_out(all, tick);
+                    self.moved_out(n, all, work);
                 }
-                result => self.not_written(result)?,
+                result => self.not_written(result, work)?,
             }
         }
         Ok(taken)
     }
 
-    /// Bytes were written: `all` that were offered, or the socket is full.
+    /// So many bytes were written: `all` that were offered, or the socket is full.
     #[inline]
-    fn moved_out(&mut self, all: bool, tick: u64) {
+    fn moved_out(&mut self, bytes: usize, all: bool, work: &mut Work) {
+        work.wrote(bytes);
+        if let Some(tally) = self.tally_mut() {
+            tally.sent(bytes, work.now);
+        }
         self.writable = all || !self.socket.short_write_fills();
-        self.moved(tick);
+        self.moved(work.tick);
     }
 
     /// A write moved nothing. A full socket is no error; a write that returns zero is.
     #[cold]
-    fn not_written(&mut self, result: io::Result<(usize, bool)>) -> io::Result<()> {
+    fn not_written(
+        &mut self,
+        result: io::Result<(usize, bool)>,
+        work: &mut Work,
+    ) -> io::Result<()> {
         match result {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                work.counts.writes_blocked += 1;
                 self.writable = false;
                 Ok(())
             }
@@ -116,13 +126,22 @@ impl Stream {
     }
 
     /// A write took less than it was given, or failed. Returns how much it took.
-    fn not_all_written(&mut self, result: io::Result<usize>, asked: usize) -> io::Result<usize> {
+    fn not_all_written(
+        &mut self,
+        result: io::Result<usize>,
+        asked: usize,
+        work: &mut Work,
+    ) -> io::Result<usize> {
         match result {
             Ok(n) if n > 0 => {
+                work.wrote(n);
+                if let Some(tally) = self.tally_mut() {
+                    tally.sent(n, work.now);
+                }
                 self.writable = n == asked || !self.socket.short_write_fills();
                 Ok(n)
             }
-            result => self.not_written(result.map(|n| (n, false))).map(|()| 0),
+            result => self.not_written(result.map(|n| (n, false)), work).map(|()| 0),
         }
     }
 
@@ -134,6 +153,14 @@ impl Stream {
 
 impl Conn<'_> {
     pub(crate) fn send(&mut self, bytes: &[u8], kind: MessageKind) -> SendStatus {
+        if self.stream.has_tally() {
+            return self.send_counted(bytes, kind);
+        }
+        self.send_now(bytes, kind)
+    }
+
+    #[inline]
+    pub(super) fn send_now(&mut self, bytes: &[u8], kind: MessageKind) -> SendStatus {
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
@@ -156,7 +183,7 @@ impl Conn<'_> {
 
     /// Writes at once, as much as the system takes; the rest is queued.
     fn send_large(&mut self, bytes: &[u8]) -> SendStatus {
-        match self.stream.write_through(bytes, self.work.tick) {
+        match self.stream.write_through(bytes, self.work) {
             Ok(written) if written == bytes.len() => SendStatus::Queued,
             Ok(written) => {
                 self.output().push(&bytes[written..]);
@@ -175,13 +202,15 @@ impl Conn<'_> {
             return self.send(bytes, MessageKind::Default);
         }
         if !self.stream.accepts_output() {
-            return SendStatus::Gone;
+            return self.count_sent(SendStatus::Gone);
         }
-        if self.stream.held() + bytes.len() > self.stream.options().output_limit {
-            return self.overflow();
-        }
-        self.output().push_shared(Arc::clone(bytes), 0);
-        self.queued_more()
+        let status = if self.stream.held() + bytes.len() > self.stream.options().output_limit {
+            self.overflow()
+        } else {
+            self.output().push_shared(Arc::clone(bytes), 0);
+            self.queued_more()
+        };
+        self.count_sent(status)
     }
 
     /// Queues a message in the connection's format, or keeps it until the handshake is done.
@@ -230,7 +259,7 @@ impl Conn<'_> {
     /// Queues a pipe's bytes, and writes as much of the queue as the socket takes.
     pub(crate) fn queue_piped(&mut self, pipe: crate::sys::Pipe) {
         self.output().push_pipe(pipe);
-        match self.stream.write_queued(self.work.tick) {
+        match self.stream.write_queued(self.work) {
             Ok(()) => {
                 self.queued_more();
             }
@@ -248,6 +277,7 @@ impl Conn<'_> {
         {
             match stream.socket.write(bytes) {
                 Ok(n) if n == bytes.len() => {
+                    self.work.wrote(n);
                     stream.moved(self.work.tick);
                     None
                 }
@@ -261,7 +291,7 @@ impl Conn<'_> {
     /// The socket has not taken all of a part.
     #[cold]
     fn part_not_written(&mut self, asked: usize, result: io::Result<usize>) -> Option<usize> {
-        match self.stream.not_all_written(result, asked) {
+        match self.stream.not_all_written(result, asked, self.work) {
             Ok(n) => Some(n),
             Err(e) => {
                 self.output_failed(e);
@@ -287,7 +317,7 @@ impl Conn<'_> {
         if !self.stream.has_callbacks() {
             return Some(0);
         }
-        match self.stream.write_through(bytes, self.work.tick) {
+        match self.stream.write_through(bytes, self.work) {
             Ok(written) => Some(written),
             Err(e) => {
                 self.output_failed(e);
@@ -333,7 +363,11 @@ impl Conn<'_> {
     }
 
     pub(super) fn status_of_queue(&mut self) -> SendStatus {
-        if self.stream.queued() > self.stream.options().high_water {
+        let queued = self.stream.queued();
+        if let Some(tally) = self.stream.tally_mut() {
+            tally.queue_is(queued);
+        }
+        if queued > self.stream.options().high_water {
             self.set_over_high();
             SendStatus::AboveHighWater
         } else {
@@ -366,6 +400,10 @@ impl Conn<'_> {
         }
         options.fixed_port = self.stream.options().fixed_port;
         self.stream.settings = Settings::new(options, self.stream.listener());
+        // One that is being established begins when that is done.
+        if self.stream.phase() != Phase::Connecting {
+            self.tally_as_told();
+        }
         if self.stream.queued() > self.stream.options().high_water {
             self.set_over_high();
         } else {
@@ -410,7 +448,7 @@ impl Conn<'_> {
         if stream.extra.is_some() && stream.has_values() {
             return self.flush_values();
         }
-        if let Err(e) = stream.write_queued(self.work.tick) {
+        if let Err(e) = stream.write_queued(self.work) {
             return self.output_failed(e);
         }
         self.flushed();
@@ -476,7 +514,10 @@ impl Conn<'_> {
         if !bytes.is_empty() {
             // The read of this turn has stored its tick already.
             match self.stream.socket.write(&bytes) {
-                Ok(n) if n == bytes.len() => self.stream.writable = true,
+                Ok(n) if n == bytes.len() => {
+                    self.work.wrote(n);
+                    self.stream.writable = true;
+                }
                 result => self.reply_not_written(&bytes, result),
             }
         }
@@ -486,7 +527,7 @@ impl Conn<'_> {
     /// The socket has not taken all of a reply.
     #[cold]
     fn reply_not_written(&mut self, bytes: &[u8], result: io::Result<usize>) {
-        let (written, failed) = match self.stream.not_all_written(result, bytes.len()) {
+        let (written, failed) = match self.stream.not_all_written(result, bytes.len(), self.work) {
             Ok(n) => (n, Ok(())),
             Err(e) => (0, Err(e)),
         };

@@ -46,6 +46,9 @@ pub(crate) struct DatagramSocket {
     /// The rest of a batch that arrived when the time of a turn was up: it is offered first.
     pub(crate) put_off: VecDeque<PutOff>,
     pub(crate) dead: bool,
+    /// Datagrams that the system took, and those that it refused, since they were counted last.
+    sent: u64,
+    dropped: u64,
 }
 
 /// A datagram that has been received and not offered.
@@ -84,6 +87,8 @@ impl DatagramSocket {
             silent_until: 0,
             put_off: VecDeque::new(),
             dead: false,
+            sent: 0,
+            dropped: 0,
         }
     }
 
@@ -158,6 +163,16 @@ impl DatagramSocket {
         }
     }
 
+    /// How many were sent, and how many the system refused, since the last call.
+    fn take_counts(&mut self) -> (u64, u64) {
+        (std::mem::take(&mut self.sent), std::mem::take(&mut self.dropped))
+    }
+
+    /// The same, not taken.
+    pub(crate) fn uncounted(&self) -> (u64, u64) {
+        (self.sent, self.dropped)
+    }
+
     /// Whether more could be sent at once.
     pub(crate) fn has_more(&self) -> bool {
         self.writable && !self.waiting.is_empty()
@@ -190,9 +205,13 @@ impl DatagramSocket {
                         tried = true;
                         continue;
                     }
+                    self.dropped += 1;
                     1
                 }
-                Ok(sent) => sent,
+                Ok(sent) => {
+                    self.sent += sent as u64;
+                    sent
+                }
             };
             tried = false;
             left -= finished;
@@ -228,6 +247,7 @@ impl Core {
         if !socket.has_room_for(bytes.len()) {
             // A sender that is refused because of the queue gets `on_drain`.
             socket.blocked |= !socket.waiting.is_empty();
+            self.work.counts.datagrams_dropped += 1;
             return SendStatus::Full;
         }
         socket.bytes.extend_from_slice(bytes);
@@ -258,7 +278,11 @@ impl Core {
         }
         socket.flush(outbox, most);
         let more = socket.has_more();
-        if socket.drained || !socket.errors.is_empty() {
+        let news = socket.drained || !socket.errors.is_empty();
+        let (sent, dropped) = socket.take_counts();
+        self.work.counts.datagrams_sent += sent;
+        self.work.counts.datagrams_dropped += dropped;
+        if news {
             self.make_ready(token);
         } else if more {
             self.make_ready_later(token);
@@ -269,7 +293,7 @@ impl Core {
     /// its address. Only `on_close` is called after this, so an error of this last flush, or a queue
     /// that the system did not take, becomes the reason.
     pub(crate) fn close_datagram(&mut self, token: Token, reason: CloseReason) -> CloseReason {
-        let Core { sys, table, outbox, .. } = self;
+        let Core { sys, table, outbox, work, .. } = self;
         let socket = match table.entity_mut(token) {
             Some(Entity::Datagram(socket)) => &mut **socket,
             Some(Entity::SessionSocket(owner)) => &mut owner.socket,
@@ -279,6 +303,9 @@ impl Core {
         if !matches!(reason, CloseReason::Aborted) {
             socket.flush(outbox, usize::MAX);
         }
+        let (sent, dropped) = socket.take_counts();
+        work.counts.datagrams_sent += sent;
+        work.counts.datagrams_dropped += dropped + socket.waiting.len() as u64;
         sys.deregister(&mut socket.socket, false);
         socket.socket.close();
         if !reason.is_orderly() {

@@ -27,6 +27,7 @@ mod send;
 mod session;
 mod shutdown;
 mod sockets;
+mod stats;
 mod table;
 
 pub(crate) use datagram::{DatagramSocket, PutOff};
@@ -84,8 +85,10 @@ impl Core {
     pub(crate) fn new(config: Config) -> io::Result<Self> {
         let config = config.sane();
         let sys = sys::Poller::new(config.events_per_turn)?;
+        let mut work = Work::new(sys.clock());
+        work.time_as_told(&config);
         Ok(Core {
-            work: Work::new(sys.clock()),
+            work,
             sys,
             config,
             table: Table::new(),
@@ -209,7 +212,9 @@ impl Core {
         // After a turn that ran out of work units the sockets that wait are served before new events:
         // else peers that send without a pause would starve them.
         let waiting = !(self.work.ready.is_empty() && self.work.later.is_empty());
+        self.work.counts.turns += 1;
         self.work.in_line = self.work.units == 0 && waiting;
+        self.work.counts.work_exhausted += u64::from(self.work.units == 0);
         self.work.units = self.config.work_per_turn;
         self.work.ready.extend(self.work.later.drain(..));
         if self.notifications.is_empty() && self.notifications.capacity() > KEPT_NOTIFICATIONS {

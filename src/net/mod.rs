@@ -7,7 +7,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::core::{Core, Stopping};
-use crate::guard::drop_each;
+use crate::guard::{drop_each, drop_guarded};
 use crate::handler::{DatagramHandler, Handler};
 use crate::listener::Acceptor;
 use crate::remote::{Remote, Shared};
@@ -17,11 +17,13 @@ use crate::token::Token;
 
 mod connections;
 mod groups;
+mod observe;
 mod offload;
 mod sessions;
 mod sockets;
 mod time;
 
+pub(crate) use observe::Slow;
 use offload::Done;
 pub use offload::{JobPanicked, OffloadError};
 use sessions::Gate;
@@ -45,6 +47,7 @@ pub struct Net<S = ()> {
     pub(crate) offloads: Slab<Done<S>>,
     pub(crate) workers: sys::Workers,
     pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) slow: Slow<S>,
 }
 
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>)>;
@@ -70,6 +73,7 @@ impl<S> Drop for Net<S> {
         drop_each(posted);
         drop_each(jobs);
         drop_each(std::mem::take(&mut self.pending_handlers));
+        drop_guarded(self.slow.hook.take());
         drop_each(std::mem::take(&mut self.calls));
         drop_each(std::mem::take(&mut self.offloads));
         drop_each(std::mem::take(&mut self.core.notifications));

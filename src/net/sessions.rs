@@ -14,6 +14,8 @@ use crate::token::Token;
 /// Decides about datagrams of unknown peers.
 pub(crate) trait Gate<S> {
     fn admit(&mut self, hello: &Hello<'_>) -> Admission<Box<dyn DatagramHandler<S>>>;
+    /// The type of the handlers that it makes.
+    fn handler_name(&self) -> &'static str;
 }
 
 struct Closure<F>(F);
@@ -31,6 +33,10 @@ where
             Verdict::Reply(bytes) => Verdict::Reply(bytes),
             Verdict::Ignore => Verdict::Ignore,
         })
+    }
+
+    fn handler_name(&self) -> &'static str {
+        std::any::type_name::<H>()
     }
 }
 

@@ -88,6 +88,7 @@ impl<S: 'static> Net<S> {
             stream.set_wire(Wire::new(layer));
         }
         let token = self.insert(Entity::Stream(stream), "cannot connect")?;
+        self.core.work.counts.connects += 1;
         self.pending_handlers.push((token, AnyHandler::Stream(Box::new(handler))));
         self.core.start_connect(token);
         Ok(token)
@@ -114,6 +115,7 @@ impl<S: 'static> Net<S> {
         let token = self.insert(Entity::Stream(stream), "cannot adopt the socket")?;
         let registered = self.core.register_stream(token);
         self.or_remove(token, registered, "cannot adopt the socket")?;
+        self.core.work.counts.adopted += 1;
         self.pending_handlers.push((token, AnyHandler::Stream(Box::new(handler))));
         self.core.make_ready(token);
         Ok(token)

@@ -40,6 +40,7 @@ impl<S> Net<S> {
         );
         let key =
             told.then(|| self.core.set_timer(token, after, Due::Handler(token, tag))).flatten();
+        self.core.work.counts.timers_set += u64::from(key.is_some());
         Timer { owner: Some(token), key, tag }
     }
 
@@ -86,6 +87,7 @@ impl<S: 'static> Net<S> {
         let at = self.core.work.tick_after_this_moment(after);
         let work = &mut self.core.work;
         let key = work.timers.insert(&mut work.own_timers, at, Due::Call(index));
+        work.counts.timers_set += 1;
         #[cfg(feature = "sim")]
         crate::witness::timer_set(key, after);
         Timer { owner: None, key: Some(key), tag: 0 }

@@ -11,6 +11,7 @@ use crate::core::Entity;
 use crate::error::CloseReason;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::listener::Peer;
+use crate::stats::Callback;
 use crate::sys::{self, Failure};
 use crate::token::Token;
 
@@ -38,7 +39,9 @@ impl<S: 'static> Dispatch<S> {
         let mut seen_empty = 0;
         loop {
             let used_up = budget == 0 || budget < most && self.net.core.work.is_late();
-            let Some(listener) = self.net.core.listener_mut(token) else { return };
+            let Some((Entity::Listener(listener), work)) = self.net.core.of_event(token) else {
+                return;
+            };
             // At the limit new peers wait in the backlog; `reap` makes the listener ready.
             let pauses = listener.paused || listener.is_full();
             if listener.dead {
@@ -53,6 +56,7 @@ impl<S: 'static> Dispatch<S> {
             if used_up {
                 // Another of its addresses is served first next time.
                 listener.turn += 1;
+                work.counts.accepts_exhausted += 1;
                 return self.net.core.make_ready_later(token);
             }
             let which = (listener.turn + seen_empty) % listener.sockets.len();
@@ -69,6 +73,7 @@ impl<S: 'static> Dispatch<S> {
                     if let Some(left) = &mut listener.draining {
                         *left -= 1;
                     }
+                    work.counts.accepted += 1;
                     self.admit(token, stream, address);
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => seen_empty += 1,
@@ -76,6 +81,7 @@ impl<S: 'static> Dispatch<S> {
                     Failure::OneConnection => {
                         budget -= 1;
                         listener.stats.transient_errors += 1;
+                        work.counts.accept_errors += 1;
                         listening.failed_in_a_row += 1;
                         if listening.failed_in_a_row == ERRORS_IN_A_ROW {
                             listening.failed_in_a_row = 0;
@@ -88,6 +94,7 @@ impl<S: 'static> Dispatch<S> {
                     }
                     Failure::Exhausted => {
                         listener.stats.exhausted += 1;
+                        work.counts.accept_errors += 1;
                         // Some descriptors may be pipes that relays keep for the next one.
                         if self.net.core.pipes.give_back() {
                             continue;
@@ -130,15 +137,20 @@ impl<S: 'static> Dispatch<S> {
         if let Err(e) = socket.apply_accepted(&settings.options.socket, entity.adopted) {
             // The peer may be gone already; its connection is lost and nothing else.
             log::debug!("{listener}: {address}: {e}");
+            self.net.core.work.counts.refused += 1;
             return;
         }
         let stream = Stream::new(socket, Phase::Handshaking, settings);
         let token = match self.net.core.insert(Entity::Stream(stream)) {
             Ok(token) => token,
-            Err(e) => return log::error!("{listener}: {address} is turned away: {e}"),
+            Err(e) => {
+                self.net.core.work.counts.refused += 1;
+                return log::error!("{listener}: {address} is turned away: {e}");
+            }
         };
         if !self.passes_filter(token, listener, &address) {
             // The end of a refused peer is reported to no hook.
+            self.net.core.work.counts.refused += 1;
             return self.net.core.release(token);
         }
         // From here on exactly one call reports its end: `on_unopened` or `on_close`.
@@ -187,7 +199,15 @@ impl<S: 'static> Dispatch<S> {
         let Some(acceptor) = acceptor(&net.core, handlers, listener) else { return false };
         let Some(filter) = &mut acceptor.hooks().filter else { return true };
         let peer = Peer { token, listener, address: address.clone(), layer: None };
-        match guarded(|| filter(&peer, state)) {
+        let timed = net.core.work.timed;
+        if timed {
+            net.core.work.callback_begins(Callback::Filter);
+        }
+        let verdict = guarded(|| filter(&peer, state));
+        if timed {
+            self.handler_returned(listener, Callback::Filter);
+        }
+        match verdict {
             Ok(true) => return true,
             Ok(false) => log::debug!("{listener}: {address} is refused by the filter"),
             Err(text) => {
@@ -195,7 +215,7 @@ impl<S: 'static> Dispatch<S> {
                 return false;
             }
         }
-        if let Some(listener) = net.core.listener_mut(listener) {
+        if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.refused += 1;
         }
         false
@@ -212,7 +232,15 @@ impl<S: 'static> Dispatch<S> {
         let Some(acceptor) = acceptor(&net.core, handlers, listener) else { return Ok(None) };
         let Some(make) = &mut acceptor.hooks().layers else { return Ok(None) };
         let peer = Peer { token, listener, address: address.clone(), layer: None };
-        guarded(|| make(&peer)).map(|layer| Some(Wire::new(layer)))
+        let timed = net.core.work.timed;
+        if timed {
+            net.core.work.callback_begins(Callback::Layer);
+        }
+        let made = guarded(|| make(&peer));
+        if timed {
+            self.handler_returned(listener, Callback::Layer);
+        }
+        made.map(|layer| Some(Wire::new(layer)))
     }
 
     /// An accepted connection ended without a handler: the listener's hook is called.
@@ -233,6 +261,10 @@ impl<S: 'static> Dispatch<S> {
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.unopened = listener.unopened.saturating_sub(1);
         }
+        let timed = self.net.core.work.timed;
+        if timed {
+            self.net.core.work.callback_begins(Callback::Unopened);
+        }
         let Dispatch { net, state, handlers } = self;
         let Some(acceptor) = acceptor(&net.core, handlers, listener) else {
             return drop_guarded(reason);
@@ -242,6 +274,9 @@ impl<S: 'static> Dispatch<S> {
             let peer = Peer { token, listener, address, layer };
             if let Err(text) = guarded(|| hook(&peer, &reason, state)) {
                 log::error!("{listener}: a hook panicked: {text}");
+            }
+            if timed {
+                self.handler_returned(listener, Callback::Unopened);
             }
         }
         drop_guarded(reason);

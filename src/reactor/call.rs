@@ -8,6 +8,7 @@ use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::{DatagramHandler, Handler};
 use crate::listener::Acceptor;
 use crate::net::{AnyHandler, Net};
+use crate::stats::Callback;
 use crate::token::Token;
 
 /// The handlers, the state and the network side by side, so that a call can borrow all three.
@@ -74,9 +75,10 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn call(
         &mut self,
         token: Token,
+        which: Callback,
         callback: impl FnOnce(&mut dyn Handler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        self.call_any(token, |any, cx| match any {
+        self.call_any(token, which, |any, cx| match any {
             AnyHandler::Stream(handler) => callback(&mut **handler, cx),
             _ => Ok(()),
         });
@@ -86,7 +88,7 @@ impl<S: 'static> Dispatch<S> {
     #[inline]
     pub(super) fn offer(&mut self, token: Token, bytes: &[u8]) -> usize {
         let mut input = Input::new(bytes);
-        self.call(token, |handler, cx| handler.on_data(cx, &mut input));
+        self.call(token, Callback::Data, |handler, cx| handler.on_data(cx, &mut input));
         input.len()
     }
 
@@ -94,15 +96,43 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn call_datagram(
         &mut self,
         token: Token,
+        which: Callback,
         callback: impl FnOnce(&mut dyn DatagramHandler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        self.call_any(token, |any, cx| match any {
+        self.call_any(token, which, |any, cx| match any {
             AnyHandler::Datagram(handler) => callback(&mut **handler, cx),
             _ => Ok(()),
         });
     }
 
+    #[inline]
     pub(super) fn call_any(
+        &mut self,
+        token: Token,
+        which: Callback,
+        callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        // One test, and not one before and one after the call: it costs two instructions, not ten.
+        if self.net.core.work.timed {
+            return self.call_timed(token, which, callback);
+        }
+        self.call_untimed(token, callback);
+    }
+
+    #[cold]
+    fn call_timed(
+        &mut self,
+        token: Token,
+        which: Callback,
+        callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> HandlerResult,
+    ) {
+        self.net.core.work.callback_begins(which);
+        self.call_untimed(token, callback);
+        self.handler_returned(token, which);
+    }
+
+    #[inline(always)] // into both of the above
+    fn call_untimed(
         &mut self,
         token: Token,
         callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> HandlerResult,
@@ -130,10 +160,16 @@ impl<S: 'static> Dispatch<S> {
 
     /// Runs a closure with the shared state and the network: of a post, a timer, or the `done` of a job.
     /// A panic in it is logged.
-    pub(super) fn run_call(&mut self, call: impl FnOnce(&mut S, &mut Net<S>)) {
+    pub(super) fn run_call(&mut self, which: Callback, call: impl FnOnce(&mut S, &mut Net<S>)) {
         let Dispatch { net, state, .. } = self;
+        if net.core.work.timed {
+            net.core.work.callback_begins(which);
+        }
         if let Err(text) = guarded(|| call(state, net)) {
             log::error!("a closure panicked: {text}");
+        }
+        if self.net.core.work.timed {
+            self.closure_returned(which);
         }
     }
 }

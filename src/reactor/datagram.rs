@@ -10,6 +10,7 @@ use crate::error::DatagramError;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::Datagram;
 use crate::net::AnyHandler;
+use crate::stats::Callback;
 use crate::sys::{self, Arrived, Inbox, Ready};
 use crate::token::Token;
 
@@ -47,7 +48,7 @@ impl<S: 'static> Dispatch<S> {
         self.report_errors(token);
         let Some(socket) = self.net.core.datagram_mut(token) else { return };
         if !socket.dead && std::mem::take(&mut socket.drained) {
-            self.call_datagram(token, |handler, cx| handler.on_drain(cx));
+            self.call_datagram(token, Callback::Drain, |handler, cx| handler.on_drain(cx));
             self.tell_refused_sessions(token);
         }
         self.receive(token, scratch);
@@ -59,7 +60,7 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn open_datagram(&mut self, token: Token) -> bool {
         let Some(socket) = self.net.core.datagram_mut(token) else { return false };
         if !socket.dead && !std::mem::replace(&mut socket.opened, true) {
-            self.call_datagram(token, |handler, cx| handler.on_open(cx));
+            self.call_datagram(token, Callback::Open, |handler, cx| handler.on_open(cx));
         }
         self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }
@@ -80,7 +81,7 @@ impl<S: 'static> Dispatch<S> {
         if self.net.core.session_socket(token).is_some() {
             return self.report_to_session(token, error);
         }
-        self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
+        self.call_datagram(token, Callback::Error, |handler, cx| handler.on_error(cx, error));
     }
 
     /// Receives until nothing is left or the budget is used up; then the socket goes on the ready list.
@@ -100,6 +101,7 @@ impl<S: 'static> Dispatch<S> {
                 return;
             }
             if used_up {
+                self.net.core.work.counts.datagrams_exhausted += 1;
                 return self.net.core.make_ready_later(token);
             }
             match socket.socket.receive(inbox, budget) {
@@ -107,6 +109,7 @@ impl<S: 'static> Dispatch<S> {
                     socket.readable = !drained;
                     errors = 0;
                     budget = budget.saturating_sub(inbox.len());
+                    self.net.core.work.counts.datagrams_received += inbox.len() as u64;
                     if self.net.core.work.keeps_deadline() {
                         self.offer_until_late(token, inbox);
                     } else {
@@ -148,7 +151,7 @@ impl<S: 'static> Dispatch<S> {
         let datagram = Datagram { bytes, from, truncated };
         let mut failed = None;
         // An error about one peer's datagram must not close the socket that all peers use.
-        self.call_any(token, |any, cx| {
+        self.call_any(token, Callback::Datagram, |any, cx| {
             failed = match any {
                 AnyHandler::Datagram(handler) => {
                     match guarded(|| handler.on_datagram(cx, datagram)) {
@@ -221,6 +224,6 @@ impl<S: 'static> Dispatch<S> {
             level = if bug { log::Level::Error } else { log::Level::Warn };
         }
         log_guarded(|| log::log!(level, "{token}: {error}"));
-        self.call_datagram(token, |handler, cx| handler.on_error(cx, error));
+        self.call_datagram(token, Callback::Error, |handler, cx| handler.on_error(cx, error));
     }
 }

@@ -9,6 +9,7 @@ use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Decoded, Input, NextLayered, Outcome, Unit};
 use crate::layer::Delivery;
+use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -109,7 +110,7 @@ impl<S: 'static> Dispatch<S> {
         match decoded.delivery {
             Delivery::Messages => {
                 let mut input = Input::message(unit, decoded.kind).with_fields(fields);
-                self.call(token, |handler, cx| handler.on_data(cx, &mut input));
+                self.call(token, Callback::Data, |handler, cx| handler.on_data(cx, &mut input));
             }
             Delivery::Stream => self.deliver_bytes(token, unit, budget),
         }

@@ -15,7 +15,7 @@ use crate::connection::Phase;
 use crate::core::{Core, QUIET_GAP, Stopping};
 use crate::error::{CloseReason, Deadline, Error};
 use crate::guard::drop_each;
-use crate::net::Net;
+use crate::net::{Net, Slow};
 use crate::remote::{Post, Remote, Shared};
 use crate::sys::Ready;
 
@@ -31,6 +31,7 @@ mod scratch;
 mod session;
 mod stream;
 mod timers;
+mod times;
 mod until;
 
 #[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
@@ -114,6 +115,8 @@ pub struct Reactor<S: 'static = ()> {
     put_off_limit: usize,
     /// Messages from other threads that are not handled yet, the next one last.
     inbox: Vec<Post<S>>,
+    /// When each of them was posted, if that is measured.
+    stamps: Vec<Instant>,
     /// The backlog last published to posters.
     published_backlog: usize,
     /// A wake has announced messages behind those in `inbox`; it is not repeated.
@@ -175,7 +178,8 @@ impl<S: 'static> Reactor<S> {
     ) -> Result<Self, Error> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
-        let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit);
+        let stamps = core.config.measure.then(|| core.sys.clock());
+        let shared = Shared::new(core.sys.waker().map_err(failed)?, core.config.post_limit, stamps);
         let scratch = Scratch::new(&core.config);
         let mut net = Net {
             workers: core.sys.workers(core.config.offload_threads),
@@ -184,6 +188,7 @@ impl<S: 'static> Reactor<S> {
             calls: Slab::new(),
             offloads: Slab::new(),
             shared,
+            slow: Slow::default(),
         };
         let state = set_up(&mut net)?;
         Ok(Reactor {
@@ -194,6 +199,7 @@ impl<S: 'static> Reactor<S> {
             put_off: 0,
             put_off_limit: 0,
             inbox: Vec::new(),
+            stamps: Vec::new(),
             published_backlog: 0,
             woken: false,
             next_step: None,
@@ -279,6 +285,9 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.reap(); // 11
         let verdict = self.verdict();
         self.publish_backlog(0);
+        if self.dispatch.net.core.work.timed {
+            self.turn_ends();
+        }
         Ok(verdict)
     }
 
@@ -336,6 +345,10 @@ impl<S: 'static> Reactor<S> {
         };
         let most = self.dispatch.net.core.config.events_per_turn;
         self.more_events = self.events.len() + usize::from(woken) >= most;
+        let counts = &mut self.dispatch.net.core.work.counts;
+        counts.events += self.events.len() as u64;
+        counts.events_exhausted += u64::from(self.more_events);
+        counts.wakes += u64::from(woken);
         Ok(woken)
     }
 
@@ -373,6 +386,7 @@ impl<S: 'static> Reactor<S> {
     fn handle_messages(&mut self) {
         self.take_messages();
         self.run_messages(self.dispatch.net.core.config.posts_per_turn);
+        self.count_messages_left();
     }
 
     /// Takes over what has been posted, once everything taken before is handled.
@@ -380,9 +394,10 @@ impl<S: 'static> Reactor<S> {
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             let net = &self.dispatch.net;
             let undelivered = net.core.undelivered_notifications();
-            net.shared.take(&mut self.inbox, undelivered);
+            net.shared.take(&mut self.inbox, &mut self.stamps, undelivered);
             self.published_backlog = self.inbox.len() + undelivered;
             self.inbox.reverse();
+            self.stamps.reverse();
         }
     }
 
@@ -392,9 +407,20 @@ impl<S: 'static> Reactor<S> {
         self.publish_backlog(budget);
         for _ in 0..budget {
             let Some(message) = self.inbox.pop() else { break };
+            if let Some(posted) = self.stamps.pop() {
+                self.dispatch.net.core.work.post_is_handled(posted);
+            }
             self.dispatch.message(message);
         }
+        let counts = &mut self.dispatch.net.core.work.counts;
+        counts.posts += budget as u64;
         self.publish_backlog(0);
+    }
+
+    /// The turn handles no more messages: those that are taken wait for the next one.
+    fn count_messages_left(&mut self) {
+        let counts = &mut self.dispatch.net.core.work.counts;
+        counts.posts_exhausted += u64::from(!self.inbox.is_empty());
     }
 
     /// Publishes how many taken messages are unhandled, less the `handled` that are handled next, so that
@@ -453,10 +479,15 @@ impl<S: 'static> Reactor<S> {
         if budget.is_zero() {
             return Ok(());
         }
+        self.dispatch.net.core.work.counts.gathers += 1;
+        let core = &self.dispatch.net.core;
         let (mut published, mut last) = (core.groups.published_count(), core.work.this_moment());
         let (mut now, until) = (last, last + budget);
         while self.dispatch.net.core.groups.has_pending() && now < until && now < last + QUIET_GAP {
             let woken = self.poll(Some(Duration::ZERO))?;
+            if self.dispatch.net.core.work.timed {
+                self.dispatch.net.core.work.polled_again();
+            }
             self.messages(woken);
             self.events();
             let core = &self.dispatch.net.core;

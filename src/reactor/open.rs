@@ -9,6 +9,7 @@ use crate::error::CloseReason;
 use crate::guard::guarded;
 use crate::listener::Peer;
 use crate::net::AnyHandler;
+use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -35,7 +36,7 @@ impl<S: 'static> Dispatch<S> {
             }
         }
         self.net.core.with(token, |conn| conn.before_on_open());
-        self.call(token, |handler, cx| handler.on_open(cx));
+        self.call(token, Callback::Open, |handler, cx| handler.on_open(cx));
         let Some(notifications) = self.net.core.with(token, |conn| conn.after_open()) else {
             return;
         };
@@ -46,6 +47,10 @@ impl<S: 'static> Dispatch<S> {
 
     /// Lets the listener's factory make the handler. A factory that panics costs this connection.
     fn make_handler(&mut self, token: Token, listener: Token, address: Address) -> bool {
+        let timed = self.net.core.work.timed;
+        if timed {
+            self.net.core.work.callback_begins(Callback::Factory);
+        }
         let Dispatch { net, handlers, .. } = self;
         let Some(acceptor) = acceptor(&net.core, handlers, listener) else {
             // The listener has closed and ended its handshakes; this one completed in the same turn.
@@ -54,7 +59,13 @@ impl<S: 'static> Dispatch<S> {
         };
         let layer = net.core.stream(token).and_then(|s| s.wire()).map(|wire| wire.layer());
         let peer = Peer { token, listener, address, layer };
-        match guarded(|| acceptor.make(&peer)) {
+        let made = guarded(|| acceptor.make(&peer));
+        let address = peer.address;
+        if timed {
+            self.handler_returned(listener, Callback::Factory);
+        }
+        let net = &mut self.net;
+        match made {
             Ok(handler) => {
                 if let Some(listener) = net.core.listener_mut(listener) {
                     listener.unopened -= 1;
@@ -65,7 +76,6 @@ impl<S: 'static> Dispatch<S> {
             Err(text) => {
                 log::error!("{token}: the handler factory panicked: {text}");
                 // For `on_unopened`: getpeername(2) may fail by then.
-                let address = peer.address;
                 net.core.with(token, |conn| conn.stream.set_peer(address));
                 net.core.finish(token, CloseReason::Panicked(text));
                 false

@@ -6,6 +6,7 @@ use crate::core::Entity;
 use crate::error::{CloseInfo, CloseReason};
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::net::AnyHandler;
+use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -37,7 +38,11 @@ impl<S: 'static> Dispatch<S> {
         }
         let unsent = match self.net.core.entity(token) {
             None => return,
-            Some(Entity::Stream(stream)) => stream.unsent() + published,
+            Some(Entity::Stream(stream)) => {
+                let unsent = stream.unsent() + published;
+                self.net.core.work.counts.closed.count(&reason);
+                unsent
+            }
             Some(Entity::Datagram(socket)) => socket.queued(),
             Some(Entity::Session(session)) => session.unsent,
             Some(_) => 0,
@@ -95,6 +100,10 @@ impl<S: 'static> Dispatch<S> {
         let level = if closed.reason.is_orderly() { log::Level::Trace } else { log::Level::Debug };
         log_guarded(|| log::log!(level, "{token}: {closed}"));
         let Dispatch { net, state, .. } = self;
+        let timed = net.core.work.timed;
+        if timed {
+            net.core.work.callback_begins(Callback::Close);
+        }
         let called = guarded(|| match &mut any {
             AnyHandler::Stream(handler) => {
                 handler.on_close(&mut Context::new(state, net, token), &closed);
@@ -106,6 +115,9 @@ impl<S: 'static> Dispatch<S> {
         });
         if let Err(text) = called {
             log::error!("{token}: the handler panicked in on_close: {text}");
+        }
+        if timed && matches!(any, AnyHandler::Stream(_) | AnyHandler::Datagram(_)) {
+            self.last_callback_returned(token, &any);
         }
         if let AnyHandler::Source(source) = &mut any
             && let Err(text) = guarded(|| source.deregister(&self.net.core.sys))

@@ -9,13 +9,14 @@ use crate::net::AnyHandler;
 use crate::notification::Notification;
 use crate::remote::Post;
 use crate::source::Readiness;
+use crate::stats::Callback;
 use crate::sys::Ready;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
     pub(super) fn message(&mut self, message: Post<S>) {
         match message {
-            Post::Call(call) => self.run_call(call),
+            Post::Call(call) => self.run_call(Callback::Post, call),
             Post::Notification(token, value) => {
                 self.net.core.notifications.push_back((token, Notification::from_box(value)));
             }
@@ -30,7 +31,7 @@ impl<S: 'static> Dispatch<S> {
             }
             Post::Result(index, result) => {
                 if let Some(done) = self.net.offloads.try_remove(index) {
-                    self.run_call(|state, net| done(result, state, net));
+                    self.run_call(Callback::Done, |state, net| done(result, state, net));
                 }
             }
             Post::HalfClose(token) => self.net.half_close(token),
@@ -46,6 +47,7 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn event(&mut self, ready: Ready, scratch: &mut Scratch) {
         let Some(token) = Token::from_usize(ready.token) else { return };
         let Some((entity, work)) = self.net.core.of_event(token) else {
+            self.net.core.work.counts.stale_events += 1;
             return log::trace!("an event for {token}, which is gone");
         };
         // Before the others: a jump through a table of all kinds costs ten instructions more.
@@ -117,7 +119,7 @@ impl<S: 'static> Dispatch<S> {
             writable: ready.has(Ready::WRITABLE),
             closed: ready.has(Ready::READ_CLOSED | Ready::ERROR),
         };
-        self.call_any(token, |any, cx| match any {
+        self.call_any(token, Callback::Ready, |any, cx| match any {
             AnyHandler::Source(source) => source.fire(cx, ready),
             _ => Ok(()),
         });
@@ -186,7 +188,10 @@ impl<S: 'static> Dispatch<S> {
     fn notify(&mut self, token: Token, notification: Notification) {
         match self.net.core.entity(token) {
             Some(Entity::Stream(stream)) if stream.has_callbacks() => {
-                self.call(token, |handler, cx| handler.on_notify(cx, notification));
+                self.net.core.work.counts.notifications += 1;
+                self.call(token, Callback::Notify, |handler, cx| {
+                    handler.on_notify(cx, notification)
+                });
                 self.net.core.flush(token);
             }
             // Delivered once the connection is open.
@@ -197,11 +202,17 @@ impl<S: 'static> Dispatch<S> {
                 if !self.open_datagram(token) {
                     return drop_guarded(notification);
                 }
-                self.call_datagram(token, |handler, cx| handler.on_notify(cx, notification));
+                self.net.core.work.counts.notifications += 1;
+                self.call_datagram(token, Callback::Notify, |handler, cx| {
+                    handler.on_notify(cx, notification)
+                });
                 self.net.core.flush_datagrams(token);
             }
             Some(Entity::Session(session)) if !session.dead => {
-                self.call_datagram(token, |handler, cx| handler.on_notify(cx, notification));
+                self.net.core.work.counts.notifications += 1;
+                self.call_datagram(token, Callback::Notify, |handler, cx| {
+                    handler.on_notify(cx, notification)
+                });
             }
             _ => drop_guarded(notification),
         }

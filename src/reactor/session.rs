@@ -10,6 +10,7 @@ use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::handler::{Datagram, DatagramHandler};
 use crate::net::AnyHandler;
 use crate::session::{Admission, Hello, Verdict};
+use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -19,7 +20,7 @@ impl<S: 'static> Dispatch<S> {
         for session in self.net.core.take_refused(token) {
             // One may end another.
             if self.net.is_open(session) {
-                self.call_datagram(session, |handler, cx| handler.on_drain(cx));
+                self.call_datagram(session, Callback::Drain, |handler, cx| handler.on_drain(cx));
             }
         }
     }
@@ -33,7 +34,9 @@ impl<S: 'static> Dispatch<S> {
         let session = error.peer().and_then(|peer| self.net.core.session_of(token, peer));
         match session.filter(|&session| self.net.is_open(session)) {
             Some(session) => {
-                self.call_datagram(session, |handler, cx| handler.on_error(cx, error));
+                self.call_datagram(session, Callback::Error, |handler, cx| {
+                    handler.on_error(cx, error)
+                });
             }
             None => log::debug!("{token}: {error}"),
         }
@@ -44,7 +47,9 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn offer_to_session(&mut self, token: Token, datagram: Datagram<'_>) {
         match self.net.core.heard(token, datagram.from) {
             Sender::Session(session) => {
-                self.call_datagram(session, |handler, cx| handler.on_datagram(cx, datagram));
+                self.call_datagram(session, Callback::Datagram, |handler, cx| {
+                    handler.on_datagram(cx, datagram)
+                });
             }
             Sender::Ending => {
                 if let Some(owner) = self.net.core.session_socket_mut(token) {
@@ -61,10 +66,17 @@ impl<S: 'static> Dispatch<S> {
         let full = !self.net.core.admits(token, from);
         let hello = Hello { bytes, from, truncated, now: self.net.now(), full };
         self.install_pending_handlers();
+        let timed = self.net.core.work.timed;
+        if timed {
+            self.net.core.work.callback_begins(Callback::Admit);
+        }
         let Some(Some(AnyHandler::Gate(gate))) = self.handlers.get_mut(token.index()) else {
             return;
         };
         let decided = guarded(|| gate.admit(&hello));
+        if timed {
+            self.handler_returned(token, Callback::Admit);
+        }
         let Some(owner) = self.net.core.session_socket_mut(token) else { return };
         match decided {
             Ok(Admission(Verdict::Accept { handler, skip })) => {
@@ -111,13 +123,15 @@ impl<S: 'static> Dispatch<S> {
             return drop_guarded(handler);
         };
         self.install(session, AnyHandler::Datagram(handler));
-        self.call_datagram(session, |handler, cx| handler.on_open(cx));
+        self.call_datagram(session, Callback::Open, |handler, cx| handler.on_open(cx));
         let left = datagram.bytes.get(skip..).filter(|left| skip == 0 || !left.is_empty());
         if let Some(bytes) = left
             && self.net.is_open(session)
         {
             let datagram = Datagram { bytes, ..datagram };
-            self.call_datagram(session, |handler, cx| handler.on_datagram(cx, datagram));
+            self.call_datagram(session, Callback::Datagram, |handler, cx| {
+                handler.on_datagram(cx, datagram)
+            });
         }
     }
 

@@ -11,6 +11,11 @@ impl<S: 'static> Reactor<S> {
         self.has_work()
     }
 
+    /// What it has counted.
+    pub(crate) fn stats(&self) -> crate::stats::ReactorStats {
+        self.dispatch.net.core.stats()
+    }
+
     /// The process ended in order: every handler gets its `on_close`, and the state stays.
     pub(crate) fn finish(&mut self) {
         self.end();

@@ -3,6 +3,7 @@
 use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::connection::{Budget, Next, Opening};
+use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
@@ -51,7 +52,7 @@ impl<S: 'static> Dispatch<S> {
         // own connection from being read otherwise.
         self.take_input(token, budget, scratch);
         if self.net.core.with(token, |conn| conn.finish_serving()) == Some(false) {
-            self.call(token, |handler, cx| handler.on_drain(cx));
+            self.call(token, Callback::Drain, |handler, cx| handler.on_drain(cx));
             self.net.core.with(token, |conn| conn.finish_serving());
         }
         self.net.core.close_if_done(token);
@@ -118,7 +119,7 @@ impl<S: 'static> Dispatch<S> {
             .stream(token)
             .is_some_and(|s| s.phase() == crate::connection::Phase::Open);
         if has_callbacks {
-            self.call(token, |handler, cx| handler.on_eof(cx));
+            self.call(token, Callback::Eof, |handler, cx| handler.on_eof(cx));
         }
         self.net.core.with(token, |conn| conn.end_delivered());
     }

@@ -98,10 +98,15 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.net.core.work.forget_deadline();
         self.publish_backlog(0);
         let draining = matches!(self.dispatch.net.core.stopping, Stopping::Draining(_));
-        if draining && self.next_step.is_some() {
-            return Ok(ControlFlow::Continue(())); // what was cut may be the last bytes
+        let verdict = if draining && self.next_step.is_some() {
+            ControlFlow::Continue(()) // what was cut may be the last bytes
+        } else {
+            self.verdict()
+        };
+        if self.dispatch.net.core.work.timed {
+            self.turn_ends();
         }
-        Ok(self.verdict())
+        Ok(verdict)
     }
 
     fn is_late(&mut self) -> bool {
@@ -148,6 +153,7 @@ impl<S: 'static> Reactor<S> {
                 break;
             }
         }
+        self.count_messages_left();
         waiting > 0
     }
 
@@ -209,6 +215,7 @@ impl<S: 'static> Reactor<S> {
                 break;
             }
         }
+        self.dispatch.count_timers_left();
         fired > 0
     }
 

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::net::Net;
 use crate::reactor::Reactor;
+use crate::stats::ReactorStats;
 
 /// A host of a simulation, with state of type `S`: the key to it. A plain value.
 pub struct Host<S> {
@@ -47,6 +48,7 @@ pub(super) trait Process {
     fn next_deadline(&self) -> Option<Instant>;
     fn forgotten(&self) -> Option<String>;
     fn leftovers(&self) -> Option<String>;
+    fn stats(&self) -> ReactorStats;
     fn socket_count(&self) -> usize;
     fn is_live_timer(&self, key: u64) -> Option<bool>;
     /// The loop has ended: every handler gets its `on_close`, and the state stays.
@@ -82,6 +84,10 @@ impl<S: 'static> Process for Running<S> {
 
     fn leftovers(&self) -> Option<String> {
         self.0.leftovers()
+    }
+
+    fn stats(&self) -> ReactorStats {
+        self.0.stats()
     }
 
     fn socket_count(&self) -> usize {

@@ -191,6 +191,7 @@ impl Sim {
         world.building = true;
         let place = &mut world.hosts[index];
         place.up = true;
+        place.moved = Default::default();
         place.clock = place.clock.max(now);
         world.note(host, Event::Start);
         let Sim { world, hosts, .. } = self;

@@ -285,11 +285,13 @@ impl Sim {
             process.forgotten()
         };
         let What::Running(process) = &self.hosts[host as usize].what else { return };
+        let stats = process.stats();
         let late = match self.world.as_deref_mut() {
             Some(world) => world.timer_slept(host, due, |key| process.is_live_timer(key)),
             None => None,
         };
-        if let Some(what) = forgotten.or(late) {
+        let miscounted = self.world().miscounted(host, &stats);
+        if let Some(what) = forgotten.or(late).or(miscounted) {
             self.world_mut().violated(host, what);
         }
     }

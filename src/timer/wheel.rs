@@ -179,6 +179,16 @@ impl<T: Owned> Wheel<T> {
         Some((Key { index, generation: entry.generation }, &entry.payload))
     }
 
+    /// The tick at which a timer that was just handed out is due.
+    pub(crate) fn deadline_of(&self, key: Key) -> u64 {
+        self.link(key.index).deadline
+    }
+
+    /// Whether [`pop_due`](Self::pop_due) has one to hand out.
+    pub(crate) fn is_any_due(&self) -> bool {
+        self.lists[Place::DUE.list()].head != NIL
+    }
+
     /// Takes a timer that [`pop_due`](Self::pop_due) handed out from its owner, before it is fired.
     ///
     /// `None`, and nothing changed, if it was cancelled since or was not handed out, or if `chain`
@@ -225,7 +235,6 @@ impl<T: Owned> Wheel<T> {
     }
 
     /// Calls `visit` with each timer's payload.
-    #[cfg(feature = "sim")]
     pub(crate) fn each(&self, mut visit: impl FnMut(&T)) {
         self.entries.iter().for_each(|(_, entry)| visit(&entry.payload));
     }

@@ -20,6 +20,8 @@ mod groups;
 mod hostile;
 mod last_words;
 mod late;
+#[cfg(feature = "histograms")]
+mod lateness;
 mod latest;
 mod layer_info;
 mod layers;
@@ -39,6 +41,7 @@ mod sessions;
 mod signals;
 mod sources;
 mod starttls;
+mod stats;
 mod stop;
 mod timers;
 mod tokens;

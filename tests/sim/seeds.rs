@@ -33,6 +33,8 @@ scenarios! {
     groups_survive: groups, 40;
     layers_survive: layers, 40;
     listeners_survive: listeners, 40;
+    #[cfg(feature = "histograms")]
+    observed_survives: observed, 40;
     posts_survive: posts, 40;
     proxy_survives: proxy, 40;
     readers_survive: readers, 40;

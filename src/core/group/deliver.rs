@@ -125,8 +125,12 @@ impl Core {
         let room = stream.options().output_limit.saturating_sub(stream.held());
         let each = if stream.wire().is_some() {
             Some(work::ENCODED)
-        } else if self.groups.pending_bytes(member) > room || self.groups.has_keys(member) {
-            // Its limit decides message by message, as it does for direct sends; or whether it keeps up.
+        } else if stream.has_tally()
+            || self.groups.pending_bytes(member) > room
+            || self.groups.has_keys(member)
+        {
+            // They are counted; or its limit decides message by message, as it does for direct sends;
+            // or whether it keeps up.
             Some(work::COPIED)
         } else {
             None

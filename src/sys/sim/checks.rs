@@ -6,6 +6,7 @@ use std::io::IoSlice;
 use super::tcp::Output;
 use super::trace::Event;
 use super::world::{Id, World};
+use crate::stats::ReactorStats;
 
 /// Bytes that were read and not taken, beyond which they are not compared any more: a relay passes
 /// them on without a handler.
@@ -68,6 +69,7 @@ impl World {
         self.events += 1;
         let Some(host) = self.current else { return };
         self.hosts[host as usize].progress = true;
+        self.hosts[host as usize].moved.timers_fired += 1;
         match self.hosts[host as usize].timers.remove(&key) {
             Some(due) if due > now => {
                 self.violated_here(format!("a timer fired {} ns early", due - now));
@@ -236,6 +238,31 @@ impl World {
         host.timers.clear();
         host.edges.clear();
         host.woken = false;
+    }
+
+    /// What a reactor's statistics say that is not so.
+    pub(crate) fn miscounted(&self, host: u32, stats: &ReactorStats) -> Option<String> {
+        let moved = self.hosts[host as usize].moved;
+        let ends = stats.refused + stats.closed.total() + stats.connections;
+        let pairs = [
+            ("bytes_read", stats.bytes_read, moved.bytes_read),
+            ("bytes_written", stats.bytes_written, moved.bytes_written),
+            ("accepted", stats.accepted, moved.accepted),
+            ("datagrams_received", stats.datagrams_received, moved.datagrams_received),
+            ("datagrams_sent", stats.datagrams_sent, moved.datagrams_sent),
+            ("timers_fired", stats.timers_fired, moved.timers_fired),
+            ("connections begun", stats.accepted + stats.connects + stats.adopted, ends),
+        ];
+        let wrong = pairs.into_iter().find(|(_, counted, is)| counted != is);
+        wrong
+            .map(|(what, counted, is)| {
+                format!("the statistics say {what} {counted}, and it is {is}")
+            })
+            .or_else(|| {
+                let (set, fired) = (stats.timers_set, stats.timers_fired + stats.timers_pending);
+                (set < fired)
+                    .then(|| format!("{set} timers were set, and {fired} fired or are pending"))
+            })
     }
 }
 

@@ -160,6 +160,7 @@ impl World {
         tcp.end.open = true;
         let peer = tcp.peer.clone();
         self.note(host, Event::Accept(label));
+        self.hosts[host as usize].moved.accepted += 1;
         Ok((id.index, peer))
     }
 

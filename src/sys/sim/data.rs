@@ -252,6 +252,7 @@ impl World {
             }
             self.note(host, Event::Read(label, count as u32));
             self.hosts[host as usize].progress = true;
+            self.hosts[host as usize].moved.bytes_read += count as u64;
             return Ok(count);
         }
         if let Some(error) = tcp.end.error.take() {
@@ -306,6 +307,7 @@ impl World {
         let (no_space, third_free) = (tcp.end.no_space, tcp.end.is_writable());
         if taken > 0 {
             self.check_written(id, slices, taken);
+            self.hosts[host as usize].moved.bytes_written += taken as u64;
             let label = self.label(id);
             self.note(host, Event::Write(label, taken as u32));
             self.hosts[host as usize].progress = true;

@@ -254,6 +254,7 @@ impl World {
         }
         let label = self.label_of(host, Some(on), Some(to));
         self.hosts[host as usize].progress = true;
+        self.hosts[host as usize].moved.datagrams_sent += 1;
         self.note(host, Event::Sends(label, bytes.len() as u32));
         let ip = if on.ip().is_unspecified() { self.source_for(to.ip(), host) } else { on.ip() };
         let from = SocketAddr::new(ip, on.port());
@@ -452,6 +453,7 @@ impl World {
             arrivals.datagrams.push((bytes, from));
         }
         self.hosts[host as usize].progress = true;
+        self.hosts[host as usize].moved.datagrams_received += arrivals.datagrams.len() as u64;
         Ok(many && !poll_like && arrivals.datagrams.len() < asked)
     }
 

@@ -148,6 +148,19 @@ pub(crate) struct Host {
     pub(crate) turns: u64,
     /// When each timer is due, by its key. Cancelled ones stay until `timers_due` meets them.
     pub(super) timers: HashMap<u64, u64, Plainly>,
+    /// What its process has moved: the statistics of its reactor have to say the same.
+    pub(crate) moved: Moved,
+}
+
+/// What has passed through the calls of one process.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Moved {
+    pub(crate) bytes_read: u64,
+    pub(crate) bytes_written: u64,
+    pub(crate) accepted: u64,
+    pub(crate) datagrams_received: u64,
+    pub(crate) datagrams_sent: u64,
+    pub(crate) timers_fired: u64,
 }
 
 #[derive(Debug)]
@@ -416,6 +429,7 @@ impl World {
             progress: false,
             turns: 0,
             timers: HashMap::default(),
+            moved: Moved::default(),
         });
         self.planned.push(u64::MAX);
         self.jobs.push(Jobs::default());

@@ -23,6 +23,8 @@ pub(crate) mod feed;
 pub(crate) mod groups;
 pub(crate) mod layers;
 pub(crate) mod listeners;
+#[cfg(feature = "histograms")]
+pub(crate) mod observed;
 pub(crate) mod posts;
 pub(crate) mod proxy;
 pub(crate) mod readers;

@@ -1,0 +1,96 @@
+//! Figures about the loop and its sockets; callbacks that are slow.
+
+use super::Net;
+#[cfg(feature = "histograms")]
+use crate::stats::Latency;
+use crate::stats::{ConnectionStats, ReactorStats, SlowCallback};
+use crate::token::Token;
+
+/// Who is told of slow callbacks, and when the log was.
+pub(crate) struct Slow<S> {
+    pub(crate) hook: Option<Hook<S>>,
+    /// No line before this tick, and how many there would have been since the last one.
+    pub(crate) silent_until: u64,
+    pub(crate) left_out: u64,
+    /// One was told of in this turn.
+    pub(crate) in_this_turn: bool,
+}
+
+type Hook<S> = Box<dyn FnMut(&SlowCallback, &mut S)>;
+
+impl<S> Default for Slow<S> {
+    fn default() -> Self {
+        Slow { hook: None, silent_until: 0, left_out: 0, in_this_turn: false }
+    }
+}
+
+/// Figures.
+impl<S> Net<S> {
+    /// What the reactor has counted since it was made, and what there is now.
+    ///
+    /// The counters are always on: they cost less than ten instructions a message. The gauges (how many
+    /// connections, how many bytes wait) are computed here, by one walk over all sockets and timers, some
+    /// 20 ns for each: ask once a second, and not for each message. Numbers that are cheap to have at any time are
+    /// [`connection_count`](Self::connection_count) and [`queued`](Self::queued).
+    pub fn stats(&self) -> ReactorStats {
+        self.core.stats()
+    }
+
+    /// What one connection has moved. `None` if it does not count
+    /// ([`StreamOptions::statistics`](crate::StreamOptions::statistics)), is not established yet, or is
+    /// gone. Also available in `on_close`, with the final figures.
+    pub fn connection_stats(&self, token: Token) -> Option<ConnectionStats> {
+        let stream = self.core.stream(token)?;
+        stream.stats(self.core.unsent(token), self.core.work.now)
+    }
+
+    /// Calls `hook` with each callback, and each turn, that took as long as
+    /// [`Config::slow_callback`](crate::Config::slow_callback) or longer, right after it has returned. A
+    /// later call replaces the hook. Without that setting it is never called.
+    ///
+    /// A hook that panics loses that call, and is logged. Its own time counts for no callback, but for
+    /// the turn.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::{Config, Reactor};
+    ///
+    /// let config = Config::new().slow_callback(Duration::from_millis(5));
+    /// let mut reactor = Reactor::build(config, |net| {
+    ///     net.on_slow_callback(|slow, count: &mut u64| {
+    ///         *count += 1;
+    ///         eprintln!("{} in {} for {:?}", slow.callback, slow.handler, slow.took);
+    ///     });
+    ///     Ok(0)
+    /// })?;
+    /// reactor.net().run_after(Duration::ZERO, |_, _| std::thread::sleep(Duration::from_millis(6)));
+    /// while *reactor.state() == 0 {
+    ///     reactor.turn(None)?;
+    /// }
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    pub fn on_slow_callback(&mut self, hook: impl FnMut(&SlowCallback, &mut S) + 'static) {
+        self.slow.hook = Some(Box::new(hook));
+    }
+
+    /// Where the reactor's time has gone since this was last called, as histograms. Reading resets them:
+    /// each interval has figures of its own, which a slow second in an hour of fast ones does not vanish
+    /// in. `None` without [`Config::measure`](crate::Config::measure).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tidegate::{Config, Reactor};
+    ///
+    /// let mut reactor = Reactor::build(Config::new().measure(true), |_| Ok(()))?;
+    /// reactor.net().run_after(Duration::from_millis(1), |_, net| net.stop());
+    /// reactor.run()?;
+    /// let latency = reactor.net().take_latency().expect("measuring is on");
+    /// assert_eq!(latency.timers.count(), 1);
+    /// println!("timers fire {:?} late (p99)", latency.timers.value_at(0.99));
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
+    #[cfg(feature = "histograms")]
+    pub fn take_latency(&mut self) -> Option<Latency> {
+        self.core.work.take_latency()
+    }
+}
