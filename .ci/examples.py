@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import http.server
+import json
 import os
 import re
 import shutil
@@ -138,7 +139,10 @@ def example(name, *arguments):
 
 
 # Each on a port that the system chooses.
-ADDRESSES = {"chat": ("127.0.0.1:0", "--tls", "127.0.0.1:0", "--web", "127.0.0.1:0")}
+ADDRESSES = {
+    "chat": ("127.0.0.1:0", "--tls", "127.0.0.1:0", "--web", "127.0.0.1:0"),
+    "metrics": ("127.0.0.1:0", "127.0.0.1:0"),
+}
 
 
 @contextlib.contextmanager
@@ -215,7 +219,7 @@ def pattern_bytes(size):
 # ---- --help, and addresses that cannot be used ----
 
 EXAMPLES = [
-    "echo", "chat", "client", "proxy", "connect_proxy", "resp_server", "custom_protocol",
+    "echo", "chat", "client", "proxy", "connect_proxy", "resp_server", "custom_protocol", "metrics",
 ]
 
 
@@ -1189,6 +1193,111 @@ def the_custom_protocol_survives_malformed_messages():
             equal(read_exactly(s, 7), b"\0\x05" + struct.pack(">IB", 17, 2))
         with ask(port) as client:
             equal(client.status(), 0)
+
+
+# ---- figures for Prometheus ----
+
+# The parser is installed once, under target/, in a venv of its own.
+KEPT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "target", "examples-kept")
+PROMETHEUS_CLIENT = "prometheus_client==0.22.1"
+PARSE = """
+import json, sys
+from prometheus_client.parser import text_string_to_metric_families
+families = text_string_to_metric_families(sys.stdin.read())
+print(json.dumps({f.name: [f.type, [[s.name, s.labels, s.value] for s in f.samples]] for f in families}))
+"""
+
+
+def parsed_by_prometheus(page):
+    """What Prometheus's own parser finds in a page."""
+    folder = os.path.join(KEPT, PROMETHEUS_CLIENT)
+    python = os.path.join(folder, "bin", "python")
+    if not os.path.exists(os.path.join(folder, "installed")):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            for command in (
+                (sys.executable, "-m", "venv", folder),
+                (python, "-m", "pip", "install", "--quiet", PROMETHEUS_CLIENT),
+            ):
+                subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+        except subprocess.SubprocessError as e:
+            raise Skip(f"{PROMETHEUS_CLIENT} cannot be installed: {e}") from e
+        open(os.path.join(folder, "installed"), "w").close()
+    found = subprocess.run(
+        [python, "-c", PARSE], input=page, capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
+    equal(found.stderr, "")
+    return json.loads(found.stdout)
+
+
+def scrape(port):
+    needs("curl")
+    url = f"http://127.0.0.1:{port}/metrics"
+    command = ["curl", "-sS", "--fail", "--noproxy", "*", url]
+    got = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    return got.stdout
+
+
+def answer_to(port, request):
+    with connect(port) as s:
+        s.sendall(request)
+        return read_to_end(s)
+
+
+@check
+def curl_and_the_parser_of_prometheus_read_the_metrics():
+    with server("metrics") as (program, port):
+        at = int(program.wait_for(r"listening on \S+:(\d+), http").group(1))
+        with connect(port) as s:
+            s.sendall(b"one\ntwo\n")
+            equal(read_exactly(s, 8), b"one\ntwo\n")
+            page = parsed_by_prometheus(scrape(at))
+        equal(page["echo_lines"], ["counter", [["echo_lines_total", {}, 2.0]]])
+        # Of the echo; what curl has sent was read, and its answer is not written yet.
+        equal(page["tidegate_bytes_written"][1][0][2], 8.0)
+        equal(page["tidegate_connections"], ["gauge", [["tidegate_connections", {}, 2.0]]])
+        kind, samples = page["tidegate_callback_seconds"]
+        equal(kind, "summary")
+        assert any(name.endswith("_count") and value >= 2 for name, _, value in samples), samples
+        page = parsed_by_prometheus(scrape(at))
+        closed = {labels["reason"]: value for _, labels, value in page["tidegate_closed"][1]}
+        assert sum(closed.values()) >= 1 and "idle_timeout" in closed, closed
+
+
+@check
+def a_bad_scrape_gets_a_status_and_costs_nobody_else():
+    with server("metrics") as (program, _):
+        at = int(program.wait_for(r"listening on \S+:(\d+), http").group(1))
+        for request, status in (
+            (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"404 Not Found"),
+            (b"POST /metrics HTTP/1.1\r\n\r\n", b"405 Method Not Allowed"),
+            (b"nonsense\r\n\r\n", b"400 Bad Request"),
+            (b"GET /metrics SMTP\r\n\r\n", b"400 Bad Request"),
+            (b"GET /metrics HTTP/1.1\r\nX: " + b"x" * 5000, b"400 Bad Request"),
+            (b"GET /metrics?x=1 HTTP/1.0\r\n\r\n", b"200 OK"),
+        ):
+            answer = answer_to(at, request)
+            assert answer.startswith(b"HTTP/1.0 " + status + b"\r\n"), (request[:40], answer[:80])
+        head, _, body = answer.partition(b"\r\n\r\n")
+        assert f"Content-Length: {len(body)}\r\n".encode() in head + b"\r\n", head
+
+
+@check
+def the_chat_has_figures_for_prometheus_and_for_its_members():
+    with server("chat", *ADDRESSES["chat"], "--metrics", "127.0.0.1:0") as (program, port):
+        at = int(program.wait_for(r"listening on \S+:(\d+), figures").group(1))
+        with Person(port) as anna:
+            anna.say("hello")
+            anna.say("/stats")
+            told = anna.line()
+            assert re.match(r"\* 1 here, 1 lines said; the server has read \d+ bytes", told), told
+            anna.say("/stats")
+            anna.line()
+            told = anna.line()
+            assert told.startswith("* You: "), told
+            page = parsed_by_prometheus(scrape(at))
+        equal(page["chat_members"][1][0][2], 1.0)
+        equal(page["chat_lines"][1][0][2], 1.0)
 
 
 # ---- the run ----

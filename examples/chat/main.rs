@@ -28,6 +28,7 @@ Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
     --web ADDRESS   a web page for browsers (default 127.0.0.1:8080)
+    --metrics ADDRESS   figures for Prometheus at http://ADDRESS/metrics; off by default
     --name HOST     a name that browsers may know it by, besides its IP addresses and localhost
     --cert FILE     the certificate chain for TLS, PEM; with none, a self-signed one is made at
                     the start and its fingerprint printed
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     support::main_with_options(HELP, |arguments| {
         let tls_address = arguments.option("--tls")?.unwrap_or("127.0.0.1:8889".to_owned());
         let web_address = arguments.option("--web")?.unwrap_or("127.0.0.1:8080".to_owned());
+        let metrics: Option<String> = arguments.option("--metrics")?;
         let name = arguments.option("--name")?;
         let certificate = support::certificate::from_arguments(arguments)?.build()?;
         let [lines_address] = arguments.rest(["127.0.0.1:8888"])?;
@@ -71,6 +73,13 @@ fn main() -> ExitCode {
         }
         for at in open(net, room, &web_address, Form::Messages, messages)? {
             support::say(format!("chat: listening on {at}, the web: http://{}/", reachable(at)))?;
+        }
+        if let Some(address) = metrics {
+            let listener = support::metrics::listen(net, &address, room::figures)?;
+            for at in net.local_addrs(listener).iter().filter_map(Address::socket_addr) {
+                let near = reachable(at);
+                support::say(format!("chat: listening on {at}, figures: http://{near}/metrics"))?;
+            }
         }
         #[cfg(unix)]
         close_on_signals(net, room)?;

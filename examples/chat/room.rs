@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use tidegate::{Address, CloseInfo, CloseReason, Context, Group, Handler, HandlerResult, Input};
+use tidegate::stats::Exposition;
+use tidegate::{
+    Address, CloseInfo, CloseReason, Context, Group, Handler, HandlerResult, Input, Net,
+};
 
 const COMMANDS: &str =
-    "* /nick NAME  /who  /ping WORD  /quit  /help; anything else is said to everybody";
+    "* /nick NAME  /who  /ping WORD  /stats  /quit  /help; anything else is said to everybody";
 
 /// The longest line, in bytes. Longer ones cost their sender the connection.
 pub(crate) const MAX_LINE: usize = 4096;
@@ -19,6 +22,17 @@ pub(crate) struct Room {
     /// The names in use. Their lower-case form is the key, so that Anna and anna can't both be here.
     names: BTreeMap<String, String>,
     guests: u64,
+    /// How many lines were said to everybody.
+    said: u64,
+}
+
+/// The page for Prometheus.
+pub(crate) fn figures(room: &mut Room, net: &mut Net<Room>) -> Exposition {
+    let mut page = Exposition::new();
+    page.reactor(&net.stats());
+    page.gauge("chat_members", "People in the room.", room.names.len() as u64);
+    page.counter("chat_lines_total", "Lines that were said to everybody.", room.said);
+    page
 }
 
 impl Room {
@@ -98,6 +112,7 @@ impl Handler<Room> for Member {
                 let word = argument.split_whitespace().next().unwrap_or("?");
                 cx.send(format!("* pong {word}"));
             }
+            "/stats" => self.stats(cx),
             "/quit" => {
                 self.leave(cx, "has left");
                 cx.close(); // what was sent before still arrives
@@ -112,6 +127,7 @@ impl Handler<Room> for Member {
                 // Notices begin with a star and what people say with a name: nobody can fake
                 // the one with the other.
                 let said = format!("<{}> {line}", self.name);
+                cx.state.said += 1;
                 cx.net.publish_except(self.room, cx.token, said);
             }
         }
@@ -148,6 +164,28 @@ impl Member {
     fn who(&self, cx: &mut Context<'_, Room>) {
         let names: Vec<&str> = cx.state.names.values().map(String::as_str).collect();
         cx.send(format!("* Here now: {}", names.join(", ")));
+    }
+
+    /// Live figures of the server, and of this connection. Members may ask as often as they like: a
+    /// question costs one walk over the sockets, which are a thousand at most.
+    fn stats(&self, cx: &mut Context<'_, Room>) {
+        let stats = cx.net.stats();
+        cx.send(format!(
+            "* {} here, {} lines said; the server has read {} bytes, written {}, accepted {} \
+             connections, lost {}",
+            cx.state.names.len(),
+            cx.state.said,
+            stats.bytes_read,
+            stats.bytes_written,
+            stats.accepted,
+            stats.closed.failed(),
+        ));
+        // Counted from the first question on: most never ask.
+        if let Some(own) = cx.connection_stats() {
+            cx.send(format!("* You: {own}"));
+        } else if let Some(options) = cx.net.options(cx.token).cloned() {
+            cx.set_options(options.statistics(true));
+        }
     }
 
     fn rename(&mut self, cx: &mut Context<'_, Room>, name: &str) {

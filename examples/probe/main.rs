@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use tidegate::layer::tls::TlsClientConfig;
 use tidegate::layer::{Deflate, FixedSize, Layer, LayerContext, LayerError, Lz4};
-use tidegate::{Connect, Handler, MessageKind, Reactor, StreamOptions, Udp};
+use tidegate::{Connect, Handler, MessageKind, Reactor, ReactorStats, StreamOptions, Udp};
 
 use report::{Progress, Report};
 use support::{Arguments, Usage};
@@ -64,6 +64,8 @@ pub(crate) struct Measured {
     /// What `bytes` were on the wire, where they were compressed.
     pub(crate) compressed: Option<u64>,
     pub(crate) datagrams: datagram::Counts,
+    /// What this side's loop has counted.
+    pub(crate) stats: ReactorStats,
 }
 
 impl Measured {
@@ -78,6 +80,7 @@ impl Measured {
             time: Duration::ZERO,
             compressed: None,
             datagrams: datagram::Counts::default(),
+            stats: ReactorStats::default(),
         }
     }
 }
@@ -218,7 +221,9 @@ fn run(
     let mut reactor = Reactor::with_state(found)?;
     set_up(&mut reactor)?;
     reactor.run()?;
-    let found = std::mem::replace(reactor.state_mut(), Measured::new(what));
+    let stats = reactor.net().stats();
+    let mut found = std::mem::replace(reactor.state_mut(), Measured::new(what));
+    found.stats = stats;
     found.progress.clear();
     match &found.failure {
         Some(failure) => Err(format!("{what}: {failure}").into()),

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write as _};
 use std::time::{Duration, Instant};
 
+use tidegate::ReactorStats;
+
 use super::Measured;
 use super::datagram::Counts;
 
@@ -28,6 +30,8 @@ pub(crate) struct Report {
     quantiles: [f64; QUANTILES.len()],
     bytes: u64,
     time: Duration,
+    /// What this side's loop did for the throughput.
+    stats: ReactorStats,
     codecs: Vec<Codec>,
 }
 
@@ -53,6 +57,7 @@ impl Report {
             quantiles: [0.0; QUANTILES.len()],
             bytes: 0,
             time: Duration::ZERO,
+            stats: ReactorStats::default(),
             codecs: Vec::new(),
         }
     }
@@ -64,7 +69,7 @@ impl Report {
     }
 
     pub(crate) fn throughput(&mut self, found: &Measured) {
-        (self.bytes, self.time) = (found.bytes, found.time);
+        (self.bytes, self.time, self.stats) = (found.bytes, found.time, found.stats);
     }
 
     pub(crate) fn compression(&mut self, name: &'static str, found: &Measured) {
@@ -113,6 +118,12 @@ impl Report {
         let size = self.bytes as f64 / f64::from(1 << 20);
         let rate = rate(self.bytes, self.time);
         writeln!(t, "    {size:.1} MiB in {:.3} s: {rate}", self.time.as_secs_f64())?;
+        let ReactorStats { turns, reads, writes, writes_blocked, .. } = self.stats;
+        writeln!(
+            t,
+            "    this side: {turns} turns, {reads} reads, {writes} writes; {writes_blocked} times the \
+             socket was full"
+        )?;
         if let Some(counts) = &self.datagrams {
             let lost = counts.lost as f64 / counts.sent.max(1) as f64 * 100.0;
             writeln!(
@@ -158,7 +169,8 @@ impl Report {
         format!(
             "{{\"address\":{},\"over\":\"{}\",\"connected_us\":{},\
              \"latency\":{{\"round_trips\":{},\"bytes\":{},{},\"floor_us\":{}}},\
-             \"throughput\":{{\"message_bytes\":{},{}}},\"datagrams\":{datagrams},\
+             \"throughput\":{{\"message_bytes\":{},{},\"turns\":{},\"reads\":{},\"writes\":{},\
+             \"writes_blocked\":{}}},\"datagrams\":{datagrams},\
              \"data\":{},\"compression\":[{}]}}",
             string(&self.address),
             self.over,
@@ -169,6 +181,10 @@ impl Report {
             optional(self.floor()),
             self.message,
             transfer(self.bytes, self.time),
+            self.stats.turns,
+            self.stats.reads,
+            self.stats.writes,
+            self.stats.writes_blocked,
             string(&self.data),
             codecs.join(",")
         )

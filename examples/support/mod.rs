@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 #[cfg(feature = "tls")]
 pub(crate) mod certificate;
+pub(crate) mod metrics;
 #[cfg(feature = "tls")]
 pub(crate) mod trust;
 

@@ -11,11 +11,13 @@ use crate::error::{CloseReason, Deadline, Limit};
 mod connection;
 #[cfg(feature = "histograms")]
 mod latency;
+mod prometheus;
 mod slow;
 
 pub use connection::ConnectionStats;
 #[cfg(feature = "histograms")]
 pub use latency::{Histogram, Latency};
+pub use prometheus::{Exposition, prometheus};
 pub(crate) use slow::Callback;
 pub use slow::SlowCallback;
 
