@@ -506,6 +506,9 @@ impl<S: 'static> Reactor<S> {
         match core.stopping {
             Stopping::No => ControlFlow::Continue(()),
             Stopping::Now => {
+                // What `on_close` has sent, and where a deadline has cut, what it has cut off.
+                self.dispatch.flush();
+                let core = &mut self.dispatch.net.core;
                 core.close_draining();
                 core.stopping = Stopping::No;
                 ControlFlow::Break(ShutdownReport::default())

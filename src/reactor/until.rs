@@ -76,9 +76,10 @@ impl<S: 'static> Reactor<S> {
         self.woken |= self.poll_until(deadline)?;
         self.dispatch.net.core.begin_turn();
         self.dispatch.net.core.work.keep_deadline(deadline);
-        let first = self.next_step.take().unwrap_or(Step::Messages);
+        let cut = self.next_step.take().filter(|_| !self.is_last_turn());
+        let first = cut.unwrap_or(Step::Messages);
         for step in Step::ALL.into_iter().filter(|&step| step >= first) {
-            if self.dispatch.net.core.is_last_turn() {
+            if self.is_last_turn() {
                 self.dispatch.net.core.work.forget_deadline();
             }
             let did_something = match step {
@@ -89,7 +90,7 @@ impl<S: 'static> Reactor<S> {
                 Step::Flush => self.flush_until(),
                 Step::Reap => self.reap_until(),
             };
-            if did_something && self.is_late() {
+            if did_something && !self.is_last_turn() && self.is_late() {
                 self.next_step = Step::ALL.into_iter().find(|&next| next > step);
                 break;
             }
@@ -107,6 +108,10 @@ impl<S: 'static> Reactor<S> {
             self.turn_ends();
         }
         Ok(verdict)
+    }
+
+    fn is_last_turn(&self) -> bool {
+        self.dispatch.net.core.is_last_turn()
     }
 
     fn is_late(&mut self) -> bool {

@@ -273,6 +273,70 @@ fn the_last_turn_is_not_cut() {
 
 // row 149
 #[test]
+fn a_turn_in_which_a_callback_stops_the_loop_is_not_cut_either() {
+    // In `on_data`, in a timer, in `on_close`: each is another step of the turn.
+    for (stops_in, keeps_deadlines) in (0..3).flat_map(|n| [(n, true), (n, false)]) {
+        let log = Log::new();
+        let of_handlers = log.clone();
+        let everybody = Rc::new(RefCell::new(Vec::new()));
+        let known = Rc::clone(&everybody);
+        let (mut reactor, _, address) = listening(move || {
+            let (known, at_close) = (Rc::clone(&known), Rc::clone(&known));
+            Probe::new(&of_handlers)
+                .data(move |cx, input| {
+                    input.take_all();
+                    if stops_in == 2 {
+                        cx.close();
+                        return Ok(());
+                    }
+                    for &token in known.borrow().iter() {
+                        cx.net.send(token, b"goodbye");
+                    }
+                    if stops_in == 0 {
+                        cx.net.stop();
+                    } else {
+                        cx.set_timer(Duration::ZERO, 0);
+                    }
+                    Ok(())
+                })
+                .timer(|cx, _| {
+                    cx.net.stop();
+                    Ok(())
+                })
+                .close(move |cx, _| {
+                    let others = at_close.borrow();
+                    for &token in others.iter() {
+                        cx.net.send(token, b"goodbye");
+                    }
+                    cx.net.stop();
+                })
+        });
+        let mut clients: Vec<_> = (0..10).map(|_| client(address)).collect();
+        until(&mut reactor, "all to open", |_| log.opens() == 10);
+        settle(&mut reactor);
+        *everybody.borrow_mut() = log.opened();
+        let mut speaker = clients.remove(0);
+        speaker.write_all(b"x").unwrap();
+        speaker.shutdown(std::net::Shutdown::Write).unwrap();
+        let start = Instant::now();
+        loop {
+            assert!(start.elapsed() < PATIENCE);
+            let verdict = match keeps_deadlines {
+                true => reactor.turn_until(Instant::now()),
+                false => reactor.turn(Some(Duration::from_millis(10))),
+            };
+            if verdict.unwrap().is_break() {
+                break;
+            }
+        }
+        for client in &mut clients {
+            assert_eq!(read_n(client, 7), b"goodbye", "{stops_in}");
+        }
+    }
+}
+
+// row 149
+#[test]
 fn a_shutdown_by_late_turns_loses_nothing() {
     let (mut reactor, log, mut clients) = echoes(20);
     for client in &mut clients {
