@@ -197,6 +197,11 @@ impl<'a, S> Context<'a, S> {
         self.net.set_timer(self.token, after, tag)
     }
 
+    /// Sets a timer that is not rounded up to milliseconds; see [`Net::set_fine_timer`].
+    pub fn set_fine_timer(&mut self, after: Duration, tag: u64) -> Timer {
+        self.net.set_fine_timer(self.token, after, tag)
+    }
+
     /// Moves a timer; see [`Net::rearm_timer`].
     pub fn rearm_timer(&mut self, timer: Timer, after: Duration) -> bool {
         self.net.rearm_timer(timer, after)

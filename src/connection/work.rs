@@ -13,7 +13,7 @@ use crate::error::CloseReason;
 use crate::guard::drop_guarded;
 use crate::stats::ReactorStats;
 use crate::sys::Clock;
-use crate::timer::{Chain, Owned, Wheel};
+use crate::timer::{Chain, Fine, Owned, Wheel};
 use crate::token::Token;
 
 /// The deadline of timers that are parked until their connection opens. Real deadlines saturate one
@@ -70,6 +70,7 @@ pub(crate) struct Work {
     pub(crate) now: Instant,
     pub(crate) tick: u64,
     pub(crate) timers: Wheel<Due>,
+    pub(crate) fine_timers: Fine,
     /// The timers that belong to the reactor itself.
     pub(crate) own_timers: Chain,
     /// Sockets with work that no event announces: unread input, an unused edge, a pending callback.
@@ -110,6 +111,7 @@ impl Work {
             now,
             tick: 0,
             timers: Wheel::with_capacity(0),
+            fine_timers: Fine::default(),
             own_timers: Chain::default(),
             ready: VecDeque::new(),
             later: Vec::new(),
@@ -150,6 +152,12 @@ impl Work {
     pub(crate) fn tick_after_this_moment(&self, after: Duration) -> u64 {
         let since_start = self.clock.now().saturating_duration_since(self.start);
         crate::timer::deadline_after(since_start, after)
+    }
+
+    /// Makes due what is due by this turn's time.
+    pub(crate) fn advance_timers(&mut self) {
+        self.fine_timers.release(&mut self.timers, self.now);
+        self.timers.advance(self.tick);
     }
 
     /// The first tick that begins at `at` or later.

@@ -31,6 +31,23 @@ impl Core {
         Some(key)
     }
 
+    /// The same, to the exact time.
+    pub(crate) fn set_fine_timer(
+        &mut self,
+        token: Token,
+        after: Duration,
+        due: Due,
+    ) -> Option<Key> {
+        let (chain, work) = self.chain_and_work(token)?;
+        let Some(at) = work.this_moment().checked_add(after) else {
+            return Some(work.timers.insert(chain, u64::MAX, due)); // outlives the reactor
+        };
+        let key = work.fine_timers.insert(&mut work.timers, chain, at, due);
+        #[cfg(feature = "sim")]
+        crate::witness::timer_set(key, after);
+        Some(key)
+    }
+
     pub(crate) fn cancel_timer(&mut self, token: Token, key: Key) -> bool {
         let Some((chain, work)) = self.chain_and_work(token) else { return false };
         let cancelled = work.timers.cancel(chain, key).is_some();

@@ -285,6 +285,9 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.reap(); // 11
         let verdict = self.verdict();
         self.publish_backlog(0);
+        if let Some(at) = self.dispatch.net.core.work.fine_timers.next() {
+            self.set_alarm(at);
+        }
         if self.dispatch.net.core.work.timed {
             self.turn_ends();
         }
@@ -305,7 +308,19 @@ impl<S: 'static> Reactor<S> {
             Stopping::Draining(tick) => Some(tick),
             Stopping::No | Stopping::Now => None,
         };
-        core.work.instant_of(timers.into_iter().chain(stop).min()?)
+        let ticks = timers.into_iter().chain(stop).min();
+        let coarse = ticks.and_then(|tick| core.work.instant_of(tick));
+        coarse.into_iter().chain(core.work.fine_timers.next()).min()
+    }
+
+    /// Wakes the poll at the next fine timer's time, also one of a loop that waits for the descriptor.
+    #[cold]
+    fn set_alarm(&mut self, at: Instant) {
+        let core = &mut self.dispatch.net.core;
+        let now = core.work.this_moment();
+        if at > now {
+            core.sys.set_alarm(now, at - now);
+        }
     }
 
     fn has_work(&self) -> bool {

@@ -11,8 +11,7 @@ use crate::token::Token;
 impl<S: 'static> Dispatch<S> {
     /// Fires due timers within the budget. The rest stays due, so the next turn begins at once.
     pub(super) fn due_timers(&mut self) {
-        let tick = self.net.core.work.tick;
-        self.net.core.work.timers.advance(tick);
+        self.net.core.work.advance_timers();
         self.fire_due(self.net.core.config.timers_per_turn);
         self.count_timers_left();
     }
@@ -31,7 +30,10 @@ impl<S: 'static> Dispatch<S> {
                         #[cfg(feature = "sim")]
                         crate::witness::timer_fires(key);
                         self.net.core.work.counts.timers_fired += 1;
-                        self.fire(token, Timer { owner: Some(token), key: Some(key), tag });
+                        self.fire(
+                            token,
+                            Timer { owner: Some(token), key: Some(key), tag, fine: false },
+                        );
                     }
                 }
                 Due::Watchdog(token) => {

@@ -104,6 +104,9 @@ impl<S: 'static> Reactor<S> {
         } else {
             self.verdict()
         };
+        if let Some(at) = self.dispatch.net.core.work.fine_timers.next() {
+            self.set_alarm(at);
+        }
         if self.dispatch.net.core.work.timed {
             self.turn_ends();
         }
@@ -211,7 +214,7 @@ impl<S: 'static> Reactor<S> {
             return false;
         }
         let core = &mut self.dispatch.net.core;
-        core.work.timers.advance(core.work.tick);
+        core.work.advance_timers();
         let most = core.config.timers_per_turn;
         let mut fired = 0;
         while fired < most && self.dispatch.fire_due(1) {

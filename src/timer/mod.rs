@@ -9,8 +9,10 @@
 
 use std::time::Duration;
 
+mod fine;
 mod wheel;
 
+pub(crate) use fine::Fine;
 pub(crate) use wheel::{Chain, Key, Owned, Wheel};
 
 /// The tick at which a timer with `delay`, set at `since_start`, is due.

@@ -57,7 +57,7 @@ pub(crate) struct Wheel<T> {
 ///
 /// The generation counts insertions of the whole wheel, so a stale key could match again only if
 /// exactly 2^32 insertions (or a multiple) lie between it and the timer now at its index.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct Key {
     index: u32,
     generation: NonZeroU32,
@@ -177,6 +177,11 @@ impl<T: Owned> Wheel<T> {
         self.link_mut(index).prev = HANDED_OUT;
         let entry = self.entry(index);
         Some((Key { index, generation: entry.generation }, &entry.payload))
+    }
+
+    /// Whether a timer has not ended and has that deadline.
+    pub(crate) fn is_set_for(&self, key: Key, deadline: u64) -> bool {
+        self.get(key).is_some() && self.link(key.index).deadline == deadline
     }
 
     /// The tick at which a timer that was just handed out is due.

@@ -367,3 +367,109 @@ fn polling_without_sleep_does_not_make_timers_late() {
         assert!(start.elapsed() < PATIENCE, "never in time; the last one took {took:?}");
     }
 }
+
+// row 151
+#[test]
+fn a_fine_timer_is_never_early_and_fires_once() {
+    let due: Rc<RefCell<Vec<(Instant, u32)>>> = Rc::default();
+    let of_handler = Rc::clone(&due);
+    let (mut reactor, log, token, _stream) = with_probe(move |probe| {
+        let due = Rc::clone(&of_handler);
+        probe.timer(move |_, timer| {
+            let (at, fired) = &mut due.borrow_mut()[timer.tag() as usize];
+            assert!(Instant::now() >= *at, "early by {:?}", *at - Instant::now());
+            *fired += 1;
+            Ok(())
+        })
+    });
+    let mut random = Xorshift::new(151);
+    for _ in 0..100 {
+        let mut timers = Vec::new();
+        for n in 0..10 {
+            let delay = Duration::from_nanos(random.next() % 2_000_000);
+            let mut due = due.borrow_mut();
+            due.push((Instant::now() + delay, 0));
+            let tag = due.len() as u64 - 1;
+            let timer = match n % 4 {
+                0 => reactor.net().set_timer(token, delay, tag),
+                _ => reactor.net().set_fine_timer(token, delay, tag),
+            };
+            timers.push((tag, timer));
+        }
+        let (tag, moved) = timers[1];
+        due.borrow_mut()[tag as usize].0 = Instant::now() + MS;
+        if !reactor.net().rearm_timer(moved, MS) {
+            due.borrow_mut()[tag as usize].0 = Instant::now() - 10 * MS; // it has fired already
+        }
+        let (tag, cancelled) = timers[2];
+        if reactor.net().cancel_timer(cancelled) {
+            due.borrow_mut()[tag as usize].1 = 1;
+        }
+        let _ = reactor.turn(Some(MS)).unwrap();
+    }
+    until(&mut reactor, "all timers", |_| due.borrow().iter().all(|&(_, fired)| fired > 0));
+    settle(&mut reactor);
+    assert!(due.borrow().iter().all(|&(_, fired)| fired == 1));
+    assert_eq!(reactor.next_deadline(), None);
+    assert!(!fired(&log).is_empty());
+}
+
+// row 152
+#[test]
+fn fine_timers_fire_in_the_order_of_their_deadlines() {
+    let (mut reactor, log, token, _stream) = one_connection();
+    let set = [(900, 4), (100, 1), (500, 3), (300, 2), (1_300, 5)];
+    for (micros, tag) in set {
+        reactor.net().set_fine_timer(token, Duration::from_micros(micros), tag);
+    }
+    until(&mut reactor, "all five", |_| fired(&log).len() == 5);
+    assert_eq!(fired(&log), [1, 2, 3, 4, 5]);
+}
+
+// row 152
+#[test]
+fn fine_timers_end_with_their_connection() {
+    let (mut reactor, log, token, _stream) = one_connection();
+    let timer = reactor.net().set_fine_timer(token, MS / 2, 1);
+    assert_eq!(timer, timer);
+    reactor.net().abort(token);
+    until(&mut reactor, "the close", |_| log.closes() == 1);
+    std::thread::sleep(2 * MS);
+    settle(&mut reactor);
+    assert_eq!(fired(&log), []);
+    assert!(!reactor.net().rearm_timer(timer, MS));
+    assert!(!reactor.net().cancel_timer(timer));
+    assert_eq!(reactor.next_deadline(), None);
+}
+
+// row 152
+#[test]
+fn a_fine_timer_that_never_comes_is_no_deadline_that_matters() {
+    let (mut reactor, log, token, _stream) = one_connection();
+    let timer = reactor.net().set_fine_timer(token, Duration::MAX, 1);
+    settle(&mut reactor);
+    assert_eq!(fired(&log), []);
+    assert!(reactor.net().cancel_timer(timer));
+}
+
+// row 153
+#[cfg(all(target_os = "linux", feature = "timerfd", not(mio_unsupported_force_poll_poll)))]
+#[test]
+fn a_fine_timer_wakes_a_loop_that_waits_for_the_descriptor() {
+    use std::os::fd::{AsFd, AsRawFd};
+    use tidegate::mio::{Events, Interest, Poll, Token as MioToken, unix::SourceFd};
+
+    let (mut reactor, log, token, _stream) = one_connection();
+    reactor.net().set_fine_timer(token, 3 * MS, 7);
+    let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    let mut outer = Poll::new().unwrap();
+    let fd = reactor.as_fd().as_raw_fd();
+    outer.registry().register(&mut SourceFd(&fd), MioToken(0), Interest::READABLE).unwrap();
+    let mut events = Events::with_capacity(4);
+    while fired(&log).is_empty() {
+        outer.poll(&mut events, Some(PATIENCE)).unwrap();
+        assert!(!events.is_empty(), "the descriptor did not become readable");
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+    }
+    assert_eq!(fired(&log), [7]);
+}

@@ -67,15 +67,26 @@ struct Clients {
 struct Speaks {
     dice: Dice,
     interval: u64,
+    /// Its timers are not rounded up to milliseconds.
+    fine: bool,
     left: u32,
     last_early: u64,
+}
+
+impl Speaks {
+    fn set(&self, cx: &mut Context<'_, Clients>) {
+        match self.fine {
+            true => cx.set_fine_timer(us(self.interval), NEXT),
+            false => cx.set_timer(us(self.interval), NEXT),
+        };
+    }
 }
 
 const NEXT: u64 = 0;
 
 impl Handler<Clients> for Speaks {
     fn on_open(&mut self, cx: &mut Context<'_, Clients>) -> HandlerResult {
-        cx.set_timer(us(self.interval), NEXT);
+        self.set(cx);
         Ok(())
     }
 
@@ -92,7 +103,7 @@ impl Handler<Clients> for Speaks {
         }
         self.left -= 1;
         cx.send([u8::from(self.dice.percent(3))]);
-        cx.set_timer(us(self.interval), NEXT);
+        self.set(cx);
         Ok(())
     }
 
@@ -135,14 +146,19 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                 let early = own.between(0, 4);
                 let mut waits: Vec<u64> = (0..early).map(|_| own.between(0, 4_000)).collect();
                 waits.sort_unstable();
-                let speaks =
-                    Speaks { left: own.between(5, 30) as u32, dice: own, interval, last_early: 0 };
+                let fine = own.percent(50);
+                let left = own.between(5, 30) as u32;
+                let speaks = Speaks { left, dice: own, interval, fine, last_early: 0 };
                 // Deadlines of the client's own are not what this is about.
                 let options = impatient().idle_timeout(None).stall_timeout(LIMIT);
                 let connect = Connect::tcp("server:9").options(options);
                 let Ok(token) = net.connect(connect, speaks) else { return };
                 for (number, wait) in waits.into_iter().enumerate() {
-                    net.set_timer(token, us(wait), 1 + number as u64);
+                    let tag = 1 + number as u64;
+                    match fine {
+                        true => net.set_fine_timer(token, us(wait), tag),
+                        false => net.set_timer(token, us(wait), tag),
+                    };
                 }
             });
         }
