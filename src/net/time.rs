@@ -50,8 +50,9 @@ impl<S> Net<S> {
     ///
     /// On Linux this needs the feature `timerfd`: without it, and where mio uses poll(2), the poll itself
     /// rounds up to whole milliseconds. kqueue does not round. A fine timer costs more than an ordinary
-    /// one: its place in a heap (some 50 ns among a thousand), and one system call for each deadline that
-    /// is the next one (timerfd_settime(2)). Use it where a millisecond matters.
+    /// one: its place in a heap, O(log n), and one system call for each deadline that is the next one
+    /// (timerfd_settime(2)). One that was cancelled may still wake the loop at its time. Use it where a
+    /// millisecond matters.
     pub fn set_fine_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
         let due = Due::Handler(token, tag);
         let told = matches!(

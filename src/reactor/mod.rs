@@ -272,6 +272,7 @@ impl<S: 'static> Reactor<S> {
         &mut self,
         timeout: Option<Duration>,
     ) -> Result<ControlFlow<ShutdownReport>, Error> {
+        self.wake_for_fine_timers();
         let timeout = self.timeout(timeout); // 1
         let woken = self.poll(timeout)?; // 2
         self.dispatch.net.core.begin_turn(); // 3
@@ -285,9 +286,7 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.reap(); // 11
         let verdict = self.verdict();
         self.publish_backlog(0);
-        if let Some(at) = self.dispatch.net.core.work.fine_timers.next() {
-            self.set_alarm(at);
-        }
+        self.wake_for_fine_timers();
         if self.dispatch.net.core.work.timed {
             self.turn_ends();
         }
@@ -313,7 +312,15 @@ impl<S: 'static> Reactor<S> {
         coarse.into_iter().chain(core.work.fine_timers.next()).min()
     }
 
-    /// Wakes the poll at the next fine timer's time, also one of a loop that waits for the descriptor.
+    /// Sets the alarm for the next fine timer: before the poll, for one that was set between turns, and
+    /// behind the turn, for a loop that waits for the descriptor.
+    #[inline]
+    fn wake_for_fine_timers(&mut self) {
+        if let Some(at) = self.dispatch.net.core.work.fine_timers.next() {
+            self.set_alarm(at);
+        }
+    }
+
     #[cold]
     fn set_alarm(&mut self, at: Instant) {
         let core = &mut self.dispatch.net.core;

@@ -104,9 +104,7 @@ impl<S: 'static> Reactor<S> {
         } else {
             self.verdict()
         };
-        if let Some(at) = self.dispatch.net.core.work.fine_timers.next() {
-            self.set_alarm(at);
-        }
+        self.wake_for_fine_timers();
         if self.dispatch.net.core.work.timed {
             self.turn_ends();
         }
