@@ -62,7 +62,7 @@ impl<S: 'static> Reactor<S> {
     /// [`turn`](Self::turn) does under load (step 9).
     ///
     /// How exactly it waits depends on the system. On Linux with the feature `timerfd`, and on kqueue,
-    /// to some microseconds plus what the scheduler takes to run the thread; elsewhere poll(2) and
+    /// without rounding; what is added is what the scheduler takes to run the thread. Elsewhere poll(2) and
     /// epoll_wait(2) round up to whole milliseconds.
     /// [`Config::spin_before_deadline`](crate::Config::spin_before_deadline) avoids both, at the cost
     /// of a core for that time.
