@@ -44,8 +44,8 @@ impl SessionOptions {
     }
 
     /// How many sessions the socket may have. Further ones are refused and counted
-    /// ([`SessionStats::refused`]). Default 4,096: with the 400 bytes or so that a session takes
-    /// beside its handler, less than 2 MiB.
+    /// ([`SessionStats::refused`]). Default 4,096: with the 300 bytes at most that a session takes
+    /// beside its handler, little more than 1 MiB.
     pub fn max_sessions(mut self, sessions: usize) -> Self {
         self.max_sessions = sessions;
         self

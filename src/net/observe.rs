@@ -29,8 +29,8 @@ impl<S> Net<S> {
     /// What the reactor has counted since it was made, and what there is now.
     ///
     /// The counters are always on: they cost less than ten instructions a message. The gauges (how many
-    /// connections, how many bytes wait) are computed here, by one walk over all sockets and timers, some
-    /// 20 ns for each: ask once a second, and not for each message. Numbers that are cheap to have at any time are
+    /// connections, how many bytes wait) are computed here, by one walk over all sockets and timers:
+    /// ask once a second, and not for each message. Numbers that are cheap to have at any time are
     /// [`connection_count`](Self::connection_count) and [`queued`](Self::queued).
     pub fn stats(&self) -> ReactorStats {
         self.core.stats()
