@@ -178,8 +178,9 @@ impl Sim {
             0 => config.spin(Duration::from_micros(50)),
             _ => config,
         };
-        let cut = self.rng.below(3) == 0;
-        (config, cut.then(|| Duration::from_nanos(self.rng.below(20_000))))
+        // Some cut nearly every step, others now and then.
+        let most = [0, 0, 0, 0, 1_500, 20_000][self.rng.below(6) as usize];
+        (config, (most > 0).then(|| Duration::from_nanos(self.rng.below(most))))
     }
 
     pub(super) fn start(&mut self, host: u32) -> Result<(), Error> {

@@ -45,6 +45,9 @@ pub(crate) struct Id {
 impl Id {
     /// No socket.
     pub(super) const NOBODY: Id = Id { index: u32::MAX, generation: 0 };
+
+    /// No socket either: the waker, where a host's edges stand in line.
+    pub(super) const WAKER: Id = Id { index: u32::MAX, generation: 1 };
 }
 
 /// What comes to a host.
@@ -125,9 +128,9 @@ pub(crate) struct Host {
     /// Its next poll is interrupted: it was stopped in it.
     pub(crate) interrupted: bool,
     pub(super) inbox: BinaryHeap<Reverse<Due>>,
-    /// Registered sockets with an edge that no poll has reported.
+    /// Registered sockets with an edge that no poll has reported, and the waker.
     pub(super) edges: VecDeque<Id>,
-    /// A message of another thread waits.
+    /// The waker is among them.
     pub(super) woken: bool,
     /// The machine runs.
     pub(crate) up: bool,
@@ -529,7 +532,10 @@ impl World {
             Arrival::Wake => {
                 self.events += 1;
                 self.note(host, Event::Wake);
-                self.hosts[host as usize].woken = true;
+                let host = &mut self.hosts[host as usize];
+                if !std::mem::replace(&mut host.woken, true) {
+                    host.edges.push_back(Id::WAKER);
+                }
             }
         }
     }
@@ -545,8 +551,7 @@ impl World {
 
     /// Whether a turn of this host has something to do.
     pub(crate) fn has_readiness(&self, host: u32) -> bool {
-        let host = &self.hosts[host as usize];
-        host.woken || !host.edges.is_empty()
+        !self.hosts[host as usize].edges.is_empty()
     }
 
     /// Another thread's message: from the host whose turn runs, or from the simulation itself.

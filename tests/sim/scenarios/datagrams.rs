@@ -1,6 +1,7 @@
 //! Datagrams through small queues over slow links, some of which the receiver's handler refuses: the
 //! socket lives, and whoever was told that a queue is full is told when it is empty. Sockets that close
-//! with a full queue say what became of it, and their addresses can be used again at once.
+//! with a full queue say what became of it, and their addresses can be used again at once. What comes in
+//! trains, and what no link has lost, is heard.
 
 use std::time::Duration;
 
@@ -202,6 +203,76 @@ impl DatagramHandler for Drain {
     }
 }
 
+/// So many trains come, of so many datagrams at most.
+const TRAINS: u32 = 8;
+const CARS: u32 = 20;
+
+/// Sends a number in each datagram of a train, many at once. The state is how many it has sent.
+struct Trains {
+    dice: Dice,
+    left: u32,
+}
+
+impl DatagramHandler<u32> for Trains {
+    fn on_open(&mut self, cx: &mut Context<'_, u32>) -> HandlerResult {
+        cx.set_timer(ms(1), 0);
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, u32>, _: Timer) -> HandlerResult {
+        for _ in 0..self.dice.between(1, CARS.into()) {
+            let status = cx.send(cx.state.to_be_bytes());
+            assert_eq!(status, SendStatus::Queued, "a train fits in the queue");
+            *cx.state += 1;
+        }
+        self.left -= 1;
+        if self.left > 0 {
+            let wait = self.dice.between(10, 100);
+            cx.set_timer(ms(wait), 0);
+        }
+        Ok(())
+    }
+
+    fn on_datagram(&mut self, _: &mut Context<'_, u32>, _: Datagram<'_>) -> HandlerResult {
+        Err("nobody answers it".into())
+    }
+
+    fn on_error(&mut self, _: &mut Context<'_, u32>, _: DatagramError) -> HandlerResult {
+        Ok(())
+    }
+}
+
+/// Notes the numbers that it hears.
+struct Station;
+
+impl DatagramHandler<Vec<bool>> for Station {
+    fn on_datagram(
+        &mut self,
+        cx: &mut Context<'_, Vec<bool>>,
+        datagram: Datagram<'_>,
+    ) -> HandlerResult {
+        let number = u32::from_be_bytes(datagram.bytes.try_into()?) as usize;
+        cx.state[number] = true;
+        Ok(())
+    }
+}
+
+/// Trains between two hosts whose link loses nothing and whose buffers hold them.
+fn trains(sim: &mut Sim) -> Result<(Host<u32>, Host<Vec<bool>>), Error> {
+    let station = sim.host("station", |net| {
+        net.bind_udp("0.0.0.0:7", Station)?;
+        Ok(vec![false; (TRAINS * CARS) as usize])
+    })?;
+    let seed = sim.seed();
+    let trains = sim.host("depot", move |net| {
+        let trains = Trains { dice: Dice::of(seed, 4), left: TRAINS };
+        net.bind_udp(Udp::bind("0.0.0.0:0").connect("station:7"), trains)?;
+        Ok(0)
+    })?;
+    sim.link("depot", "station", Link::new().latency(us(50)..us(60)))?;
+    Ok((trains, station))
+}
+
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     rough(sim, &[Fault::Crashes])?;
     let mut dice = Dice::new(sim, 1);
@@ -220,8 +291,13 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         Floods { dice: dice.clone(), left: *left }.start(net)?;
         Ok(1)
     })?;
+    let (trains, station) = trains(sim)?;
     sim.run_until(LIMIT, |sim| *sim.state(flooding) == 0)?;
     sim.run_until(LIMIT, |sim| clients.iter().all(|&host| sim.state(host).is_done()))?;
+    sim.run_for(ms(100 * u64::from(TRAINS)) + Duration::from_secs(1))?;
+    let sent = *sim.state(trains) as usize;
+    let lost: Vec<_> = (0..sent).filter(|&number| !sim.state(station)[number]).collect();
+    assert!(lost.is_empty(), "the link has lost nothing, and nobody heard {lost:?} of {sent}");
     sim.settle(Duration::from_secs(3600))?;
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Messages from other threads: in bursts, while others are being handled, above the limit. What was
 //! taken is done once and in its order, what ends something is never refused, and the shutdown that was
-//! asked for last is the one that counts.
+//! asked for last is the one that counts. Messages that come without end starve nobody.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tidegate::sim::{ScenarioResult, Sim};
+use tidegate::sim::{Host, ScenarioResult, Sim};
 use tidegate::{
-    CloseInfo, Config, Connect, Context, Handler, HandlerResult, Input, Listen, Net, Notification,
-    PostError, Remote, Timer, Token,
+    CloseInfo, Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input,
+    Listen, Net, Notification, PostError, Remote, Timer, Token, Udp,
 };
 
 use super::{Dice, LIMIT, impatient, ms, rough, us};
@@ -19,6 +19,10 @@ struct Server {
     open: Vec<Token>,
     closed: Vec<Token>,
     notified: u32,
+    socket: Option<Token>,
+    /// What came in the storm.
+    rang: bool,
+    heard: bool,
 }
 
 struct Waits;
@@ -70,6 +74,47 @@ impl Handler for Client {
         }
         Ok(())
     }
+}
+
+/// The port at which the server hears itself.
+const OWN: u16 = 9;
+
+struct Hears;
+
+impl DatagramHandler<Server> for Hears {
+    fn on_datagram(&mut self, cx: &mut Context<'_, Server>, _: Datagram<'_>) -> HandlerResult {
+        cx.state.heard = true;
+        Ok(())
+    }
+}
+
+/// A message that posts itself again until the end of the storm.
+fn storm(remote: &Remote<Server>, until: Instant) {
+    let again = remote.clone();
+    // Refused where the queue is full: there are enough of them then.
+    let _ = remote.post(move |_: &mut Server, net: &mut Net<Server>| {
+        if net.now() < until {
+            storm(&again, until);
+        }
+    });
+}
+
+/// While messages come in every turn, a timer fires and a socket is read.
+fn starves_nobody(sim: &mut Sim, server: Host<Server>) -> ScenarioResult {
+    let remote = sim.remote(server);
+    sim.with(server, |state, net| {
+        let until = net.now() + ms(6);
+        for _ in 0..4 {
+            storm(&remote, until);
+        }
+        net.run_after(ms(2), |state: &mut Server, _| state.rang = true);
+        net.send_to(state.socket.expect("it is bound"), ([127, 0, 0, 1], OWN).into(), "hello");
+    });
+    sim.run_for(ms(5))?;
+    let Server { rang, heard, .. } = sim.state(server);
+    assert!(rang, "messages come all the time, and a timer starves");
+    assert!(heard, "messages come all the time, and a socket starves");
+    Ok(())
 }
 
 /// Who posts.
@@ -130,7 +175,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let server = sim.host_with("server", config, |net| {
         let options = impatient().idle_timeout(None).close_timeout(ms(200));
         net.listen(Listen::tcp("0.0.0.0:5").options(options), |_| Waits)?;
-        Ok(Server::default())
+        let socket = Some(net.bind_udp(Udp::bind(("0.0.0.0", OWN)), Hears)?);
+        Ok(Server { socket, ..Server::default() })
     })?;
     let clients = dice.size(0, 6);
     let options = impatient().idle_timeout(None);
@@ -158,6 +204,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         }
         sim.run_for(us(dice.between(0, 20_000)))?;
     }
+    starves_nobody(sim, server)?;
     // Time enough for all that was taken, and for the ends of connections that close.
     sim.run_for(Duration::from_secs(2))?;
     let state = sim.state(server);

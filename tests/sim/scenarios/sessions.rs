@@ -352,6 +352,9 @@ fn client(sim: &mut Sim, name: &str, stream: u64) -> Result<Host<Vec<u32>>, Erro
     })
 }
 
+/// The thief's own port.
+const OF_THIEF: u16 = 4900;
+
 /// Has a cookie of its own address, and sends it from the addresses of others.
 struct Thief {
     cookies: Vec<Vec<u8>>,
@@ -406,7 +409,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     }
     let thief = sim.host("thief", move |net| {
         let asks = Asks { dice: Dice::of(0, 0), port: 0, answered: 0, cookie: None, silence: 0 };
-        net.bind_udp(Udp::bind("0.0.0.0:4001").connect("server:53"), asks)?;
+        net.bind_udp(Udp::bind(("0.0.0.0", OF_THIEF)).connect("server:53"), asks)?;
         Ok(Thief { cookies: Vec::new() })
     })?;
     let eve = sim.peer("eve")?;
@@ -421,7 +424,11 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             let bytes = stolen.filter(|_| roll & 1 == 0).unwrap_or_else(|| HELLO.to_vec());
             // Nobody's address; ada's, from a port that she does not have; the thief's other ports.
             let ip = [IpAddr::from(nobody), of_ada, of_thief][(roll >> 16) as usize % 3];
-            let port = 5000 + (roll >> 32) as u16 % 1000;
+            // The port that its cookie is for, unless that would be the thief itself.
+            let port = match ip != of_thief && roll & 2 == 0 {
+                true => OF_THIEF,
+                false => 5000 + (roll >> 32) as u16 % 1000,
+            };
             let _ = sim.raw(eve).send_datagram(SocketAddr::new(ip, port), to, &bytes);
         });
     }

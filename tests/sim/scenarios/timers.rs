@@ -17,6 +17,8 @@ const PAUSE: u8 = 1;
 /// Moves its timer with each byte, and pauses when it is asked to.
 struct Watches {
     limit: Duration,
+    /// Its watchdog is not rounded up to milliseconds.
+    fine: bool,
     pauses: bool,
     watchdog: Option<Timer>,
 }
@@ -24,9 +26,18 @@ struct Watches {
 const WATCHDOG: u64 = 1;
 const PAUSE_OVER: u64 = 2;
 
+impl Watches {
+    fn watch(&mut self, cx: &mut Context<'_>) {
+        self.watchdog = Some(match self.fine {
+            true => cx.set_fine_timer(self.limit, WATCHDOG),
+            false => cx.set_timer(self.limit, WATCHDOG),
+        });
+    }
+}
+
 impl Handler for Watches {
     fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        self.watchdog = Some(cx.set_timer(self.limit, WATCHDOG));
+        self.watch(cx);
         Ok(())
     }
 
@@ -46,7 +57,7 @@ impl Handler for Watches {
     fn on_timer(&mut self, cx: &mut Context<'_>, timer: Timer) -> HandlerResult {
         assert_eq!(timer.tag(), PAUSE_OVER, "input that came in time waits, and the timer fired");
         self.pauses = false;
-        self.watchdog = Some(cx.set_timer(self.limit, WATCHDOG));
+        self.watch(cx);
         cx.resume();
         Ok(())
     }
@@ -132,9 +143,15 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let events = if dice.percent(50) { 1_024 } else { dice.size(1, 4) };
     let config = Config::new().read_buffer(1024).events_per_turn(events);
     let options = impatient().idle_timeout(limit);
+    let own = dice.split();
     sim.host_with("server", config, move |net| {
         let listen = Listen::tcp("0.0.0.0:9").options(options.clone());
-        net.listen(listen, move |_| Watches { limit, pauses: false, watchdog: None }).map(drop)
+        let mut own = own.clone();
+        net.listen(listen, move |_| {
+            let fine = own.percent(50);
+            Watches { limit, fine, pauses: false, watchdog: None }
+        })?;
+        Ok(())
     })?;
     let seed = sim.seed();
     let client = sim.host("client", move |net: &mut Net<Clients>| {
