@@ -300,7 +300,7 @@ impl DatagramHandler<Vec<u32>> for Asks {
             [b'A', high, low, number @ ..] => {
                 assert_eq!(u16::from_be_bytes([*high, *low]), self.port, "another one's answer");
                 let number = u32::from_be_bytes(number.try_into()?);
-                assert!(number <= self.answered);
+                // A later number answers a question of the process before a crash.
                 if number == self.answered && number < ANSWERS {
                     self.silence = 0;
                     self.answered += 1;
