@@ -13,6 +13,8 @@ use crate::layer::Layer;
 use crate::message::IntoMessage;
 use crate::net::Net;
 use crate::options::StreamOptions;
+#[cfg(feature = "packet-info")]
+use crate::packet_info::SendTo;
 use crate::stats::ConnectionStats;
 use crate::timers::Timer;
 use crate::token::{Group, Token};
@@ -103,6 +105,13 @@ impl<'a, S> Context<'a, S> {
     /// Sends a datagram from this socket; see [`Net::send_to`].
     pub fn send_to(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
         self.net.send_to(self.token, to, bytes)
+    }
+
+    /// Sends a datagram from a chosen address of this host, or with an ECN mark; see
+    /// [`Net::send_datagram`].
+    #[cfg(feature = "packet-info")]
+    pub fn send_datagram(&mut self, to: SendTo, bytes: impl AsRef<[u8]>) -> SendStatus {
+        self.net.send_datagram(self.token, to, bytes)
     }
 
     /// Drops the datagrams of this session or socket that have not left; see [`Net::clear_queue`].

@@ -28,6 +28,8 @@ pub struct Udp {
     options: SocketOptions,
     queue_limit: usize,
     receive_trains: bool,
+    #[cfg(feature = "packet-info")]
+    packet_info: bool,
 }
 
 #[derive(Debug)]
@@ -57,7 +59,15 @@ impl Udp {
 
     fn on(on: On) -> Self {
         let options = SocketOptions::default();
-        Udp { on, peer: None, options, queue_limit: 256 * 1024, receive_trains: false }
+        Udp {
+            on,
+            peer: None,
+            options,
+            queue_limit: 256 * 1024,
+            receive_trains: false,
+            #[cfg(feature = "packet-info")]
+            packet_info: false,
+        }
     }
 
     /// Connects the socket (udp(7)): it receives from this peer alone, and `send` sends to it. Of
@@ -96,6 +106,28 @@ impl Udp {
         self
     }
 
+    /// Lets the system tell of each datagram to which address it was sent, on which interface it came,
+    /// when, and with which ECN mark ([`Datagram::info`](crate::Datagram::info)). The socket may then
+    /// send from any address of the host and with a mark of its own
+    /// ([`Net::send_datagram`](crate::Net::send_datagram)), and
+    /// [sessions](crate::Net::bind_sessions) answer from the address that their peer sends to.
+    ///
+    /// Default false, because it costs more: one call sends one datagram, a call receives up to eight (or
+    /// as many trains; a turn may exceed
+    /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn) by what trains hold), and
+    /// 512 KiB of buffers are added to the reactor. On Linux the socket no longer lets the system
+    /// fragment datagrams: one longer than the way permits is refused with `EMSGSIZE`
+    /// (`IP_PMTUDISC_PROBE`, ip(7)). A datagram with a mark or from a chosen address has a DSCP of zero,
+    /// whatever [`SocketOptions::traffic_class`](crate::SocketOptions::traffic_class) says.
+    ///
+    /// How many datagrams the system has dropped because the receive buffer was full (`SO_RXQ_OVFL`) no
+    /// crate reports by a safe call. On Linux `ss -uam` and `/proc/net/udp` show it for each socket.
+    #[cfg(feature = "packet-info")]
+    pub fn packet_info(mut self, on: bool) -> Self {
+        self.packet_info = on;
+        self
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.peer.is_some()
     }
@@ -129,8 +161,20 @@ impl Udp {
         if self.receive_trains {
             socket.receive_trains();
         }
-        Ok(DatagramSocket::new(socket, self.queue_limit))
+        let socket = DatagramSocket::new(socket, self.queue_limit);
+        #[cfg(feature = "packet-info")]
+        let socket = match self.packet_info {
+            true => with_packet_info(socket)?,
+            false => socket,
+        };
+        Ok(socket)
     }
+}
+
+#[cfg(feature = "packet-info")]
+fn with_packet_info(mut socket: DatagramSocket) -> Result<DatagramSocket, Error> {
+    socket.ask_for_packet_info().map_err(|e| Error::new("cannot ask for packet information", e))?;
+    Ok(socket)
 }
 
 fn addresses_of(target: &Target) -> Result<Vec<SocketAddr>, Error> {

@@ -6,6 +6,7 @@ use crate::connection::Input;
 use crate::context::Context;
 use crate::error::{CloseInfo, DatagramError, HandlerResult};
 use crate::notification::Notification;
+use crate::packet_info::PacketInfo;
 use crate::timers::Timer;
 
 /// A stream protocol: TCP or Unix sockets, with or without wire layers on them.
@@ -312,4 +313,7 @@ pub struct Datagram<'a> {
     /// Whether the datagram was longer than [`Config::datagram_size`](crate::Config::datagram_size)
     /// and was cut. The rest is lost.
     pub truncated: bool,
+    /// What else the system tells of it, if the socket was made with `Udp::packet_info` (feature
+    /// `packet-info`).
+    pub info: Option<&'a PacketInfo>,
 }

@@ -64,6 +64,7 @@ mod message;
 mod net;
 mod notification;
 mod options;
+mod packet_info;
 mod reactor;
 mod remote;
 mod session;
@@ -99,6 +100,9 @@ pub use message::{IntoMessage, Message};
 pub use net::{JobPanicked, Net, OffloadError};
 pub use notification::Notification;
 pub use options::{Overflow, StreamOptions};
+#[cfg(feature = "packet-info")]
+pub use packet_info::SendTo;
+pub use packet_info::{Ecn, PacketInfo};
 pub use reactor::{Reactor, ShutdownReport};
 pub use remote::{PostError, Remote};
 pub use session::{Admission, Hello, SessionOptions, SessionStats};

@@ -5,6 +5,8 @@ use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::packet_info::PacketInfo;
+
 /// Limits of the sessions of one UDP socket ([`Net::bind_sessions`](crate::Net::bind_sessions)).
 ///
 /// ```
@@ -139,6 +141,9 @@ pub struct Hello<'a> {
     /// [`max_per_address`](SessionOptions::max_per_address), or because of a shutdown. It may be told so
     /// by a [`reply`](Admission::reply); an [`accept`](Admission::accept) is refused.
     pub full: bool,
+    /// What else the system tells of it, if the socket was made with `Udp::packet_info` (feature
+    /// `packet-info`).
+    pub info: Option<&'a PacketInfo>,
 }
 
 /// What is to be done with a [`Hello`].

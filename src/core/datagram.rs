@@ -7,8 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use super::{Core, Entity};
 use crate::connection::SendStatus;
 use crate::error::{CloseReason, DatagramError, Error};
+use crate::packet_info::PacketInfo;
+#[cfg(feature = "packet-info")]
+use crate::packet_info::SendTo;
 use crate::socket_options::MulticastInterface;
-use crate::sys::{self, Outgoing};
+use crate::sys::{self, Mark, Outgoing};
 use crate::timer::Chain;
 use crate::token::Token;
 
@@ -46,6 +49,12 @@ pub(crate) struct DatagramSocket {
     /// The rest of a batch that arrived when the time of a turn was up: it is offered first.
     pub(crate) put_off: VecDeque<PutOff>,
     pub(crate) dead: bool,
+    /// It told what the system knows of each datagram.
+    #[cfg(feature = "packet-info")]
+    pub(crate) has_packet_info: bool,
+    /// It is bound to the unspecified address and tells to which one each datagram was sent.
+    #[cfg(feature = "packet-info")]
+    pub(crate) has_any_address: bool,
     /// Datagrams that the system took, and those that it refused, since they were counted last.
     sent: u64,
     dropped: u64,
@@ -57,12 +66,13 @@ pub(crate) struct PutOff {
     pub(crate) bytes: Box<[u8]>,
     pub(crate) from: SocketAddr,
     pub(crate) truncated: bool,
+    pub(crate) info: Option<PacketInfo>,
 }
 
 impl From<sys::Arrived<'_>> for PutOff {
     fn from(arrived: sys::Arrived<'_>) -> Self {
-        let sys::Arrived { bytes, from, truncated } = arrived;
-        PutOff { bytes: bytes.into(), from, truncated }
+        let sys::Arrived { bytes, from, truncated, info } = arrived;
+        PutOff { bytes: bytes.into(), from, truncated, info: info.copied() }
     }
 }
 
@@ -89,7 +99,20 @@ impl DatagramSocket {
             dead: false,
             sent: 0,
             dropped: 0,
+            #[cfg(feature = "packet-info")]
+            has_packet_info: false,
+            #[cfg(feature = "packet-info")]
+            has_any_address: false,
         }
+    }
+
+    /// Lets the system tell of each datagram what it knows.
+    #[cfg(feature = "packet-info")]
+    pub(crate) fn ask_for_packet_info(&mut self) -> io::Result<()> {
+        self.socket.ask_for_packet_info()?;
+        self.has_packet_info = true;
+        self.has_any_address = self.socket.local_addr()?.ip().is_unspecified();
+        Ok(())
     }
 
     /// Records an edge. The flags stay until a call uses them up: an edge is reported once.
@@ -128,7 +151,7 @@ impl DatagramSocket {
     pub(crate) fn clear(&mut self, peer: Option<SocketAddr>) -> usize {
         let before = self.queued();
         let (mut read, mut write) = (self.gone, self.gone);
-        self.waiting.retain(|&Outgoing { to, len }| {
+        self.waiting.retain(|&Outgoing { to, len, .. }| {
             let stays = peer.is_some() && to != peer;
             if stays {
                 self.bytes.copy_within(read..read + len, write);
@@ -239,6 +262,18 @@ impl Core {
         to: Option<SocketAddr>,
         bytes: &[u8],
     ) -> SendStatus {
+        self.send_marked(token, to, Mark::default(), bytes)
+    }
+
+    /// The same, from a given address or with an ECN mark.
+    #[inline]
+    pub(crate) fn send_marked(
+        &mut self,
+        token: Token,
+        to: Option<SocketAddr>,
+        mark: Mark,
+        bytes: &[u8],
+    ) -> SendStatus {
         let current = self.work.current == Some(token);
         let Some(socket) = self.datagram_mut(token) else { return SendStatus::Gone };
         if socket.dead {
@@ -251,11 +286,23 @@ impl Core {
             return SendStatus::Full;
         }
         socket.bytes.extend_from_slice(bytes);
-        socket.waiting.push_back(Outgoing { to, len: bytes.len() });
+        socket.waiting.push_back(Outgoing { to, len: bytes.len(), mark });
         if !current && !std::mem::replace(&mut socket.in_dirty, true) {
             self.work.dirty.push(token);
         }
         SendStatus::Queued
+    }
+
+    /// The same, for a user's choice of these, which only a socket with packet information can have.
+    #[cfg(feature = "packet-info")]
+    pub(crate) fn send_chosen(&mut self, token: Token, to: SendTo, bytes: &[u8]) -> SendStatus {
+        let SendTo { to, mark } = to;
+        let can = self.datagram(token).is_none_or(|socket| socket.has_packet_info);
+        if mark != Mark::default() && !can {
+            log::debug!("{token}: an address or a mark was chosen, and `Udp::packet_info` is off");
+            return SendStatus::Unencodable;
+        }
+        self.send_marked(token, to, mark, bytes)
     }
 
     /// A `send` to something that is no stream.

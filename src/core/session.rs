@@ -13,7 +13,9 @@ use super::{Core, DatagramSocket, Entity, Stopping};
 use crate::connection::{Due, SendStatus};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::drop_guarded;
+use crate::packet_info::PacketInfo;
 use crate::session::{SessionOptions, SessionStats, origin_of};
+use crate::sys::Mark;
 use crate::timer::{Chain, ticks_ceil};
 use crate::token::Token;
 
@@ -27,6 +29,8 @@ const PUT_OFF_AT_MOST: u8 = 100;
 pub(crate) struct Session {
     pub(crate) socket: Token,
     pub(crate) peer: SocketAddr,
+    /// From where its peer expects answers: what it was last heard at.
+    mark: Mark,
     pub(crate) timers: Chain,
     /// Its place in the socket's list.
     place: u32,
@@ -84,6 +88,22 @@ impl SessionSocket {
     fn has_room_for(&self, peer: SocketAddr) -> bool {
         let of_origin = self.by_origin.get(&origin_of(peer)).copied().unwrap_or(0);
         self.sessions.len() < self.options.max_sessions && of_origin < self.options.max_per_address
+    }
+
+    /// How an answer to a datagram leaves: from the address that it was sent to, if this socket has more
+    /// than one.
+    #[cfg(feature = "packet-info")]
+    pub(crate) fn mark_of(&self, info: Option<&PacketInfo>) -> Mark {
+        match info {
+            Some(info) if self.socket.has_any_address => Mark::from_local(info.local),
+            _ => Mark::default(),
+        }
+    }
+
+    /// The system chooses.
+    #[cfg(not(feature = "packet-info"))]
+    pub(crate) fn mark_of(&self, _: Option<&PacketInfo>) -> Mark {
+        Mark::default()
     }
 
     fn add(&mut self, peer: SocketAddr, token: Token) {
@@ -195,6 +215,20 @@ impl Core {
         }
     }
 
+    /// Notes to which address a session's peer sends: answers come from it.
+    #[inline]
+    pub(crate) fn note_local(&mut self, token: Token, info: Option<&PacketInfo>) {
+        if info.is_none() {
+            return;
+        }
+        let Some(socket) = self.session(token).map(|session| session.socket) else { return };
+        let Some(owner) = self.session_socket(socket) else { return };
+        let mark = owner.mark_of(info);
+        if let Some(session) = self.session_mut(token) {
+            session.mark = mark;
+        }
+    }
+
     pub(crate) fn session_of(&self, socket: Token, peer: SocketAddr) -> Option<Token> {
         self.session_socket(socket)?.by_peer.get(&peer).copied()
     }
@@ -211,6 +245,7 @@ impl Core {
         let session = Session {
             socket,
             peer,
+            mark: Mark::default(),
             timers: Chain::default(),
             place,
             last: self.work.tick,
@@ -234,7 +269,7 @@ impl Core {
     /// Queues a datagram for a session's peer. It leaves at the end of the turn, in one batch with those
     /// to others.
     pub(super) fn send_to_session(&mut self, token: Token, bytes: &[u8]) -> SendStatus {
-        let Some(&Session { socket, peer, dead: false, .. }) = self.session(token) else {
+        let Some(&Session { socket, peer, mark, dead: false, .. }) = self.session(token) else {
             return SendStatus::Gone;
         };
         let Some(owner) = self.session_socket(socket) else { return SendStatus::Gone };
@@ -244,7 +279,7 @@ impl Core {
         if !owner.socket.has_room_for(bytes.len()) {
             self.empty_full_queue(socket);
         }
-        let status = self.send_datagram(socket, Some(peer), bytes);
+        let status = self.send_marked(socket, Some(peer), mark, bytes);
         if status == SendStatus::Full {
             self.wait_for_drain(socket, token);
         }

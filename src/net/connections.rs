@@ -13,6 +13,8 @@ use crate::layer::Layer;
 use crate::message::{IntoMessage, Message};
 use crate::notification::Notification;
 use crate::options::StreamOptions;
+#[cfg(feature = "packet-info")]
+use crate::packet_info::SendTo;
 use crate::socket_options::MulticastInterface;
 use crate::token::Token;
 
@@ -122,6 +124,31 @@ impl<S> Net<S> {
     /// callback returns or at the end of the turn.
     pub fn send_to(&mut self, from: Token, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
         self.core.send_datagram(from, Some(to), bytes.as_ref())
+    }
+
+    /// Sends a datagram from a chosen address of this host, or with an ECN mark. The socket must have been
+    /// made with [`Udp::packet_info`](crate::Udp::packet_info), unless neither is chosen; otherwise the
+    /// status is [`Unencodable`](SendStatus::Unencodable). An address that this host does not have is an
+    /// error of the system (`EINVAL` on Linux), which `on_error` gets.
+    ///
+    /// ```
+    /// # use tidegate::{Context, Datagram, DatagramHandler, HandlerResult, SendTo};
+    /// # struct Answers;
+    /// impl DatagramHandler for Answers {
+    ///     fn on_datagram(&mut self, cx: &mut Context<'_>, question: Datagram<'_>) -> HandlerResult {
+    ///         cx.send_datagram(SendTo::reply(&question), "from the address that was asked");
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    #[cfg(feature = "packet-info")]
+    pub fn send_datagram(
+        &mut self,
+        from: Token,
+        to: SendTo,
+        bytes: impl AsRef<[u8]>,
+    ) -> SendStatus {
+        self.core.send_chosen(from, to, bytes.as_ref())
     }
 
     /// Drops the datagrams that were sent on a UDP socket, or to one [session](Self::bind_sessions)'s

@@ -147,8 +147,8 @@ impl<S: 'static> Dispatch<S> {
     /// sessions shows by having another kind of handler, so that others do not pay for it.
     #[inline]
     fn offer_datagram(&mut self, token: Token, arrived: Arrived<'_>) -> bool {
-        let Arrived { bytes, from, truncated } = arrived;
-        let datagram = Datagram { bytes, from, truncated };
+        let Arrived { bytes, from, truncated, info } = arrived;
+        let datagram = Datagram { bytes, from, truncated, info };
         let mut failed = None;
         // An error about one peer's datagram must not close the socket that all peers use.
         self.call_any(token, Callback::Datagram, |any, cx| {
@@ -197,10 +197,10 @@ impl<S: 'static> Dispatch<S> {
             if socket.dead || socket.paused {
                 return;
             }
-            let Some(PutOff { bytes, from, truncated }) = socket.put_off.pop_front() else {
+            let Some(PutOff { bytes, from, truncated, info }) = socket.put_off.pop_front() else {
                 return;
             };
-            let arrived = Arrived { bytes: &bytes, from, truncated };
+            let arrived = Arrived { bytes: &bytes, from, truncated, info: info.as_ref() };
             if !self.offer_datagram(token, arrived) || self.net.core.work.is_late() {
                 return;
             }

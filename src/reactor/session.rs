@@ -47,6 +47,7 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn offer_to_session(&mut self, token: Token, datagram: Datagram<'_>) {
         match self.net.core.heard(token, datagram.from) {
             Sender::Session(session) => {
+                self.net.core.note_local(session, datagram.info);
                 self.call_datagram(session, Callback::Datagram, |handler, cx| {
                     handler.on_datagram(cx, datagram)
                 });
@@ -62,9 +63,9 @@ impl<S: 'static> Dispatch<S> {
 
     /// Asks what is to be done with a datagram of an unknown peer, and does it.
     fn meet(&mut self, token: Token, datagram: Datagram<'_>) {
-        let Datagram { bytes, from, truncated } = datagram;
+        let Datagram { bytes, from, truncated, info } = datagram;
         let full = !self.net.core.admits(token, from);
-        let hello = Hello { bytes, from, truncated, now: self.net.now(), full };
+        let hello = Hello { bytes, from, truncated, now: self.net.now(), full, info };
         self.install_pending_handlers();
         let timed = self.net.core.work.timed;
         if timed {
@@ -95,7 +96,8 @@ impl<S: 'static> Dispatch<S> {
                          `SessionOptions::amplification` permits"
                     );
                 }
-                if self.net.core.send_datagram(token, Some(from), &reply).is_accepted()
+                let mark = owner.mark_of(info);
+                if self.net.core.send_marked(token, Some(from), mark, &reply).is_accepted()
                     && let Some(owner) = self.net.core.session_socket_mut(token)
                 {
                     owner.stats.replied += 1;
@@ -122,6 +124,7 @@ impl<S: 'static> Dispatch<S> {
             }
             return drop_guarded(handler);
         };
+        self.net.core.note_local(session, datagram.info);
         self.install(session, AnyHandler::Datagram(handler));
         self.call_datagram(session, Callback::Open, |handler, cx| handler.on_open(cx));
         let left = datagram.bytes.get(skip..).filter(|left| skip == 0 || !left.is_empty());

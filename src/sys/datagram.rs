@@ -10,7 +10,12 @@ use socket2::{Protocol, SockAddr, SockRef, Type};
 
 use super::datagram_io::{DatagramIo, Inbox as SystemInbox, Outbox};
 use super::os::{domain_of, keep_from_children, refuse_in_simulation, socket};
+#[cfg(feature = "packet-info")]
+use super::packets::{PacketInbox, Packets};
 use super::{Pollable, uninterrupted};
+#[cfg(feature = "packet-info")]
+use crate::packet_info::Ecn;
+use crate::packet_info::PacketInfo;
 use crate::socket_options::{MulticastInterface, SocketOptions};
 
 /// A UDP socket.
@@ -18,6 +23,8 @@ use crate::socket_options::{MulticastInterface, SocketOptions};
 pub(crate) struct Datagram {
     socket: Socket,
     io: DatagramIo,
+    #[cfg(feature = "packet-info")]
+    packets: Option<Box<Packets>>,
 }
 
 #[derive(Debug)]
@@ -34,9 +41,11 @@ enum Socket {
 #[derive(Debug)]
 pub(crate) struct Inbox {
     io: SystemInbox,
+    #[cfg(feature = "packet-info")]
+    packets: PacketInbox,
     #[cfg(feature = "sim")]
     simulated: super::sim::Arrivals,
-    #[cfg(feature = "sim")]
+    #[cfg(any(feature = "sim", feature = "packet-info"))]
     most: usize,
 }
 
@@ -45,9 +54,11 @@ impl Inbox {
     pub(crate) fn new(most: usize, a_turn: usize) -> Self {
         Inbox {
             io: SystemInbox::new(most, a_turn),
+            #[cfg(feature = "packet-info")]
+            packets: PacketInbox::default(),
             #[cfg(feature = "sim")]
             simulated: super::sim::Arrivals::default(),
-            #[cfg(feature = "sim")]
+            #[cfg(any(feature = "sim", feature = "packet-info"))]
             most,
         }
     }
@@ -58,16 +69,24 @@ impl Inbox {
         if self.simulated.active {
             return self.simulated.datagrams.len();
         }
+        #[cfg(feature = "packet-info")]
+        if self.packets.active {
+            return self.packets.len();
+        }
         self.io.len()
     }
 
     pub(crate) fn get(&self, index: usize) -> Option<Arrived<'_>> {
         #[cfg(feature = "sim")]
         if self.simulated.active {
-            let (bytes, from) = self.simulated.datagrams.get(index)?;
+            let super::sim::Received { bytes, from, info } = self.simulated.datagrams.get(index)?;
             let whole = bytes.len() <= self.most;
             let bytes = &bytes[..bytes.len().min(self.most)];
-            return Some(Arrived { bytes, from: *from, truncated: !whole });
+            return Some(Arrived { bytes, from: *from, truncated: !whole, info: info.as_ref() });
+        }
+        #[cfg(feature = "packet-info")]
+        if self.packets.active {
+            return self.packets.get(index, self.most);
         }
         self.io.get(index)
     }
@@ -79,6 +98,30 @@ pub(crate) struct Outgoing {
     /// `None`: to the peer that the socket is connected to.
     pub(crate) to: Option<SocketAddr>,
     pub(crate) len: usize,
+    #[cfg_attr(not(any(feature = "packet-info", feature = "sim")), expect(dead_code))]
+    pub(crate) mark: Mark,
+}
+
+/// How a datagram leaves, beside its destination. Without the feature it takes no room.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Mark {
+    #[cfg(feature = "packet-info")]
+    pub(crate) local: Option<IpAddr>,
+    #[cfg(feature = "packet-info")]
+    pub(crate) ecn: Option<Ecn>,
+}
+
+#[cfg(feature = "packet-info")]
+impl Mark {
+    /// From an address that a datagram was sent to. Nothing can be sent from that of a multicast group, or
+    /// from the broadcast address.
+    pub(crate) fn from_local(local: Option<IpAddr>) -> Self {
+        let is_own = |ip: &IpAddr| match ip.to_canonical() {
+            IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
+            IpAddr::V6(ip) => !ip.is_multicast(),
+        };
+        Mark { local: local.filter(is_own), ecn: None }
+    }
 }
 
 /// A datagram that has arrived.
@@ -88,6 +131,8 @@ pub(crate) struct Arrived<'a> {
     pub(crate) from: SocketAddr,
     /// It was longer than the limit and has been cut.
     pub(crate) truncated: bool,
+    /// If the socket asked for it.
+    pub(crate) info: Option<&'a PacketInfo>,
 }
 
 /// Sends one datagram by a call of its own.
@@ -103,15 +148,33 @@ pub(super) fn send_one(
 }
 
 impl Datagram {
+    fn of(socket: Socket) -> Self {
+        Datagram {
+            socket,
+            io: DatagramIo::default(),
+            #[cfg(feature = "packet-info")]
+            packets: None,
+        }
+    }
+
     fn new(socket: mio::net::UdpSocket) -> Self {
-        Datagram { socket: Socket::Os(socket), io: DatagramIo::default() }
+        Datagram::of(Socket::Os(socket))
     }
 
     /// Receives up to `most` datagrams, which is not zero; more only where the system hands over
     /// several as one. Returns whether none is left, as far as that is known.
     pub(crate) fn receive(&mut self, inbox: &mut Inbox, most: usize) -> io::Result<bool> {
         match &self.socket {
-            Socket::Os(socket) => self.io.receive(socket, &mut inbox.io, most),
+            Socket::Os(socket) => {
+                #[cfg(feature = "packet-info")]
+                {
+                    inbox.packets.active = false;
+                    if let Some(packets) = &self.packets {
+                        return packets.receive(socket, &mut inbox.packets, most);
+                    }
+                }
+                self.io.receive(socket, &mut inbox.io, most)
+            }
             #[cfg(feature = "sim")]
             Socket::Sim(socket) => socket.receive(&mut inbox.simulated, most),
             Socket::Closed => Err(closed()),
@@ -128,7 +191,13 @@ impl Datagram {
         most: usize,
     ) -> io::Result<usize> {
         match &self.socket {
-            Socket::Os(socket) => self.io.send(socket, outbox, waiting, bytes, most),
+            Socket::Os(socket) => {
+                #[cfg(feature = "packet-info")]
+                if let Some(packets) = &self.packets {
+                    return packets.send(socket, waiting, bytes);
+                }
+                self.io.send(socket, outbox, waiting, bytes, most)
+            }
             #[cfg(feature = "sim")]
             Socket::Sim(socket) => socket.send(waiting.iter(), bytes, most),
             Socket::Closed => Err(closed()),
@@ -140,6 +209,18 @@ impl Datagram {
         if let Socket::Os(socket) = &self.socket {
             self.io.receive_trains(socket);
         }
+    }
+
+    /// Lets the system tell of each datagram what it knows, from now on.
+    #[cfg(feature = "packet-info")]
+    pub(crate) fn ask_for_packet_info(&mut self) -> io::Result<()> {
+        match &self.socket {
+            Socket::Os(socket) => self.packets = Some(Box::new(Packets::new(socket)?)),
+            #[cfg(feature = "sim")]
+            Socket::Sim(socket) => socket.tell_packet_info()?,
+            Socket::Closed => return Err(closed()),
+        }
+        Ok(())
     }
 
     /// Sets up a socket that exists already.
@@ -274,8 +355,7 @@ pub(crate) fn bind_udp(
 ) -> io::Result<Datagram> {
     #[cfg(feature = "sim")]
     if super::sim::is_simulated() {
-        let socket = Socket::Sim(super::sim::bind_udp(addr, peer, options)?);
-        return Ok(Datagram { socket, io: DatagramIo::default() });
+        return Ok(Datagram::of(Socket::Sim(super::sim::bind_udp(addr, peer, options)?)));
     }
     let domain = domain_of(addr);
     let socket = socket(domain, Type::DGRAM, Some(Protocol::UDP))?;

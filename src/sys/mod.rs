@@ -32,7 +32,8 @@
 //!
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
 //! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `timerfd.rs` its fine timer, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
-//! call, or by `batch/` (nix), many per call: both have the same types and calls. `script.rs`, in
+//! call, or by `batch/` (nix), many per call: both have the same types and calls. `packets.rs` (quinn-udp) moves
+//! those of sockets that ask what the system knows of each. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
 //! (feature `sim`): a network in virtual time, under the same reactor. The enums are closed on purpose:
 //! a type parameter for the backend would show in every public signature.
@@ -53,6 +54,8 @@ mod datagram_io;
 mod errors;
 mod options;
 mod os;
+#[cfg(feature = "packet-info")]
+mod packets;
 #[cfg(unix)]
 mod path;
 #[cfg(feature = "random")]
@@ -87,7 +90,7 @@ mod splice;
 mod timerfd;
 mod workers;
 
-pub(crate) use datagram::{Arrived, Datagram, Inbox, Outgoing, adopt_udp, bind_udp};
+pub(crate) use datagram::{Arrived, Datagram, Inbox, Mark, Outgoing, adopt_udp, bind_udp};
 pub(crate) use datagram_io::Outbox;
 pub(crate) use errors::{
     Failure, accept_failure, is_icmp_error, is_missing_family, is_out_of_descriptors,

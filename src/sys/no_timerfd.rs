@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 /// No alarm.
 #[derive(Debug, Default)]
-pub(crate) struct Alarm;
+pub(crate) struct Alarm {}
 
 impl Alarm {
     pub(crate) fn set(&mut self, _: &mio::Registry, _: Instant, _: Duration) -> bool {

@@ -40,7 +40,12 @@ impl Inbox {
 
     pub(crate) fn get(&self, index: usize) -> Option<Arrived<'_>> {
         let (n, from) = self.arrived.filter(|_| index == 0)?;
-        Some(Arrived { bytes: &self.room[..n.min(self.most)], from, truncated: n > self.most })
+        Some(Arrived {
+            bytes: &self.room[..n.min(self.most)],
+            from,
+            truncated: n > self.most,
+            info: None,
+        })
     }
 }
 

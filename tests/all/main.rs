@@ -30,6 +30,8 @@ mod log_levels;
 mod offload;
 mod options;
 mod owed;
+#[cfg(feature = "packet-info")]
+mod packet_info;
 mod panics;
 mod progress;
 mod promises;

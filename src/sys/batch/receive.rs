@@ -77,7 +77,12 @@ impl Inbox {
     pub(crate) fn get(&self, index: usize) -> Option<Arrived<'_>> {
         let Slots { room, most, arrived, .. } = &self.slots;
         let &Place { start, len, from } = arrived.get(index)?;
-        Some(Arrived { bytes: &room[start..][..len.min(*most)], from, truncated: len > *most })
+        Some(Arrived {
+            bytes: &room[start..][..len.min(*most)],
+            from,
+            truncated: len > *most,
+            info: None,
+        })
     }
 }
 

@@ -59,7 +59,7 @@ struct Train {
 impl Train {
     /// Takes the longest one that the queue begins with.
     fn next(queue: &mut Queue<'_>, segments_below: usize) -> Option<Train> {
-        let &Outgoing { to, len } = queue.next()?;
+        let &Outgoing { to, len, .. } = queue.next()?;
         let mut train = Train { to, segment: len, len, count: 1 };
         if len == 0 || len >= segments_below {
             return Some(train);
@@ -194,7 +194,7 @@ impl DatagramIo {
         bytes: &[u8],
         most: usize,
     ) -> io::Result<usize> {
-        let Some(&Outgoing { to, len }) = waiting.front() else { return Ok(0) };
+        let Some(&Outgoing { to, len, .. }) = waiting.front() else { return Ok(0) };
         let alone = || send_one(socket, &bytes[..len], to).map(|_| 1);
         let most = most.min(waiting.len());
         if most == 1 {

@@ -148,9 +148,9 @@ impl Socket {
         self.ask(|world, index| {
             let most = most.min(world.datagrams_a_call());
             let mut sent = 0;
-            for &Outgoing { to, len } in waiting.take(most) {
+            for &Outgoing { to, len, mark } in waiting.take(most) {
                 let (datagram, rest) = bytes.split_at(len);
-                match world.send_datagram(index, datagram, to) {
+                match world.send_datagram(index, datagram, to, mark) {
                     Ok(()) => sent += 1,
                     Err(e) if sent == 0 => return Err(e),
                     // The next call begins with this one and fails again, if it was not about
@@ -161,6 +161,11 @@ impl Socket {
             }
             Ok(sent)
         })
+    }
+
+    #[cfg(feature = "packet-info")]
+    pub(crate) fn tell_packet_info(&self) -> io::Result<()> {
+        self.ask(|world, index| world.tell_packet_info(index))
     }
 
     pub(crate) fn udp_addr(&self) -> io::Result<SocketAddr> {

@@ -53,7 +53,7 @@ pub(crate) use handle::{
 pub use link::Link;
 pub(crate) use names::{v4, v6};
 pub(crate) use rng::Rng;
-pub(crate) use udp::Arrivals;
+pub(crate) use udp::{Arrivals, Received};
 pub(crate) use world::World;
 
 thread_local! {

@@ -9,9 +9,10 @@ use super::names::plain;
 use super::tcp::{fit, overlap};
 use super::trace::{Event, of_bytes};
 use super::world::{Arrival, Id, Kind, World};
+use crate::packet_info::{Ecn, PacketInfo};
 use crate::socket_options::SocketOptions;
-use crate::sys::Ready;
 use crate::sys::errors::{message_too_long, no_descriptor_left};
+use crate::sys::{Mark, Ready};
 
 /// The most bytes that UDP carries over IPv4.
 const MOST: usize = 65_507;
@@ -31,7 +32,17 @@ pub(super) struct Packet {
     to: SocketAddr,
     from: SocketAddr,
     sender: Id,
+    ecn: Option<Ecn>,
     bytes: Vec<u8>,
+}
+
+/// A datagram that has arrived.
+#[derive(Debug)]
+pub(crate) struct Received {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) from: SocketAddr,
+    /// If the socket asked for it.
+    pub(crate) info: Option<PacketInfo>,
 }
 
 #[derive(Debug)]
@@ -40,8 +51,8 @@ pub(super) struct UdpSocket {
     only_v6: bool,
     reuse: bool,
     peer: Option<SocketAddr>,
-    /// Datagrams that have arrived, and where each came from.
-    queue: VecDeque<(Vec<u8>, SocketAddr)>,
+    queue: VecDeque<Received>,
+    tells_info: bool,
     queued: usize,
     receive_buffer: usize,
     send_buffer: usize,
@@ -145,6 +156,7 @@ impl World {
             reuse,
             peer,
             queue: VecDeque::new(),
+            tells_info: false,
             queued: 0,
             receive_buffer: options.receive_buffer.unwrap_or(BUFFER),
             send_buffer: options.send_buffer.unwrap_or(BUFFER),
@@ -166,6 +178,14 @@ impl World {
     pub(super) fn udp_peer(&self, index: u32) -> io::Result<SocketAddr> {
         let udp = self.udp(self.id(index));
         udp.and_then(|udp| udp.peer).ok_or_else(|| ErrorKind::NotConnected.into())
+    }
+
+    #[cfg(feature = "packet-info")]
+    pub(super) fn tell_packet_info(&mut self, index: u32) -> io::Result<()> {
+        self.call();
+        let id = self.id(index);
+        self.udp_mut(id).ok_or(ErrorKind::NotConnected)?.tells_info = true;
+        Ok(())
     }
 
     /// Joins or leaves a multicast group. Hosts have one interface, so that it need not be named.
@@ -197,10 +217,15 @@ impl World {
         index: u32,
         bytes: &[u8],
         to: Option<SocketAddr>,
+        mark: Mark,
     ) -> io::Result<()> {
         self.call();
+        let (local, ecn) = parts_of(mark);
         let id = self.id(index);
         let host = self.host_of(id);
+        if local.is_some_and(|local| !self.is_own(local, host)) {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no address of this host"));
+        }
         let at = self.at;
         let Some(udp) = self.udp_mut(id) else { return Err(ErrorKind::NotConnected.into()) };
         if let Some(error) = udp.error.take() {
@@ -256,13 +281,18 @@ impl World {
         self.hosts[host as usize].progress = true;
         self.hosts[host as usize].moved.datagrams_sent += 1;
         self.note(host, Event::Sends(label, bytes.len() as u32));
-        let ip = if on.ip().is_unspecified() { self.source_for(to.ip(), host) } else { on.ip() };
+        let ip = match local {
+            Some(local) => local,
+            None if on.ip().is_unspecified() => self.source_for(to.ip(), host),
+            None => on.ip(),
+        };
         let from = SocketAddr::new(ip, on.port());
         for target in targets {
             if all && !self.wants_group(target, ip_of(to), to.port()) {
                 continue;
             }
-            self.send_packet(host, target, Packet { to, from, sender: id, bytes: bytes.to_vec() });
+            let bytes = bytes.to_vec();
+            self.send_packet(host, target, Packet { to, from, sender: id, ecn, bytes });
         }
         Ok(())
     }
@@ -286,7 +316,8 @@ impl World {
         self.note(host, Event::Sends(label, bytes.len() as u32));
         // No socket sends it, so that no error about it comes to one.
         let sender = Id::NOBODY;
-        self.send_packet(host, target, Packet { to, from, sender, bytes: bytes.to_vec() });
+        let bytes = bytes.to_vec();
+        self.send_packet(host, target, Packet { to, from, sender, ecn: None, bytes });
         Ok(())
     }
 
@@ -365,7 +396,7 @@ impl World {
             };
         if all {
             for (_, _, id) in fitting {
-                self.queue_datagram(id, packet.bytes.clone(), packet.from);
+                self.queue_datagram(id, packet.clone());
             }
             return;
         }
@@ -378,7 +409,7 @@ impl World {
             .map(|(_, _, id)| id)
             .collect();
         let chosen = best[usize::from(packet.from.port()) % best.len()];
-        self.queue_datagram(chosen, packet.bytes, packet.from);
+        self.queue_datagram(chosen, packet);
     }
 
     /// No socket is there: the sender learns of it if its socket is connected.
@@ -400,8 +431,10 @@ impl World {
         }
     }
 
-    fn queue_datagram(&mut self, id: Id, bytes: Vec<u8>, from: SocketAddr) {
+    fn queue_datagram(&mut self, id: Id, packet: Packet) {
+        let Packet { to, from, ecn, bytes, .. } = packet;
         let host = self.host_of(id);
+        let received = self.wall_at(Some(host), self.at);
         let Some(on) = self.udp(id).map(|udp| udp.on) else { return };
         let label = self.label_of(host, Some(on), Some(from));
         let Some(udp) = self.udp_mut(id) else { return };
@@ -412,13 +445,15 @@ impl World {
         let contents = of_bytes(&bytes);
         udp.queued += bytes.len() + OVERHEAD;
         // A socket of IPv6 sees IPv4 peers by their mapped addresses.
-        let from = match (udp.on, from) {
+        let seen = |address| match (udp.on, address) {
             (SocketAddr::V6(_), SocketAddr::V4(v4)) => {
                 SocketAddr::new(v4.ip().to_ipv6_mapped().into(), v4.port())
             }
-            (_, from) => from,
+            (_, address) => address,
         };
-        udp.queue.push_back((bytes, from));
+        let (from, local) = (seen(from), Some(seen(to).ip()));
+        let info = PacketInfo { local, interface: Some(1), ecn, received: Some(received) };
+        udp.queue.push_back(Received { bytes, from, info: udp.tells_info.then_some(info) });
         self.note_with(host, Event::Datagram(label, len), contents);
         self.edge(id);
     }
@@ -448,9 +483,9 @@ impl World {
         }
         let asked = if many { asked } else { 1 };
         while arrivals.datagrams.len() < asked {
-            let Some((bytes, from)) = udp.queue.pop_front() else { break };
-            udp.queued -= bytes.len() + OVERHEAD;
-            arrivals.datagrams.push((bytes, from));
+            let Some(received) = udp.queue.pop_front() else { break };
+            udp.queued -= received.bytes.len() + OVERHEAD;
+            arrivals.datagrams.push(received);
         }
         self.hosts[host as usize].progress = true;
         self.hosts[host as usize].moved.datagrams_received += arrivals.datagrams.len() as u64;
@@ -477,6 +512,16 @@ impl World {
     }
 }
 
+#[cfg(feature = "packet-info")]
+fn parts_of(Mark { local, ecn }: Mark) -> (Option<IpAddr>, Option<Ecn>) {
+    (local.filter(|local| !local.is_unspecified()), ecn)
+}
+
+#[cfg(not(feature = "packet-info"))]
+fn parts_of(Mark {}: Mark) -> (Option<IpAddr>, Option<Ecn>) {
+    (None, None)
+}
+
 fn ip_of(address: SocketAddr) -> IpAddr {
     address.ip()
 }
@@ -485,5 +530,5 @@ fn ip_of(address: SocketAddr) -> IpAddr {
 #[derive(Debug, Default)]
 pub(crate) struct Arrivals {
     pub(crate) active: bool,
-    pub(crate) datagrams: Vec<(Vec<u8>, SocketAddr)>,
+    pub(crate) datagrams: Vec<Received>,
 }

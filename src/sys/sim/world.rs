@@ -311,8 +311,13 @@ impl World {
     }
 
     pub(super) fn system_time(&mut self) -> SystemTime {
-        let at = Duration::from_nanos(self.time_here());
-        let off = self.current.map_or(0, |host| self.hosts[host as usize].wall);
+        self.wall_at(self.current, self.time_here())
+    }
+
+    /// What the clock of the time of day shows on a host.
+    pub(super) fn wall_at(&self, host: Option<u32>, at: u64) -> SystemTime {
+        let at = Duration::from_nanos(at);
+        let off = host.map_or(0, |host| self.hosts[host as usize].wall);
         let shift = Duration::from_nanos(off.unsigned_abs());
         if off < 0 { self.wall + at - shift } else { self.wall + at + shift }
     }

@@ -291,3 +291,72 @@ fn a_machine_that_is_off_swallows_datagrams() {
     sim.settle(SECOND).unwrap();
     assert!(sim.state(client).text().contains("connection refused"));
 }
+
+#[cfg(feature = "packet-info")]
+#[test]
+fn packet_information_is_that_of_the_network() {
+    use std::time::UNIX_EPOCH;
+
+    use tidegate::{Context, Datagram, DatagramHandler, Ecn, HandlerResult, PacketInfo, SendTo};
+
+    /// Answers from the address that was asked, and keeps what it is told.
+    struct Answers;
+
+    impl DatagramHandler<Vec<PacketInfo>> for Answers {
+        fn on_datagram(
+            &mut self,
+            cx: &mut Context<'_, Vec<PacketInfo>>,
+            datagram: Datagram<'_>,
+        ) -> HandlerResult {
+            cx.state.push(*datagram.info.expect("the socket asks for it"));
+            cx.send_datagram(SendTo::reply(&datagram).ecn(Ecn::Ce), "answer");
+            Ok(())
+        }
+    }
+
+    /// Asks at one address after the other, and hears that one alone.
+    struct Asks;
+
+    impl DatagramHandler<Vec<PacketInfo>> for Asks {
+        fn on_open(&mut self, cx: &mut Context<'_, Vec<PacketInfo>>) -> HandlerResult {
+            cx.send_datagram(SendTo::connected_peer().ecn(Ecn::Ect0), "question");
+            Ok(())
+        }
+
+        fn on_datagram(
+            &mut self,
+            cx: &mut Context<'_, Vec<PacketInfo>>,
+            datagram: Datagram<'_>,
+        ) -> HandlerResult {
+            cx.state.push(*datagram.info.expect("the socket asks for it"));
+            Ok(())
+        }
+    }
+
+    let mut sim = Sim::new(1);
+    let options = SocketOptions::new().only_v6(false);
+    let server = sim
+        .host("server", move |net| {
+            let udp = Udp::bind("[::]:53").socket_options(options.clone()).packet_info(true);
+            net.bind_udp(udp, Answers)?;
+            Ok(Vec::new())
+        })
+        .unwrap();
+    let client = sim
+        .host("client", |net| {
+            for (from, to) in [("0.0.0.0:0", "10.0.0.1:53"), ("[::]:0", "[fd00::1]:53")] {
+                net.bind_udp(Udp::bind(from).connect(to).packet_info(true), Asks)?;
+            }
+            Ok(Vec::new())
+        })
+        .unwrap();
+    sim.settle(SECOND).unwrap();
+    let asked: Vec<IpAddr> =
+        sim.state(server).iter().map(|info| info.local.unwrap().to_canonical()).collect();
+    assert_eq!(asked, ["10.0.0.1".parse::<IpAddr>().unwrap(), "fd00::1".parse().unwrap()]);
+    assert!(sim.state(server).iter().all(|info| info.ecn == Some(Ecn::Ect0)));
+    let answers = sim.state(client);
+    assert_eq!(answers.len(), 2, "each answer comes from the address that was asked");
+    assert!(answers.iter().all(|info| info.ecn == Some(Ecn::Ce)));
+    assert!(answers.iter().all(|info| info.received.is_some_and(|at| at > UNIX_EPOCH)));
+}
