@@ -220,6 +220,7 @@ def pattern_bytes(size):
 
 EXAMPLES = [
     "echo", "chat", "client", "proxy", "connect_proxy", "resp_server", "custom_protocol", "metrics",
+    "channels",
 ]
 
 
@@ -1242,6 +1243,22 @@ def answer_to(port, request):
     with connect(port) as s:
         s.sendall(request)
         return read_to_end(s)
+
+
+@check
+def channels_bring_back_what_must_arrive():
+    with server("channels") as (_, port):
+        clients = [example("channels", f"127.0.0.1:{port}", "150") for _ in range(2)]
+        # Datagrams of others, which are no packets.
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for bytes in (b"", b"nonsense", b"channels/1", b"\xff" * 1_400, b"\0" * 20):
+                stranger.sendto(bytes, ("127.0.0.1", port))
+        for client in clients:
+            with client:
+                equal(client.status(), 0)
+                assert "150 of 150 came back in order" in client.out(), client.out()
+    with example("channels", "127.0.0.1:0", "many") as program:
+        one_line(program, "^channels: expected a count, got 'many'")
 
 
 @check
