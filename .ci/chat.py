@@ -575,6 +575,30 @@ def the_round_trip_is_shown_and_pings_are_for_everybody():
 
 
 @check
+def the_panel_shows_live_figures_while_it_is_open():
+    with Server() as server, in_room(server) as page:
+        you = page.run("me")
+        equal(page.run("document.querySelector('#live').open"), False)
+        page.run("document.querySelector('#live summary').click()")
+        page.wait("document.querySelectorAll('#figures dt').length >= 6")
+        shown = "[...document.querySelectorAll('#figures dt')].map(t => [t.textContent, t.nextElementSibling.textContent])"
+        equal(dict(page.run(shown))["here"], "1")
+        # The same line, when somebody asks for it, is a notice; those of the panel are none.
+        equal(page.run("[...log.children].filter(e => /lines said/.test(e.textContent)).length"), 0)
+        page.say("/stats")
+        page.wait("[...log.children].filter(e => /lines said/.test(e.textContent)).length === 1")
+        with Person(server.lines) as other:
+            other.say("hello")
+            page.wait_said(other.name, "hello")
+            page.run("askFigures()")  # which it does by itself within five seconds
+            page.wait("[...document.querySelectorAll('#figures dd')][1].textContent === '1'")
+            page.wait("[...document.querySelectorAll('#figures dt')].some(t => t.textContent === 'you heard')")
+        page.run("document.querySelector('#live summary').click()")
+        page.wait("document.querySelector('#live').open === false")
+        equal(page.run("me"), you)
+
+
+@check
 def the_page_comes_back_after_a_restart():
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(Server())
@@ -766,11 +790,11 @@ def everything_can_be_done_with_the_keyboard_alone():
         equal(page.focused(), "text")
         # Around the page, backwards; each stop can be seen.
         stops = []
-        for _ in range(4):
+        for _ in range(5):
             page.press("Tab", shift=True)
             stops.append(page.focused())
             assert page.run(outlined), stops
-        equal(stops, ["log", "BUTTON", "name", "SUMMARY"])
+        equal(stops, ["log", "SUMMARY", "BUTTON", "name", "SUMMARY"])
         # The list of names closes and opens.
         page.press("Enter")
         equal(page.run("document.querySelector('#people').open"), False)
@@ -904,7 +928,7 @@ def it_can_be_read_in_light_and_dark_and_without_motion():
 
 @check
 def it_fits_on_a_phone():
-    inside = """[...document.querySelectorAll('#text, #say button:not([hidden]), #state, summary, #log')]
+    inside = """[...document.querySelectorAll('#text, #say button:not([hidden]), #state, #people > summary, #log')]
         .every(e => { const r = e.getBoundingClientRect();
             return r.left >= 0 && r.right <= innerWidth && r.top >= 0 && r.bottom <= innerHeight })"""
     fits = "document.documentElement.scrollWidth <= innerWidth && scrollX === 0"
