@@ -236,6 +236,15 @@ impl<'a, S> Context<'a, S> {
         self.net.connection_stats(self.token)
     }
 
+    /// What the system knows of this connection; see [`Net::tcp_info`].
+    ///
+    /// # Errors
+    /// As that.
+    #[cfg(feature = "tcp-info")]
+    pub fn tcp_info(&mut self) -> Result<crate::stats::TcpInfo, crate::error::Error> {
+        self.net.tcp_info(self.token)
+    }
+
     /// Whether this connection's output is above its high-water mark; see
     /// [`Net::is_above_high_water`].
     pub fn is_above_high_water(&self) -> bool {

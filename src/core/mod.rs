@@ -77,6 +77,8 @@ pub(crate) struct Core {
     pub(crate) streams: usize,
     /// Entities that are no sockets.
     sessions: usize,
+    #[cfg(feature = "tcp-info")]
+    pub(crate) diagnosis: sys::Diagnosis,
     /// The reactor is being dropped: no new socket is made.
     pub(crate) ended: bool,
 }
@@ -102,6 +104,8 @@ impl Core {
             stopping: Stopping::No,
             streams: 0,
             sessions: 0,
+            #[cfg(feature = "tcp-info")]
+            diagnosis: sys::Diagnosis::default(),
             ended: false,
         })
     }

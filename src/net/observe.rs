@@ -1,8 +1,17 @@
 //! Figures about the loop and its sockets; callbacks that are slow.
 
+#[cfg(feature = "tcp-info")]
+use std::io::{self, ErrorKind};
+
 use super::Net;
+#[cfg(feature = "tcp-info")]
+use crate::address::Address;
+#[cfg(feature = "tcp-info")]
+use crate::error::Error;
 #[cfg(feature = "histograms")]
 use crate::stats::Latency;
+#[cfg(feature = "tcp-info")]
+use crate::stats::TcpInfo;
 use crate::stats::{ConnectionStats, ReactorStats, SlowCallback};
 use crate::token::Token;
 
@@ -42,6 +51,33 @@ impl<S> Net<S> {
     pub fn connection_stats(&self, token: Token) -> Option<ConnectionStats> {
         let stream = self.core.stream(token)?;
         stream.stats(self.core.unsent(token), self.core.work.now)
+    }
+
+    /// What the system knows of a TCP connection: its round-trip time, what is on its way, what was sent
+    /// again. It costs two system calls, some tens of microseconds: ask once a second, not for each
+    /// message. The peer's own delays are not in it (Linux delays acknowledgements by up to 40 ms).
+    ///
+    /// Linux answers through sock_diag(7), from version 5.4 on, to any user.
+    ///
+    /// # Errors
+    /// `NotFound` if the token names no connection; `Unsupported` if it is no TCP connection, on other
+    /// systems than Linux and Android, and in a simulation; the system's own error, if a sandbox permits
+    /// no netlink sockets.
+    #[cfg(feature = "tcp-info")]
+    pub fn tcp_info(&mut self, token: Token) -> Result<TcpInfo, Error> {
+        let failed = |e| Error::new(format!("cannot ask for TCP_INFO of {token}"), e);
+        let unknown = || io::Error::new(ErrorKind::NotFound, "the token names no connection");
+        let stream = self.core.stream(token).ok_or_else(unknown).map_err(failed)?;
+        #[cfg(feature = "sim")]
+        let is_simulated = self.core.sys.is_simulated();
+        #[cfg(not(feature = "sim"))]
+        let is_simulated = false;
+        let address = |it: io::Result<Address>| it.ok().and_then(|it| it.socket_addr());
+        let ends = address(stream.socket().local_addr()).zip(address(stream.socket().peer_addr()));
+        match ends.filter(|_| !is_simulated) {
+            Some((local, peer)) => self.core.diagnosis.of(local, peer).map_err(failed),
+            None => Err(failed(io::Error::new(ErrorKind::Unsupported, "no TCP connection"))),
+        }
     }
 
     /// Calls `hook` with each callback, and each turn, that took as long as

@@ -13,6 +13,8 @@ mod connection;
 mod latency;
 mod prometheus;
 mod slow;
+#[cfg(feature = "tcp-info")]
+mod tcp;
 
 pub use connection::ConnectionStats;
 #[cfg(feature = "histograms")]
@@ -20,6 +22,8 @@ pub use latency::{Histogram, Latency};
 pub use prometheus::{Exposition, prometheus};
 pub(crate) use slow::Callback;
 pub use slow::SlowCallback;
+#[cfg(feature = "tcp-info")]
+pub use tcp::TcpInfo;
 
 /// What a figure is, which decides how two snapshots are subtracted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,7 +31,7 @@
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
-//! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `timerfd.rs` its fine timer, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
+//! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `timerfd.rs` its fine timer, `tcp_info.rs` what it knows of a TCP connection, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `packets.rs` (quinn-udp) moves
 //! those of sockets that ask what the system knows of each. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
@@ -71,6 +71,9 @@ mod splice;
 #[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
 #[path = "no_splice.rs"]
 mod splice;
+#[cfg(feature = "tcp-info")]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "no_tcp_info.rs")]
+mod tcp_info;
 #[cfg_attr(
     all(
         feature = "timerfd",
@@ -101,6 +104,8 @@ pub(crate) use os::{adopt_unix, adopt_unix_listener};
 #[cfg(unix)]
 pub(crate) use path::OwnPath;
 pub(crate) use splice::{Pipe, Pipes};
+#[cfg(feature = "tcp-info")]
+pub(crate) use tcp_info::Diagnosis;
 pub(crate) use workers::Workers;
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved

@@ -45,6 +45,8 @@ mod sources;
 mod starttls;
 mod stats;
 mod stop;
+#[cfg(all(feature = "tcp-info", any(target_os = "linux", target_os = "android")))]
+mod tcp_info;
 mod timers;
 mod tokens;
 mod udp;
