@@ -5,7 +5,6 @@
 //! A stream (TCP, WebSocket) makes everything wait for what was lost. With channels only that waits which
 //! has to: a position of a moment ago is not worth sending again.
 
-#[allow(dead_code)]
 mod support;
 
 use std::process::ExitCode;
