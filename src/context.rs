@@ -102,6 +102,11 @@ impl<'a, S> Context<'a, S> {
         self.net.is_behind(self.token)
     }
 
+    /// Asks for [`on_batch_end`](crate::Handler::on_batch_end); see [`Net::request_batch_end`].
+    pub fn request_batch_end(&mut self) -> bool {
+        self.net.request_batch_end(self.token)
+    }
+
     /// Sends a datagram from this socket; see [`Net::send_to`].
     pub fn send_to(&mut self, to: SocketAddr, bytes: impl AsRef<[u8]>) -> SendStatus {
         self.net.send_to(self.token, to, bytes)

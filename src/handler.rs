@@ -17,7 +17,7 @@ use crate::timers::Timer;
 /// # The callback grammar
 ///
 /// ```text
-/// (on_open (on_data | on_drain | on_timer | on_notify)* on_eof? (on_drain | on_timer | on_notify)*)? on_close
+/// (on_open (on_data | on_batch_end | on_drain | on_timer | on_notify)* on_eof? (on_drain | on_timer | on_notify)*)? on_close
 /// ```
 ///
 /// - `on_open` is called once the connection is established and every layer has finished its
@@ -65,6 +65,34 @@ pub trait Handler<S = ()> {
     /// # Errors
     /// Closes this connection, as in every callback.
     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult;
+
+    /// The input that has arrived is used up: everything that was read has been offered, and the socket
+    /// has no more. Called once behind each batch in which the handler has asked for it with
+    /// [`Context::request_batch_end`], for what is to be done once a batch and not once a message: a
+    /// publish of what has changed, one write to a log.
+    ///
+    /// A batch is what arrives without a pause. It may take several turns, where a budget or the deadline
+    /// of [`turn_until`](crate::Reactor::turn_until) cuts it, and ends
+    ///
+    /// - when the input is used up. A part of a message is not waited for;
+    /// - when no more of it may be offered now: after [`pause`](Context::pause), above the high-water
+    ///   mark, while a [pair](crate::Net::pair) holds it back, when a [relay](crate::Net::relay) takes
+    ///   over;
+    /// - before `on_eof`, where the peer has ended;
+    /// - 50 ms after the first turn that had no room for all of it, because a peer that sends without a
+    ///   pause would put it off for ever. (Three ticks of a loop at 60 Hz. Count messages in `on_data`
+    ///   where that is too long.)
+    ///
+    /// It comes in the turn that used up the input, behind the other sockets' events. Like every callback
+    /// it does not come after `close` or an error: what is still to be passed on then belongs in
+    /// [`on_close`](Self::on_close), too.
+    ///
+    /// # Errors
+    /// Closes this connection, as in every callback.
+    fn on_batch_end(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        let _ = cx;
+        Ok(())
+    }
 
     /// The output queue was above its high-water mark and has fallen to its low-water mark: the
     /// handler can send again.
@@ -161,6 +189,9 @@ impl<S> Handler<S> for Box<dyn Handler<S>> {
     }
     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
         (**self).on_data(cx, input)
+    }
+    fn on_batch_end(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        (**self).on_batch_end(cx)
     }
     fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
         (**self).on_drain(cx)

@@ -31,6 +31,7 @@ const NOTIFY: u8 = 5;
 const CLOSE: u8 = 6;
 const DATAGRAM: u8 = 7;
 const ERROR: u8 = 8;
+const BATCH_END: u8 = 9;
 
 /// Wraps a handler, if a simulation runs.
 pub(crate) fn watched<S: 'static>(any: AnyHandler<S>, token: Token) -> AnyHandler<S> {
@@ -129,7 +130,7 @@ impl Grammar {
             Some("a second time")
         } else if call != OPEN && call != CLOSE && !self.opened {
             Some("before on_open")
-        } else if self.ended && matches!(call, DATA | EOF) {
+        } else if self.ended && matches!(call, DATA | BATCH_END | EOF) {
             Some("after on_eof")
         } else {
             None
@@ -227,6 +228,22 @@ impl<S> Handler<S> for Watched<S> {
             sim::with(|world| world.taken(socket, before - self.left));
         }
         result
+    }
+
+    fn on_batch_end(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.grammar.sees(BATCH_END);
+        let wrong = cx.net.core.stream(cx.token);
+        let wrong = wrong.and_then(|stream| stream.batch_end_is_wrong(cx.net.core.work.tick));
+        let unoffered = unlayered(cx).and_then(|socket| {
+            sim::with(|world| world.untaken(socket).checked_sub(self.left + 1)).flatten()
+        });
+        if let Some(wrong) = wrong.or(unoffered.map(|_| "before bytes that had been read")) {
+            let token = self.grammar.token;
+            sim::with(|world| {
+                world.violated_here(format!("on_batch_end of {token} was called {wrong}"));
+            });
+        }
+        self.handler.on_batch_end(cx)
     }
 
     fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
@@ -378,7 +395,7 @@ mod tests {
 
     #[test]
     fn callbacks_out_of_order_are_noticed() {
-        assert_eq!(wrong(&[OPEN, DATA, EOF, DRAIN, TIMER, NOTIFY, CLOSE]), "");
+        assert_eq!(wrong(&[OPEN, DATA, BATCH_END, EOF, DRAIN, TIMER, NOTIFY, CLOSE]), "");
         assert_eq!(wrong(&[CLOSE]), "", "it never opened");
         assert_eq!(wrong(&[]), "");
         for (calls, expected) in [
@@ -386,6 +403,7 @@ mod tests {
             (&[OPEN, OPEN, CLOSE], "a second time"),
             (&[TIMER, OPEN, CLOSE], "before on_open"),
             (&[OPEN, EOF, DATA, CLOSE], "after on_eof"),
+            (&[OPEN, EOF, BATCH_END, CLOSE], "on_batch_end of"),
             (&[OPEN, EOF, EOF, CLOSE], "on_eof of"),
             (&[OPEN, CLOSE, CLOSE], "after on_close"),
             (&[OPEN, CLOSE, DRAIN], "on_drain of"),

@@ -20,7 +20,7 @@ impl Stream {
     /// Work of it that no event will announce, while it is on no list: an edge that was not used up,
     /// or that the socket has not reported and never will.
     pub(crate) fn forgotten(&self) -> Option<&'static str> {
-        if self.in_ready || self.in_dirty {
+        if self.is_in_ready() || self.in_dirty {
             return None;
         }
         let lost = |bits| {
@@ -50,10 +50,30 @@ impl Stream {
         if self.output.is_none() && self.takes_values() && self.has_values() {
             return Some("values wait, and nothing will flush them");
         }
+        if opens && self.owes_batch_end() {
+            return Some("on_batch_end is due");
+        }
         if opens && self.drained {
             return Some("on_drain is due");
         }
         None
+    }
+
+    /// What is wrong with a call of `on_batch_end` now, if anything is.
+    pub(crate) fn batch_end_is_wrong(&self, tick: u64) -> Option<&'static str> {
+        if !self.owes_batch_end() {
+            return Some("though nobody has asked for it");
+        }
+        let reads = self.life.read == ReadSide::Open && self.relayed_to().is_none();
+        if !reads || !self.may_read() || self.batch_ends_by(tick) {
+            return None;
+        }
+        let lost = |index| sys::sim::with(|world| world.is_lost(index, Ready::READABLE));
+        if self.readable || self.simulated().and_then(lost) == Some(true) {
+            return Some("though its socket has input");
+        }
+        let undecoded = self.wire().is_some_and(|wire| wire.pull);
+        undecoded.then_some("though its layer has input")
     }
 
     /// Whether its queue may hold more than the limits allow. One read may take it over its limit.

@@ -70,7 +70,7 @@ impl Stream {
     /// Whether the peer acted in time and only the loop is late: an edge was reported, and the
     /// connection is on the ready list. That does not excuse stalled output, since the write was tried.
     fn waits_for_us(&self, tick: u64) -> bool {
-        self.in_ready
+        self.is_in_ready()
             && match self.life.phase {
                 Phase::Connecting => self.writable || self.error,
                 Phase::Handshaking => self.readable,

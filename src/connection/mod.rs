@@ -8,6 +8,7 @@
 //! | `life.rs` | the table of endings: (state, event) → (state, effects) |
 //! | `open.rs` | from a socket to an open connection |
 //! | `read.rs` | edges, reads, input that is kept, the end of the peer's side |
+//! | `batch.rs` | the call behind the last of the input, for handlers that ask |
 //! | `latest.rs`, `newest.rs` | values of which only the newest counts: their way to the queue; their line |
 //! | `write.rs` | sends, water marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
 //! | `close.rs` | carries out what `life.rs` decides |
@@ -32,6 +33,7 @@ use crate::sys;
 use crate::timer::{Chain, Key};
 use crate::token::Token;
 
+mod batch;
 #[cfg(feature = "sim")]
 mod census;
 mod close;
@@ -74,6 +76,7 @@ pub(crate) use route::{Attempt, Route};
 pub(crate) use wire::Wire;
 pub(crate) use work::{Due, Note, PARKED, Work};
 
+use batch::Listed;
 use life::Life;
 use newest::Newest;
 use pair::Partner;
@@ -121,8 +124,9 @@ pub(crate) struct Stream {
     drained: bool,
     /// Kept input may be offered: some of it was taken, or more has come.
     unread_changed: bool,
-    /// It is on the list of those with work left.
-    in_ready: bool,
+    /// Whether it is on the list of those with work left, and whether its handler waits for the end of
+    /// a batch.
+    listed: Listed,
     /// It is on the list of connections to flush.
     in_dirty: bool,
     /// A second descriptor of this socket may exist: it was adopted.
@@ -172,6 +176,8 @@ pub(crate) struct Extra {
     linger_end: Option<u64>,
     /// While it lingers: the peer has sent something since the last deadline.
     input_since_deadline: bool,
+    /// A batch that turns had no room for ends at this tick, if its input is not used up before.
+    batch_until: Option<u64>,
     /// What it has moved, if it is to be counted.
     tally: Option<Box<Tally>>,
 }
@@ -191,7 +197,7 @@ impl Stream {
             over_high: false,
             drained: false,
             unread_changed: false,
-            in_ready: false,
+            listed: Listed::default(),
             in_dirty: false,
             adopted: false,
             clock: NO_DEADLINE,
@@ -258,6 +264,7 @@ impl Stream {
                 lost,
                 linger_end,
                 input_since_deadline,
+                batch_until,
                 tally,
             } = &**extra;
             wire.is_none()
@@ -271,6 +278,7 @@ impl Stream {
                 && route.is_none()
                 && peer.is_none()
                 && linger_end.is_none()
+                && batch_until.is_none()
                 && tally.is_none()
                 && !(*closes_when_done || *input_since_deadline)
         });
@@ -324,11 +332,11 @@ impl Stream {
 
     /// Whether it is on the list of those with work left, and is served from there.
     pub(crate) fn is_in_ready(&self) -> bool {
-        self.in_ready
+        self.listed.is_listed()
     }
 
     pub(crate) fn set_in_ready(&mut self, in_ready: bool) -> bool {
-        std::mem::replace(&mut self.in_ready, in_ready) != in_ready
+        self.listed.set_listed(in_ready)
     }
 
     pub(crate) fn timers_mut(&mut self) -> Option<&mut Chain> {

@@ -301,7 +301,7 @@ impl Conn<'_> {
         } else if budget.reads == 0 {
             counts.reads_exhausted += 1;
         }
-        self.make_ready_later();
+        self.goes_on_in_next_turn();
     }
 
     /// One read for a relay. Returns how many bytes are in the buffer.

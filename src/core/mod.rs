@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::config::Config;
-use crate::connection::{Stream, Work};
+use crate::connection::{Conn, Stream, Work};
 use crate::notification::Notification;
 use crate::sys;
 use crate::token::Token;
@@ -269,7 +269,13 @@ impl Core {
         self.notifications.len() + self.parked
     }
 
-    // ---- reading on and off ----
+    // ---- input ----
+
+    /// The reply of the running callback stays where it is: asking changes nothing about it.
+    pub(crate) fn ask_batch_end(&mut self, token: Token) -> bool {
+        let stream = self.table.stream_mut(token);
+        stream.is_some_and(|stream| Conn { token, stream, work: &mut self.work }.ask_batch_end())
+    }
 
     pub(crate) fn set_paused(&mut self, token: Token, paused: bool) {
         let tick = self.work.tick;

@@ -252,6 +252,43 @@ impl<S> Net<S> {
         }
     }
 
+    /// Asks for [`on_batch_end`](crate::Handler::on_batch_end): the handler of a connection is called
+    /// once more when the input that has arrived is used up. Asking again within the batch, as a handler
+    /// does that asks with every message, changes nothing; the next batch needs a request of its own. A
+    /// request that is made outside `on_data` comes in this turn or the next, behind whatever input waits
+    /// then; one that is made in `on_batch_end` means the batch that ends there.
+    ///
+    /// Costs one more step of the connection for each batch, and nothing without a request. `false`, and
+    /// nothing done, if the connection is not open or its peer has ended, and for anything other than a
+    /// connection.
+    ///
+    /// ```
+    /// use tidegate::{Context, Group, Handler, HandlerResult, Input};
+    ///
+    /// /// Gets a price with each message, and tells the newest to a group.
+    /// struct Prices {
+    ///     listeners: Group,
+    ///     newest: Vec<u8>,
+    /// }
+    ///
+    /// impl Handler for Prices {
+    ///     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+    ///         self.newest = input.take_all().to_vec();
+    ///         cx.request_batch_end();
+    ///         Ok(())
+    ///     }
+    ///
+    ///     // Of 500 prices that came in one read only the last is published.
+    ///     fn on_batch_end(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+    ///         cx.net.publish(self.listeners, &self.newest);
+    ///         Ok(())
+    ///     }
+    /// }
+    /// ```
+    pub fn request_batch_end(&mut self, token: Token) -> bool {
+        self.core.ask_batch_end(token)
+    }
+
     /// Stops reading from a connection: neither `on_data` nor `on_eof` is called until
     /// [`resume`](Self::resume). Input waits in the system's receive buffer; when that is full, TCP
     /// slows the peer down. If the connection is reset while it is paused, the input that had

@@ -43,6 +43,7 @@ impl<S: 'static> Dispatch<S> {
                     self.net.core.with(token, |conn| conn.give_back(tail, taken));
                 }
                 Some(NextLayered::RelayKept(to)) => self.net.core.pass_unread(token, to),
+                Some(NextLayered::End) if self.batch_ends_first(token) => {}
                 Some(NextLayered::End) => match self.net.core.relayed_to(token) {
                     Some(to) => return self.net.core.pass_end(token, to),
                     None => return self.end(token),

@@ -37,6 +37,8 @@ mod until;
 #[cfg(all(test, target_os = "linux"))] // they name the system's errors by their numbers
 mod accept_tests;
 #[cfg(test)]
+mod batch_tests;
+#[cfg(test)]
 mod batching_tests;
 #[cfg(test)]
 mod close_tests;

@@ -165,7 +165,14 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn serve_next(&mut self, scratch: &mut Scratch) {
         let Some(token) = self.net.core.next_ready() else { return };
         match self.net.core.entity_mut(token) {
-            Some(Entity::Stream(_)) => self.serve_stream(token, scratch),
+            Some(Entity::Stream(stream)) => {
+                if stream.is_served_from_list() {
+                    self.serve_stream(token, scratch);
+                    self.end_batch(token);
+                } else {
+                    self.net.core.make_ready_later(token);
+                }
+            }
             Some(Entity::Listener(_)) => self.accept(token),
             Some(Entity::Datagram(_) | Entity::SessionSocket(_)) => {
                 self.serve_datagrams(token, scratch);

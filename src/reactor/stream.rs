@@ -78,6 +78,7 @@ impl<S: 'static> Dispatch<S> {
                     tail.consume(tail.len() - left);
                     self.net.core.with(token, |conn| conn.give_back(tail, taken));
                 }
+                Some(Next::End) if self.batch_ends_first(token) => {}
                 Some(Next::End) => return self.end(token),
                 Some(Next::Layered) => return self.take_layered_input(token, budget, scratch),
                 Some(Next::Relayed(to)) => return self.relay_input(token, to, budget, scratch),
@@ -122,6 +123,33 @@ impl<S: 'static> Dispatch<S> {
             self.call(token, Callback::Eof, |handler, cx| handler.on_eof(cx));
         }
         self.net.core.with(token, |conn| conn.end_delivered());
+    }
+
+    /// A connection has been served from the ready list: if its batch is over, its handler is called.
+    pub(super) fn end_batch(&mut self, token: Token) {
+        if self.net.core.with(token, |conn| conn.batch_is_over()) == Some(true) {
+            self.call_batch_end(token);
+            self.net.core.flush(token);
+            self.net.core.close_if_done(token);
+        }
+    }
+
+    /// A batch ends before the peer's end: behind `on_eof` the handler may be closed. Returns whether it
+    /// was called; it may have held back the end.
+    #[cold]
+    pub(super) fn batch_ends_first(&mut self, token: Token) -> bool {
+        let owes = self.net.core.stream(token).is_some_and(|stream| {
+            stream.owes_batch_end() && stream.phase() == crate::connection::Phase::Open
+        });
+        if owes {
+            self.call_batch_end(token);
+        }
+        owes
+    }
+
+    fn call_batch_end(&mut self, token: Token) {
+        self.call(token, Callback::BatchEnd, |handler, cx| handler.on_batch_end(cx));
+        self.net.core.with(token, |conn| conn.batch_has_ended());
     }
 
     /// The next step towards `on_open`.

@@ -43,6 +43,7 @@ impl fmt::Display for SlowCallback {
 pub(crate) enum Callback {
     Open,
     Data,
+    BatchEnd,
     Drain,
     Eof,
     Timer,
@@ -66,6 +67,7 @@ impl Callback {
         match self {
             Callback::Open => "on_open",
             Callback::Data => "on_data",
+            Callback::BatchEnd => "on_batch_end",
             Callback::Drain => "on_drain",
             Callback::Eof => "on_eof",
             Callback::Timer => "on_timer",

@@ -10,6 +10,7 @@
 mod support;
 
 mod accept;
+mod batches;
 mod callbacks;
 mod close;
 mod connect;

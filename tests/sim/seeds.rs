@@ -25,6 +25,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
+    batches_survive: batches, 40;
     chat_survives: chat, 40;
     datagrams_survive: datagrams, 40;
     echo_survives: echo, 40;

@@ -105,7 +105,7 @@ impl Shown<'_> {
 }
 
 /// The names of callbacks.
-pub(crate) const CALLBACKS: [&str; 9] = [
+pub(crate) const CALLBACKS: [&str; 10] = [
     "on_open",
     "on_data",
     "on_drain",
@@ -115,6 +115,7 @@ pub(crate) const CALLBACKS: [&str; 9] = [
     "on_close",
     "on_datagram",
     "on_error",
+    "on_batch_end",
 ];
 
 impl Event {

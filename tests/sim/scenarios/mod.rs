@@ -15,6 +15,7 @@ use std::time::Duration;
 use tidegate::sim::{Fault, Faults, Link, Sim};
 use tidegate::{CloseInfo, CloseReason, SocketOptions, StreamOptions};
 
+pub(crate) mod batches;
 pub(crate) mod chat;
 pub(crate) mod datagrams;
 pub(crate) mod echo;
