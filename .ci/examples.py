@@ -220,7 +220,7 @@ def pattern_bytes(size):
 
 EXAMPLES = [
     "echo", "chat", "client", "proxy", "connect_proxy", "resp_server", "custom_protocol", "metrics",
-    "channels",
+    "channels", "game",
 ]
 
 

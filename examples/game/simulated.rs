@@ -1,0 +1,79 @@
+//! The game and its bots in a simulated network: `cargo test --all-features --example game`.
+
+use std::time::Duration;
+
+use tidegate::sim::Fault::Loss;
+use tidegate::sim::{Faults, Host, Link, Sim, check};
+use tidegate::{Error, Net};
+
+use crate::bots::{self, Bots};
+use crate::game::{self, Game};
+
+fn ms(time: u64) -> Duration {
+    Duration::from_millis(time)
+}
+
+/// In a simulation the ticks are a timer: it has its own loop.
+fn tick(game: &mut Game, net: &mut Net<Game>) {
+    game.tick(net);
+    net.run_after(crate::TICK, tick);
+}
+
+fn start(sim: &mut Sim, chat: bool) -> Result<(Host<Game>, Vec<Host<Bots>>), Error> {
+    let game = sim.host("game", |net| {
+        let at = ["0.0.0.0:4000", "0.0.0.0:4001", "0.0.0.0:4002"];
+        net.run_after(crate::TICK, tick);
+        game::open(net, at)
+    })?;
+    let bots = |sim: &mut Sim, name| {
+        sim.host(name, move |net| bots::start(net, "game:4000", chat.then_some("game:4001"), 2))
+    };
+    let all = ["ada", "bob", "cleo"].into_iter().map(|name| bots(sim, name));
+    Ok((game, all.collect::<Result<_, _>>()?))
+}
+
+fn total(sim: &Sim, bots: &[Host<Bots>], figure: fn(&Bots) -> u64) -> u64 {
+    bots.iter().map(|&bots| figure(sim.state(bots))).sum()
+}
+
+#[test]
+fn snapshots_survive_loss_and_jitter_and_the_chat_is_whole() {
+    check(0..8, |sim| {
+        let link = Link::new().latency(ms(10)..ms(60)).loss(0.05).duplicates(0.02);
+        sim.default_link(link)?;
+        let (_, bots) = start(sim, true)?;
+        sim.run_for(ms(5_000))?;
+        assert_eq!(total(sim, &bots, |bots| bots.playing.into()), 6);
+        assert_eq!(total(sim, &bots, |bots| bots.wrong), 0);
+        // Six bots for five seconds at 17 ms a tick.
+        let snapshots = total(sim, &bots, |bots| bots.snapshots);
+        let lost = total(sim, &bots, |bots| bots.lost);
+        assert!((1_200..1_850).contains(&snapshots), "{snapshots} snapshots");
+        assert!((10..500).contains(&lost), "{lost} are lost of {snapshots}");
+        assert!(total(sim, &bots, |bots| bots.said) > 6);
+        // Everybody hears everything, whatever of it is on its way.
+        sim.run_until(ms(20_000), |sim| {
+            let said = total(sim, &bots, |bots| bots.said);
+            total(sim, &bots, |bots| bots.heard) == 6 * said
+        })?;
+        Ok(())
+    });
+}
+
+#[test]
+fn whoever_was_cut_off_plays_again() {
+    check(0..8, |sim| {
+        sim.faults(Faults::swarm().with(Loss, 0.1).until(ms(5_000)));
+        let (game, bots) = start(sim, false)?;
+        sim.run_for(ms(5_000))?;
+        // Who was stopped is back, and whom the game has forgotten has shown a cookie again.
+        sim.run_until(ms(60_000), |sim| {
+            let back = sim.is_running(game) && bots.iter().all(|&bots| sim.is_running(bots));
+            back && total(sim, &bots, |bots| bots.playing.into()) == 6
+        })?;
+        let before = total(sim, &bots, |bots| bots.snapshots);
+        sim.run_until(ms(60_000), |sim| total(sim, &bots, |bots| bots.snapshots) > before + 300)?;
+        assert_eq!(total(sim, &bots, |bots| bots.wrong), 0);
+        Ok(())
+    });
+}
