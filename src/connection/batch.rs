@@ -62,8 +62,8 @@ impl Stream {
         until.is_some_and(|until| until <= tick)
     }
 
-    /// Served from the list. `false` if its turn's budget is used up: it is served in the next one.
-    pub(crate) fn is_served_from_list(&mut self) -> bool {
+    /// Its turn on the list has come. `false` if the budget is used up: it is served in the next turn.
+    pub(crate) fn take_up_from_list(&mut self) -> bool {
         let waits = self.listed.has(Listed::WAITS);
         self.listed.put(Listed::WAITS, false);
         self.listed.put(Listed::SERVED, !waits);

@@ -166,7 +166,7 @@ impl<S: 'static> Dispatch<S> {
         let Some(token) = self.net.core.next_ready() else { return };
         match self.net.core.entity_mut(token) {
             Some(Entity::Stream(stream)) => {
-                if stream.is_served_from_list() {
+                if stream.take_up_from_list() {
                     self.serve_stream(token, scratch);
                     self.end_batch(token);
                 } else {
