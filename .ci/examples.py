@@ -142,6 +142,7 @@ def example(name, *arguments):
 ADDRESSES = {
     "chat": ("127.0.0.1:0", "--tls", "127.0.0.1:0", "--web", "127.0.0.1:0"),
     "metrics": ("127.0.0.1:0", "127.0.0.1:0"),
+    "feed": ("server", "127.0.0.1:0", "127.0.0.1:0"),
 }
 
 
@@ -220,7 +221,7 @@ def pattern_bytes(size):
 
 EXAMPLES = [
     "echo", "chat", "client", "proxy", "connect_proxy", "resp_server", "custom_protocol", "metrics",
-    "channels", "game",
+    "channels", "game", "feed",
 ]
 
 
@@ -1194,6 +1195,102 @@ def the_custom_protocol_survives_malformed_messages():
             equal(read_exactly(s, 7), b"\0\x05" + struct.pack(">IB", 17, 2))
         with ask(port) as client:
             equal(client.status(), 0)
+
+
+# ---- feed ----
+
+
+def value(symbol, number):
+    """A frame of the feed, as its publishers send it."""
+    return struct.pack(">HIQQ12x", 32, symbol, number, time.time_ns())
+
+
+def read_values(connection, enough):
+    """Symbols and numbers, until `enough` of the newest numbers is true. Each symbol's only rise."""
+    left, newest, count = b"", {}, 0
+    while not enough(newest):
+        piece = connection.recv(1 << 16)
+        assert piece, f"the end came after {count} values"
+        left += piece
+        whole = len(left) - len(left) % 34
+        for length, symbol, number, _ in struct.iter_unpack(">HIQQ12x", left[:whole]):
+            equal(length, 32)
+            assert newest.get(symbol, 0) < number, f"{symbol}: {number} after {newest[symbol]}"
+            newest[symbol] = number
+            count += 1
+        left = left[whole:]
+    return newest, count
+
+
+@contextlib.contextmanager
+def relay():
+    """The feed's server; yields it and its ports for publishers and for subscribers."""
+    with server("feed") as (program, port):
+        yield program, port, int(program.wait_for(r"listening on \S+:(\d+), subscribers").group(1))
+
+
+@check
+def a_fast_subscriber_of_the_feed_misses_nothing_and_a_late_one_gets_the_newest():
+    symbols, numbers = 100, 600
+    with relay() as (program, inward, outward), socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.settimeout(PATIENCE)
+        slow.connect(("127.0.0.1", outward))
+        with connect(inward) as publisher, connect(outward) as fast:
+            # What both get first says that they are subscribed.
+            publisher.sendall(value(0, 1))
+            for reader in (slow, fast):
+                read_values(reader, lambda newest: newest)
+            for number in range(1, numbers + 1):  # 60,000 values; the slow one reads none of them
+                publisher.sendall(b"".join(value(symbol, number) for symbol in range(1, symbols + 1)))
+                newest, count = read_values(
+                    fast, lambda newest: len(newest) == symbols and min(newest.values()) == number
+                )
+                equal(count, symbols)
+            last = {symbol: numbers for symbol in range(1, symbols + 1)}
+            newest, count = read_values(slow, lambda newest: newest == last)
+            assert count < symbols * numbers / 4, f"{count} values: nothing was replaced"
+            with connect(outward) as late:
+                newest, count = read_values(late, lambda newest: len(newest) == symbols + 1)
+                equal(newest, {0: 1, **last})
+            assert resident(program) < 32_000_000, f"{resident(program)} bytes in memory"
+
+
+@check
+def the_feed_ends_what_is_no_frame_of_its_own():
+    with relay() as (_, inward, outward):
+        for bad in (b"\0\2ab", b"\0\4\0\0\x27\x10", b"\xff\xff", b"GET / HTTP/1.1\r\n\r\n"):
+            with connect(inward) as s:
+                s.sendall(bad)
+                equal(read_to_end(s), b"")
+        with connect(outward) as s:
+            s.sendall(b"\0\1x")
+            equal(read_to_end(s), b"")
+        with connect(inward) as publisher, connect(outward) as subscriber:
+            publisher.sendall(value(9999, 7))
+            equal(read_values(subscriber, lambda newest: newest)[0], {9999: 7})
+
+
+@check
+def the_feeds_own_bots_agree_with_it():
+    for option in ((), ("--spin",)):
+        arguments = ("server", *ADDRESSES["feed"][1:], *option)
+        with server("feed", *arguments) as (program, inward):
+            outward = int(program.wait_for(r"listening on \S+:(\d+), subscribers").group(1))
+            at, said = f"127.0.0.1:{outward}", r"^feed: (\d+) values, (\d+) missed, 0 out of order, age"
+            with (
+                example("feed", "subscribe", at, "--seconds", "3") as fast,
+                example("feed", "subscribe", at, "--bytes-per-second", "20000", "--seconds", "3") as slow,
+                example("feed", "publish", f"127.0.0.1:{inward}", "--seconds", "2") as publisher,
+            ):
+                equal(publisher.status(), 0)
+                for subscriber in (fast, slow):
+                    equal(subscriber.status(), 0)
+                values = int(re.match(r"feed: (\d+) values", publisher.out()).group(1))
+                assert values >= 20_000, publisher.out()
+                got, missed = map(int, re.match(said, slow.out()).groups())
+                assert got < values / 2 < missed, (slow.out(), publisher.out())
+                assert int(re.match(said, fast.out()).group(1)) > values / 2, (fast.out(), publisher.out())
 
 
 # ---- figures for Prometheus ----
