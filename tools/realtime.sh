@@ -20,7 +20,7 @@ done
 features=timerfd
 examples=(--example feed)
 if [ -d examples/game ]; then
-    features=timerfd,udp-batch,cookies
+    features=cookies,histograms,timerfd,udp-batch,websocket
     examples+=(--example game)
 fi
 # A folder of its own: with other features everything would be compiled again each time.

@@ -12,6 +12,10 @@ use super::{Reactor, ShutdownReport};
 use crate::core::Stopping;
 use crate::error::Error;
 
+/// How much later than the alarm a poll times out that the alarm ends. Any time that is not due together
+/// with the alarm does.
+const BEHIND_THE_ALARM: Duration = Duration::from_millis(100);
+
 /// The steps that a deadline can cut, in the order of the turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Step {
@@ -131,9 +135,17 @@ impl<S: 'static> Reactor<S> {
         let awake = if until == deadline { awake } else { Duration::ZERO };
         let now = core.work.this_moment();
         let mut left = until.saturating_duration_since(now).saturating_sub(awake);
-        if !left.is_zero() && !core.sys.set_alarm(now, left) && !awake.is_zero() {
-            // The poll may round up to a millisecond, which would be beyond the deadline.
-            left = Duration::from_millis(left.as_millis() as u64);
+        if !left.is_zero() {
+            if core.sys.set_alarm(now, left) {
+                // The alarm ends the poll. A timeout close behind it would be a second one, which the
+                // kernel has to take back before the thread runs: 10 µs of a virtual machine.
+                if core.config.spin.is_zero() {
+                    left += BEHIND_THE_ALARM;
+                }
+            } else if !awake.is_zero() {
+                // The poll may round up to a millisecond, which would be beyond the deadline.
+                left = Duration::from_millis(left.as_millis() as u64);
+            }
         }
         let mut woken = self.poll(Some(left))?;
         while !awake.is_zero() && !woken && self.events.is_empty() && self.is_before(until) {
