@@ -46,13 +46,16 @@ impl Alarm {
         if *at == new {
             return true; // the same deadline as in the last turn: no system call
         }
-        *at = new;
         let value = Timespec {
             tv_sec: after.as_secs().try_into().unwrap_or(i64::MAX),
             tv_nsec: after.subsec_nanos().max(u32::from(after.as_secs() == 0)).into(),
         };
         let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
-        timerfd_settime(timer, TimerfdTimerFlags::empty(), &once).is_ok()
+        let set = timerfd_settime(timer, TimerfdTimerFlags::empty(), &once).is_ok();
+        if set {
+            *at = new;
+        }
+        set
     }
 }
 
