@@ -110,15 +110,16 @@ impl Udp {
     /// when, and with which ECN mark ([`Datagram::info`](crate::Datagram::info)). The socket may then
     /// send from any address of the host and with a mark of its own
     /// ([`Net::send_datagram`](crate::Net::send_datagram)), and
-    /// [sessions](crate::Net::bind_sessions) answer from the address that their peer sends to.
+    /// [sessions](crate::Net::bind_sessions) of a socket on the unspecified address answer from the address at
+    /// which their peer was admitted.
     ///
-    /// Default false, because it costs more: one call sends one datagram, a call receives up to eight (or
-    /// as many trains; a turn may exceed
-    /// [`Config::datagrams_per_turn`](crate::Config::datagrams_per_turn) by what trains hold), and
-    /// 512 KiB of buffers are added to the reactor. On Linux the socket no longer lets the system
+    /// Default false, because it costs more: one call sends one datagram, a call receives up to eight, and
+    /// buffers for eight datagrams are added to the reactor. On Linux the socket no longer lets the system
     /// fragment datagrams: one longer than the way permits is refused with `EMSGSIZE`
-    /// (`IP_PMTUDISC_PROBE`, ip(7)). A datagram with a mark or from a chosen address has a DSCP of zero,
-    /// whatever [`SocketOptions::traffic_class`](crate::SocketOptions::traffic_class) says.
+    /// (`IP_PMTUDISC_PROBE`, ip(7)). A datagram with a mark or from a chosen address, which includes all
+    /// that such sessions send, has a DSCP of zero, whatever
+    /// [`SocketOptions::traffic_class`](crate::SocketOptions::traffic_class) says.
+    /// [`receive_trains`](Self::receive_trains) has no effect with it.
     ///
     /// How many datagrams the system has dropped because the receive buffer was full (`SO_RXQ_OVFL`) no
     /// crate reports by a safe call. On Linux `ss -uam` and `/proc/net/udp` show it for each socket.

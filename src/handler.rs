@@ -83,7 +83,8 @@ pub trait Handler<S = ()> {
     ///   pause would put it off for ever. (Three ticks of a loop at 60 Hz. Count messages in `on_data`
     ///   where that is too long.)
     ///
-    /// It comes in the turn that used up the input, behind the other sockets' events. Like every callback
+    /// It comes in the turn that used up the input, behind the other sockets' events, or in the next one if
+    /// that turn's work was used up, too. Like every callback
     /// it does not come after `close` or an error: what is still to be passed on then belongs in
     /// [`on_close`](Self::on_close), too.
     ///

@@ -16,8 +16,8 @@ use crate::sys::Mark;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PacketInfo {
-    /// The address that it was sent to (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, RFC 3542). For a socket that
-    /// is bound to the unspecified address it differs from datagram to datagram, and an answer should
+    /// The address that it was sent to (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, RFC 3542), which may be one
+    /// of a multicast group or a broadcast address. For a socket that is bound to the unspecified address it differs from datagram to datagram, and an answer should
     /// come from it. A socket of IPv6 sees IPv4 addresses in their mapped form.
     pub local: Option<IpAddr>,
     /// The index of the interface on which it came.
@@ -58,13 +58,14 @@ impl SendTo {
         SendTo { to: Some(address), mark: Mark::default() }
     }
 
-    /// To the peer that the socket is connected to.
+    /// To the peer that the socket is connected to. (macOS and the BSDs permit no source and no mark on
+    /// a connected socket: `EISCONN`.)
     pub fn connected_peer() -> Self {
         SendTo { to: None, mark: Mark::default() }
     }
 
-    /// To the sender of a datagram, from the address that it was sent to. Not from one that belongs to
-    /// a multicast group: then the system chooses the source.
+    /// To the sender of a datagram, from the address that it was sent to. If none can be sent from that
+    /// (of a multicast group, or broadcast), the system chooses the source.
     pub fn reply(datagram: &Datagram<'_>) -> Self {
         let local = datagram.info.and_then(|info| info.local);
         SendTo { to: Some(datagram.from), mark: Mark::from_local(local) }
@@ -73,6 +74,7 @@ impl SendTo {
     /// From this address of the host, whichever the socket is bound to.
     pub fn local(mut self, address: IpAddr) -> Self {
         self.mark.local = Some(address);
+        self.mark.is_hint = false;
         self
     }
 

@@ -104,10 +104,14 @@ impl Conn<'_> {
             stream.listed.forget_batch();
             return false;
         }
-        stream.input_is_used_up() || stream.batch_ends_by(self.work.tick) || {
-            self.goes_on_in_next_turn();
-            false
+        if stream.input_is_used_up() || stream.batch_ends_by(self.work.tick) {
+            return true;
         }
+        // The budget of this turn may have put it on the list again.
+        if !stream.listed.is_listed() {
+            self.goes_on_in_next_turn();
+        }
+        false
     }
 
     /// `on_batch_end` has returned. What it has asked for is the batch that has ended.

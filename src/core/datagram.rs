@@ -49,7 +49,7 @@ pub(crate) struct DatagramSocket {
     /// The rest of a batch that arrived when the time of a turn was up: it is offered first.
     pub(crate) put_off: VecDeque<PutOff>,
     pub(crate) dead: bool,
-    /// It told what the system knows of each datagram.
+    /// It was asked to tell what the system knows of each datagram.
     #[cfg(feature = "packet-info")]
     pub(crate) has_packet_info: bool,
     /// It is bound to the unspecified address and tells to which one each datagram was sent.

@@ -29,7 +29,8 @@ const PUT_OFF_AT_MOST: u8 = 100;
 pub(crate) struct Session {
     pub(crate) socket: Token,
     pub(crate) peer: SocketAddr,
-    /// From where its peer expects answers: what it was last heard at.
+    /// From where its peer expects answers: where it was heard when it was admitted. Later datagrams do not
+    /// change that, since anybody can forge them.
     mark: Mark,
     pub(crate) timers: Chain,
     /// Its place in the socket's list.

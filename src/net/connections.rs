@@ -129,7 +129,7 @@ impl<S> Net<S> {
     /// Sends a datagram from a chosen address of this host, or with an ECN mark. The socket must have been
     /// made with [`Udp::packet_info`](crate::Udp::packet_info), unless neither is chosen; otherwise the
     /// status is [`Unencodable`](SendStatus::Unencodable). An address that this host does not have is an
-    /// error of the system (`EINVAL` on Linux), which `on_error` gets.
+    /// error of the system (`EINVAL` or `ENETUNREACH` on Linux), which `on_error` gets.
     ///
     /// ```
     /// # use tidegate::{Context, Datagram, DatagramHandler, HandlerResult, SendTo};

@@ -60,9 +60,11 @@ impl<S> Net<S> {
     /// Linux answers through sock_diag(7), from version 5.4 on, to any user.
     ///
     /// # Errors
-    /// `NotFound` if the token names no connection; `Unsupported` if it is no TCP connection, on other
-    /// systems than Linux and Android, and in a simulation; the system's own error, if a sandbox permits
-    /// no netlink sockets.
+    /// - `NotFound`: the token names no connection.
+    /// - `NotConnected`: it is not established yet, or was reset; or the socket is bound to a device
+    ///   (`SO_BINDTODEVICE`), for which the system is not asked.
+    /// - `Unsupported`: it is no TCP connection, in a simulation, and on other systems than Linux and Android.
+    /// - The system's own error, for instance if a sandbox permits no netlink sockets.
     #[cfg(feature = "tcp-info")]
     pub fn tcp_info(&mut self, token: Token) -> Result<TcpInfo, Error> {
         let failed = |e| Error::new(format!("cannot ask for TCP_INFO of {token}"), e);
@@ -72,12 +74,11 @@ impl<S> Net<S> {
         let is_simulated = self.core.sys.is_simulated();
         #[cfg(not(feature = "sim"))]
         let is_simulated = false;
-        let address = |it: io::Result<Address>| it.ok().and_then(|it| it.socket_addr());
-        let ends = address(stream.socket().local_addr()).zip(address(stream.socket().peer_addr()));
-        match ends.filter(|_| !is_simulated) {
-            Some((local, peer)) => self.core.diagnosis.of(local, peer).map_err(failed),
-            None => Err(failed(io::Error::new(ErrorKind::Unsupported, "no TCP connection"))),
-        }
+        let unsupported = || io::Error::new(ErrorKind::Unsupported, "no TCP connection");
+        let ip = |it: Address| it.socket_addr().filter(|_| !is_simulated).ok_or_else(unsupported);
+        let local = stream.socket().local_addr().and_then(ip).map_err(failed)?;
+        let peer = stream.socket().peer_addr().and_then(ip).map_err(failed)?;
+        self.core.diagnosis.of(local, peer).map_err(failed)
     }
 
     /// Calls `hook` with each callback, and each turn, that took as long as

@@ -20,6 +20,8 @@ use crate::token::{Group, Token};
 struct Told {
     calls: Vec<String>,
     data: usize,
+    /// A second connection.
+    other: Option<Token>,
 }
 
 impl Told {
@@ -189,14 +191,12 @@ fn a_batch_takes_as_many_turns_as_it_needs_and_each_has_its_budget() {
     let mut stage = Stage::new(Config::new().messages_per_turn(10), true, NOTHING, NOTHING);
     stage.arrives(&lines(95));
     edge(&mut stage.reactor, stage.token, Ready::READABLE);
-    let mut before = stage.reactor.state().data;
-    assert_eq!(before, 10);
-    while stage.reactor.state().calls.is_empty() {
+    // The rest of the turn of the event: its budget is used up.
+    let _ = stage.reactor.turn(Some(Duration::ZERO)).unwrap();
+    // Each turn takes as much as it may, and none is left out.
+    for taken in (10..95).step_by(10) {
+        assert_eq!((stage.reactor.state().data, stage.reactor.state().calls.len()), (taken, 0));
         let _ = stage.reactor.turn(Some(Duration::ZERO)).unwrap();
-        let told = stage.reactor.state();
-        let now = if told.calls.is_empty() { told.data } else { 95 };
-        assert!(now - before <= 10, "{} messages in one turn", now - before);
-        before = now;
     }
     assert_eq!(stage.text(), "95 end");
 }
@@ -225,13 +225,17 @@ fn who_never_stops_does_not_put_the_end_off_for_ever() {
 // row 198
 #[test]
 fn turns_that_a_deadline_cuts_are_one_batch() {
-    let mut stage = Stage::new(Config::new(), true, NOTHING, NOTHING);
+    let mut stage = Stage::new(Config::new().messages_per_turn(1), true, NOTHING, NOTHING);
     stage.arrives(&lines(12));
     edge(&mut stage.reactor, stage.token, Ready::READABLE);
-    for _ in 0..30 {
+    let _ = stage.reactor.turn(Some(Duration::ZERO)).unwrap(); // the rest of the turn of the event
+    for taken in 1..12 {
+        assert_eq!((stage.reactor.state().data, stage.reactor.state().calls.len()), (taken, 0));
         let now = Instant::now();
         let _ = stage.reactor.turn_until(now).unwrap();
     }
+    let now = Instant::now();
+    let _ = stage.reactor.turn_until(now).unwrap();
     assert_eq!(stage.text(), "12 end");
 }
 
@@ -341,6 +345,24 @@ fn a_relay_that_takes_over_ends_the_batch() {
     event(&mut stage.reactor, stage.token, Ready::READABLE);
     assert_eq!(stage.text(), "1 end");
     assert_eq!(stage.reactor.net().queued(other), b"for the other one".len());
+}
+
+// row 201
+#[test]
+fn a_relay_that_takes_over_ends_the_batch_before_it_passes_the_end() {
+    let relays: Does = |cx| {
+        let other = cx.state.other.expect("set before");
+        assert!(cx.net.relay(cx.token, other));
+    };
+    let mut stage = Stage::new(Config::new(), false, relays, NOTHING);
+    let asks = Asks { on_data: NOTHING, on_end: NOTHING };
+    let (other, _) = scripted::connection(&mut stage.reactor, asks);
+    stage.reactor.state_mut().other = Some(other);
+    settle(&mut stage.reactor);
+    stage.arrives(b"all of it");
+    stage.arrives(b"");
+    event(&mut stage.reactor, stage.token, Ready::READABLE | Ready::READ_CLOSED);
+    assert!(stage.text().starts_with("1 end"), "{}", stage.text());
 }
 
 // row 201

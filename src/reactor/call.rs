@@ -137,14 +137,8 @@ impl<S: 'static> Dispatch<S> {
         token: Token,
         callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> HandlerResult,
     ) {
-        if !self.net.pending_handlers.is_empty() {
-            self.install_pending_handlers();
-        }
-        let Dispatch { net, state, handlers } = self;
-        let Some(Some(any)) = handlers.get_mut(token.index()) else { return };
-        net.core.work.current = Some(token);
-        let result = guarded(|| callback(any, &mut Context::new(state, net, token)));
-        net.core.work.current = None;
+        let Some(result) = self.call_guarded(token, callback) else { return };
+        let net = &mut self.net;
         match result {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -156,6 +150,24 @@ impl<S: 'static> Dispatch<S> {
                 net.core.finish(token, CloseReason::Panicked(text));
             }
         }
+    }
+
+    /// Calls a handler, and returns its result or its panic's message; `None` if there is no handler.
+    #[inline(always)]
+    pub(super) fn call_guarded<R>(
+        &mut self,
+        token: Token,
+        callback: impl FnOnce(&mut AnyHandler<S>, &mut Context<'_, S>) -> R,
+    ) -> Option<Result<R, String>> {
+        if !self.net.pending_handlers.is_empty() {
+            self.install_pending_handlers();
+        }
+        let Dispatch { net, state, handlers } = self;
+        let Some(Some(any)) = handlers.get_mut(token.index()) else { return None };
+        net.core.work.current = Some(token);
+        let result = guarded(|| callback(any, &mut Context::new(state, net, token)));
+        net.core.work.current = None;
+        Some(result)
     }
 
     /// Runs a closure with the shared state and the network: of a post, a timer, or the `done` of a job.

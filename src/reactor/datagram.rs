@@ -7,7 +7,7 @@ use super::call::Dispatch;
 use super::scratch::Scratch;
 use crate::core::PutOff;
 use crate::error::DatagramError;
-use crate::guard::{drop_guarded, guarded, log_guarded};
+use crate::guard::{drop_guarded, log_guarded};
 use crate::handler::Datagram;
 use crate::net::AnyHandler;
 use crate::stats::Callback;
@@ -19,12 +19,6 @@ const ERRORS_IN_A_ROW: usize = 16;
 
 /// How often a socket logs above debug level that its handler failed at a datagram.
 pub(super) const WARN_EVERY: Duration = Duration::from_secs(10);
-
-/// Why a datagram was not handled.
-enum Failed {
-    At(DatagramError),
-    HasSessions,
-}
 
 impl<S: 'static> Dispatch<S> {
     #[inline]
@@ -149,25 +143,25 @@ impl<S: 'static> Dispatch<S> {
     fn offer_datagram(&mut self, token: Token, arrived: Arrived<'_>) -> bool {
         let Arrived { bytes, from, truncated, info } = arrived;
         let datagram = Datagram { bytes, from, truncated, info };
-        let mut failed = None;
-        // An error about one peer's datagram must not close the socket that all peers use.
-        self.call_any(token, Callback::Datagram, |any, cx| {
-            failed = match any {
-                AnyHandler::Datagram(handler) => {
-                    match guarded(|| handler.on_datagram(cx, datagram)) {
-                        Ok(Ok(())) => None,
-                        Ok(Err(error)) => Some(Failed::At(DatagramError::Handler { error, from })),
-                        Err(text) => Some(Failed::At(DatagramError::Panicked { text, from })),
-                    }
-                }
-                _ => Some(Failed::HasSessions),
-            };
-            Ok(())
+        let timed = self.net.core.work.timed;
+        if timed {
+            self.net.core.work.callback_begins(Callback::Datagram);
+        }
+        let called = self.call_guarded(token, |any, cx| match any {
+            AnyHandler::Datagram(handler) => Some(handler.on_datagram(cx, datagram)),
+            _ => None,
         });
-        match failed {
-            None => {}
-            Some(Failed::At(error)) => self.datagram_failed(token, error),
-            Some(Failed::HasSessions) => self.offer_to_session(token, datagram),
+        if timed {
+            self.handler_returned(token, Callback::Datagram);
+        }
+        // An error about one peer's datagram must not close the socket that all peers use.
+        match called {
+            None | Some(Ok(Some(Ok(())))) => {}
+            Some(Ok(None)) => self.offer_to_session(token, datagram),
+            Some(Ok(Some(Err(error)))) => {
+                self.datagram_failed(token, DatagramError::Handler { error, from });
+            }
+            Some(Err(text)) => self.datagram_failed(token, DatagramError::Panicked { text, from }),
         }
         self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }

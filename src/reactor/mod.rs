@@ -74,7 +74,8 @@ use until::Step;
 /// 4. Handle messages from other threads, up to a budget.
 /// 5. Handle readiness events: token, generation, socket, layers, callbacks.
 /// 6. Continue work left over from earlier turns, and deliver notifications. A connection is served
-///    here or in step 5; in both only if its queue drained in step 5.
+///    here or in step 5; in both only if its queue drained in step 5, or its handler asked for the end of
+///    its batch there.
 /// 7. Fire due timers, unless more events are known to be pending: their input may cancel some.
 /// 8. Install the pending handlers of sockets that callbacks created.
 /// 9. Gather: before the flush of a large group, and only if several messages are pending for it, take

@@ -14,8 +14,8 @@ impl<S: 'static> Dispatch<S> {
         budget: &mut Budget,
         scratch: &mut Scratch,
     ) {
-        let core = &mut self.net.core;
         loop {
+            let core = &mut self.net.core;
             // Passing on may end the relay, and its connections with it.
             if core.relayed_to(token) != Some(to) {
                 return;
@@ -23,7 +23,12 @@ impl<S: 'static> Dispatch<S> {
             match core.with(token, |conn| conn.next_relayed(budget)) {
                 Some(NextRelayed::Kept) => core.pass_unread(token, to),
                 Some(NextRelayed::Carry) => core.carry(token, to, &mut scratch.read),
-                Some(NextRelayed::End) => return core.pass_end(token, to),
+                Some(NextRelayed::End) => {
+                    if self.batch_ends_first(token) {
+                        continue;
+                    }
+                    return self.net.core.pass_end(token, to);
+                }
                 Some(NextRelayed::Rest) | None => return,
             }
         }

@@ -47,7 +47,6 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn offer_to_session(&mut self, token: Token, datagram: Datagram<'_>) {
         match self.net.core.heard(token, datagram.from) {
             Sender::Session(session) => {
-                self.net.core.note_local(session, datagram.info);
                 self.call_datagram(session, Callback::Datagram, |handler, cx| {
                     handler.on_datagram(cx, datagram)
                 });

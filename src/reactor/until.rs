@@ -82,22 +82,9 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.net.core.work.keep_deadline(deadline);
         let cut = self.next_step.take().filter(|_| !self.is_last_turn());
         let first = cut.unwrap_or(Step::Messages);
-        for step in Step::ALL.into_iter().filter(|&step| step >= first) {
-            if self.is_last_turn() {
-                self.dispatch.net.core.work.forget_deadline();
-            }
-            let did_something = match step {
-                Step::Messages => self.messages_until(),
-                Step::Events => self.events_until(),
-                Step::Leftovers => self.leftovers_until(),
-                Step::Timers => self.timers_until(),
-                Step::Flush => self.flush_until(),
-                Step::Reap => self.reap_until(),
-            };
-            if did_something && !self.is_last_turn() && self.is_late() {
-                self.next_step = Step::ALL.into_iter().find(|&next| next > step);
-                break;
-            }
+        if !self.steps_until(first) && first > Step::Messages {
+            // Nothing was left to do behind the cut.
+            self.steps_until(Step::Messages);
         }
         self.put_off_events();
         self.dispatch.net.core.work.forget_deadline();
@@ -113,6 +100,31 @@ impl<S: 'static> Reactor<S> {
             self.turn_ends();
         }
         Ok(verdict)
+    }
+
+    /// The steps of a turn from `first` on, up to the one at which the deadline has passed. Returns whether
+    /// any had something to do.
+    fn steps_until(&mut self, first: Step) -> bool {
+        let mut did_anything = false;
+        for step in Step::ALL.into_iter().filter(|&step| step >= first) {
+            if self.is_last_turn() {
+                self.dispatch.net.core.work.forget_deadline();
+            }
+            let did_something = match step {
+                Step::Messages => self.messages_until(),
+                Step::Events => self.events_until(),
+                Step::Leftovers => self.leftovers_until(),
+                Step::Timers => self.timers_until(),
+                Step::Flush => self.flush_until(),
+                Step::Reap => self.reap_until(),
+            };
+            did_anything |= did_something;
+            if did_something && !self.is_last_turn() && self.is_late() {
+                self.next_step = Step::ALL.into_iter().find(|&next| next > step);
+                break;
+            }
+        }
+        did_anything
     }
 
     fn is_last_turn(&self) -> bool {

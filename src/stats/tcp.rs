@@ -33,8 +33,8 @@ pub struct TcpInfo {
     pub congestion_window: u32,
     /// How long a segment is at most, in bytes.
     pub segment_size: u32,
-    /// How fast the network has taken bytes lately, in bytes a second: the most where this side had less
-    /// to send.
+    /// How fast the network has taken bytes lately, in bytes a second. A lower bound while this side has
+    /// too little to send.
     pub delivery_rate: u64,
 }
 

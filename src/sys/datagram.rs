@@ -45,7 +45,7 @@ pub(crate) struct Inbox {
     packets: PacketInbox,
     #[cfg(feature = "sim")]
     simulated: super::sim::Arrivals,
-    #[cfg(any(feature = "sim", feature = "packet-info"))]
+    #[cfg(feature = "sim")]
     most: usize,
 }
 
@@ -55,10 +55,10 @@ impl Inbox {
         Inbox {
             io: SystemInbox::new(most, a_turn),
             #[cfg(feature = "packet-info")]
-            packets: PacketInbox::default(),
+            packets: PacketInbox::new(most),
             #[cfg(feature = "sim")]
             simulated: super::sim::Arrivals::default(),
-            #[cfg(any(feature = "sim", feature = "packet-info"))]
+            #[cfg(feature = "sim")]
             most,
         }
     }
@@ -86,7 +86,7 @@ impl Inbox {
         }
         #[cfg(feature = "packet-info")]
         if self.packets.active {
-            return self.packets.get(index, self.most);
+            return self.packets.get(index);
         }
         self.io.get(index)
     }
@@ -109,18 +109,21 @@ pub(crate) struct Mark {
     pub(crate) local: Option<IpAddr>,
     #[cfg(feature = "packet-info")]
     pub(crate) ecn: Option<Ecn>,
+    /// The address is one that a datagram was sent to: if none can be sent from it, the system chooses.
+    #[cfg(feature = "packet-info")]
+    pub(crate) is_hint: bool,
 }
 
 #[cfg(feature = "packet-info")]
 impl Mark {
-    /// From an address that a datagram was sent to. Nothing can be sent from that of a multicast group, or
-    /// from the broadcast address.
+    /// From an address that a datagram was sent to, if it is not that of a multicast group or the broadcast
+    /// address. The broadcast address of a network does not show; the system refuses it.
     pub(crate) fn from_local(local: Option<IpAddr>) -> Self {
         let is_own = |ip: &IpAddr| match ip.to_canonical() {
             IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
             IpAddr::V6(ip) => !ip.is_multicast(),
         };
-        Mark { local: local.filter(is_own), ecn: None }
+        Mark { local: local.filter(is_own), ecn: None, is_hint: true }
     }
 }
 
@@ -193,7 +196,7 @@ impl Datagram {
         match &self.socket {
             Socket::Os(socket) => {
                 #[cfg(feature = "packet-info")]
-                if let Some(packets) = &self.packets {
+                if let Some(packets) = &mut self.packets {
                     return packets.send(socket, waiting, bytes);
                 }
                 self.io.send(socket, outbox, waiting, bytes, most)

@@ -1,7 +1,7 @@
 //! What Linux knows of a TCP connection: asked through sock_diag(7), since no crate has a safe call of
 //! getsockopt(2) with `TCP_INFO`. The answer has the same structure.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,7 +52,10 @@ fn ask(socket: &Socket, local: SocketAddr, peer: SocketAddr) -> io::Result<TcpIn
         destination_port: peer.port(),
         source_address: local.ip(),
         destination_address: peer.ip(),
-        interface_id: 0,
+        interface_id: match local {
+            SocketAddr::V6(local) => local.scope_id(), // of a link-local address
+            SocketAddr::V4(_) => 0,
+        },
         cookie: [0xff; 8], // not known
     };
     let request = InetRequest {
@@ -72,19 +75,29 @@ fn ask(socket: &Socket, local: SocketAddr, peer: SocketAddr) -> io::Result<TcpIn
     let mut room = vec![0; ANSWER];
     let len = socket.recv(&mut &mut room[..], 0)?;
     let answer = NetlinkMessage::<SockDiagMessage>::deserialize(&room[..len])
-        .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        .map_err(|e| io::Error::new(ErrorKind::InvalidData, e))?;
     match answer.payload {
-        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(answer)) => answer
-            .nlas
-            .iter()
-            .find_map(|part| match part {
+        NetlinkPayload::InnerMessage(SockDiagMessage::InetResponse(answer)) => {
+            // The look-up falls back to the listener of the port.
+            if answer.header.socket_id.destination_port != peer.port() {
+                return Err(gone());
+            }
+            let info = answer.nlas.iter().find_map(|part| match part {
                 Nla::TcpInfo(info) => Some(told(info)),
                 _ => None,
-            })
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no TCP_INFO in the answer")),
-        NetlinkPayload::Error(error) => Err(error.to_io()),
-        _ => Err(io::Error::new(io::ErrorKind::InvalidData, "an answer of another kind")),
+            });
+            info.ok_or_else(|| io::Error::new(ErrorKind::InvalidData, "no TCP_INFO in the answer"))
+        }
+        NetlinkPayload::Error(error) => match error.to_io() {
+            e if e.kind() == ErrorKind::NotFound => Err(gone()),
+            e => Err(e),
+        },
+        _ => Err(io::Error::new(ErrorKind::InvalidData, "an answer of another kind")),
     }
+}
+
+fn gone() -> io::Error {
+    io::Error::new(ErrorKind::NotConnected, "the system has no such connection any more")
 }
 
 fn told(info: &SystemInfo) -> TcpInfo {

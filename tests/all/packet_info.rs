@@ -126,7 +126,7 @@ fn a_socket_of_both_families_answers_ipv4_from_the_address_that_was_asked() {
 
 // row 154
 #[test]
-fn sessions_answer_from_the_address_that_their_peer_sends_to() {
+fn sessions_answer_from_the_address_at_which_their_peer_was_admitted() {
     struct Echo;
     impl DatagramHandler for Echo {
         fn on_datagram(&mut self, cx: &mut Context<'_>, datagram: Datagram<'_>) -> HandlerResult {
@@ -186,6 +186,45 @@ fn marks_and_times_are_those_of_the_system() {
     }
     let told = rig.info(0).received.is_some();
     assert!(told || !cfg!(any(target_os = "linux", target_os = "android")));
+}
+
+// row 155
+#[cfg(target_os = "linux")]
+#[test]
+fn each_datagram_of_a_train_has_its_mark() {
+    use tidegate::SocketOptions;
+
+    let mut theirs = rig(any());
+    theirs.answers.silent.set(true);
+    let mut reactor = Reactor::new().unwrap();
+    let marked = SocketOptions::new().traffic_class(3);
+    let udp = Udp::bind("127.0.0.1:0").connect(("127.0.0.1", theirs.port)).socket_options(marked);
+    let token = reactor.net().bind_udp(udp, Answers::default()).unwrap();
+    for number in 0..20 {
+        // One train with `udp-batch`.
+        reactor.net().send(token, [number; 1_000]);
+    }
+    settle(&mut reactor);
+    theirs.hears(20);
+    for (number, (bytes, info)) in theirs.answers.heard.borrow().iter().enumerate() {
+        assert_eq!(*bytes, [number as u8; 1_000]);
+        assert_eq!(info.unwrap().ecn, Some(Ecn::Ce));
+    }
+}
+
+// row 154
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_to_a_broadcast_leaves_from_an_own_address() {
+    let mut rig = rig(any());
+    let client = socket();
+    client.set_broadcast(true).unwrap();
+    if client.send_to(b"who is there?", ("127.255.255.255", rig.port)).is_err() {
+        return; // a machine whose loopback has another network
+    }
+    rig.hears(1);
+    assert_eq!(rig.info(0).local, Some([127, 255, 255, 255].into()));
+    assert_eq!(received(&client), b"who is there?");
 }
 
 // row 155
@@ -250,9 +289,24 @@ fn a_choice_that_cannot_be_kept_is_refused() {
     assert_eq!(net.send_datagram(plain.token, SendTo::peer(to), "x"), SendStatus::Queued);
 
     let mut rig = rig(any());
-    let foreign = SendTo::peer(to).local([192, 0, 2, 1].into());
-    rig.reactor.net().send_datagram(rig.token, foreign, "x");
-    let errors = Rc::clone(&rig.answers.errors);
-    until(&mut rig.reactor, "an error", |_| !errors.borrow().is_empty());
-    assert!(rig.reactor.net().is_open(rig.token));
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+    let foreign: [(SendTo, &str); 3] = [
+        (SendTo::peer(to).local([203, 0, 113, 1].into()), "a foreign address"),
+        (SendTo::peer(to).local(Ipv6Addr::LOCALHOST.into()), "another family"),
+        (SendTo::peer(nowhere).ecn(Ecn::Ect0), "port 0"),
+    ];
+    for (number, (choice, what)) in foreign.into_iter().enumerate() {
+        rig.reactor.net().send_datagram(rig.token, choice, "x");
+        let errors = Rc::clone(&rig.answers.errors);
+        until(&mut rig.reactor, what, |_| errors.borrow().len() > number);
+        assert!(rig.reactor.net().is_open(rig.token));
+        // Marks leave as before.
+        let mut other = self::rig(any());
+        let to = SocketAddr::from(([127, 0, 0, 1], other.port));
+        rig.reactor.net().send_datagram(rig.token, SendTo::peer(to).ecn(Ecn::Ce), "y");
+        settle(&mut rig.reactor);
+        other.hears(1);
+        assert_eq!(other.info(0).ecn, Some(Ecn::Ce), "behind {what}");
+        assert_eq!(other.info(0).local, Some([127, 0, 0, 1].into()));
+    }
 }

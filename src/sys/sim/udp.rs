@@ -513,7 +513,7 @@ impl World {
 }
 
 #[cfg(feature = "packet-info")]
-fn parts_of(Mark { local, ecn }: Mark) -> (Option<IpAddr>, Option<Ecn>) {
+fn parts_of(Mark { local, ecn, .. }: Mark) -> (Option<IpAddr>, Option<Ecn>) {
     (local.filter(|local| !local.is_unspecified()), ecn)
 }
 
