@@ -26,7 +26,10 @@ use crate::sys;
 ///
 /// impl DatagramHandler for Player {
 ///     fn on_datagram(&mut self, cx: &mut Context<'_>, datagram: Datagram<'_>) -> HandlerResult {
-///         cx.send(datagram.bytes);
+///         // A client that has heard nothing yet repeats its cookie: messages of others begin with `M`.
+///         if datagram.bytes.first() == Some(&b'M') {
+///             cx.send(datagram.bytes);
+///         }
 ///         Ok(())
 ///     }
 /// }

@@ -115,9 +115,11 @@ pub enum Deadline {
     ///
     /// [`StreamOptions::handshake_timeout`]: crate::StreamOptions::handshake_timeout
     Handshake,
-    /// No byte moved in either direction for [`StreamOptions::idle_timeout`] (off by default).
+    /// No byte moved in either direction for [`StreamOptions::idle_timeout`] (off by default). Of a session:
+    /// its peer has sent nothing for [`SessionOptions::idle_timeout`] (30 s by default).
     ///
     /// [`StreamOptions::idle_timeout`]: crate::StreamOptions::idle_timeout
+    /// [`SessionOptions::idle_timeout`]: crate::SessionOptions::idle_timeout
     Idle,
     /// A message did not arrive completely within [`StreamOptions::message_timeout`] (off by
     /// default).

@@ -45,9 +45,14 @@ impl<S: 'static> Reactor<S> {
     /// let mut tick = Instant::now();
     /// loop {
     ///     tick += Duration::from_micros(16_667);
-    ///     while Instant::now() < tick {
-    ///         if reactor.turn_until(tick)?.is_break() {
+    ///     // Two milliseconds at least, also where the last tick took all of its time.
+    ///     let until = tick.max(Instant::now() + Duration::from_millis(2));
+    ///     loop {
+    ///         if reactor.turn_until(until)?.is_break() {
     ///             return Ok(());
+    ///         }
+    ///         if Instant::now() >= until {
+    ///             break;
     ///         }
     ///     }
     ///     // simulate(reactor.parts());
@@ -72,7 +77,8 @@ impl<S: 'static> Reactor<S> {
     /// of a core for that time.
     ///
     /// A deadline that has passed does not wait. The turn then handles one item (an event, a post, a
-    /// timer, a write), so that a loop that is always late goes on.
+    /// timer, a write), so that a loop that is always late goes on; but one that calls it once for each
+    /// tick serves nobody any more. Give it some time in each tick, as above, whatever the rest takes.
     ///
     /// # Errors
     /// The poll itself fails, which no peer can cause.

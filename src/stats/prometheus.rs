@@ -57,8 +57,9 @@ impl Exposition {
         Self::default()
     }
 
-    /// A label for every sample that follows: which of several reactors it is, say. Each value of a
-    /// label is a time series of its own, so that it must not be anything that peers choose. What a name
+    /// A label for every sample that follows, in addition to those before: which of several reactors it is,
+    /// say. A figure has one value on a page, so that a label cannot tell several of one name apart. Each
+    /// value of a label is a time series of its own, so that it must not be anything that peers choose. What a name
     /// may not have in it becomes `_`.
     #[must_use]
     pub fn label(mut self, name: &str, value: &str) -> Self {
