@@ -1348,8 +1348,20 @@ def channels_bring_back_what_must_arrive():
         clients = [example("channels", f"127.0.0.1:{port}", "150") for _ in range(2)]
         # Datagrams of others, which are no packets.
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
-            for bytes in (b"", b"nonsense", b"channels/1", b"\xff" * 1_400, b"\0" * 20):
-                stranger.sendto(bytes, ("127.0.0.1", port))
+            stranger.settimeout(PATIENCE)
+            for datagram in (b"", b"nonsense", b"\xff" * 1_400, b"\0" * 20, b"c" + bytes(12)):
+                stranger.sendto(datagram, ("127.0.0.1", port))
+            # Only a hello has an answer, and that is shorter.
+            stranger.sendto(b"channels/1 hello", ("127.0.0.1", port))
+            cookie = stranger.recv(2000)
+            equal((len(cookie), cookie[:1]), (13, b"c"))
+            # Whoever has shown it has a session. A slice that renet 2.0.1 would panic at costs nothing.
+            stranger.sendto(cookie, ("127.0.0.1", port))
+            equal(stranger.recv(2000), b"c")
+            slice = b"\x02\0\x02\x01\x09\x02\x44\xb0" + bytes(1_200)
+            stranger.sendto(slice, ("127.0.0.1", port))
+            stranger.sendto(cookie, ("127.0.0.1", port))
+            equal(stranger.recv(2000), b"c")
         for client in clients:
             with client:
                 equal(client.status(), 0)
