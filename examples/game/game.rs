@@ -19,6 +19,8 @@ pub(crate) const NOBODY: [u8; 4] = [0x80, 0, 0x80, 0];
 /// An input: its number, and where the player is, as two f32 (a real game would check whether it can be
 /// there). It is as long as a cookie: a stranger's answer is no longer than what came.
 const INPUT: usize = Cookies::LEN;
+/// How far the number of an input may be ahead of the newest one: ten seconds of them.
+const AHEAD: u32 = 600;
 
 /// What all handlers share, and the loop changes between turns.
 pub(crate) struct Game {
@@ -110,15 +112,22 @@ impl DatagramHandler<Game> for Session {
     }
 
     fn on_datagram(&mut self, cx: &mut Context<'_, Game>, datagram: Datagram<'_>) -> HandlerResult {
-        // Behind a cookie, as long as the player has not heard that it is in.
+        // A cookie proves an address and not a datagram: anybody can write a player's address on one. So
+        // none ends a session, and none may be so new that nothing of the player's own is newer. Against
+        // one that is in between there is encryption only.
         let len = datagram.bytes.len();
-        let Some(input) = datagram.bytes.last_chunk::<INPUT>().filter(|_| len <= 2 * INPUT) else {
-            return Err(format!("an input of {len} bytes").into()); // ends this session
+        // Behind a cookie, as long as the player has not heard that it is in.
+        let input = datagram.bytes.last_chunk::<INPUT>();
+        let Some(input) = input.filter(|_| [INPUT, Cookies::LEN + INPUT].contains(&len)) else {
+            return Ok(());
         };
         let number = u32::from_be_bytes(word(input, 0));
         let [x, y] = [4, 8].map(|at| f32::from_be_bytes(word(input, at)));
-        if let Some(player) = cx.state.players[self.place].as_mut().filter(|p| p.newest < number) {
-            player.newest = number; // datagrams overtake each other
+        let player = cx.state.players[self.place].as_mut();
+        // The first one was behind a valid cookie. Of the others some have been overtaken.
+        let is_next = |newest| newest == 0 || (1..=AHEAD).contains(&number.wrapping_sub(newest));
+        if let Some(player) = player.filter(|player| is_next(player.newest)) {
+            player.newest = number;
             player.position = packed([x, y]);
         }
         Ok(())

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tidegate::sim::Fault::Loss;
 use tidegate::sim::{Faults, Host, Link, Sim, check};
-use tidegate::{Error, Net};
+use tidegate::{Address, Error, Net};
 
 use crate::bots::{self, Bots};
 use crate::game::{self, Game};
@@ -74,6 +74,39 @@ fn whoever_was_cut_off_plays_again() {
         let before = total(sim, &bots, |bots| bots.snapshots);
         sim.run_until(ms(60_000), |sim| total(sim, &bots, |bots| bots.snapshots) > before + 300)?;
         assert_eq!(total(sim, &bots, |bots| bots.wrong), 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn no_datagram_ends_a_session_or_is_newer_than_all_of_the_player() {
+    check(0..4, |sim| {
+        let (game, bots) = start(sim, true)?;
+        sim.run_for(ms(500))?;
+        let eve = sim.peer("eve")?;
+        let to = (sim.ip("game")?, 4000).into();
+        // In the name of every bot: what is no input, and one of a number far ahead.
+        let ports: Vec<_> = sim.with(game, |game, net| {
+            net.sessions(game.sockets[0]).iter().filter_map(|&bot| net.peer_addr(bot)).collect()
+        });
+        let far = [&u32::MAX.to_be_bytes()[..], &[0; 8]].concat();
+        for from in &ports {
+            let Address::Ip(from) = *from else { unreachable!("they come over UDP") };
+            for bytes in [&b""[..], b"short", &[7; 13], &[7; 25], &[7; 1_000], &far] {
+                sim.raw(eve).send_datagram(from, to, bytes)?;
+            }
+        }
+        assert_eq!(ports.len(), 6);
+        sim.run_for(ms(100))?;
+        let before = total(sim, &bots, |bots| bots.answers.count());
+        sim.run_for(ms(1_000))?;
+        assert_eq!(total(sim, &bots, |bots| bots.playing.into()), 6);
+        assert_eq!(total(sim, &bots, |bots| bots.wrong), 0);
+        // Their inputs still count: nearly sixty answers each.
+        let answers = total(sim, &bots, |bots| bots.answers.count()) - before;
+        assert!(answers > 240, "{answers}");
+        let stats = sim.with(game, |game, net| net.session_stats(game.sockets[0]));
+        assert!(stats.is_some_and(|stats| (stats.open, stats.accepted) == (6, 6)), "{stats:?}");
         Ok(())
     });
 }
