@@ -20,20 +20,21 @@ use tidegate::{
 };
 
 const HELP: &str = "feed - a relay of market data, with a publisher and subscribers to try it
-
 Usage: cargo run --release --example feed [server [PUBLISHERS [SUBSCRIBERS]]] [--spin]
        cargo run --release --example feed publish [PUBLISHERS] [--seconds S]
        cargo run --release --example feed subscribe [SUBSCRIBERS] [--seconds S]
                                           [--connections N] [--bytes-per-second N]
-
 PUBLISHERS   where values come in (default 127.0.0.1:8888); publish sends 20,000 a second
 SUBSCRIBERS  where they go out (default 127.0.0.1:8889); subscribe reads as fast as it can, or so
              many bytes a second, and says at its end what came, and how old it was
 --spin       waits for values without sleeping: some microseconds less, at the cost of a core
 --seconds S  ends after that time; without it, with the connection";
 
-/// How many symbols there may be: without a limit, a publisher could fill the relay's memory.
+/// How many symbols, and bytes of a frame: without limits, a publisher could fill the relay's memory.
 const MAX_SYMBOLS: usize = 10_000;
+const MAX_FRAME: usize = 1024;
+/// A subscriber's queue: all values for a newcomer, and all again, newer, with 68 bytes beside each.
+const QUEUE: usize = MAX_SYMBOLS * (2 * MAX_FRAME + 68);
 const REPORT: Duration = Duration::from_secs(5);
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -42,12 +43,11 @@ type Outcome = Result<(), Box<dyn std::error::Error>>;
 struct Relay {
     /// The last frame of each symbol, for newcomers.
     newest: Vec<Vec<u8>>,
-    /// The figures of the last report.
     reported: ReactorStats,
 }
 
 fn framing() -> LengthPrefixed {
-    LengthPrefixed::new(2).frame_limit(1024)
+    LengthPrefixed::new(2).frame_limit(MAX_FRAME)
 }
 
 /// The relay's side of a publisher.
@@ -87,7 +87,7 @@ fn open(net: &mut Net<Relay>, publishers: &str, subscribers: &str) -> Result<[To
     let group = net.create_group();
     // What the system has taken can't be replaced any more: let it take little before it is sent.
     let socket = SocketOptions::new().not_sent_low_water(2 * 1024);
-    let options = StreamOptions::new().socket_options(socket);
+    let options = StreamOptions::new().socket_options(socket).output_limit(QUEUE);
     let publishers = Listen::tcp(publishers).layer(|_peer| framing());
     let subscribers = Listen::tcp(subscribers).layer(|_peer| framing()).options(options);
     net.run_after(REPORT, move |relay, net| report(relay, net, group));

@@ -77,6 +77,52 @@ fn a_fast_subscriber_misses_nothing_and_a_slow_one_gets_the_newest() {
     });
 }
 
+/// Counts whole frames of the greatest length.
+struct Count;
+
+impl Handler<Totals> for Count {
+    fn on_data(&mut self, cx: &mut Context<'_, Totals>, input: &mut Input<'_>) -> HandlerResult {
+        while let Some(frame) = input.take(2 + MAX_FRAME) {
+            assert_eq!(frame[..2], (MAX_FRAME as u16).to_be_bytes());
+            cx.state.values += 1;
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Totals>, _: &CloseInfo) {
+        cx.net.stop();
+    }
+}
+
+#[test]
+fn a_newcomer_to_a_full_book_gets_all_of_it() {
+    let value = |symbol: usize| {
+        let length = (MAX_FRAME as u16).to_be_bytes();
+        [&length[..], &(symbol as u32).to_be_bytes(), &[7; MAX_FRAME - 4]].concat()
+    };
+    let book: Vec<u8> = (0..MAX_SYMBOLS).flat_map(value).collect();
+    check(0..1, |sim| {
+        let relay = start_relay(sim)?;
+        let publisher = sim.peer("publisher")?;
+        sim.raw(publisher).connect("relay:1")?;
+        sim.raw(publisher).send(&book);
+        let is_full = |relay: &Relay| relay.newest.iter().all(|frame| !frame.is_empty());
+        sim.run_until(ms(60_000), |sim| is_full(sim.state(relay)))?;
+        let reader = sim.host("reader", |net| {
+            net.connect(Connect::tcp("relay:2"), Count)?;
+            let ages = Histogram::new(3).expect("three digits are possible");
+            Ok(Totals { values: 0, missed: 0, out_of_order: 0, ages })
+        })?;
+        // All of it changes while it is on its way.
+        sim.run_until(ms(60_000), |sim| sim.state(reader).values > 0)?;
+        sim.raw(publisher).send(&book);
+        sim.run_for(ms(30_000))?;
+        assert!(sim.is_running(reader), "its connection has not ended");
+        assert_eq!(sim.state(reader).values, 2 * MAX_SYMBOLS as u64);
+        Ok(())
+    });
+}
+
 #[test]
 fn a_ragged_network_puts_no_value_behind_a_newer_one() {
     check(0..8, |sim| {
