@@ -587,12 +587,16 @@ def the_panel_shows_live_figures_while_it_is_open():
         equal(page.run("[...log.children].filter(e => /lines said/.test(e.textContent)).length"), 0)
         page.say("/stats")
         page.wait("[...log.children].filter(e => /lines said/.test(e.textContent)).length === 1")
+        # A command ends at U+0020: this is another one, and nothing is expected for it.
+        page.say("/stats\u00a0please")
+        page.wait_notice("I do not know /stats\u00a0please. /nick NAME  /who  /ping WORD  /stats  /quit  /help; anything else is said to everybody")
+        equal(page.run("asked.includes('log')"), False)
         with Person(server.lines) as other:
             other.say("hello")
             page.wait_said(other.name, "hello")
             page.run("askFigures()")  # which it does by itself within five seconds
             page.wait("[...document.querySelectorAll('#figures dd')][1].textContent === '1'")
-            page.wait("[...document.querySelectorAll('#figures dt')].some(t => t.textContent === 'you heard')")
+            page.wait("[...document.querySelectorAll('#figures dt')].some(t => t.textContent === 'messages out')")
         page.run("document.querySelector('#live summary').click()")
         page.wait("document.querySelector('#live').open === false")
         equal(page.run("me"), you)
