@@ -88,6 +88,10 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.net.core.work.keep_deadline(deadline);
         let cut = self.next_step.take().filter(|_| !self.is_last_turn());
         let first = cut.unwrap_or(Step::Messages);
+        if first > Step::Events {
+            // What was reported meanwhile is known to the steps behind the cut.
+            self.put_off_events();
+        }
         if !self.steps_until(first) && first > Step::Messages {
             // Nothing was left to do behind the cut.
             self.steps_until(Step::Messages);

@@ -75,6 +75,10 @@ struct Server {
     ledger: Shared,
     all: Group,
     members: Vec<(Token, String)>,
+    /// Of those that had fallen behind at the last tick, up to which byte their queues went.
+    behind: HashMap<Token, u64>,
+    /// Ordinary messages are published, too. They wait in the group's log and not in a queue.
+    ordinary: bool,
     bursts: u32,
     closing: bool,
 }
@@ -129,7 +133,7 @@ fn publish(state: &mut Server, net: &mut Net<Server>) {
                     assert!(net.send_latest(*member, key, text).is_accepted());
                 }
             }
-            1 => {
+            1 if state.ordinary => {
                 let text = ledger.borrow_mut().add(None, None);
                 net.publish(all, text);
             }
@@ -146,7 +150,16 @@ fn tick(state: &mut Server, net: &mut Net<Server>) {
         let stats = net.newest_stats(*member).expect("nobody has left");
         assert!(stats.waiting <= KEYS as usize, "{address}: {stats:?}");
         assert!(stats.waiting_bytes <= stats.waiting * LONGEST, "{address}: {stats:?}");
-        assert!(net.members_behind(state.all).any(|m| m == *member) == net.is_behind(*member));
+        let behind = net.is_behind(*member);
+        assert!(net.members_behind(state.all).any(|m| m == *member) == behind);
+        // Who has caught up had nothing in its queue at some time: what was in it has left.
+        let moved = net.connection_stats(*member).expect("it counts");
+        let through = state.behind.remove(member).unwrap_or(0);
+        assert!(behind || moved.bytes_sent >= through, "{address} has caught up too early");
+        if behind && !state.ordinary {
+            let queued = moved.queued.saturating_sub(stats.waiting_bytes as u64);
+            state.behind.insert(*member, moved.bytes_sent + queued);
+        }
     }
     if state.bursts == 0 {
         return;
@@ -257,6 +270,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         for (format, port) in FORMATS.into_iter().zip(1..) {
             let socket = SocketOptions::new().send_buffer(2_000);
             let options = options().behind_above(behind_above).socket_options(socket);
+            let options = options.statistics(true);
             let listen = Listen::tcp(("0.0.0.0", port)).options(options);
             let listen = match format {
                 Format::Plain => listen,
@@ -271,6 +285,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             ledger: Rc::clone(&shared),
             all: net.create_group(),
             members: Vec::new(),
+            behind: HashMap::new(),
+            ordinary: seed % 2 == 0,
             bursts,
             closing: false,
         })

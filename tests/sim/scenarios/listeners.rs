@@ -98,7 +98,9 @@ struct Replaces {
 }
 
 fn listen_anew(net: &mut Net<()>) -> Result<(), Error> {
-    let listen = Listen::tcp("0.0.0.0:90").options(impatient());
+    let listen = Listen::tcp("0.0.0.0:90")
+        .options(impatient())
+        .filter(|peer, ()| peer.address().socket_addr().is_none_or(|it| it.port() % 4 != 0));
     net.listen(listen, |peer| Replaces { listener: peer.listener() }).map(drop)
 }
 
@@ -118,7 +120,7 @@ impl Handler for Replaces {
     }
 }
 
-/// Comes, and goes as it is told. Who has not been accepted yet is reset.
+/// Comes, and goes as it is told. Who has not been accepted yet is reset; some are refused.
 struct Looks;
 
 impl Handler<Clients> for Looks {

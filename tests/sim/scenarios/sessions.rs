@@ -45,6 +45,9 @@ struct Books {
     dice: Dice,
     published: u32,
     ticks: bool,
+    /// Sessions that were refused a send: they are told when the queue is empty. True: it was at the last
+    /// tick.
+    waiting: HashMap<Token, bool>,
 }
 
 impl Books {
@@ -53,6 +56,11 @@ impl Books {
         self.ticks = !self.live.is_empty();
         if !self.ticks {
             return;
+        }
+        let empty = self.socket.is_some_and(|socket| net.queued(socket) == 0);
+        for (token, was_empty) in &mut self.waiting {
+            assert!(!(*was_empty && empty), "{token} waits for a queue that is empty");
+            *was_empty = empty;
         }
         self.published += 1;
         let mut bytes = vec![b'P'];
@@ -70,7 +78,6 @@ struct Member {
     peer: SocketAddr,
     last: Instant,
     ends: bool,
-    waits: bool,
 }
 
 impl Member {
@@ -82,7 +89,7 @@ impl Member {
     fn send(&mut self, cx: &mut Context<'_, Books>, bytes: impl AsRef<[u8]>) {
         match cx.send(bytes.as_ref()) {
             SendStatus::Queued => {}
-            SendStatus::Full => self.waits = true,
+            SendStatus::Full => drop(cx.state.waiting.entry(cx.token).or_default()),
             other => panic!("a session that is open is {other:?}"),
         }
     }
@@ -163,7 +170,7 @@ impl DatagramHandler<Books> for Member {
 
     fn on_drain(&mut self, cx: &mut Context<'_, Books>) -> HandlerResult {
         self.check(cx);
-        assert!(std::mem::take(&mut self.waits), "it waits for nothing");
+        assert!(cx.state.waiting.remove(&cx.token).is_some(), "it waits for nothing");
         Ok(())
     }
 
@@ -192,6 +199,7 @@ impl DatagramHandler<Books> for Member {
     fn on_close(&mut self, cx: &mut Context<'_, Books>, closed: &CloseInfo) {
         assert_eq!(cx.state.live.remove(&self.peer), Some(cx.token), "it ends twice");
         assert!(!cx.net.is_member(cx.state.everyone, cx.token));
+        cx.state.waiting.remove(&cx.token);
         match &closed.reason {
             CloseReason::TimedOut(Deadline::Idle) => {
                 let silent = cx.now() - self.last;
@@ -226,8 +234,7 @@ fn server(
         let udp = Udp::bind("0.0.0.0:53").queue_limit(queue);
         let admit = move |hello: &Hello<'_>| {
             if cookies.is_valid(hello.from, hello.now, hello.bytes) {
-                let member =
-                    Member { peer: hello.from, last: hello.now, ends: false, waits: false };
+                let member = Member { peer: hello.from, last: hello.now, ends: false };
                 Admission::accept(member).skip(Cookies::LEN)
             } else if hello.bytes.len() > Cookies::LEN {
                 let mut reply = vec![b'C'];
@@ -247,6 +254,7 @@ fn server(
             dice,
             published: 0,
             ticks: false,
+            waiting: HashMap::new(),
         })
     })
 }
