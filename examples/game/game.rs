@@ -19,8 +19,7 @@ pub(crate) const NOBODY: [u8; 4] = [0x80, 0, 0x80, 0];
 /// An input: its number, and where the player is, as two f32 (a real game would check whether it can be
 /// there). It is as long as a cookie: a stranger's answer is no longer than what came.
 const INPUT: usize = Cookies::LEN;
-/// How far the number of an input may be ahead of the newest one: ten seconds of them.
-const AHEAD: u32 = 600;
+const AHEAD: u32 = 600; // how far an input's number may be ahead of the newest one: ten seconds
 
 /// What all handlers share, and the loop changes between turns.
 pub(crate) struct Game {
@@ -51,8 +50,7 @@ pub(crate) fn packed([x, y]: [f32; 2]) -> [u8; 4] {
 }
 
 /// Opens the sockets: for players, for chat lines, for the chat of browsers.
-pub(crate) fn open(net: &mut Net<Game>, at: [&str; 3]) -> Result<Game, Error> {
-    let [players, lines, web] = at;
+pub(crate) fn open(net: &mut Net<Game>, [players, lines, web]: [&str; 3]) -> Result<Game, Error> {
     // A player's address is proved before anything is kept for it: input, cookie, cookie and input.
     let cookies = Cookies::new(net);
     let options = SessionOptions::new()
@@ -61,7 +59,7 @@ pub(crate) fn open(net: &mut Net<Game>, at: [&str; 3]) -> Result<Game, Error> {
         .max_per_address(PLAYERS); // for bots: they come from one address
     let socket = net.bind_sessions(players, options, move |hello| {
         if cookies.is_valid(hello.from, hello.now, hello.bytes) {
-            Admission::accept(Session { place: 0 }).skip(Cookies::LEN)
+            Admission::accept(Session(0)).skip(Cookies::LEN)
         } else {
             Admission::reply(cookies.make(hello.from, hello.now))
         }
@@ -70,8 +68,8 @@ pub(crate) fn open(net: &mut Net<Game>, at: [&str; 3]) -> Result<Game, Error> {
     let lines = Listen::tcp(lines).layer(|_peer| Lines::new().line_limit(1024));
     let server = WebSocket::server().default_kind(MessageKind::Text).message_limit(1024);
     let web = Listen::tcp(web).layer(move |_peer| server.layer());
-    let lines = net.listen(lines, |_peer| Chatter { name: 0 })?;
-    let web = net.listen(web, |_peer| Chatter { name: 0 })?;
+    let lines = net.listen(lines, |_peer| Chatter(0))?;
+    let web = net.listen(web, |_peer| Chatter(0))?;
     let (chat, sockets) = (net.create_group(), [socket, lines, web]);
     Ok(Game { players: Vec::new(), sockets, chat, chatters: 0, tick: 0 })
 }
@@ -96,34 +94,30 @@ impl Game {
     }
 }
 
-/// One player: the handler of a UDP session.
-struct Session {
-    place: usize,
-}
+/// One player, at its place: the handler of a UDP session.
+struct Session(usize);
 
 impl DatagramHandler<Game> for Session {
     fn on_open(&mut self, cx: &mut Context<'_, Game>) -> HandlerResult {
         let players = &mut cx.state.players;
-        self.place = players.iter().position(Option::is_none).unwrap_or(players.len());
-        players.resize_with(players.len().max(self.place + 1), || None);
-        players[self.place] = Some(Player { session: cx.token, newest: 0, position: NOBODY });
-        cx.net.publish(cx.state.chat, format!("* player {} has joined", self.place));
+        self.0 = players.iter().position(Option::is_none).unwrap_or(players.len());
+        players.resize_with(players.len().max(self.0 + 1), || None);
+        players[self.0] = Some(Player { session: cx.token, newest: 0, position: NOBODY });
+        cx.net.publish(cx.state.chat, format!("* player {} has joined", self.0));
         Ok(())
     }
 
     fn on_datagram(&mut self, cx: &mut Context<'_, Game>, datagram: Datagram<'_>) -> HandlerResult {
-        // A cookie proves an address and not a datagram: anybody can write a player's address on one. So
-        // none ends a session, and none may be so new that nothing of the player's own is newer. Against
-        // one that is in between there is encryption only.
-        let len = datagram.bytes.len();
-        // Behind a cookie, as long as the player has not heard that it is in.
-        let input = datagram.bytes.last_chunk::<INPUT>();
-        let Some(input) = input.filter(|_| [INPUT, Cookies::LEN + INPUT].contains(&len)) else {
+        // A cookie proves an address and not a datagram: anybody can write a player's address on one. So none
+        // ends a session, and none is so new that no own one is newer. The rest is for encryption.
+        // It comes behind a cookie, as long as the player has not heard that it is in.
+        let known = [INPUT, Cookies::LEN + INPUT].contains(&datagram.bytes.len());
+        let Some(input) = datagram.bytes.last_chunk::<INPUT>().filter(|_| known) else {
             return Ok(());
         };
         let number = u32::from_be_bytes(word(input, 0));
         let [x, y] = [4, 8].map(|at| f32::from_be_bytes(word(input, at)));
-        let player = cx.state.players[self.place].as_mut();
+        let player = cx.state.players[self.0].as_mut();
         // The first one was behind a valid cookie. Of the others some have been overtaken.
         let is_next = |newest| newest == 0 || (1..=AHEAD).contains(&number.wrapping_sub(newest));
         if let Some(player) = player.filter(|player| is_next(player.newest)) {
@@ -134,30 +128,28 @@ impl DatagramHandler<Game> for Session {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, Game>, closed: &CloseInfo) {
-        log::debug!("player {}: {closed}", self.place);
-        cx.state.players[self.place] = None;
-        cx.net.publish(cx.state.chat, format!("* player {} has left", self.place));
+        log::debug!("player {}: {closed}", self.0);
+        cx.state.players[self.0] = None;
+        cx.net.publish(cx.state.chat, format!("* player {} has left", self.0));
     }
 }
 
-/// Somebody who chats: the handler of a TCP connection, with lines or a WebSocket on it.
-struct Chatter {
-    name: u32,
-}
+/// Somebody who chats, with a number: the handler of a TCP connection, with lines or a WebSocket on it.
+struct Chatter(u32);
 
 impl Handler<Game> for Chatter {
     fn on_open(&mut self, cx: &mut Context<'_, Game>) -> HandlerResult {
         cx.state.chatters += 1;
-        self.name = cx.state.chatters;
+        self.0 = cx.state.chatters;
         let playing = cx.net.sessions(cx.state.sockets[0]).len();
-        cx.send(format!("* you are guest {}; {playing} play", self.name));
+        cx.send(format!("* you are guest {}; {playing} play", self.0));
         cx.join(cx.state.chat);
         Ok(())
     }
 
     fn on_data(&mut self, cx: &mut Context<'_, Game>, input: &mut Input<'_>) -> HandlerResult {
         let said = String::from_utf8_lossy(input.take_all()).replace(char::is_control, "");
-        cx.net.publish(cx.state.chat, format!("<{}> {said}", self.name));
+        cx.net.publish(cx.state.chat, format!("<{}> {said}", self.0));
         Ok(())
     }
 }

@@ -47,8 +47,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// How many snapshots a second each player gets.
-const RATE: u64 = 60;
+const RATE: u64 = 60; // snapshots a second for each player
 const TICK: Duration = Duration::from_nanos(1_000_000_000 / RATE);
 
 /// The loop. A turn waits for events until the next tick at most, and does not work for longer; the game
@@ -67,8 +66,7 @@ fn serve(at: [&str; 3], spin: Duration, length: Duration) -> Outcome {
     let (mut late, mut ever) = (Histogram::new(), Histogram::new());
     let mut before = reactor.net().stats();
     let begun = Instant::now();
-    let mut next = begun + TICK;
-    let mut until = next;
+    let (mut next, mut until) = (begun + TICK, begun + TICK);
     while begun.elapsed() < length {
         if reactor.turn_until(until)?.is_break() {
             break; // somebody has called `stop`
@@ -78,12 +76,10 @@ fn serve(at: [&str; 3], spin: Duration, length: Duration) -> Outcome {
             continue;
         }
         late.record(now - next);
-        // Ticks that are missed altogether are left out.
-        next = if now - next < TICK { next } else { now } + TICK;
+        next = if now - next < TICK { next } else { now } + TICK; // missed ticks are left out
         let (game, net) = reactor.parts();
         game.tick(net);
-        // Players are served also where ticks take all of their time.
-        until = next.max(Instant::now() + TICK / 8);
+        until = next.max(Instant::now() + TICK / 8); // players are served also by a late loop
         if late.count() == 5 * RATE {
             let passed = net.stats() - before;
             support::say(format!(
