@@ -14,7 +14,7 @@ use tidegate::sim::{Host, Link, ScenarioResult, Sim};
 use tidegate::{
     Admission, CloseInfo, CloseReason, Context, Cookies, Datagram, DatagramError, DatagramHandler,
     Deadline, Error, Group, HandlerResult, Hello, Net, Notification, SendStatus, SessionOptions,
-    Timer, Token, Udp,
+    SocketOptions, Timer, Token, Udp,
 };
 
 use super::{Dice, LIMIT, hostile, ms, pattern};
@@ -61,6 +61,15 @@ impl Books {
         for (token, was_empty) in &mut self.waiting {
             assert!(!(*was_empty && empty), "{token} waits for a queue that is empty");
             *was_empty = empty;
+        }
+        if let Some(socket) = self.socket.filter(|_| self.dice.percent(10)) {
+            let sessions = net.sessions(socket);
+            let one = sessions[self.dice.size(0, sessions.len() - 1)];
+            for _ in 0..20 {
+                if net.send(one, [b'T'; 300]) == SendStatus::Full {
+                    self.waiting.entry(one).or_default();
+                }
+            }
         }
         self.published += 1;
         let mut bytes = vec![b'P'];
@@ -170,7 +179,7 @@ impl DatagramHandler<Books> for Member {
 
     fn on_drain(&mut self, cx: &mut Context<'_, Books>) -> HandlerResult {
         self.check(cx);
-        assert!(cx.state.waiting.remove(&cx.token).is_some(), "it waits for nothing");
+        cx.state.waiting.remove(&cx.token); // or a message to all was refused for it
         Ok(())
     }
 
@@ -220,6 +229,7 @@ fn server(
     sim: &mut Sim,
     limits: Limits,
     genuine: &Rc<RefCell<Vec<IpAddr>>>,
+    buffer: Option<usize>,
 ) -> Result<Host<Books>, Error> {
     let genuine = Rc::clone(genuine);
     let seed = sim.seed();
@@ -231,7 +241,8 @@ fn server(
             .max_per_address(limits.per_address);
         let mut dice = Dice::of(seed, 7);
         let queue = dice.size(600, 6_000);
-        let udp = Udp::bind("0.0.0.0:53").queue_limit(queue);
+        let buffer = buffer.map_or(SocketOptions::new(), |n| SocketOptions::new().send_buffer(n));
+        let udp = Udp::bind("0.0.0.0:53").queue_limit(queue).socket_options(buffer);
         let admit = move |hello: &Hello<'_>| {
             if cookies.is_valid(hello.from, hello.now, hello.bytes) {
                 let member = Member { peer: hello.from, last: hello.now, ends: false };
@@ -322,7 +333,7 @@ impl DatagramHandler<Vec<u32>> for Asks {
                 let (number, rest) = number.split_first_chunk().ok_or("a part of a message")?;
                 assert_eq!(rest, pattern(u32::from_be_bytes(*number).into(), 0, rest.len()));
             }
-            b"T" => {}
+            [b'T', ..] => {}
             other => panic!("what is {other:?}?"),
         }
         Ok(())
@@ -409,7 +420,14 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         idle: ms(dice.between(500, 3_000)),
     };
     let genuine = Rc::default();
-    let server = server(sim, limits, &genuine)?;
+    // A burst that the system does not take at once: sends are refused, until the queue is empty.
+    let mut buffer = None;
+    if dice.percent(30) {
+        let rate = dice.between(40_000, 100_000);
+        sim.default_link(Link::new().bytes_per_second(rate).latency(ms(1)..ms(5)))?;
+        buffer = Some(dice.size(300, 1_500));
+    }
+    let server = server(sim, limits, &genuine, buffer)?;
     let mut clients = Vec::new();
     for (name, stream) in ["ada", "bob", "cleo"].into_iter().zip(2..) {
         clients.push(client(sim, name, stream)?);
