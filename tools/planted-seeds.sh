@@ -59,7 +59,9 @@ search() {
                 seed=$((end - 1)) what="a run hangs"
             elif [ "$status" -ne 0 ]; then
                 seed="$(sed -n 's/^seed \([0-9]*\), hash.*/\1/p' "$log" | tail -1)"
-                what="$(grep -A1 'panicked at tests/sim/seeds.rs' "$log" | tail -1)"
+                what="$(grep -A1 'panicked at tests/sim/seeds.rs' "$log" | tail -1 || true)"
+                # No seed says so where the process died of it: the last of the batch, at worst.
+                [ -n "$seed" ] || seed=$((end - 1)) what="the process dies (status $status)"
             else
                 continue
             fi
