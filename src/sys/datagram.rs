@@ -123,7 +123,8 @@ impl Mark {
             IpAddr::V4(ip) => !ip.is_multicast() && !ip.is_broadcast(),
             IpAddr::V6(ip) => !ip.is_multicast(),
         };
-        Mark { local: local.filter(is_own), ecn: None, is_hint: true }
+        let local = local.filter(is_own);
+        Mark { local, ecn: None, is_hint: local.is_some() }
     }
 }
 

@@ -287,6 +287,9 @@ fn a_choice_that_cannot_be_kept_is_refused() {
     let marked = SendTo::peer(to).ecn(Ecn::Ect0);
     assert_eq!(net.send_datagram(plain.token, marked, "x"), SendStatus::Unencodable);
     assert_eq!(net.send_datagram(plain.token, SendTo::peer(to), "x"), SendStatus::Queued);
+    // A reply chooses nothing where nothing is known.
+    let unknown = Datagram { bytes: b"?", from: to, truncated: false, info: None };
+    assert_eq!(net.send_datagram(plain.token, SendTo::reply(&unknown), "x"), SendStatus::Queued);
 
     let mut rig = rig(any());
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
