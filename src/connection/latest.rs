@@ -126,7 +126,7 @@ impl Conn<'_> {
         if queued == 0 || queued.saturating_add(more) <= most || !self.stream.accepts_output() {
             return false;
         }
-        self.stream.newest_mut().behind = true;
+        self.stream.newest_mut().fall_behind();
         true
     }
 
@@ -151,7 +151,7 @@ impl Conn<'_> {
         if left > 0
             && self.stream.queued().saturating_add(left) > self.stream.options().behind_above
         {
-            self.stream.newest_mut().behind = true;
+            self.stream.newest_mut().fall_behind();
             return Err(written);
         }
         Ok(written)

@@ -169,6 +169,12 @@ impl Newest {
         count
     }
 
+    /// The socket does not take what is queued. Neither would it take a large batch.
+    pub(super) fn fall_behind(&mut self) {
+        self.behind = true;
+        self.batch = FIRST_BATCH;
+    }
+
     /// How many bytes of values go into the queue next.
     pub(super) fn batch(&self) -> usize {
         self.batch
