@@ -41,7 +41,11 @@ fn main() {
         all += run_seeds(scenario, seeds, threads);
     }
     let took = begin.elapsed().as_secs_f64();
-    println!("all: {} seeds, {:.1} M events in {took:.1} s by the clock", 4 * seeds, all as f64 / 1e6);
+    println!(
+        "all: {} seeds, {:.1} M events in {took:.1} s by the clock",
+        4 * seeds,
+        all as f64 / 1e6
+    );
     println!("\nechoes without faults, one core");
     for (servers, clients) in [(1, 1), (1, 100), (1, 1_000), (100, 100), (1_000, 1_000)] {
         echoes(servers, clients);

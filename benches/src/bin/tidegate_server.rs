@@ -10,7 +10,7 @@ use tidegate::{
 };
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Args { mode, addr, spin } = Args::from_command_line();
+    let Args { mode, addr, spin, .. } = Args::from_command_line();
     let mut reactor = Reactor::build(Config::new().spin(spin), |_| Ok(()))?;
     let net = reactor.net();
     let token = match mode {

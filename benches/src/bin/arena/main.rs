@@ -3,6 +3,7 @@
 
 mod count;
 mod host;
+mod identity;
 mod load;
 mod options;
 mod peers;
@@ -18,7 +19,7 @@ use std::process::ExitCode;
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 const USAGE: &str = "usage: arena COMMAND [--option value]...
-  run    compare the peers: [--quick] [--peers a,b] [--add NAME=PROGRAM] [--scenarios ping,chat-100]
+  run    compare the peers: [--layers] [--quick] [--peers a,b] [--add NAME=PROGRAM] [--scenarios ping,chat-100]
          [--rounds N] [--minutes M] [--slice MS] [--cores SERVER,CLIENT] [--realtime] [--out DIR]
   list   the peers and the scenarios
   table  print the Markdown tables of a run again: [--csv FILE]

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 pub struct Options(HashMap<String, String>);
 
-const SWITCHES: [&str; 2] = ["quick", "realtime"];
+const SWITCHES: [&str; 3] = ["layers", "quick", "realtime"];
 
 impl Options {
     pub fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {

@@ -2,8 +2,9 @@
 
 use crate::Result;
 use crate::host;
+use crate::identity::Identity;
 use crate::scenario::Scenario;
-use arena::server::Mode;
+use arena::server::{self, Mode, Over};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,10 @@ use std::time::{Duration, Instant};
 pub struct Peer {
     pub name: &'static str,
     language: Language,
+    /// What it is built from, where that is not its name.
+    source: Option<&'static str>,
+    /// What it speaks.
+    over: &'static [Over],
     lacks: &'static [Mode],
     /// A setting of another peer, for those scenarios alone in which it matters.
     setting: Option<Setting>,
@@ -24,7 +29,7 @@ enum Language {
     /// A binary of this package.
     Rust,
     /// The C files of `peers/NAME`, linked with a library that may be missing on the machine.
-    C { library: Option<&'static str> },
+    C { libraries: &'static [&'static str] },
 }
 
 #[derive(Clone, Copy)]
@@ -35,12 +40,25 @@ struct Setting {
 }
 
 impl Peer {
-    const fn rust(name: &'static str) -> Self {
-        Self { name, language: Language::Rust, lacks: &[], setting: None }
+    const fn new(name: &'static str, language: Language) -> Self {
+        let over = &[Over::Plain];
+        Self { name, language, source: None, over, lacks: &[], setting: None }
     }
 
-    const fn c(name: &'static str, library: Option<&'static str>) -> Self {
-        Self { name, language: Language::C { library }, lacks: &[], setting: None }
+    const fn rust(name: &'static str) -> Self {
+        Self::new(name, Language::Rust)
+    }
+
+    const fn c(name: &'static str, libraries: &'static [&'static str]) -> Self {
+        Self::new(name, Language::C { libraries })
+    }
+
+    const fn from(self, source: &'static str) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    const fn over(self, over: &'static [Over]) -> Self {
+        Self { over, ..self }
     }
 
     const fn lacking(self, lacks: &'static [Mode]) -> Self {
@@ -52,10 +70,9 @@ impl Peer {
     }
 }
 
-/// The first one is what the others are compared with. A new peer is one line here, and for a Rust one a file
-/// `src/bin/NAME_server.rs`.
+/// A new peer is one line here, and for a Rust one a file `src/bin/NAME_server.rs`.
 pub const ALL: &[Peer] = &[
-    Peer::c("epoll", None),
+    Peer::c("epoll", &[]),
     Peer::rust("tidegate"),
     // Longer than the pause in `alone`, so that it never sleeps there.
     Peer::rust("tidegate-spin").setting(Setting {
@@ -67,12 +84,24 @@ pub const ALL: &[Peer] = &[
     Peer::rust("tokio"),
     Peer::rust("calloop"),
     Peer::rust("message-io").lacking(&[Mode::Sink]),
-    Peer::c("libuv", Some("uv")),
+    Peer::c("libuv", &["uv"]),
+    Peer::rust("tidegate").from("tidegate-layers").over(&[
+        Over::WebSocket,
+        Over::Deflate,
+        Over::Tls,
+        Over::Secure,
+    ]),
 ];
 
 /// The peer that the others are compared with.
-pub fn base() -> &'static Peer {
-    &ALL[0]
+pub fn base(over: Over) -> &'static str {
+    match over {
+        Over::Plain => "epoll",
+        Over::WebSocket | Over::Secure => "tokio-tungstenite",
+        Over::Tls => "tokio-rustls",
+        // Of the peers in Rust nobody else compresses.
+        Over::Deflate => "tidegate",
+    }
 }
 
 /// Whether that is the name of a setting of another peer, which is in a few scenarios only.
@@ -87,20 +116,21 @@ pub struct Built {
     program: PathBuf,
 }
 
-/// Builds the named peers (all of them for an empty list), the base always; names those that are left out.
-pub fn build(names: &[&str]) -> Result<Vec<Built>> {
+/// Builds what takes part in a scenario of those that are chosen, of all peers or of those that are named; names
+/// those that are left out. A base must be there.
+pub fn build(names: &[&str], chosen: &[&Scenario]) -> Result<Vec<Built>> {
     if let Some(unknown) = names.iter().find(|&&name| ALL.iter().all(|peer| peer.name != name)) {
         return Err(format!("no peer is named {unknown:?}").into());
     }
     let mut built = Vec::new();
-    for (index, &peer) in ALL.iter().enumerate() {
-        if index > 0 && !names.is_empty() && !names.contains(&peer.name) {
+    for &peer in ALL.iter().filter(|peer| names.is_empty() || names.contains(&peer.name)) {
+        if !chosen.iter().any(|scenario| peer.enters(scenario)) {
             continue;
         }
         match peer.build() {
             Ok(program) => built.push(Built { name: peer.name.to_owned(), peer, program }),
-            Err(reason) if index > 0 => eprintln!("{} is left out: {reason}", peer.name),
-            Err(reason) => return Err(reason),
+            Err(reason) if chosen.iter().any(|s| base(s.over) == peer.name) => return Err(reason),
+            Err(reason) => eprintln!("{} is left out: {reason}", peer.name),
         }
     }
     Ok(built)
@@ -110,20 +140,26 @@ pub fn build(names: &[&str]) -> Result<Vec<Built>> {
 pub fn added(word: &str) -> Result<Built> {
     let (name, program) = word.split_once('=').ok_or("--add takes NAME=PROGRAM")?;
     let program = std::fs::canonicalize(program).map_err(|e| format!("{program}: {e}"))?;
-    Ok(Built { name: name.to_owned(), peer: Peer::rust(""), program })
+    let all = &[Over::Plain, Over::WebSocket, Over::Deflate, Over::Tls, Over::Secure];
+    Ok(Built { name: name.to_owned(), peer: Peer::rust("").over(all), program })
 }
 
 impl Built {
     /// Whether it takes part in a scenario.
     pub fn enters(&self, scenario: &Scenario) -> bool {
-        !self.peer.lacks.contains(&scenario.kind.mode())
-            && self.peer.setting.is_none_or(|setting| setting.scenarios.contains(&scenario.name))
+        self.peer.enters(scenario)
     }
 }
 
 impl Peer {
+    fn enters(&self, scenario: &Scenario) -> bool {
+        self.over.contains(&scenario.over)
+            && !self.lacks.contains(&scenario.kind.mode())
+            && self.setting.is_none_or(|setting| setting.scenarios.contains(&scenario.name))
+    }
+
     fn build(&self) -> Result<PathBuf> {
-        let name = self.setting.map_or(self.name, |setting| setting.of);
+        let name = self.source.or(self.setting.map(|setting| setting.of)).unwrap_or(self.name);
         let program = format!("{}_server", name.replace('-', "_"));
         let program = std::env::current_exe()?.with_file_name(program);
         match self.language {
@@ -131,13 +167,13 @@ impl Peer {
                 return Err("it is not built, `cargo build --release` builds all of them".into());
             }
             Language::Rust => {}
-            Language::C { library } => self.compile(&program, library)?,
+            Language::C { libraries } => self.compile(&program, libraries)?,
         }
         Ok(program)
     }
 
     /// With the optimisation that the Rust profile asks for: the highest level, across files.
-    fn compile(&self, program: &Path, library: Option<&str>) -> Result<()> {
+    fn compile(&self, program: &Path, libraries: &[&str]) -> Result<()> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.name);
         let mut sources = Vec::new();
         for entry in std::fs::read_dir(folder)? {
@@ -149,7 +185,7 @@ impl Peer {
         let mut command = Command::new("cc");
         command.args(["-O3", "-flto", "-g1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o"]);
         command.arg(program).args(&sources);
-        command.args(library.map(|name| format!("-l{name}")));
+        command.args(libraries.iter().map(|name| format!("-l{name}")));
         let output = command.output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
@@ -168,11 +204,21 @@ pub struct Server {
 
 impl Server {
     /// Starts a server on a core, under `wrapper` (a tracer and its options) where one is given.
-    pub fn start(built: &Built, mode: Mode, core: Option<usize>, wrapper: &[&str]) -> Result<Self> {
+    pub fn start(
+        built: &Built,
+        scenario: &Scenario,
+        core: Option<usize>,
+        wrapper: &[&str],
+    ) -> Result<Self> {
         let mut words = wrapper.iter().map(|&word| word.into()).collect::<Vec<PathBuf>>();
         words.push(built.program.clone());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["--mode", mode.name(), "--addr", "127.0.0.1:0"]);
+        let mode = server::mode_name(scenario.over, scenario.kind.mode());
+        command.args(&words[1..]).args(["--mode", &mode, "--addr", "127.0.0.1:0"]);
+        if scenario.over.has_tls() {
+            let identity = Identity::get()?;
+            command.arg("--cert").arg(identity.cert).arg("--key").arg(identity.key);
+        }
         command.args(built.peer.setting.map_or(&[][..], |setting| setting.args));
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = match core {

@@ -6,6 +6,7 @@ use crate::options::Options;
 use crate::peers;
 use crate::scenario::{Kind, Scenario};
 use crate::stats::{Spread, spread};
+use arena::server::Over;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -64,10 +65,10 @@ pub fn print_again(options: &Options) -> Result<()> {
 }
 
 /// The values in the order in which they first appear.
-pub fn distinct<'a>(values: impl Iterator<Item = &'a String>) -> Vec<&'a str> {
+pub fn distinct<'a>(values: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut found = Vec::new();
     for value in values {
-        if !found.contains(&value.as_str()) {
+        if !found.contains(&value) {
             found.push(value);
         }
     }
@@ -101,9 +102,10 @@ impl Summary {
         if own.is_empty() {
             return None;
         }
-        let kind = Scenario::find(scenario).map(|found| found.kind);
-        let many = kind.is_some_and(Kind::tells_memory);
-        let base = of_peer(peers::base().name);
+        let found = Scenario::find(scenario);
+        let many = found.is_some_and(|found| found.kind.tells_memory());
+        let base_name = peers::base(found.map_or(Over::Plain, |found| found.over));
+        let base = of_peer(base_name);
         // A slice in which nothing came back (UDP may lose all) has no figures.
         let told = |values: &mut dyn Iterator<Item = f64>| {
             spread(values.filter(|value| value.is_finite()).collect())
@@ -125,37 +127,51 @@ impl Summary {
             p99_us: values(|row| row.slice.p99_us),
             memory: own.first().map(|row| row.memory).filter(|_| many),
             lost: own.iter().map(|row| row.slice.lost).sum(),
-            is_base: peer == peers::base().name,
+            is_base: peer == base_name,
         })
     }
 }
 
-/// First what compares all scenarios, then one table for each.
+/// First what compares all scenarios of one base, then one table for each.
 pub fn tables(rows: &[Row]) -> String {
-    let base = peers::base().name;
     let mut text = String::new();
+    for base in distinct(rows.iter().filter_map(|row| base_of(&row.scenario))) {
+        let is_compared = |row: &&Row| base_of(&row.scenario) == Some(base);
+        let rows: Vec<_> = rows.iter().filter(is_compared).cloned().collect();
+        comparisons(&mut text, &rows, base);
+    }
+    for scenario in distinct(rows.iter().map(|row| row.scenario.as_str())) {
+        detail(&mut text, rows, scenario);
+    }
+    text
+}
+
+fn base_of(scenario: &str) -> Option<&'static str> {
+    Scenario::find(scenario).map(|found| peers::base(found.over))
+}
+
+fn comparisons(text: &mut String, rows: &[Row], base: &str) {
     // Settings of a peer are in two scenarios only: they have a column where latency is told, and rows further down.
     let peers: Vec<_> = rows.iter().filter(|row| !peers::is_setting(&row.peer)).cloned().collect();
+    let title = format!(
+        "## CPU for each unit, ratio to {base} in the same round: median (quartiles). {base}: µs"
+    );
+    ratios(text, &peers, &title, |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
     let title =
-        format!("## CPU for each unit, ratio to {base} in the same round: median (quartiles)");
-    ratios(&mut text, &peers, &title, "µs", |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
-    let title = format!("## Rate, ratio to {base} in the same round: median (quartiles)");
+        format!("## Rate, ratio to {base} in the same round: median (quartiles). {base}: /s");
     let closed = |kind: Kind| !kind.is_paced();
-    ratios(&mut text, &peers, &title, "/s", closed, |s| s.rate, |s| s.rate_ratio);
-    let title = "## Latency, µs: p50 / p99 (medians of the slices; the p50's ratio to {base})";
-    wide(&mut text, rows, &title.replace("{base}", base), Kind::tells_latency, |summary| {
+    ratios(text, &peers, &title, closed, |s| s.rate, |s| s.rate_ratio);
+    let title =
+        format!("## Latency, µs: p50 / p99 (medians of the slices; the p50's ratio to {base})");
+    wide(text, rows, &title, Kind::tells_latency, |summary| {
         let Summary { p50_us, p99_us, p50_ratio, .. } = summary;
         let (p50, p99) = (short(p50_us.median), short(p99_us.median));
         format!("{p50} / {p99} ({:.2})", p50_ratio.median)
     });
     let title = "## Resident memory for each connection, bytes";
-    wide(&mut text, rows, title, Kind::tells_memory, |summary| {
+    wide(text, rows, title, Kind::tells_memory, |summary| {
         summary.memory.map_or("–".into(), |bytes| bytes.to_string())
     });
-    for scenario in distinct(rows.iter().map(|row| &row.scenario)) {
-        detail(&mut text, rows, scenario);
-    }
-    text
 }
 
 /// A value of a summary.
@@ -166,13 +182,11 @@ fn ratios(
     text: &mut String,
     rows: &[Row],
     title: &str,
-    unit: &str,
     of: impl Fn(Kind) -> bool,
     absolute: Value,
     ratio: Value,
 ) {
-    let title = format!("{title}. {}: {unit}", peers::base().name);
-    wide(text, rows, &title, of, |summary| match summary.is_base {
+    wide(text, rows, title, of, |summary| match summary.is_base {
         true => short(absolute(summary).median),
         false => {
             let Spread { low, median, high } = ratio(summary);
@@ -194,11 +208,11 @@ fn wide(
         return;
     }
     *text += &format!("{title}\n\n");
-    let names = distinct(rows.iter().filter(is_in).map(|row| &row.peer));
+    let names = distinct(rows.iter().filter(is_in).map(|row| row.peer.as_str()));
     *text += "| scenario | rounds |";
     *text += &names.iter().map(|name| format!(" {name} |")).collect::<String>();
     *text += &format!("\n|---|---:|{}\n", "---:|".repeat(names.len()));
-    for scenario in distinct(rows.iter().filter(is_in).map(|row| &row.scenario)) {
+    for scenario in distinct(rows.iter().filter(is_in).map(|row| row.scenario.as_str())) {
         *text += &format!("| {scenario} | {} |", rounds(rows, scenario));
         for name in &names {
             let summary = Summary::of(rows, scenario, name);
@@ -234,7 +248,7 @@ fn detail(text: &mut String, rows: &[Row], scenario: &str) {
     *text +=
         "| peer | rate /s | × | IQR | CPU µs | × | IQR | with the load's × | p50 µs | p99 µs |\n";
     *text += "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n";
-    for peer in distinct(of_scenario.map(|row| &row.peer)) {
+    for peer in distinct(of_scenario.map(|row| row.peer.as_str())) {
         let Some(summary) = Summary::of(rows, scenario, peer) else { continue };
         let Summary {
             rate, cpu_us, rate_ratio, cpu_ratio, both_ratio, p50_us, p99_us, lost, ..

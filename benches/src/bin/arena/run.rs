@@ -90,17 +90,22 @@ pub fn run(options: &Options) -> Result<()> {
     let wrapper: &[&str] = if options.has("realtime") { &["chrt", "-f", "10"] } else { &[] };
     let out = options.out()?;
     let wanted = options.list("scenarios");
-    let mut built = peers::build(&options.list("peers"))?;
-    for word in options.list("add") {
-        built.push(peers::added(word)?);
-    }
+    let layers = options.has("layers");
     let mut chosen: Vec<_> = scenario::ALL
         .iter()
         .filter(|scenario| match wanted.is_empty() {
-            true => scenario.quick || !quick,
+            true => scenario.is_layered() == layers && (scenario.quick || !quick),
             false => scenario.is_meant(&wanted),
         })
         .collect();
+    let mut names = options.list("peers");
+    if !names.is_empty() {
+        names.extend(chosen.iter().map(|scenario| peers::base(scenario.over)));
+    }
+    let mut built = peers::build(&names, &chosen)?;
+    for word in options.list("add") {
+        built.push(peers::added(word)?);
+    }
 
     // What takes longest to start comes first, so that what is left of the time is known.
     chosen.sort_by_key(|scenario| Reverse(scenario.kind.connections()));
@@ -200,7 +205,7 @@ fn compete(
 /// Starts a server and its load, and runs one slice that does not count.
 fn enter(scenario: &Scenario, built: &Built, plan: &Plan) -> Result<Contestant> {
     let Plan { slice, cores, wrapper, .. } = *plan;
-    let server = Server::start(built, scenario.kind.mode(), cores.server, wrapper)?;
+    let server = Server::start(built, scenario, cores.server, wrapper)?;
     let mut load = Loader::start(scenario, &server, cores.client, wrapper)?;
     load.slice(slice, u64::MAX)?;
     Ok(Contestant { name: built.name.clone(), load, _server: server })

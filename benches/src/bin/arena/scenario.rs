@@ -1,11 +1,13 @@
 //! The scenarios. One line here is one scenario; `README.md` says what each of them shows.
 
-use arena::server::Mode;
+use arena::server::{Mode, Over};
 use std::time::Duration;
 
 pub struct Scenario {
     pub name: &'static str,
     pub kind: Kind,
+    /// What lies between TCP and the service.
+    pub over: Over,
     /// Belongs to the quick run.
     pub quick: bool,
 }
@@ -86,25 +88,38 @@ impl Kind {
 
     /// So many connections that the memory for each can be told from what the process needs anyway.
     pub fn tells_memory(self) -> bool {
-        matches!(self, Self::Echo { connections: 10_000.., .. })
+        matches!(self, Self::Echo { connections: 5_000.., .. })
+    }
+
+    /// How many messages of how many a count of system calls and instructions compares: the short run has all
+    /// connections busy, and the long one is many rounds of that longer.
+    pub fn counted(self) -> (u64, u64) {
+        let under_way = match self {
+            Self::Chat { members, senders, window } => senders * window * (members - 1),
+            Self::OpenChat { members, .. } => members - 1,
+            Self::Echo { active, depth, .. } => active * depth,
+            _ => 1,
+        } as u64;
+        let few = 500.max(2 * under_way);
+        (few, few + 3_000.max(10 * under_way))
     }
 }
 
 const fn ping(name: &'static str, connections: usize, size: usize, depth: usize) -> Scenario {
     let kind = Kind::Echo { connections, active: connections, size, depth };
-    Scenario { name, kind, quick: false }
+    Scenario::new(name, kind)
 }
 
 const fn chat(name: &'static str, members: usize, senders: usize, window: usize) -> Scenario {
-    Scenario { name, kind: Kind::Chat { members, senders, window }, quick: false }
+    Scenario::new(name, Kind::Chat { members, senders, window })
 }
 
 const fn open_chat(name: &'static str, members: usize, rate: u64) -> Scenario {
-    Scenario { name, kind: Kind::OpenChat { members, rate }, quick: false }
+    Scenario::new(name, Kind::OpenChat { members, rate })
 }
 
 const fn udp(name: &'static str, sockets: usize, depth: usize) -> Scenario {
-    Scenario { name, kind: Kind::Udp { sockets, depth, size: 64 }, quick: false }
+    Scenario::new(name, Kind::Udp { sockets, depth, size: 64 })
 }
 
 /// Connections that are used, beside the idle ones.
@@ -112,17 +127,27 @@ const ACTIVE: usize = 8;
 
 const fn idle(name: &'static str, connections: usize) -> Scenario {
     let kind = Kind::Echo { connections: connections + ACTIVE, active: ACTIVE, size: 64, depth: 1 };
-    Scenario { name, kind, quick: false }
+    Scenario::new(name, kind)
 }
 
 impl Scenario {
     const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, quick: false }
+        Self { name, kind, over: Over::Plain, quick: false }
     }
 
     const fn quick(mut self) -> Self {
         self.quick = true;
         self
+    }
+
+    const fn over(mut self, over: Over) -> Self {
+        self.over = over;
+        self
+    }
+
+    /// Whether it is one of those over WebSocket or TLS, which `run --layers` runs.
+    pub fn is_layered(&self) -> bool {
+        self.over != Over::Plain
     }
 
     /// Whether one of the words names it or is how its name begins. A whole name means that scenario alone.
@@ -168,4 +193,22 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("churn", Kind::Churn { slots: 16 }).quick(),
     idle("idle-0", 0).quick(),
     idle("idle-18000", 18_000 - ACTIVE).quick(),
+    ping("ws-64", 64, 64, 1).over(Over::WebSocket).quick(),
+    ping("ws-pipe", 64, 64, 16).over(Over::WebSocket).quick(),
+    ping("ws-64-16k", 64, 16 << 10, 1).over(Over::WebSocket).quick(),
+    ping("ws-16-256k", 16, 256 << 10, 1).over(Over::WebSocket).quick(),
+    open_chat("wschat-100-slow", 100, 200).over(Over::WebSocket).quick(),
+    chat("wschat-100-few", 100, 16, 1).over(Over::WebSocket),
+    chat("wschat-100-sat", 100, 16, 4).over(Over::WebSocket),
+    open_chat("wschat-1000-slow", 1_000, 50).over(Over::WebSocket),
+    chat("wschat-1000-few", 1_000, 16, 1).over(Over::WebSocket).quick(),
+    chat("wschat-1000-sat", 1_000, 16, 4).over(Over::WebSocket).quick(),
+    ping("tls-64", 64, 64, 1).over(Over::Tls).quick(),
+    Scenario::new("tls-bulk", Kind::Bulk { connections: 4 }).over(Over::Tls).quick(),
+    open_chat("tlschat-1000-slow", 1_000, 50).over(Over::Tls),
+    chat("tlschat-1000-few", 1_000, 16, 1).over(Over::Tls).quick(),
+    chat("tlschat-1000-sat", 1_000, 16, 4).over(Over::Tls).quick(),
+    open_chat("wsschat-1000-slow", 1_000, 50).over(Over::Secure),
+    chat("wsschat-1000-few", 1_000, 16, 1).over(Over::Secure).quick(),
+    chat("wsschat-1000-sat", 1_000, 16, 4).over(Over::Secure).quick(),
 ];

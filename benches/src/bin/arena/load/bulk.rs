@@ -2,25 +2,24 @@
 //! only at the end.
 
 use super::pattern::{LONGEST, Pattern};
-use super::{Budget, Load, STUCK, Tally, stream};
+use super::stream::{Opener, Stream};
+use super::{Budget, Load, STUCK, Tally};
 use crate::Result;
 use crate::scenario::BULK_UNIT;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use std::io::{ErrorKind, Read};
-use std::net::{Shutdown, SocketAddr};
 use std::time::{Duration, Instant};
 
 pub struct Bulk {
-    addr: SocketAddr,
+    opener: Opener,
     connections: usize,
     poll: Poll,
     events: Events,
     pattern: Pattern,
+    buffer: Vec<u8>,
 }
 
 struct Source {
-    stream: TcpStream,
+    stream: Stream,
     written: u64,
     ended: bool,
     answer: Vec<u8>,
@@ -28,33 +27,33 @@ struct Source {
 }
 
 impl Bulk {
-    pub fn new(addr: SocketAddr, connections: usize) -> Result<Self> {
+    pub fn new(opener: Opener, connections: usize) -> Result<Self> {
         let (poll, events) = (Poll::new()?, Events::with_capacity(64));
-        Ok(Self { addr, connections, poll, events, pattern: Pattern::new() })
+        let (pattern, buffer) = (Pattern::new(), vec![0; LONGEST]);
+        Ok(Self { opener, connections, poll, events, pattern, buffer })
     }
 }
 
 impl Source {
     /// One write; false when the socket is full.
     fn write(&mut self, pattern: &Pattern) -> Result<bool> {
-        let n = stream::write(&mut self.stream, pattern.at(self.written, LONGEST))?;
+        let n = self.stream.write(pattern.at(self.written, LONGEST))?;
         self.written += n as u64;
         Ok(n == LONGEST)
     }
 
     /// Takes the count and the end of the stream.
-    fn read_answer(&mut self) -> Result<()> {
-        let mut bytes = [0; 16];
+    fn read_answer(&mut self, buffer: &mut [u8]) -> Result<()> {
         loop {
-            match self.stream.read(&mut bytes) {
-                Ok(0) if self.ended && self.answer == self.written.to_le_bytes() => {
+            match self.stream.read_or_end(buffer)? {
+                None if self.ended && self.answer == self.written.to_le_bytes() => {
                     self.done = true;
                     return Ok(());
                 }
-                Ok(0) => return Err("the sink closed without the right count".into()),
-                Ok(n) => self.answer.extend_from_slice(&bytes[..n]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(error) => return Err(error.into()),
+                None => return Err("the sink closed without the right count".into()),
+                // Not even a short read: the end follows without an edge of its own.
+                Some(got) if got.bytes == 0 && got.drained => return Ok(()),
+                Some(got) => self.answer.extend_from_slice(&buffer[..got.bytes]),
             }
         }
     }
@@ -64,7 +63,7 @@ impl Load for Bulk {
     fn run(&mut self, budget: &Budget, tally: &mut Tally) -> Result<()> {
         let mut sources = Vec::with_capacity(self.connections);
         for index in 0..self.connections {
-            let mut stream = stream::connect(self.addr, index)?;
+            let mut stream = self.opener.open(index)?;
             let both = Interest::READABLE | Interest::WRITABLE;
             self.poll.registry().register(&mut stream, Token(index), both)?;
             let answer = Vec::new();
@@ -84,15 +83,14 @@ impl Load for Bulk {
             }
             if budget.spent(bytes / BULK_UNIT as u64, Instant::now()) {
                 for source in sources.iter_mut().filter(|source| !source.ended) {
-                    source.stream.shutdown(Shutdown::Write)?;
-                    source.ended = true;
+                    source.ended = source.stream.end()?;
                 }
             }
             // Full sockets may stay full past the end of the slice: look at the clock again soon.
             self.poll.poll(&mut self.events, Some(Duration::from_millis(10)))?;
             for event in &self.events {
                 if event.is_readable() {
-                    sources[event.token().0].read_answer()?;
+                    sources[event.token().0].read_answer(&mut self.buffer)?;
                 }
             }
             if budget.start.elapsed() > STUCK {

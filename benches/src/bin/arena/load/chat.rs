@@ -2,9 +2,10 @@
 
 use super::line::{LEN, Lines};
 use super::pattern::LONGEST;
-use super::{Budget, Load, STUCK, Tally, stream};
+use super::stream::Stream;
+use super::wording::Wording;
+use super::{Budget, Load, STUCK, Tally};
 use crate::Result;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,8 @@ pub struct Chat {
 }
 
 struct Member {
-    stream: TcpStream,
+    stream: Stream,
+    wording: Wording,
     /// The start of a line whose rest has not arrived.
     part: Vec<u8>,
     /// The number of the next line from each speaker.
@@ -47,13 +49,19 @@ struct Speaker {
 }
 
 impl Chat {
-    pub fn new(streams: Vec<TcpStream>, speakers: usize, pace: Pace) -> Result<Self> {
+    pub fn new(
+        streams: Vec<Stream>,
+        wording: impl Fn() -> Wording,
+        speakers: usize,
+        pace: Pace,
+    ) -> Result<Self> {
         let poll = Poll::new()?;
         let mut members = Vec::with_capacity(streams.len());
         for (index, mut stream) in streams.into_iter().enumerate() {
             let both = Interest::READABLE | Interest::WRITABLE;
             poll.registry().register(&mut stream, Token(index), both)?;
-            members.push(Member { stream, part: Vec::new(), next: vec![0; speakers] });
+            let (wording, part, next) = (wording(), Vec::new(), vec![0; speakers]);
+            members.push(Member { stream, wording, part, next });
         }
         let since = vec![Instant::now(); REMEMBERED];
         let speaker = || Speaker { said: 0, arrived: 0, since: since.clone(), unsent: Vec::new() };
@@ -66,15 +74,17 @@ impl Chat {
         let Speaker { said, since: sinces, unsent, .. } = &mut self.speakers[speaker];
         let mut line = [0; LEN];
         self.lines.write(speaker, *said, &mut line);
-        unsent.extend_from_slice(&line);
+        self.members[speaker].wording.put(&line, unsent);
         sinces[*said as usize % REMEMBERED] = since;
         *said += 1;
     }
 
     fn write(&mut self, speaker: usize) -> Result<()> {
-        let unsent = &mut self.speakers[speaker].unsent;
+        let (unsent, stream) =
+            (&mut self.speakers[speaker].unsent, &mut self.members[speaker].stream);
+        stream.flush()?;
         if !unsent.is_empty() {
-            let n = stream::write(&mut self.members[speaker].stream, unsent)?;
+            let n = stream.write(unsent)?;
             unsent.drain(..n);
         }
         Ok(())
@@ -96,17 +106,15 @@ impl Chat {
     /// Reads and checks what `member` got.
     fn listen(&mut self, member: usize, tally: &mut Tally) -> Result<()> {
         loop {
-            let Member { stream, part, next } = &mut self.members[member];
+            let Member { stream, wording, part, next } = &mut self.members[member];
             // The part of a line goes first, so that only whole lines are checked.
             let kept = part.len();
             self.buffer[..kept].copy_from_slice(part);
-            let n = stream::read(stream, &mut self.buffer[kept..])?;
+            let got = stream.read(&mut self.buffer[kept..])?;
             let now = Instant::now();
-            let got = &self.buffer[..kept + n];
-            let whole = got.chunks_exact(LEN);
-            part.clear();
-            part.extend_from_slice(whole.remainder());
-            for line in whole {
+            let mut rest = &self.buffer[..kept + got.bytes];
+            while let Some((line, taken)) = wording.take(rest)? {
+                rest = &rest[taken..];
                 let expected = |speaker| next.get(speaker).copied();
                 let speaker = self.lines.check(line, expected).ok_or("a wrong line arrived")?;
                 if speaker == member {
@@ -117,7 +125,9 @@ impl Chat {
                 heard.arrived += 1;
                 next[speaker] += 1;
             }
-            if n < self.buffer.len() - kept {
+            part.clear();
+            part.extend_from_slice(rest);
+            if got.drained {
                 return Ok(());
             }
         }

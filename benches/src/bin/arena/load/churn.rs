@@ -1,26 +1,26 @@
 //! Churn: connect, one echo, close; a few at a time.
 
-use super::pattern::Pattern;
-use super::{Budget, Load, STUCK, Tally, stream};
+use super::pattern::{LONGEST, Pattern};
+use super::stream::{Opener, Stream};
+use super::{Budget, Load, STUCK, Tally};
 use crate::Result;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 const SIZE: usize = 64;
 
 pub struct Churn {
-    addr: SocketAddr,
+    opener: Opener,
     poll: Poll,
     events: Events,
     slots: Vec<Option<Visit>>,
     pattern: Pattern,
+    buffer: Vec<u8>,
     visits: u64,
 }
 
 struct Visit {
-    stream: TcpStream,
+    stream: Stream,
     position: u64,
     since: Instant,
     asked: bool,
@@ -28,15 +28,16 @@ struct Visit {
 }
 
 impl Churn {
-    pub fn new(addr: SocketAddr, slots: usize) -> Result<Self> {
+    pub fn new(opener: Opener, slots: usize) -> Result<Self> {
         let (poll, events) = (Poll::new()?, Events::with_capacity(64));
         let slots = std::iter::repeat_with(|| None).take(slots).collect();
-        Ok(Self { addr, poll, events, slots, pattern: Pattern::new(), visits: 0 })
+        let (pattern, buffer) = (Pattern::new(), vec![0; LONGEST]);
+        Ok(Self { opener, poll, events, slots, pattern, buffer, visits: 0 })
     }
 
     fn start(&mut self, slot: usize) -> Result<()> {
         let since = Instant::now();
-        let mut stream = stream::begin_connect(self.addr, self.visits as usize)?;
+        let mut stream = self.opener.begin(self.visits as usize)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(slot), both)?;
         let position = self.visits * SIZE as u64;
@@ -48,27 +49,25 @@ impl Churn {
 
 impl Visit {
     /// Goes on as far as the socket allows; true when the echo is complete.
-    fn advance(&mut self, pattern: &Pattern, readable: bool) -> Result<bool> {
+    fn advance(&mut self, pattern: &Pattern, buffer: &mut [u8], readable: bool) -> Result<bool> {
         if !self.asked {
             if let Some(error) = self.stream.take_error()? {
                 return Err(error.into());
             }
             // The first bytes of a fresh connection always fit.
             let message = pattern.at(self.position, SIZE);
-            if stream::write(&mut self.stream, message)? != SIZE {
+            if self.stream.write(message)? != SIZE {
                 return Err("a fresh connection did not take one message".into());
             }
             self.asked = true;
         }
         if readable {
-            let mut bytes = [0; SIZE];
-            let n = stream::read(&mut self.stream, &mut bytes[self.returned..])?;
-            let expected = pattern.at(self.position, SIZE);
-            if bytes[self.returned..self.returned + n] != expected[self.returned..self.returned + n]
-            {
+            let got = self.stream.read(buffer)?;
+            let expected = &pattern.at(self.position, SIZE)[self.returned..];
+            if !expected.starts_with(&buffer[..got.bytes]) {
                 return Err("an echo came back changed".into());
             }
-            self.returned += n;
+            self.returned += got.bytes;
         }
         Ok(self.returned == SIZE)
     }
@@ -88,7 +87,7 @@ impl Load for Churn {
             let now = Instant::now();
             for (slot, readable) in ready {
                 let Some(visit) = &mut self.slots[slot] else { continue };
-                if visit.advance(&self.pattern, readable)? {
+                if visit.advance(&self.pattern, &mut self.buffer, readable)? {
                     tally.answered(visit.since, now);
                     progress = now;
                     self.slots[slot] = None;

@@ -1,9 +1,10 @@
 //! Echo: what was sent must come back, byte for byte.
 
 use super::pattern::{LONGEST, Pattern};
-use super::{Budget, Load, STUCK, Tally, stream};
+use super::stream::Stream;
+use super::talk::Talk;
+use super::{Budget, Load, STUCK, Tally};
 use crate::Result;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -19,80 +20,45 @@ pub enum Pace {
     Period(Duration),
 }
 
-pub struct Echo {
+pub struct Echo<T> {
     poll: Poll,
     events: Events,
-    connections: Vec<Connection>,
+    connections: Vec<Connection<T>>,
     active: usize,
-    size: u64,
     pace: Pace,
     pattern: Pattern,
     buffer: Vec<u8>,
 }
 
-struct Connection {
-    stream: TcpStream,
-    /// Bytes due, written and returned since the connection was opened; each is a position in the pattern.
-    due: u64,
-    written: u64,
-    returned: u64,
+struct Connection<T> {
+    talk: T,
     /// When each message on its way was sent, or planned to be.
     since: VecDeque<Instant>,
 }
 
-impl Echo {
-    pub fn new(streams: Vec<TcpStream>, active: usize, size: usize, pace: Pace) -> Result<Self> {
+impl<T: Talk> Echo<T> {
+    pub fn new(streams: Vec<Stream>, active: usize, size: usize, pace: Pace) -> Result<Self> {
         let poll = Poll::new()?;
         let mut connections = Vec::with_capacity(streams.len());
-        for (index, mut stream) in streams.into_iter().enumerate() {
+        for (index, stream) in streams.into_iter().enumerate() {
+            let mut talk = T::new(stream, size);
             let both = Interest::READABLE | Interest::WRITABLE;
-            poll.registry().register(&mut stream, Token(index), both)?;
-            let since = VecDeque::new();
-            connections.push(Connection { stream, due: 0, written: 0, returned: 0, since });
+            poll.registry().register(talk.stream(), Token(index), both)?;
+            connections.push(Connection { talk, since: VecDeque::new() });
         }
-        let size = size as u64;
         let (events, buffer) = (Events::with_capacity(1024), vec![0; LONGEST]);
-        Ok(Self { poll, events, connections, active, size, pace, pattern: Pattern::new(), buffer })
+        Ok(Self { poll, events, connections, active, pace, pattern: Pattern::new(), buffer })
     }
 }
 
-impl Connection {
-    fn send(&mut self, since: Instant, size: u64) {
+impl<T: Talk> Connection<T> {
+    fn send(&mut self, since: Instant, pattern: &Pattern) {
         self.since.push_back(since);
-        self.due += size;
-    }
-
-    fn write(&mut self, pattern: &Pattern) -> Result<()> {
-        while self.written < self.due {
-            let bytes = pattern.at(self.written, (self.due - self.written) as usize);
-            match stream::write(&mut self.stream, bytes)? {
-                0 => break,
-                n => self.written += n as u64,
-            }
-        }
-        Ok(())
-    }
-
-    /// Reads and checks what is there; returns how many messages it completed.
-    fn read(&mut self, pattern: &Pattern, buffer: &mut [u8], size: u64) -> Result<u64> {
-        let whole = self.returned / size;
-        loop {
-            let n = stream::read(&mut self.stream, buffer)?;
-            if !pattern.matches(self.returned, &buffer[..n]) {
-                return Err("an echo came back changed".into());
-            }
-            self.returned += n as u64;
-            if self.returned > self.written {
-                return Err("more came back than was sent".into());
-            }
-            if n < buffer.len() {
-                return Ok(self.returned / size - whole);
-            }
-        }
+        self.talk.send(pattern);
     }
 }
 
-impl Load for Echo {
+impl<T: Talk> Load for Echo<T> {
     fn run(&mut self, budget: &Budget, tally: &mut Tally) -> Result<()> {
         let mut sent = 0;
         let depth = match self.pace {
@@ -103,10 +69,10 @@ impl Load for Echo {
         if let Some(depth) = depth {
             for connection in &mut self.connections[..self.active] {
                 for _ in 0..depth {
-                    connection.send(Instant::now(), self.size);
+                    connection.send(Instant::now(), &self.pattern);
                 }
                 sent += depth as u64;
-                connection.write(&self.pattern)?;
+                connection.talk.write(&self.pattern)?;
             }
         }
         let mut planned = budget.start;
@@ -116,8 +82,8 @@ impl Load for Echo {
             if let Pace::Period(period) = self.pace {
                 while planned <= now && !budget.spent(sent, planned) {
                     let connection = &mut self.connections[sent as usize % self.active];
-                    connection.send(planned, self.size);
-                    connection.write(&self.pattern)?;
+                    connection.send(planned, &self.pattern);
+                    connection.talk.write(&self.pattern)?;
                     planned += period;
                     sent += 1;
                 }
@@ -134,7 +100,7 @@ impl Load for Echo {
             for event in &self.events {
                 let connection = &mut self.connections[event.token().0];
                 if event.is_readable() {
-                    let whole = connection.read(&self.pattern, &mut self.buffer, self.size)?;
+                    let whole = connection.talk.read(&self.pattern, &mut self.buffer)?;
                     now = Instant::now();
                     for _ in 0..whole {
                         let since = connection.since.pop_front().ok_or("an unasked echo")?;
@@ -146,13 +112,13 @@ impl Load for Echo {
                             now = Instant::now();
                         }
                         if depth.is_some() && !budget.spent(sent, now) {
-                            connection.send(now, self.size);
+                            connection.send(now, &self.pattern);
                             sent += 1;
                         }
                     }
                     progress = now;
                 }
-                connection.write(&self.pattern)?;
+                connection.talk.write(&self.pattern)?;
             }
             if now - progress > STUCK && !self.connections.iter().all(|c| c.since.is_empty()) {
                 return Err(format!("{} echoes did not come back", sent - tally.messages).into());

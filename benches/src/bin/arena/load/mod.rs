@@ -8,16 +8,29 @@ mod echo;
 mod line;
 mod pattern;
 mod stream;
+mod talk;
+mod tls;
 mod udp;
+mod websocket;
+mod wording;
 
 use crate::Result;
 use crate::host::{self, CpuClock};
+use crate::identity::Identity;
 use crate::options::Options;
 use crate::scenario::{Kind, Scenario};
+use arena::server::Over;
+use chat::Chat;
+use echo::Echo;
 use hdrhistogram::Histogram;
 use std::io::{BufRead, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
+use stream::{Opener, Stream};
+use talk::{Bytes, Frames};
+use tls::Sessions;
+use websocket::Masks;
+use wording::Wording;
 
 /// No progress for this long is a failed server, not a slow one.
 const STUCK: Duration = Duration::from_secs(20);
@@ -124,10 +137,10 @@ pub fn serve_commands(options: &Options) -> Result<()> {
     clock.wait_until_quiet()?;
 
     let before = host::resident(pid)?;
-    let (mut load, connections) = connect(scenario.kind, addr, clock)?;
+    let mut load = connect(scenario, addr, clock)?;
     clock.wait_until_quiet()?;
     let grown = host::resident(pid)?.saturating_sub(before);
-    println!("open {}", grown / connections.max(1) as u64);
+    println!("open {}", grown / scenario.kind.connections() as u64);
 
     for line in std::io::stdin().lock().lines() {
         let line = line?;
@@ -143,45 +156,60 @@ fn parse_command(line: &str) -> Option<(Duration, u64)> {
     Some((Duration::from_millis(time.parse().ok()?), messages.parse().ok()?))
 }
 
-fn connect(kind: Kind, addr: SocketAddr, clock: CpuClock) -> Result<(Box<dyn Load>, usize)> {
+fn connect(scenario: &Scenario, addr: SocketAddr, clock: CpuClock) -> Result<Box<dyn Load>> {
+    let Scenario { kind, over, .. } = *scenario;
+    let tls = over.has_tls().then(|| Sessions::new(&Identity::get()?.cert)).transpose()?;
+    let opener = Opener::new(addr, over, tls);
+    let open = |count| opener.open_all(count, clock);
     Ok(match kind {
         Kind::Echo { connections, active, size, depth } => {
-            let streams = stream::connect_all(addr, connections, clock)?;
-            (
-                Box::new(echo::Echo::new(streams, active, size, echo::Pace::Depth(depth))?),
-                connections,
-            )
+            echo(over, open(connections)?, active, size, echo::Pace::Depth(depth))?
         }
-        Kind::Alone { size, pause } => {
-            let streams = stream::connect_all(addr, 1, clock)?;
-            (Box::new(echo::Echo::new(streams, 1, size, echo::Pace::Pause(pause))?), 1)
-        }
+        Kind::Alone { size, pause } => echo(over, open(1)?, 1, size, echo::Pace::Pause(pause))?,
         Kind::OpenEcho { connections, size, rate } => {
-            let streams = stream::connect_all(addr, connections, clock)?;
-            let period = Duration::from_secs(1) / rate as u32;
-            (
-                Box::new(echo::Echo::new(streams, connections, size, echo::Pace::Period(period))?),
-                connections,
-            )
+            echo(over, open(connections)?, connections, size, echo::Pace::Period(period(rate)))?
         }
         Kind::Chat { members, senders, window } => {
-            let streams = stream::connect_all(addr, members, clock)?;
-            (Box::new(chat::Chat::new(streams, senders, chat::Pace::Window(window))?), members)
+            chat(over, open(members)?, senders, chat::Pace::Window(window))?
         }
         Kind::OpenChat { members, rate } => {
-            let streams = stream::connect_all(addr, members, clock)?;
-            let period = Duration::from_secs(1) / rate as u32;
-            (Box::new(chat::Chat::new(streams, 1, chat::Pace::Period(period))?), members)
+            chat(over, open(members)?, 1, chat::Pace::Period(period(rate)))?
         }
-        Kind::Udp { sockets, depth, size } => {
-            (Box::new(udp::Udp::new(addr, sockets, depth, size)?), sockets)
-        }
-        Kind::Train { depth, size } => {
-            (Box::new(udp::Udp::new(addr, 1, depth, size)?.in_trains()?), 1)
-        }
-        Kind::Bulk { connections } => (Box::new(bulk::Bulk::new(addr, connections)?), connections),
-        Kind::Churn { slots } => (Box::new(churn::Churn::new(addr, slots)?), slots),
+        Kind::Udp { sockets, depth, size } => Box::new(udp::Udp::new(addr, sockets, depth, size)?),
+        Kind::Train { depth, size } => Box::new(udp::Udp::new(addr, 1, depth, size)?.in_trains()?),
+        Kind::Bulk { connections } => Box::new(bulk::Bulk::new(opener, connections)?),
+        Kind::Churn { slots } => Box::new(churn::Churn::new(opener, slots)?),
     })
+}
+
+fn period(rate: u64) -> Duration {
+    Duration::from_secs(1) / rate as u32
+}
+
+fn echo(
+    over: Over,
+    streams: Vec<Stream>,
+    active: usize,
+    size: usize,
+    pace: echo::Pace,
+) -> Result<Box<dyn Load>> {
+    Ok(match over.has_websocket() {
+        true => Box::new(Echo::<Frames>::new(streams, active, size, pace)?),
+        false => Box::new(Echo::<Bytes>::new(streams, active, size, pace)?),
+    })
+}
+
+fn chat(
+    over: Over,
+    streams: Vec<Stream>,
+    speakers: usize,
+    pace: chat::Pace,
+) -> Result<Box<dyn Load>> {
+    let wording = || match over.has_websocket() {
+        true => Wording::Frame(Masks::new()),
+        false => Wording::Line,
+    };
+    Ok(Box::new(Chat::new(streams, wording, speakers, pace)?))
 }
 
 fn measure(load: &mut dyn Load, time: Duration, messages: u64, clock: CpuClock) -> Result<Slice> {

@@ -40,9 +40,9 @@ const GAP: f64 = 7.0;
 impl Chart {
     pub fn draw(&self, rows: &[Row]) -> String {
         let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(|s| (self.of)(s.kind));
-        let mut peers = distinct(rows.iter().filter(is_in).map(|row| &row.peer));
+        let mut peers = distinct(rows.iter().filter(is_in).map(|row| row.peer.as_str()));
         peers.retain(|peer| self.settings || !peers::is_setting(peer));
-        let scenarios = distinct(rows.iter().filter(is_in).map(|row| &row.scenario));
+        let scenarios = distinct(rows.iter().filter(is_in).map(|row| row.scenario.as_str()));
         let summaries: Vec<Vec<_>> = scenarios
             .iter()
             .map(|scenario| peers.iter().map(|peer| Summary::of(rows, scenario, peer)).collect())

@@ -105,7 +105,7 @@ fn cost(rows: &[Row]) -> String {
     ];
     let panels = panels.map(|(title, scenarios)| Panel {
         title,
-        lines: report::distinct(rows.iter().map(|row| &row.peer))
+        lines: report::distinct(rows.iter().map(|row| row.peer.as_str()))
             .into_iter()
             .filter(|peer| !peers::is_setting(peer))
             .map(|peer| Line {

@@ -1,0 +1,39 @@
+//! What a line of the chat looks like on the way: itself, or one WebSocket text frame.
+
+use super::line::LEN;
+use super::websocket::{Masks, TEXT};
+use crate::Result;
+
+/// One member's way of writing lines and of reading them.
+pub enum Wording {
+    Line,
+    Frame(Masks),
+}
+
+/// The head of a frame from the server that holds a line.
+const HEAD: [u8; 2] = [TEXT, LEN as u8];
+
+impl Wording {
+    /// Adds a line to what is to be sent.
+    pub fn put(&mut self, line: &[u8; LEN], out: &mut Vec<u8>) {
+        match self {
+            Self::Line => out.extend_from_slice(line),
+            Self::Frame(masks) => masks.put(out, TEXT, line),
+        }
+    }
+
+    /// The first line of what arrived, and how many bytes it took there; none where its end is missing.
+    pub fn take<'a>(&'a mut self, bytes: &'a [u8]) -> Result<Option<(&'a [u8], usize)>> {
+        match self {
+            Self::Line => Ok(bytes.get(..LEN).map(|line| (line, LEN))),
+            Self::Frame(_) => {
+                let whole = HEAD.len() + LEN;
+                let Some(frame) = bytes.get(..whole) else { return Ok(None) };
+                match frame.strip_prefix(&HEAD) {
+                    Some(line) => Ok(Some((line, whole))),
+                    None => Err("a frame's head is not that of a line".into()),
+                }
+            }
+        }
+    }
+}
