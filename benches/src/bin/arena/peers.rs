@@ -91,6 +91,10 @@ pub const ALL: &[Peer] = &[
         Over::Tls,
         Over::Secure,
     ]),
+    Peer::rust("tokio-tungstenite").over(&[Over::WebSocket, Over::Secure]),
+    Peer::rust("tokio-websockets").over(&[Over::WebSocket]),
+    Peer::rust("fastwebsockets").over(&[Over::WebSocket]),
+    Peer::rust("tokio-rustls").over(&[Over::Tls]),
 ];
 
 /// The peer that the others are compared with.

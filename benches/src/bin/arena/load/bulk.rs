@@ -69,7 +69,7 @@ impl Load for Bulk {
             let answer = Vec::new();
             sources.push(Source { stream, written: 0, ended: false, answer, done: false });
         }
-        let mut bytes = 0;
+        let (mut bytes, mut progress) = (0, Instant::now());
         while sources.iter().any(|source| !source.done) {
             // One write for each source in turn, so that none starves; an edge tells when a full one has room.
             let mut writable = !budget.spent(bytes / BULK_UNIT as u64, Instant::now());
@@ -78,7 +78,11 @@ impl Load for Bulk {
                 for source in &mut sources {
                     writable |= source.write(&self.pattern)?;
                 }
+                let before = bytes;
                 bytes = sources.iter().map(|source| source.written).sum();
+                if bytes > before {
+                    progress = Instant::now();
+                }
                 writable &= !budget.spent(bytes / BULK_UNIT as u64, Instant::now());
             }
             if budget.spent(bytes / BULK_UNIT as u64, Instant::now()) {
@@ -93,7 +97,7 @@ impl Load for Bulk {
                     sources[event.token().0].read_answer(&mut self.buffer)?;
                 }
             }
-            if budget.start.elapsed() > STUCK {
+            if progress.elapsed() > STUCK {
                 return Err("the sink does not answer".into());
             }
         }
