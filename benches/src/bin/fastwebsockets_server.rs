@@ -70,7 +70,8 @@ async fn echo(stream: TcpStream) -> Result<(), WebSocketError> {
 async fn join(room: Arc<Room<Bytes>>, stream: TcpStream) -> Result<(), WebSocketError> {
     let (input, output) = stream.into_split();
     let (id, mailbox) = room.join();
-    let (mut input, _) = fastwebsockets::after_handshake_split(input, tokio::io::sink(), Role::Server);
+    let (mut input, _) =
+        fastwebsockets::after_handshake_split(input, tokio::io::sink(), Role::Server);
     let writer = spawn(deliver(mailbox, output));
     let mut encoded = Bytes::new();
     // An answer to a ping or to a close would be due here; the load sends neither.

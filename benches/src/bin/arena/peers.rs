@@ -28,7 +28,8 @@ pub struct Peer {
 enum Language {
     /// A binary of this package.
     Rust,
-    /// The C files of `peers/NAME`, linked with a library that may be missing on the machine.
+    /// The C files of `peers/NAME` and, for those with layers, of `peers/shared`, linked with libraries that may be
+    /// missing on the machine.
     C { libraries: &'static [&'static str] },
 }
 
@@ -94,7 +95,9 @@ pub const ALL: &[Peer] = &[
     Peer::rust("tokio-tungstenite").over(&[Over::WebSocket, Over::Secure]),
     Peer::rust("tokio-websockets").over(&[Over::WebSocket]),
     Peer::rust("fastwebsockets").over(&[Over::WebSocket]),
+    Peer::c("epoll-ws", &[]).over(&[Over::WebSocket]),
     Peer::rust("tokio-rustls").over(&[Over::Tls]),
+    Peer::c("openssl", &["ssl", "crypto"]).over(&[Over::Tls]),
 ];
 
 /// The peer that the others are compared with.
@@ -178,15 +181,23 @@ impl Peer {
 
     /// With the optimisation that the Rust profile asks for: the highest level, across files.
     fn compile(&self, program: &Path, libraries: &[&str]) -> Result<()> {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.name);
+        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
+        let shared = peers.join("shared");
+        let mut folders = vec![peers.join(self.name)];
+        if !self.over.contains(&Over::Plain) {
+            folders.push(shared.clone());
+        }
         let mut sources = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "c") {
-                sources.push(path);
+        for folder in folders {
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|extension| extension == "c") {
+                    sources.push(path);
+                }
             }
         }
         let mut command = Command::new("cc");
+        command.arg("-I").arg(shared);
         command.args(["-O3", "-flto", "-g1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o"]);
         command.arg(program).args(&sources);
         command.args(libraries.iter().map(|name| format!("-l{name}")));

@@ -33,6 +33,17 @@ pub enum Kind {
     Train { depth: usize, size: usize },
     /// `slots` connections at a time, each: connect, one echo, close.
     Churn { slots: usize },
+    /// The same over TLS, with handshakes of one kind.
+    Handshake { slots: usize, resumed: bool, suites: Suites },
+}
+
+/// What a TLS client offers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suites {
+    /// All that rustls has: the server's preference decides, or the order of the client's.
+    All,
+    /// TLS_AES_128_GCM_SHA256 alone, so that all servers do the same work.
+    Aes128,
 }
 
 pub const BULK_UNIT: usize = 64 * 1024;
@@ -40,9 +51,11 @@ pub const BULK_UNIT: usize = 64 * 1024;
 impl Kind {
     pub fn mode(self) -> Mode {
         match self {
-            Self::Echo { .. } | Self::Alone { .. } | Self::OpenEcho { .. } | Self::Churn { .. } => {
-                Mode::Echo
-            }
+            Self::Echo { .. }
+            | Self::Alone { .. }
+            | Self::OpenEcho { .. }
+            | Self::Churn { .. }
+            | Self::Handshake { .. } => Mode::Echo,
             Self::Bulk { .. } => Mode::Sink,
             Self::Chat { .. } | Self::OpenChat { .. } => Mode::Chat,
             Self::Udp { .. } => Mode::Udp,
@@ -57,7 +70,7 @@ impl Kind {
             Self::Bulk { .. } => "64 KiB",
             Self::Chat { .. } | Self::OpenChat { .. } => "delivery",
             Self::Udp { .. } | Self::Train { .. } => "datagram",
-            Self::Churn { .. } => "connection",
+            Self::Churn { .. } | Self::Handshake { .. } => "connection",
         }
     }
 
@@ -69,7 +82,7 @@ impl Kind {
             | Self::Bulk { connections } => connections,
             Self::Chat { members, .. } | Self::OpenChat { members, .. } => members,
             Self::Udp { sockets, .. } => sockets,
-            Self::Churn { slots } => slots,
+            Self::Churn { slots } | Self::Handshake { slots, .. } => slots,
             Self::Alone { .. } | Self::Train { .. } => 1,
         }
     }
@@ -94,6 +107,9 @@ impl Kind {
     /// How many messages of how many a count of system calls and instructions compares: the short run has all
     /// connections busy, and the long one is many rounds of that longer.
     pub fn counted(self) -> (u64, u64) {
+        if let Self::Handshake { slots, .. } = self {
+            return (4 * slots as u64, 40 * slots as u64);
+        }
         let under_way = match self {
             Self::Chat { members, senders, window } => senders * window * (members - 1),
             Self::OpenChat { members, .. } => members - 1,
@@ -116,6 +132,10 @@ const fn chat(name: &'static str, members: usize, senders: usize, window: usize)
 
 const fn open_chat(name: &'static str, members: usize, rate: u64) -> Scenario {
     Scenario::new(name, Kind::OpenChat { members, rate })
+}
+
+const fn handshake(name: &'static str, resumed: bool, suites: Suites) -> Scenario {
+    Scenario::new(name, Kind::Handshake { slots: 16, resumed, suites }).over(Over::Tls)
 }
 
 const fn udp(name: &'static str, sockets: usize, depth: usize) -> Scenario {
@@ -203,11 +223,17 @@ pub const ALL: &[Scenario] = &[
     open_chat("wschat-1000-slow", 1_000, 50).over(Over::WebSocket),
     chat("wschat-1000-few", 1_000, 16, 1).over(Over::WebSocket).quick(),
     chat("wschat-1000-sat", 1_000, 16, 4).over(Over::WebSocket).quick(),
+    chat("wschat-1000-deflate", 1_000, 16, 1).over(Over::Deflate),
+    idle("ws-idle", 5_000).over(Over::WebSocket).quick(),
     ping("tls-64", 64, 64, 1).over(Over::Tls).quick(),
     Scenario::new("tls-bulk", Kind::Bulk { connections: 4 }).over(Over::Tls).quick(),
     open_chat("tlschat-1000-slow", 1_000, 50).over(Over::Tls),
     chat("tlschat-1000-few", 1_000, 16, 1).over(Over::Tls).quick(),
     chat("tlschat-1000-sat", 1_000, 16, 4).over(Over::Tls).quick(),
+    handshake("tls-handshake", false, Suites::All).quick(),
+    handshake("tls-handshake-aes128", false, Suites::Aes128).quick(),
+    handshake("tls-resume", true, Suites::All).quick(),
+    idle("tls-idle", 5_000).over(Over::Tls).quick(),
     open_chat("wsschat-1000-slow", 1_000, 50).over(Over::Secure),
     chat("wsschat-1000-few", 1_000, 16, 1).over(Over::Secure).quick(),
     chat("wsschat-1000-sat", 1_000, 16, 4).over(Over::Secure).quick(),

@@ -10,7 +10,11 @@ use std::time::{Duration, Instant};
 const SIZE: usize = 64;
 
 pub struct Churn {
-    opener: Opener,
+    /// One for each slot, so that each has sessions of its own to go on from.
+    openers: Vec<Opener>,
+    /// How many handshakes each slot has had, and whether those behind the first must be resumed ones.
+    handshakes: Vec<u64>,
+    resumed: bool,
     poll: Poll,
     events: Events,
     slots: Vec<Option<Visit>>,
@@ -28,16 +32,17 @@ struct Visit {
 }
 
 impl Churn {
-    pub fn new(opener: Opener, slots: usize) -> Result<Self> {
+    pub fn new(openers: Vec<Opener>, resumed: bool) -> Result<Self> {
         let (poll, events) = (Poll::new()?, Events::with_capacity(64));
-        let slots = std::iter::repeat_with(|| None).take(slots).collect();
+        let slots = openers.iter().map(|_| None).collect();
+        let handshakes = vec![0; openers.len()];
         let (pattern, buffer) = (Pattern::new(), vec![0; LONGEST]);
-        Ok(Self { opener, poll, events, slots, pattern, buffer, visits: 0 })
+        Ok(Self { openers, handshakes, resumed, poll, events, slots, pattern, buffer, visits: 0 })
     }
 
     fn start(&mut self, slot: usize) -> Result<()> {
         let since = Instant::now();
-        let mut stream = self.opener.begin(self.visits as usize)?;
+        let mut stream = self.openers[slot].begin(self.visits as usize)?;
         let both = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(slot), both)?;
         let position = self.visits * SIZE as u64;
@@ -88,6 +93,12 @@ impl Load for Churn {
             for (slot, readable) in ready {
                 let Some(visit) = &mut self.slots[slot] else { continue };
                 if visit.advance(&self.pattern, &mut self.buffer, readable)? {
+                    let first = self.handshakes[slot] == 0;
+                    if !first && visit.stream.is_resumed() != self.resumed {
+                        return Err("a handshake is not of the kind that is measured".into());
+                    }
+                    self.handshakes[slot] += 1;
+                    visit.stream.say_goodbye()?;
                     tally.answered(visit.since, now);
                     progress = now;
                     self.slots[slot] = None;

@@ -4,6 +4,7 @@
 mod bulk;
 mod chat;
 mod churn;
+mod deflate;
 mod echo;
 mod line;
 mod pattern;
@@ -18,9 +19,10 @@ use crate::Result;
 use crate::host::{self, CpuClock};
 use crate::identity::Identity;
 use crate::options::Options;
-use crate::scenario::{Kind, Scenario};
+use crate::scenario::{Kind, Scenario, Suites};
 use arena::server::Over;
 use chat::Chat;
+use deflate::Deflated;
 use echo::Echo;
 use hdrhistogram::Histogram;
 use std::io::{BufRead, Write};
@@ -158,9 +160,11 @@ fn parse_command(line: &str) -> Option<(Duration, u64)> {
 
 fn connect(scenario: &Scenario, addr: SocketAddr, clock: CpuClock) -> Result<Box<dyn Load>> {
     let Scenario { kind, over, .. } = *scenario;
-    let tls = over.has_tls().then(|| Sessions::new(&Identity::get()?.cert)).transpose()?;
-    let opener = Opener::new(addr, over, tls);
-    let open = |count| opener.open_all(count, clock);
+    let opener = |resumed, suites| -> Result<Opener> {
+        let sessions = || Sessions::new(&Identity::get()?.cert, resumed, suites);
+        Ok(Opener::new(addr, over, over.has_tls().then(sessions).transpose()?))
+    };
+    let open = |count| opener(false, Suites::All)?.open_all(count, clock);
     Ok(match kind {
         Kind::Echo { connections, active, size, depth } => {
             echo(over, open(connections)?, active, size, echo::Pace::Depth(depth))?
@@ -177,13 +181,27 @@ fn connect(scenario: &Scenario, addr: SocketAddr, clock: CpuClock) -> Result<Box
         }
         Kind::Udp { sockets, depth, size } => Box::new(udp::Udp::new(addr, sockets, depth, size)?),
         Kind::Train { depth, size } => Box::new(udp::Udp::new(addr, 1, depth, size)?.in_trains()?),
-        Kind::Bulk { connections } => Box::new(bulk::Bulk::new(opener, connections)?),
-        Kind::Churn { slots } => Box::new(churn::Churn::new(opener, slots)?),
+        Kind::Bulk { connections } => {
+            Box::new(bulk::Bulk::new(opener(false, Suites::All)?, connections)?)
+        }
+        Kind::Churn { slots } => churn(slots, false, &|| opener(false, Suites::All))?,
+        Kind::Handshake { slots, resumed, suites } => {
+            churn(slots, resumed, &|| opener(resumed, suites))?
+        }
     })
 }
 
 fn period(rate: u64) -> Duration {
     Duration::from_secs(1) / rate as u32
+}
+
+fn churn(
+    slots: usize,
+    resumed: bool,
+    opener: &dyn Fn() -> Result<Opener>,
+) -> Result<Box<dyn Load>> {
+    let openers = (0..slots).map(|_| opener()).collect::<Result<_>>()?;
+    Ok(Box::new(churn::Churn::new(openers, resumed)?))
 }
 
 fn echo(
@@ -205,9 +223,10 @@ fn chat(
     speakers: usize,
     pace: chat::Pace,
 ) -> Result<Box<dyn Load>> {
-    let wording = || match over.has_websocket() {
-        true => Wording::Frame(Masks::new()),
-        false => Wording::Line,
+    let wording = || match over {
+        Over::Plain | Over::Tls => Wording::Line,
+        Over::WebSocket | Over::Secure => Wording::Frame(Masks::new()),
+        Over::Deflate => Wording::Deflated(Masks::new(), Deflated::new()),
     };
     Ok(Box::new(Chat::new(streams, wording, speakers, pace)?))
 }

@@ -65,9 +65,10 @@ impl Opener {
             tls.open(&mut socket)?;
         }
         if self.over.has_websocket() {
+            let deflate = self.over == Over::Deflate;
             match &mut tls {
-                Some(tls) => websocket::open(&mut tls.blocking(&mut socket))?,
-                None => websocket::open(&mut socket)?,
+                Some(tls) => websocket::open(&mut tls.blocking(&mut socket), deflate)?,
+                None => websocket::open(&mut socket, deflate)?,
             }
         }
         socket.set_nonblocking(true)?;
@@ -143,6 +144,19 @@ impl Stream {
             Some(tls) => tls.flush(&mut self.socket),
             None => Ok(()),
         }
+    }
+
+    /// Whether TLS went on from an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_resumed())
+    }
+
+    /// Says that nothing follows, where there is a way to; the connection is about to be closed.
+    pub fn say_goodbye(&mut self) -> Result<()> {
+        if let Some(tls) = &mut self.tls {
+            tls.end(&mut self.socket)?;
+        }
+        Ok(())
     }
 
     /// Ends the output; the input stays open. False when the socket is too full for that: again later.

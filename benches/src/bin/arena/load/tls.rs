@@ -2,10 +2,13 @@
 
 use super::stream::{self, Got};
 use crate::Result;
+use crate::scenario::Suites;
 use mio::net::TcpStream;
+use rustls::client::Resumption;
+use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 use std::cell::RefCell;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
@@ -32,15 +35,22 @@ pub struct Session {
 }
 
 impl Sessions {
-    /// `cert` is the certificate that the server must show.
-    pub fn new(cert: &Path) -> Result<Self> {
+    /// `cert` is the certificate that the server must show. A session is resumed from one before where `resumed`.
+    pub fn new(cert: &Path, resumed: bool, suites: Suites) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(cert)?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
+        let mut provider = rustls::crypto::ring::default_provider();
+        if suites == Suites::Aes128 {
+            provider.cipher_suites = vec![TLS13_AES_128_GCM_SHA256];
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots)
             .with_no_client_auth();
+        config.resumption = match resumed {
+            true => Resumption::in_memory_sessions(1),
+            false => Resumption::disabled(),
+        };
         let wire = Rc::new(RefCell::new(vec![0; WIRE]));
         Ok(Self { config: Arc::new(config), name: ServerName::try_from("localhost")?, wire })
     }
@@ -122,6 +132,11 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Whether the handshake, which is done, went on from an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.handshake_kind() == Some(HandshakeKind::Resumed)
     }
 
     /// Says that nothing follows; true once the socket has taken that too.

@@ -9,15 +9,22 @@ use std::io::{Read, Write};
 pub const TEXT: u8 = 0x81;
 pub const BINARY: u8 = 0x82;
 
+/// In the first byte: the message is compressed (RFC 7692).
+pub const COMPRESSED: u8 = 0x40;
+
 /// The example of RFC 6455 section 1.3: whoever answers it has computed the answer.
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\
     Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-    Sec-WebSocket-Version: 13\r\n\r\n";
+    Sec-WebSocket-Version: 13\r\n";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 
-/// Opens a WebSocket on a blocking stream.
-pub fn open(stream: &mut (impl Read + Write)) -> Result<()> {
-    stream.write_all(REQUEST.as_bytes())?;
+/// As browsers offer it.
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
+/// Opens a WebSocket on a blocking stream, with compression where it is asked for.
+pub fn open(stream: &mut (impl Read + Write), deflate: bool) -> Result<()> {
+    let offer = if deflate { OFFER } else { "" };
+    stream.write_all(format!("{REQUEST}{offer}\r\n").as_bytes())?;
     let mut response = Vec::new();
     let mut bytes = [0; 1024];
     while !response.ends_with(b"\r\n\r\n") {
@@ -28,7 +35,16 @@ pub fn open(stream: &mut (impl Read + Write)) -> Result<()> {
     }
     let response = String::from_utf8(response)?;
     let opens = response.starts_with("HTTP/1.1 101 ");
-    if opens && field(&response, "sec-websocket-accept") == Some(ACCEPT) {
+    let agreed = match field(&response, "sec-websocket-extensions") {
+        None => !deflate,
+        // What the load compresses needs the whole window.
+        Some(agreed) => {
+            deflate
+                && agreed.starts_with("permessage-deflate")
+                && (!agreed.contains("client_max") || agreed.contains("client_max_window_bits=15"))
+        }
+    };
+    if opens && agreed && field(&response, "sec-websocket-accept") == Some(ACCEPT) {
         return Ok(());
     }
     Err(format!("not the response that opens a WebSocket: {response:?}").into())

@@ -1,13 +1,15 @@
 //! What a line of the chat looks like on the way: itself, or one WebSocket text frame.
 
+use super::deflate::Deflated;
 use super::line::LEN;
-use super::websocket::{Masks, TEXT};
+use super::websocket::{COMPRESSED, Masks, TEXT};
 use crate::Result;
 
 /// One member's way of writing lines and of reading them.
 pub enum Wording {
     Line,
     Frame(Masks),
+    Deflated(Masks, Deflated),
 }
 
 /// The head of a frame from the server that holds a line.
@@ -19,6 +21,9 @@ impl Wording {
         match self {
             Self::Line => out.extend_from_slice(line),
             Self::Frame(masks) => masks.put(out, TEXT, line),
+            Self::Deflated(masks, deflated) => {
+                masks.put(out, TEXT | COMPRESSED, deflated.compress(line));
+            }
         }
     }
 
@@ -33,6 +38,19 @@ impl Wording {
                     Some(line) => Ok(Some((line, whole))),
                     None => Err("a frame's head is not that of a line".into()),
                 }
+            }
+            Self::Deflated(_, deflated) => {
+                let &[first, len, ..] = bytes else { return Ok(None) };
+                // No line is so long that its frame needs more bytes for that.
+                if len > 125 || first | COMPRESSED != TEXT | COMPRESSED {
+                    return Err("a frame's head is not that of a line".into());
+                }
+                let whole = HEAD.len() + usize::from(len);
+                let Some(payload) = bytes.get(HEAD.len()..whole) else { return Ok(None) };
+                if first & COMPRESSED == 0 {
+                    return Ok(Some((payload, whole)));
+                }
+                Ok(Some((deflated.decompress(payload)?, whole)))
             }
         }
     }
