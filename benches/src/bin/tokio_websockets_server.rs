@@ -1,4 +1,5 @@
-//! The tokio-websockets peer. What is ready is answered with one flush.
+//! The tokio-websockets peer. What is ready is answered with one flush; it is gathered before, because asking for
+//! the next message flushes what was fed.
 
 use arena::on_tokio::{self, Mailbox, Room, accept};
 use arena::server::{Args, Mode, Over};
@@ -29,10 +30,14 @@ async fn serve(mode: Mode, room: Arc<Room<Messages>>, stream: TcpStream) -> Resu
 }
 
 async fn echo(mut socket: Socket) -> Result<(), Error> {
+    let mut arrived = Messages::new();
     while let Some(message) = socket.next().await {
-        socket.feed(message?).await?;
+        arrived.push(message?);
         while let Some(Some(message)) = socket.next().now_or_never() {
-            socket.feed(message?).await?;
+            arrived.push(message?);
+        }
+        for message in arrived.drain(..) {
+            socket.feed(message).await?;
         }
         socket.flush().await?;
     }

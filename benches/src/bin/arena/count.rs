@@ -54,6 +54,10 @@ pub fn count(options: &Options) -> Result<()> {
                     write!(calls, "{call} {number:.2} ")?;
                 }
             }
+            if built.is_script() {
+                write!(table, " {sum:.2} | – | {calls}|")?;
+                continue;
+            }
             let (few, few_messages) = instructions(&built, scenario, few, &out)?;
             let (many, many_messages) = instructions(&built, scenario, many, &out)?;
             let instructions =

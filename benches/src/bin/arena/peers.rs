@@ -31,6 +31,8 @@ enum Language {
     /// The C files of `peers/NAME` and, for those with layers, of `peers/shared`, linked with libraries that may be
     /// missing on the machine.
     C { libraries: &'static [&'static str] },
+    /// `peers/NAME/server.js`, run by a program of that name: one that npm put there, or that is installed.
+    Script { runtime: &'static str },
 }
 
 #[derive(Clone, Copy)]
@@ -52,6 +54,10 @@ impl Peer {
 
     const fn c(name: &'static str, libraries: &'static [&'static str]) -> Self {
         Self::new(name, Language::C { libraries })
+    }
+
+    const fn script(name: &'static str, runtime: &'static str) -> Self {
+        Self::new(name, Language::Script { runtime })
     }
 
     const fn from(self, source: &'static str) -> Self {
@@ -96,6 +102,8 @@ pub const ALL: &[Peer] = &[
     Peer::rust("tokio-websockets").over(&[Over::WebSocket]),
     Peer::rust("fastwebsockets").over(&[Over::WebSocket]),
     Peer::c("epoll-ws", &[]).over(&[Over::WebSocket]),
+    Peer::script("bun", "bun").over(&[Over::WebSocket, Over::Deflate, Over::Secure]),
+    Peer::script("node-ws", "node").over(&[Over::WebSocket, Over::Deflate, Over::Secure]),
     Peer::rust("tokio-rustls").over(&[Over::Tls]),
     Peer::c("openssl", &["ssl", "crypto"]).over(&[Over::Tls]),
 ];
@@ -120,7 +128,8 @@ pub fn is_setting(name: &str) -> bool {
 pub struct Built {
     pub name: String,
     peer: Peer,
-    program: PathBuf,
+    /// The program, and the script that it runs where it runs one.
+    command: Vec<PathBuf>,
 }
 
 /// Builds what takes part in a scenario of those that are chosen, of all peers or of those that are named; names
@@ -135,7 +144,7 @@ pub fn build(names: &[&str], chosen: &[&Scenario]) -> Result<Vec<Built>> {
             continue;
         }
         match peer.build() {
-            Ok(program) => built.push(Built { name: peer.name.to_owned(), peer, program }),
+            Ok(command) => built.push(Built { name: peer.name.to_owned(), peer, command }),
             Err(reason) if chosen.iter().any(|s| base(s.over) == peer.name) => return Err(reason),
             Err(reason) => eprintln!("{} is left out: {reason}", peer.name),
         }
@@ -148,13 +157,19 @@ pub fn added(word: &str) -> Result<Built> {
     let (name, program) = word.split_once('=').ok_or("--add takes NAME=PROGRAM")?;
     let program = std::fs::canonicalize(program).map_err(|e| format!("{program}: {e}"))?;
     let all = &[Over::Plain, Over::WebSocket, Over::Deflate, Over::Tls, Over::Secure];
-    Ok(Built { name: name.to_owned(), peer: Peer::rust("").over(all), program })
+    let (name, command) = (name.to_owned(), vec![program]);
+    Ok(Built { name, peer: Peer::rust("").over(all), command })
 }
 
 impl Built {
     /// Whether it takes part in a scenario.
     pub fn enters(&self, scenario: &Scenario) -> bool {
         self.peer.enters(scenario)
+    }
+
+    /// Whether a runtime compiles it while it runs: a count of instructions would say nothing.
+    pub fn is_script(&self) -> bool {
+        matches!(self.peer.language, Language::Script { .. })
     }
 }
 
@@ -165,7 +180,7 @@ impl Peer {
             && self.setting.is_none_or(|setting| setting.scenarios.contains(&scenario.name))
     }
 
-    fn build(&self) -> Result<PathBuf> {
+    fn build(&self) -> Result<Vec<PathBuf>> {
         let name = self.source.or(self.setting.map(|setting| setting.of)).unwrap_or(self.name);
         let program = format!("{}_server", name.replace('-', "_"));
         let program = std::env::current_exe()?.with_file_name(program);
@@ -175,15 +190,33 @@ impl Peer {
             }
             Language::Rust => {}
             Language::C { libraries } => self.compile(&program, libraries)?,
+            Language::Script { runtime } => return self.script_command(runtime),
         }
-        Ok(program)
+        Ok(vec![program])
+    }
+
+    fn folder(&self) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("peers").join(self.name)
+    }
+
+    fn script_command(&self, runtime: &str) -> Result<Vec<PathBuf>> {
+        let modules = self.folder().join("node_modules");
+        if !modules.exists() {
+            return Err(format!("`npm install` in benches/peers/{} gets it", self.name).into());
+        }
+        let own = modules.join(".bin").join(runtime);
+        let program = if own.exists() { own } else { runtime.into() };
+        let runs = Command::new(&program).arg("--version").stdout(Stdio::null()).status();
+        match runs {
+            Ok(_) => Ok(vec![program, self.folder().join("server.js")]),
+            Err(error) => Err(format!("{runtime}: {error}").into()),
+        }
     }
 
     /// With the optimisation that the Rust profile asks for: the highest level, across files.
     fn compile(&self, program: &Path, libraries: &[&str]) -> Result<()> {
-        let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers");
-        let shared = peers.join("shared");
-        let mut folders = vec![peers.join(self.name)];
+        let shared = self.folder().with_file_name("shared");
+        let mut folders = vec![self.folder()];
         if !self.over.contains(&Over::Plain) {
             folders.push(shared.clone());
         }
@@ -226,7 +259,7 @@ impl Server {
         wrapper: &[&str],
     ) -> Result<Self> {
         let mut words = wrapper.iter().map(|&word| word.into()).collect::<Vec<PathBuf>>();
-        words.push(built.program.clone());
+        words.extend(built.command.iter().cloned());
         let mut command = Command::new(&words[0]);
         let mode = server::mode_name(scenario.over, scenario.kind.mode());
         command.args(&words[1..]).args(["--mode", &mode, "--addr", "127.0.0.1:0"]);
