@@ -31,7 +31,10 @@ pub fn count(options: &Options) -> Result<()> {
         write!(table, " {name}: system calls | instructions | the calls |")?;
     }
     writeln!(table, "\n|---|{}", "---:|---:|---|".repeat(names.len()))?;
-    let built = peers::build(&options.list("peers"), &scenarios)?;
+    let mut built = peers::build(&options.list("peers"), &scenarios)?;
+    for word in options.list("add") {
+        built.push(peers::added(word)?);
+    }
     for built in built.into_iter().filter(|built| !peers::is_setting(&built.name)) {
         write!(table, "| {} |", built.name)?;
         for scenario in &scenarios {

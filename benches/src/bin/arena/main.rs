@@ -24,7 +24,7 @@ const USAGE: &str = "usage: arena COMMAND [--option value]...
   list   the peers and the scenarios
   table  print the Markdown tables of a run again: [--csv FILE]
   plot   draw the plots of a run again: [--csv FILE] [--parts FILE] [--out DIR]
-  count  system calls and user instructions for each message: [--peers a,b]
+  count  system calls and user instructions for each message: [--peers a,b] [--add NAME=PROGRAM]
          [--scenarios alone,udp-16x8] [--out DIR]
   load   load one server, commands on stdin (what `run` starts for each peer):
          --scenario NAME --addr IP:PORT --pid PID [--core N]";

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::host;
 use crate::identity::Identity;
-use crate::scenario::Scenario;
+use crate::scenario::{self, Scenario};
 use arena::server::{self, Mode, Over};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -117,6 +117,11 @@ pub fn base(over: Over) -> &'static str {
         // Of the peers in Rust nobody else compresses.
         Over::Deflate => "tidegate",
     }
+}
+
+/// Whether others are compared with the peer of that name.
+pub fn is_base(name: &str) -> bool {
+    scenario::ALL.iter().any(|scenario| base(scenario.over) == name)
 }
 
 /// Whether that is the name of a setting of another peer, which is in a few scenarios only.

@@ -135,7 +135,7 @@ impl Summary {
 /// First what compares all scenarios of one base, then one table for each.
 pub fn tables(rows: &[Row]) -> String {
     let mut text = String::new();
-    for base in distinct(rows.iter().filter_map(|row| base_of(&row.scenario))) {
+    for base in bases(rows) {
         let is_compared = |row: &&Row| base_of(&row.scenario) == Some(base);
         let rows: Vec<_> = rows.iter().filter(is_compared).cloned().collect();
         comparisons(&mut text, &rows, base);
@@ -144,6 +144,11 @@ pub fn tables(rows: &[Row]) -> String {
         detail(&mut text, rows, scenario);
     }
     text
+}
+
+/// What the scenarios of these rows are compared with.
+pub fn bases(rows: &[Row]) -> Vec<&str> {
+    distinct(rows.iter().filter_map(|row| base_of(&row.scenario)))
 }
 
 fn base_of(scenario: &str) -> Option<&'static str> {

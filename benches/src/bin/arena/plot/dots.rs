@@ -18,7 +18,7 @@ pub enum Mark {
 
 pub struct Chart {
     pub file: &'static str,
-    pub title: &'static str,
+    pub title: String,
     /// The scenarios that it makes sense for.
     pub of: fn(Kind) -> bool,
     pub marks: &'static [Mark],
@@ -54,7 +54,7 @@ impl Chart {
             })
         });
         let Some(axis) = Axis::over(values.chain(self.reference), LEFT, RIGHT) else {
-            return document(RIGHT, TOP, self.title, "");
+            return document(RIGHT, TOP, &self.title, "");
         };
         let height = STEP * (peers.len() - 1) as f64;
         let axis = axis.limited(self.limits);
@@ -92,7 +92,7 @@ impl Chart {
                 }
             }
         }
-        document(RIGHT + 40.0, bottom + 8.0, self.title, &body)
+        document(RIGHT + 40.0, bottom + 8.0, &self.title, &body)
     }
 }
 

@@ -29,10 +29,15 @@ pub fn plot(options: &Options) -> Result<()> {
 
 /// Writes `cpu.svg`, `rate.svg`, `latency.svg`, `memory.svg` and `growth.svg`.
 pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
+    let base = match report::bases(rows)[..] {
+        ["epoll"] => "raw epoll",
+        [base] => base,
+        _ => "the base of the scenario",
+    };
     let charts = [
         Chart {
             file: "cpu.svg",
-            title: "CPU of the server for each unit, ratio to raw epoll (less is better)",
+            title: format!("CPU of the server for each unit, ratio to {base} (less is better)"),
             of: |_| true,
             marks: &[Mark::Dot(|summary| summary.cpu_ratio)],
             reference: Some(1.0),
@@ -41,7 +46,7 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
         },
         Chart {
             file: "rate.svg",
-            title: "rate, ratio to raw epoll (more is better)",
+            title: format!("rate, ratio to {base} (more is better)"),
             of: |kind| !kind.is_paced(),
             marks: &[Mark::Dot(|summary| summary.rate_ratio)],
             reference: Some(1.0),
@@ -50,7 +55,7 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
         },
         Chart {
             file: "latency.svg",
-            title: "latency in µs: dot p50, bar p99 (less is better)",
+            title: "latency in µs: dot p50, bar p99 (less is better)".to_owned(),
             of: Kind::tells_latency,
             marks: &[Mark::Dot(|summary| summary.p50_us), Mark::Bar(|summary| summary.p99_us)],
             reference: None,
@@ -59,7 +64,7 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
         },
         Chart {
             file: "memory.svg",
-            title: "resident bytes for each connection (less is better)",
+            title: "resident bytes for each connection (less is better)".to_owned(),
             of: Kind::tells_memory,
             marks: &[Mark::Dot(|summary| {
                 Spread::exactly(summary.memory.map_or(f64::NAN, |bytes| bytes as f64))
@@ -72,7 +77,11 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
     for chart in charts {
         std::fs::write(out.join(chart.file), chart.draw(rows))?;
     }
-    Ok(std::fs::write(out.join("growth.svg"), cost(rows))?)
+    // What grows is in the scenarios without layers.
+    if rows.iter().any(|row| row.scenario.starts_with("ping")) {
+        std::fs::write(out.join("growth.svg"), cost(rows))?;
+    }
+    Ok(())
 }
 
 /// What is drawn of ratios; the few beyond are told as numbers. With them the axis would have no room for the rest.
@@ -139,13 +148,13 @@ fn timers(parts: &Parts) -> String {
     growth::draw("ns for each timer operation, over the number of timers", &panels)
 }
 
-/// Grey for what all are compared with, blue for tidegate, light blue for its other setting; the others by their order.
+/// Grey for what others are compared with, blue for tidegate, light blue for its other setting; the others by their order.
 fn colour(peer: &str) -> &'static str {
     const OTHERS: [&str; 7] =
         ["#e69f00", "#009e73", "#cc79a7", "#8c564b", "#d55e00", "#7f7f00", "#00a0b0"];
     match peer {
-        "epoll" => "#444444",
         "tidegate" => "#0060df",
+        _ if peers::is_base(peer) => "#444444",
         _ if peers::is_setting(peer) => "#6ab7ff",
         _ => {
             let place = peers::ALL.iter().position(|known| known.name == peer).unwrap_or(0);
