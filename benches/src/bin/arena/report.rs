@@ -103,7 +103,7 @@ impl Summary {
             return None;
         }
         let found = Scenario::find(scenario);
-        let many = found.is_some_and(|found| found.kind.tells_memory());
+        let many = found.is_some_and(Scenario::tells_memory);
         let base_name = peers::base(found.map_or(Over::Plain, |found| found.over));
         let base = of_peer(base_name);
         // A slice in which nothing came back (UDP may lose all) has no figures.
@@ -164,17 +164,23 @@ fn comparisons(text: &mut String, rows: &[Row], base: &str) {
     ratios(text, &peers, &title, |_| true, |s| s.cpu_us, |s| s.cpu_ratio);
     let title =
         format!("## Rate, ratio to {base} in the same round: median (quartiles). {base}: /s");
-    let closed = |kind: Kind| !kind.is_paced();
+    let closed = |scenario: &Scenario| !scenario.kind.is_paced();
     ratios(text, &peers, &title, closed, |s| s.rate, |s| s.rate_ratio);
     let title =
         format!("## Latency, µs: p50 / p99 (medians of the slices; the p50's ratio to {base})");
-    wide(text, rows, &title, Kind::tells_latency, |summary| {
-        let Summary { p50_us, p99_us, p50_ratio, .. } = summary;
-        let (p50, p99) = (short(p50_us.median), short(p99_us.median));
-        format!("{p50} / {p99} ({:.2})", p50_ratio.median)
-    });
+    wide(
+        text,
+        rows,
+        &title,
+        |scenario| scenario.kind.tells_latency(),
+        |summary| {
+            let Summary { p50_us, p99_us, p50_ratio, .. } = summary;
+            let (p50, p99) = (short(p50_us.median), short(p99_us.median));
+            format!("{p50} / {p99} ({:.2})", p50_ratio.median)
+        },
+    );
     let title = "## Resident memory for each connection, bytes";
-    wide(text, rows, title, Kind::tells_memory, |summary| {
+    wide(text, rows, title, Scenario::tells_memory, |summary| {
         summary.memory.map_or("–".into(), |bytes| bytes.to_string())
     });
 }
@@ -187,7 +193,7 @@ fn ratios(
     text: &mut String,
     rows: &[Row],
     title: &str,
-    of: impl Fn(Kind) -> bool,
+    of: impl Fn(&Scenario) -> bool,
     absolute: Value,
     ratio: Value,
 ) {
@@ -205,10 +211,10 @@ fn wide(
     text: &mut String,
     rows: &[Row],
     title: &str,
-    of: impl Fn(Kind) -> bool,
+    of: impl Fn(&Scenario) -> bool,
     cell: impl Fn(&Summary) -> String,
 ) {
-    let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(|found| of(found.kind));
+    let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(&of);
     if !rows.iter().any(|row| is_in(&row)) {
         return;
     }

@@ -10,6 +10,8 @@ pub struct Scenario {
     pub over: Over,
     /// Belongs to the quick run.
     pub quick: bool,
+    /// Its memory is measured once every connection has had a message, and not when all are open.
+    pub used: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -99,11 +101,6 @@ impl Kind {
             || matches!(self, Self::Alone { .. } | Self::Echo { active: ..=8, size: ..=64, .. })
     }
 
-    /// So many connections that the memory for each can be told from what the process needs anyway.
-    pub fn tells_memory(self) -> bool {
-        matches!(self, Self::Echo { connections: 5_000.., .. })
-    }
-
     /// How many messages of how many a count of system calls and instructions compares: the short run has all
     /// connections busy, and the long one is many rounds of that longer.
     pub fn counted(self) -> (u64, u64) {
@@ -152,7 +149,7 @@ const fn idle(name: &'static str, connections: usize) -> Scenario {
 
 impl Scenario {
     const fn new(name: &'static str, kind: Kind) -> Self {
-        Self { name, kind, over: Over::Plain, quick: false }
+        Self { name, kind, over: Over::Plain, quick: false, used: false }
     }
 
     const fn quick(mut self) -> Self {
@@ -160,9 +157,19 @@ impl Scenario {
         self
     }
 
+    const fn used(mut self) -> Self {
+        self.used = true;
+        self
+    }
+
     const fn over(mut self, over: Over) -> Self {
         self.over = over;
         self
+    }
+
+    /// So many connections that the memory for each can be told from what the process needs anyway.
+    pub fn tells_memory(&self) -> bool {
+        self.used || matches!(self.kind, Kind::Echo { connections: 5_000.., .. })
     }
 
     /// Whether it is one of those over WebSocket or TLS, which `run --layers` runs.
@@ -225,6 +232,8 @@ pub const ALL: &[Scenario] = &[
     chat("wschat-1000-sat", 1_000, 16, 4).over(Over::WebSocket).quick(),
     chat("wschat-1000-deflate", 1_000, 16, 1).over(Over::Deflate),
     idle("ws-idle", 5_000).over(Over::WebSocket).quick(),
+    ping("ws-used", 5_000, 64, 1).over(Over::WebSocket).used(),
+    chat("deflate-used", 1_000, 16, 1).over(Over::Deflate).used(),
     ping("tls-64", 64, 64, 1).over(Over::Tls).quick(),
     ping("tls-bulk", 4, BULK_UNIT, 4).over(Over::Tls).quick(),
     Scenario::new("tls-sink", Kind::Bulk { connections: 4 }).over(Over::Tls),
@@ -235,6 +244,7 @@ pub const ALL: &[Scenario] = &[
     handshake("tls-handshake-aes128", false, Suites::Aes128).quick(),
     handshake("tls-resume", true, Suites::All).quick(),
     idle("tls-idle", 5_000).over(Over::Tls).quick(),
+    ping("tls-used", 5_000, 64, 1).over(Over::Tls).used(),
     open_chat("wsschat-1000-slow", 1_000, 50).over(Over::Secure),
     chat("wsschat-1000-few", 1_000, 16, 1).over(Over::Secure).quick(),
     chat("wsschat-1000-sat", 1_000, 16, 4).over(Over::Secure).quick(),

@@ -140,6 +140,10 @@ pub fn serve_commands(options: &Options) -> Result<()> {
 
     let before = host::resident(pid)?;
     let mut load = connect(scenario, addr, clock)?;
+    if scenario.used {
+        // The least that a load sends: one message on each connection, or one line to all.
+        measure(load.as_mut(), STUCK, 1, clock)?;
+    }
     clock.wait_until_quiet()?;
     let grown = host::resident(pid)?.saturating_sub(before);
     println!("open {}", grown / scenario.kind.connections() as u64);

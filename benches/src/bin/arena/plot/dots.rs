@@ -3,7 +3,7 @@
 use super::{Axis, colour, document, legend, line, round_number, text};
 use crate::peers;
 use crate::report::{Row, Summary, distinct};
-use crate::scenario::{Kind, Scenario};
+use crate::scenario::Scenario;
 use crate::stats::Spread;
 
 /// What a mark shows of a peer; nothing where it is not finite.
@@ -20,7 +20,7 @@ pub struct Chart {
     pub file: &'static str,
     pub title: String,
     /// The scenarios that it makes sense for.
-    pub of: fn(Kind) -> bool,
+    pub of: fn(&Scenario) -> bool,
     pub marks: &'static [Mark],
     /// A value that is drawn as a line from top to bottom.
     pub reference: Option<f64>,
@@ -39,7 +39,7 @@ const GAP: f64 = 7.0;
 
 impl Chart {
     pub fn draw(&self, rows: &[Row]) -> String {
-        let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(|s| (self.of)(s.kind));
+        let is_in = |row: &&Row| Scenario::find(&row.scenario).is_some_and(self.of);
         let mut peers = distinct(rows.iter().filter(is_in).map(|row| row.peer.as_str()));
         peers.retain(|peer| self.settings || !peers::is_setting(peer));
         let scenarios = distinct(rows.iter().filter(is_in).map(|row| row.scenario.as_str()));

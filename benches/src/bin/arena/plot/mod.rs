@@ -8,7 +8,7 @@ use crate::Result;
 use crate::options::Options;
 use crate::peers;
 use crate::report::{self, Row};
-use crate::scenario::Kind;
+use crate::scenario::Scenario;
 use crate::stats::Spread;
 use dots::{Chart, Mark};
 use growth::{Line, Panel};
@@ -47,7 +47,7 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
         Chart {
             file: "rate.svg",
             title: format!("rate, ratio to {base} (more is better)"),
-            of: |kind| !kind.is_paced(),
+            of: |scenario| !scenario.kind.is_paced(),
             marks: &[Mark::Dot(|summary| summary.rate_ratio)],
             reference: Some(1.0),
             limits: RATIOS,
@@ -56,7 +56,7 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
         Chart {
             file: "latency.svg",
             title: "latency in µs: dot p50, bar p99 (less is better)".to_owned(),
-            of: Kind::tells_latency,
+            of: |scenario| scenario.kind.tells_latency(),
             marks: &[Mark::Dot(|summary| summary.p50_us), Mark::Bar(|summary| summary.p99_us)],
             reference: None,
             limits: (0.0, f64::INFINITY),
@@ -65,7 +65,7 @@ pub fn draw(rows: &[Row], out: &Path) -> Result<()> {
         Chart {
             file: "memory.svg",
             title: "resident bytes for each connection (less is better)".to_owned(),
-            of: Kind::tells_memory,
+            of: Scenario::tells_memory,
             marks: &[Mark::Dot(|summary| {
                 Spread::exactly(summary.memory.map_or(f64::NAN, |bytes| bytes as f64))
             })],
