@@ -79,53 +79,60 @@ impl Talk for Bytes {
 pub struct Frames {
     stream: Stream,
     masks: Masks,
-    /// Of every answer.
-    head: Vec<u8>,
+    unsent: Vec<u8>,
     size: usize,
     /// Messages taken up.
     sent: u64,
-    unsent: Vec<u8>,
-    /// Whole answers, and what has arrived of the next one, its head included.
-    returned: u64,
+    answers: Answers,
+}
+
+/// What must come back. All of it is known beforehand, so that nothing is parsed.
+struct Answers {
+    head: Vec<u8>,
+    size: usize,
+    /// How many are whole, and what has arrived of the next one, its head included.
+    whole: u64,
     part: usize,
 }
 
-impl Frames {
-    /// Compares what came with the answers that must come; returns how many ended.
-    fn check(&mut self, pattern: &Pattern, mut bytes: &[u8]) -> Result<u64> {
-        let mut whole = 0;
+impl Answers {
+    fn new(size: usize) -> Self {
+        Self { head: server_head(BINARY, size), size, whole: 0, part: 0 }
+    }
+
+    /// Compares what came with the answers to as many messages as were sent.
+    fn check(&mut self, pattern: &Pattern, sent: u64, mut bytes: &[u8]) -> Result<()> {
         while !bytes.is_empty() {
-            if self.returned == self.sent {
+            if self.whole == sent {
                 return Err("more came back than was sent".into());
             }
-            let head = self.head.len();
+            let of_head = self.head.len();
             let due = match self.head.get(self.part..) {
                 Some(rest) if !rest.is_empty() => rest,
                 _ => {
-                    let at = self.part - head;
-                    pattern.at(self.returned * self.size as u64 + at as u64, self.size - at)
+                    let at = self.part - of_head;
+                    pattern.at(self.whole * self.size as u64 + at as u64, self.size - at)
                 }
             };
             let (here, rest) = bytes.split_at(due.len().min(bytes.len()));
             if here != &due[..here.len()] {
-                let what = if self.part < head { "head" } else { "payload" };
+                let what = if self.part < of_head { "head" } else { "payload" };
                 return Err(format!("an answer's {what} is not as it must be").into());
             }
             self.part += here.len();
             bytes = rest;
-            if self.part == head + self.size {
-                (self.part, self.returned) = (0, self.returned + 1);
-                whole += 1;
+            if self.part == of_head + self.size {
+                (self.part, self.whole) = (0, self.whole + 1);
             }
         }
-        Ok(whole)
+        Ok(())
     }
 }
 
 impl Talk for Frames {
     fn new(stream: Stream, size: usize) -> Self {
-        let (masks, head) = (Masks::new(), server_head(BINARY, size));
-        Self { stream, masks, head, size, sent: 0, unsent: Vec::new(), returned: 0, part: 0 }
+        let (masks, answers) = (Masks::new(), Answers::new(size));
+        Self { stream, masks, unsent: Vec::new(), size, sent: 0, answers }
     }
 
     fn stream(&mut self) -> &mut Stream {
@@ -148,13 +155,54 @@ impl Talk for Frames {
     }
 
     fn read(&mut self, pattern: &Pattern, buffer: &mut [u8]) -> Result<u64> {
-        let mut whole = 0;
+        let whole = self.answers.whole;
         loop {
             let got = self.stream.read(buffer)?;
-            whole += self.check(pattern, &buffer[..got.bytes])?;
+            self.answers.check(pattern, self.sent, &buffer[..got.bytes])?;
             if got.drained {
-                return Ok(whole);
+                return Ok(self.answers.whole - whole);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SIZE: usize = 300;
+
+    fn two_answers(pattern: &Pattern) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for message in 0..2 {
+            bytes.extend_from_slice(&server_head(BINARY, SIZE));
+            bytes.extend_from_slice(pattern.at(message * SIZE as u64, SIZE));
+        }
+        bytes
+    }
+
+    #[test]
+    fn answers_are_accepted_wherever_reads_cut_them() {
+        let pattern = Pattern::new();
+        let bytes = two_answers(&pattern);
+        for cut in 0..bytes.len() {
+            let mut answers = Answers::new(SIZE);
+            answers.check(&pattern, 2, &bytes[..cut]).unwrap();
+            assert_eq!(answers.whole, (cut / (bytes.len() / 2)) as u64);
+            answers.check(&pattern, 2, &bytes[cut..]).unwrap();
+            assert_eq!((answers.whole, answers.part), (2, 0));
+            assert!(answers.check(&pattern, 2, &bytes[..1]).is_err(), "nobody asked for a third");
+        }
+    }
+
+    #[test]
+    fn an_answer_with_one_byte_changed_is_refused() {
+        let pattern = Pattern::new();
+        let bytes = two_answers(&pattern);
+        for place in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[place] ^= 1;
+            assert!(Answers::new(SIZE).check(&pattern, 2, &changed).is_err());
         }
     }
 }

@@ -55,3 +55,37 @@ impl Wording {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINE: [u8; LEN] = [b'x'; LEN];
+
+    #[test]
+    fn frames_are_taken_one_after_the_other() {
+        let frame = [&HEAD[..], &LINE].concat();
+        let two = [frame.clone(), frame.clone()].concat();
+        let mut wordings =
+            [Wording::Frame(Masks::new()), Wording::Deflated(Masks::new(), Deflated::new())];
+        for wording in &mut wordings {
+            assert_eq!(wording.take(&two).unwrap(), Some((&LINE[..], frame.len())));
+            for len in 0..frame.len() {
+                assert_eq!(wording.take(&frame[..len]).unwrap(), None);
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_of_another_kind_is_refused() {
+        let mut wording = Wording::Frame(Masks::new());
+        // Binary; a fragment; masked; shorter.
+        for head in [[0x82, 64], [0x01, 64], [0x81, 0x80 | 64], [0x81, 63]] {
+            assert!(wording.take(&[&head[..], &LINE].concat()).is_err());
+        }
+        let mut wording = Wording::Deflated(Masks::new(), Deflated::new());
+        for head in [[0x82, 64], [0x41, 64], [0xA1, 64], [0x81, 126], [0xC1, 3]] {
+            assert!(wording.take(&[&head[..], &LINE].concat()).is_err());
+        }
+    }
+}
