@@ -10,6 +10,9 @@ use tokio::net::TcpStream;
 use tokio::spawn;
 use tokio_websockets::{Error, Message, ServerBuilder, WebSocketStream};
 
+/// Others are answered at once: they lie in the read buffer, which can't be used again before they have gone.
+const SMALL: usize = 4096;
+
 type Messages = Vec<Message>;
 type Socket = WebSocketStream<TcpStream>;
 
@@ -33,7 +36,9 @@ async fn echo(mut socket: Socket) -> Result<(), Error> {
     let mut arrived = Messages::new();
     while let Some(message) = socket.next().await {
         arrived.push(message?);
-        while let Some(Some(message)) = socket.next().now_or_never() {
+        while arrived.last().is_some_and(|message| message.as_payload().len() < SMALL)
+            && let Some(Some(message)) = socket.next().now_or_never()
+        {
             arrived.push(message?);
         }
         for message in arrived.drain(..) {
