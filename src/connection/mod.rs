@@ -73,7 +73,7 @@ pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use pair::{Filled, NextRelayed, Transfer};
 pub(crate) use read::{Budget, Next};
 pub(crate) use route::{Attempt, Route};
-pub(crate) use wire::Wire;
+pub(crate) use wire::{Sharing, Wire};
 pub(crate) use work::{Due, Note, PARKED, Work};
 
 use batch::Listed;

@@ -35,6 +35,12 @@ impl Stream {
             || self.life.phase == Phase::Open && self.wire().is_none_or(super::Wire::is_ready)
     }
 
+    /// How many more bytes it may hold.
+    #[inline]
+    pub(crate) fn room(&self) -> usize {
+        self.options().output_limit.saturating_sub(self.held())
+    }
+
     /// Whether this many bytes of a group's log can be written without a queue or an encoding.
     #[inline]
     pub(crate) fn takes_log(&self, bytes: usize) -> bool {
@@ -229,7 +235,7 @@ impl Conn<'_> {
 
     /// A message that the format cannot carry is dropped alone, so that one member's message does not
     /// end the others of a group. Any other error ends the connection.
-    pub(super) fn encode_failed(&mut self, error: LayerError) -> SendStatus {
+    pub(crate) fn encode_failed(&mut self, error: LayerError) -> SendStatus {
         if error.kind() == LayerErrorKind::Unencodable {
             log::debug!("{}: a message is not sent: {error}", self.token);
             return SendStatus::Unencodable;

@@ -29,7 +29,9 @@
 //! 7. Until [`is_ready`](Layer::is_ready) nothing is encoded, and no unit is yielded.
 //! 8. A driver encodes message by message where [`Delivery::Messages`] is. With
 //!    [`Delivery::Stream`] it may join the bytes of several sends into one call of
-//!    [`encode`](Layer::encode) (a run), and cut them anywhere.
+//!    [`encode`](Layer::encode) (a run), and cut them anywhere. Where several layers have equal
+//!    [classes](Layer::wire_class), it may let one of them encode a message and send the same bytes
+//!    through the others, which do not see it.
 //! 9. After an error of `decode`, `wire_ended` or `on_time`, or after [`Item::End`], neither `decode`
 //!    nor `wire_ended` is called again. `encode`, `on_time` and `end` may be called after
 //!    [`Item::End`]; after an error only `end` is.
@@ -285,6 +287,43 @@ pub trait Layer {
         None
     }
 
+    /// Of a stack whose outer layer takes runs of bytes and encodes each in a way of its own (TLS): the
+    /// [class](Self::wire_class) of what lies within. [`Then`] answers; no other layer needs this. Where
+    /// it is `Some`, a driver may encode a message to many members in two steps: once for all of a class
+    /// with [`encode_inner`](Self::encode_inner), then for each with [`encode_run`](Self::encode_run).
+    fn inner_class(&self) -> Option<WireClass> {
+        None
+    }
+
+    /// The first step of two, see [`inner_class`](Self::inner_class): appends what the inner layers make
+    /// of one message.
+    ///
+    /// # Errors
+    /// As of [`encode`](Self::encode).
+    fn encode_inner(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        inner: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        self.encode(cx, message, kind, inner)
+    }
+
+    /// The second step of two, see [`inner_class`](Self::inner_class): appends the wire form of a run of
+    /// what the first step has made.
+    ///
+    /// # Errors
+    /// Any error ends the connection.
+    fn encode_run(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        run: &[u8],
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        self.encode(cx, run, MessageKind::Default, wire)
+    }
+
     /// What the layer knows about the peer, by type. Each layer documents the types that it returns
     /// (a TLS layer its certificate and protocol, a WebSocket layer its HTTP request).
     fn layer_info(&self, info: TypeId) -> Option<&dyn Any> {
@@ -347,6 +386,26 @@ impl Layer for Box<dyn Layer> {
     }
     fn wire_class(&self) -> Option<WireClass> {
         (**self).wire_class()
+    }
+    fn inner_class(&self) -> Option<WireClass> {
+        (**self).inner_class()
+    }
+    fn encode_inner(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        inner: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        (**self).encode_inner(cx, message, kind, inner)
+    }
+    fn encode_run(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        run: &[u8],
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        (**self).encode_run(cx, run, wire)
     }
     fn holds_input(&self) -> bool {
         (**self).holds_input()

@@ -399,6 +399,53 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         Some(self.outer.wire_class()?.then(self.inner.wire_class()?))
     }
 
+    /// That of the inner layer, if the outer one takes runs: what the inner one sends is a stream to it.
+    fn inner_class(&self) -> Option<WireClass> {
+        match self.outer.delivery() {
+            Delivery::Stream => self.inner.wire_class(),
+            Delivery::Messages => Some(self.outer.inner_class()?.then(self.inner.wire_class()?)),
+        }
+    }
+
+    fn encode_inner(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        inner: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        let inner_cx = &mut cx.with_call_at(&mut self.inner_at);
+        if self.outer.delivery() == Delivery::Stream {
+            return self.inner.encode(inner_cx, message, kind, inner);
+        }
+        self.inner.encode(inner_cx, message, kind, &mut self.said)?;
+        let outer_cx = &mut cx.with_call_at(&mut self.outer_at);
+        let outer = self.outer.encode_inner(outer_cx, &self.said, MessageKind::Default, inner);
+        recycle(&mut self.said);
+        outer
+    }
+
+    fn encode_run(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        run: &[u8],
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        if self.broken {
+            return Err(self.out_of_step("refused what was said before, so nothing can follow"));
+        }
+        let outer = &mut cx.with_call_at(&mut self.outer_at);
+        let encoded = match self.outer.delivery() {
+            Delivery::Stream => self.outer.encode(outer, run, MessageKind::Default, wire),
+            Delivery::Messages => self.outer.encode_run(outer, run, wire),
+        };
+        self.pass_on_wishes(cx);
+        encoded.map_err(|error| {
+            self.broken = true;
+            self.out_of_step("refused what was said above it").with_source(error)
+        })
+    }
+
     fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         self.outer.layer_info(fact).or_else(|| self.inner.layer_info(fact))
     }

@@ -11,6 +11,7 @@ use tidegate::{
 };
 
 use crate::support::child::in_a_process_of_its_own;
+use crate::support::rolling::{Counted, Rolling, rolled};
 use crate::support::sockets::small_client;
 use crate::support::xorshift::{Xorshift, for_each_seed};
 use crate::support::{
@@ -18,10 +19,10 @@ use crate::support::{
 };
 
 /// A reactor whose connections only listen, and their clients, in the order of the tokens.
-struct Room {
-    reactor: Reactor,
-    log: Log,
-    tokens: Vec<Token>,
+pub(crate) struct Room {
+    pub(crate) reactor: Reactor,
+    pub(crate) log: Log,
+    pub(crate) tokens: Vec<Token>,
     streams: Vec<TcpStream>,
 }
 
@@ -30,7 +31,11 @@ impl Room {
         Self::with(members, Config::default(), |listen| listen)
     }
 
-    fn with(members: usize, config: Config, adapt: impl FnOnce(Listen) -> Listen) -> Self {
+    pub(crate) fn with(
+        members: usize,
+        config: Config,
+        adapt: impl FnOnce(Listen) -> Listen,
+    ) -> Self {
         let log = Log::new();
         let of_handler = log.clone();
         let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
@@ -46,12 +51,12 @@ impl Room {
         Room { reactor, log, tokens, streams }
     }
 
-    fn net(&mut self) -> &mut Net {
+    pub(crate) fn net(&mut self) -> &mut Net {
         self.reactor.net()
     }
 
     /// A group of the first `n`.
-    fn group(&mut self, n: usize) -> Group {
+    pub(crate) fn group(&mut self, n: usize) -> Group {
         let tokens = self.tokens[..n].to_vec();
         let group = self.net().create_group();
         for token in tokens {
@@ -61,7 +66,7 @@ impl Room {
     }
 
     /// Closes everybody gracefully and answers what each client had received in all.
-    fn heard(mut self) -> Vec<Vec<u8>> {
+    pub(crate) fn heard(mut self) -> Vec<Vec<u8>> {
         for &token in &self.tokens {
             self.reactor.net().close(token);
         }
@@ -342,15 +347,21 @@ struct Model {
 // row 69
 #[test]
 fn random_joins_leaves_sends_and_messages_agree_with_a_model() {
-    for_each_seed(0..12, |seed| {
+    for_each_seed(0..18, |seed| {
         const MEMBERS: usize = 6;
         let mut random = Xorshift::new(seed);
         let group_log = [1, 100, 1 << 20][random.below(3)];
-        let framed = random.chance(3);
+        let formats = Formats::ALL[random.below(3)];
         let work_per_turn = [1, 8, 1024][random.below(3)];
         let config = Config::new().group_log(group_log).work_per_turn(work_per_turn);
-        let mut room = Room::with(MEMBERS, config, |listen| {
-            if framed { listen.layer(|_| LengthPrefixed::new(1)) } else { listen }
+        let mut accepted = 0;
+        let mut room = Room::with(MEMBERS, config, |listen| match formats {
+            Formats::Plain => listen,
+            Formats::Framed => listen.layer(|_| LengthPrefixed::new(1)),
+            Formats::Mixed => listen.layer(move |_| {
+                accepted += 1;
+                mixed(accepted - 1)
+            }),
         });
         let mut model = Model {
             groups: (0..3).map(|_| (room.net().create_group(), Vec::new())).collect(),
@@ -358,7 +369,7 @@ fn random_joins_leaves_sends_and_messages_agree_with_a_model() {
             closed: vec![false; MEMBERS],
         };
         for step in 0..1_500_u32 {
-            random_step(&mut random, &mut room, &mut model, framed, step);
+            random_step(&mut random, &mut room, &mut model, formats, step);
         }
         settle(&mut room.reactor);
         let heard = room.heard();
@@ -368,7 +379,50 @@ fn random_joins_leaves_sends_and_messages_agree_with_a_model() {
     });
 }
 
-fn random_step(random: &mut Xorshift, room: &mut Room, model: &mut Model, framed: bool, step: u32) {
+/// The formats of the members of a room.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Formats {
+    Plain,
+    Framed,
+    /// Each third one the same; some share their whole form, some what lies within a stream.
+    Mixed,
+}
+
+impl Formats {
+    const ALL: [Formats; 3] = [Formats::Plain, Formats::Framed, Formats::Mixed];
+}
+
+fn mixed(member: usize) -> Box<dyn Layer> {
+    match member % 4 {
+        0 => Box::new(LengthPrefixed::new(1)),
+        1 => Box::new(Rolling::default().then(LengthPrefixed::new(1))),
+        2 => Box::new(Rolling::default()),
+        _ => Box::new(Counted::default()),
+    }
+}
+
+/// Appends what a member hears of a message.
+fn hears(inbox: &mut Vec<u8>, formats: Formats, member: usize, message: &[u8]) {
+    let framed = [&[message.len() as u8], message].concat();
+    match (formats, member % 4) {
+        (Formats::Plain, _) => inbox.extend_from_slice(message),
+        (Formats::Framed, _) | (_, 0) => inbox.extend(framed),
+        (_, 1) => inbox.extend(rolled(&framed, inbox.len())),
+        (_, 2) => inbox.extend(rolled(message, inbox.len())),
+        _ => {
+            inbox.push(0);
+            inbox.extend(framed);
+        }
+    }
+}
+
+fn random_step(
+    random: &mut Xorshift,
+    room: &mut Room,
+    model: &mut Model,
+    formats: Formats,
+    step: u32,
+) {
     let Room { reactor, tokens, .. } = room;
     let net = reactor.net();
     let which = random.below(model.groups.len());
@@ -376,12 +430,7 @@ fn random_step(random: &mut Xorshift, room: &mut Room, model: &mut Model, framed
     let token = tokens[who];
     let (group, members) = &mut model.groups[which];
     let message = format!("{step};");
-    let mut deliver = |to: usize| {
-        if framed {
-            model.inboxes[to].push(message.len() as u8);
-        }
-        model.inboxes[to].extend_from_slice(message.as_bytes());
-    };
+    let mut deliver = |to: usize| hears(&mut model.inboxes[to], formats, to, message.as_bytes());
     match random.below(14) {
         0 | 1 => {
             assert_eq!(net.join(*group, token), !model.closed[who]);
@@ -605,27 +654,35 @@ fn a_message_carries_its_kind_to_the_layers() {
 
 /// The budget of a turn. Unix sockets: what was written can be read at once.
 #[cfg(unix)]
-mod budget {
+pub(crate) mod budget {
     use std::io::{ErrorKind, Read};
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use tidegate::layer::LengthPrefixed;
     use tidegate::{Config, Group, Reactor, Token};
 
     use super::Log;
+    use crate::support::rolling::Counted;
     use crate::support::{Probe, settle};
 
-    struct Crowd {
-        reactor: Reactor,
+    pub(crate) struct Crowd {
+        pub(crate) reactor: Reactor,
         tokens: Vec<Token>,
         peers: Vec<UnixStream>,
-        group: Group,
-        heard: Vec<Vec<u8>>,
+        pub(crate) group: Group,
+        pub(crate) heard: Vec<Vec<u8>>,
     }
 
     impl Crowd {
         fn new(members: usize, work_per_turn: usize, framed: bool) -> Self {
+            Self::with(members, work_per_turn, |_| framed.then(Counted::default))
+        }
+
+        pub(crate) fn with(
+            members: usize,
+            work_per_turn: usize,
+            mut layer: impl FnMut(usize) -> Option<Counted>,
+        ) -> Self {
             let config = Config::new().work_per_turn(work_per_turn);
             let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
             let group = reactor.net().create_group();
@@ -638,16 +695,16 @@ mod budget {
                 peers.push(theirs);
             }
             settle(&mut reactor);
-            for &token in &tokens {
+            for (n, &token) in tokens.iter().enumerate() {
                 assert!(reactor.net().join(group, token));
-                if framed {
-                    reactor.net().start_layer(token, LengthPrefixed::new(1));
+                if let Some(layer) = layer(n) {
+                    reactor.net().start_layer(token, layer);
                 }
             }
             Crowd { reactor, tokens, peers, group, heard: vec![Vec::new(); members] }
         }
 
-        fn turn(&mut self) {
+        pub(crate) fn turn(&mut self) {
             let _ = self.reactor.turn(Some(Duration::ZERO)).unwrap();
             self.read();
         }
@@ -662,7 +719,7 @@ mod budget {
         }
 
         /// How many members have heard exactly this.
-        fn have(&self, what: &[u8]) -> usize {
+        pub(crate) fn have(&self, what: &[u8]) -> usize {
             self.heard.iter().filter(|heard| *heard == what).count()
         }
 
@@ -749,10 +806,10 @@ mod budget {
         for n in 0..100_u8 {
             crowd.reactor.net().publish(crowd.group, [n]);
         }
-        let expected: Vec<u8> = (0..100).flat_map(|n| [1, n]).collect();
+        let expected: Vec<u8> = (0..100).flat_map(|n| [0, 1, n]).collect();
         for turn in 1..=10 {
             crowd.turn();
-            assert_eq!(crowd.heard[0], expected[..20 * turn]);
+            assert_eq!(crowd.heard[0], expected[..30 * turn]);
         }
     }
 
@@ -765,7 +822,7 @@ mod budget {
         for turn in 1..=10 {
             crowd.turn();
             crowd.turn();
-            assert!(crowd.heard.iter().all(|heard| heard.len() == 20 * turn));
+            assert!(crowd.heard.iter().all(|heard| heard.len() == 30 * turn));
         }
     }
 

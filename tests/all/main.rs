@@ -17,6 +17,7 @@ mod connect;
 mod deadline;
 mod echo;
 mod fairness;
+mod forms;
 mod groups;
 mod hostile;
 mod last_words;

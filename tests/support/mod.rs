@@ -8,6 +8,7 @@ pub mod endpoints;
 pub mod grammar;
 pub mod logged;
 pub mod panics;
+pub mod rolling;
 #[cfg(feature = "tls")]
 pub mod secure;
 pub mod sockets;

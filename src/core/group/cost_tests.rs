@@ -22,7 +22,7 @@ fn group_of(groups: &mut Groups, members: &[Token]) -> Group {
 
 /// Takes what is pending and returns how many bytes that was.
 fn take(groups: &mut Groups, token: Token, how: Take) -> usize {
-    let Some(batch) = groups.take(token, how) else { return 0 };
+    let Some(batch) = groups.take(token, how, None) else { return 0 };
     let bytes = batch.parts.iter().map(|part| part.end - part.start).sum();
     groups.give_back(batch);
     bytes
@@ -176,7 +176,7 @@ fn a_log_that_a_slow_member_shares_is_copied_once_and_not_for_each_message() {
     groups.publish(group, &[b'x'; 1000], MessageKind::Default, None);
     // One member is served, and its queue keeps the log; the other waits for its round.
     let first = groups.next_member().map(|(token, _)| token).unwrap();
-    let batch = groups.take(first, Take::Joined).unwrap();
+    let batch = groups.take(first, Take::Joined, None).unwrap();
     let super::take::Bytes::Log(_, log) = &batch.bytes else { panic!() };
     let queue = std::rc::Rc::clone(log);
     groups.give_back(batch);

@@ -7,6 +7,27 @@ use crate::connection::{Conn, SendStatus};
 use crate::core::Core;
 use crate::token::Token;
 
+/// How a member is given a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Give {
+    /// Its parts are in the member's wire form.
+    InWireForm,
+    /// Touching parts are encoded as one run; with `inner`, they are in the form of the inner layers.
+    Runs { inner: bool },
+    /// The member's limit, or its layer, decides about each message, which costs so much beside its bytes.
+    Each(usize),
+}
+
+impl Give {
+    /// What each part costs beside its bytes.
+    fn each(self) -> usize {
+        match self {
+            Give::InWireForm | Give::Runs { .. } => work::COPIED,
+            Give::Each(each) => each,
+        }
+    }
+}
+
 /// What one member gets at a time in a turn with a deadline, where a layer encodes each message: eight
 /// messages.
 const PIECE: usize = 8 * work::ENCODED;
@@ -23,16 +44,9 @@ impl Core {
     /// Moves what is pending for `member` into its own queue, by copy: a reference would make the
     /// next message copy the log.
     fn settle(&mut self, member: Token) {
-        let Some((batch, each)) = self.take(member, usize::MAX) else { return };
-        match each {
-            None => {
-                self.with(member, |conn| {
-                    conn.queue_copies(batch.parts.iter().map(|p| &batch.bytes()[p.start..p.end]));
-                });
-            }
-            Some(_) => self.give_each(member, &batch),
-        }
-        let cost = batch.work(each.unwrap_or(work::COPIED));
+        let Some((batch, give)) = self.take(member, usize::MAX) else { return };
+        self.queue_batch(member, &batch, give);
+        let cost = batch.work(give.each());
         self.groups.work += cost;
         // Callbacks cause it, so that their budget pays for it as well: a peer whose every line is
         // published and answered must not make the turn long.
@@ -43,28 +57,42 @@ impl Core {
     /// Writes what is pending for a member to its socket, or a part of it that costs about `limit`.
     /// What the socket does not take is queued. Returns what that cost.
     pub(super) fn deliver(&mut self, member: Token, limit: usize) -> usize {
-        let Some((batch, each)) = self.take(member, limit) else { return work::COPIED };
-        if each.is_some() {
-            self.give_each(member, &batch);
-            self.with(member, |conn| conn.flush());
-        } else {
+        let Some((batch, give)) = self.take(member, limit) else { return work::COPIED };
+        if give == Give::InWireForm {
             self.with(member, |conn| write_batch(conn, &batch));
+        } else {
+            self.queue_batch(member, &batch, give);
+            self.with(member, |conn| conn.flush());
         }
-        let cost = work::WRITE + batch.work(each.unwrap_or(work::COPIED));
+        let cost = work::WRITE + batch.work(give.each());
         self.groups.give_back(batch);
         cost
+    }
+
+    /// Queues what a batch has for a member.
+    fn queue_batch(&mut self, member: Token, batch: &Batch, give: Give) {
+        match give {
+            Give::InWireForm => {
+                self.with(member, |conn| {
+                    conn.queue_copies(batch.parts.iter().map(|p| &batch.bytes()[p.start..p.end]));
+                });
+            }
+            Give::Runs { inner } => self.queue_runs(member, batch, inner),
+            Give::Each(_) => self.give_each(member, batch),
+        }
     }
 
     /// The common case of [`deliver`](Self::deliver): one run of one log is pending, and is written
     /// without a batch. `None` in any other case.
     #[inline]
-    fn deliver_one_run(&mut self, member: Token, id: u32) -> Option<usize> {
+    fn deliver_one_run(&mut self, member: Token, id: u32, limit: usize) -> Option<usize> {
         let Core { table, work, groups, .. } = self;
         let (run, log) = groups.only_run(id)?;
         let stream = table.stream_mut(member)?;
         let bytes = run.end - run.start;
         if !stream.takes_log(bytes) {
-            return None;
+            let layered = stream.wire().is_some();
+            return if layered { self.deliver_one_run_encoded(member, run, limit) } else { None };
         }
         let mut conn = Conn { token: member, stream, work };
         conn.spill();
@@ -106,12 +134,12 @@ impl Core {
     }
 
     /// Takes what is pending for a member; `None` if there is nothing, or nothing can be delivered.
-    /// With it, for a member that is given its messages one by one, what each costs beside its bytes.
-    fn take(&mut self, member: Token, limit: usize) -> Option<(Batch, Option<usize>)> {
+    pub(super) fn take(&mut self, member: Token, limit: usize) -> Option<(Batch, Give)> {
         if self.session(member).is_some_and(|session| !session.dead) {
             // A datagram for each message.
             let each = work::COPIED;
-            return Some((self.groups.take(member, Take::ByMessage { limit, each })?, Some(each)));
+            let batch = self.groups.take(member, Take::ByMessage { limit, each }, None)?;
+            return Some((batch, Give::Each(each)));
         }
         let stream = self.table.stream(member).filter(|stream| stream.accepts_output());
         let Some(stream) = stream else {
@@ -122,21 +150,20 @@ impl Core {
             self.groups.forget(member);
             return None;
         };
-        let room = stream.options().output_limit.saturating_sub(stream.held());
-        let each = if stream.wire().is_some() {
-            Some(work::ENCODED)
-        } else if stream.has_tally()
-            || self.groups.pending_bytes(member) > room
+        if stream.wire().is_some() {
+            return self.take_encoded(member, limit);
+        }
+        if stream.has_tally()
+            || self.groups.pending_bytes(member, None) > stream.room()
             || self.groups.has_keys(member)
         {
             // They are counted; or its limit decides message by message, as it does for direct sends;
             // or whether it keeps up.
-            Some(work::COPIED)
-        } else {
-            None
-        };
-        let how = each.map_or(Take::Joined, |each| Take::ByMessage { limit, each });
-        Some((self.groups.take(member, how)?, each))
+            let each = work::COPIED;
+            let batch = self.groups.take(member, Take::ByMessage { limit, each }, None)?;
+            return Some((batch, Give::Each(each)));
+        }
+        Some((self.groups.take(member, Take::Joined, None)?, Give::InWireForm))
     }
 
     /// Gives a member its messages one by one: its limit, or its layer, decides about each.
@@ -191,7 +218,7 @@ impl Core {
         while left > 0 {
             let Some((member, id)) = self.groups.next_member() else { break };
             let most = if UNTIL { left.min(PIECE) } else { left };
-            let cost = self.deliver_one_run(member, id);
+            let cost = self.deliver_one_run(member, id, most);
             left = left.saturating_sub(cost.unwrap_or_else(|| self.deliver(member, most)));
             if UNTIL && self.work.is_late() {
                 break;

@@ -3,20 +3,21 @@
 use std::rc::Rc;
 
 use super::NONE;
-use crate::layer::MessageKind;
+use super::form::{Form, Forms};
+use crate::layer::{LayerError, MessageKind, WireClass};
 use crate::token::Group;
 
 /// One message: where it ends in the bytes, and what is known of it.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     /// Counts the messages of all groups: the order in which they were published.
     number: u64,
-    end: usize,
+    pub(super) end: usize,
     /// The member that does not get it, or [`NONE`].
     except: u32,
     /// The entry before this one that excludes the same member, or [`NONE`].
     previous: u32,
-    kind: MessageKind,
+    pub(super) kind: MessageKind,
 }
 
 /// What one message takes beside its bytes. It counts towards `Config::group_log`, so that empty
@@ -45,9 +46,104 @@ pub(crate) struct Log {
     /// are gone may still be here: nothing has their numbers any more. So a message without a key costs
     /// nothing for this.
     keys: Vec<(u64, u64)>,
+    /// The same messages in wire form, for members with layers.
+    forms: Forms,
+}
+
+/// A log as the members of one kind see it: the messages as they were published, or in a wire form.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    log: &'a Log,
+    form: Option<&'a Form>,
+}
+
+impl<'a> View<'a> {
+    /// How many messages there are, or how many have this form already.
+    #[inline]
+    pub(super) fn len(&self) -> u32 {
+        self.form.map_or_else(|| self.log.len(), Form::len)
+    }
+
+    /// Whether it has all messages.
+    pub(super) fn is_whole(&self) -> bool {
+        self.len() == self.log.len()
+    }
+
+    #[inline]
+    pub(super) fn bytes(&self) -> &'a Rc<Vec<u8>> {
+        self.form.map_or(&self.log.bytes, Form::bytes)
+    }
+
+    #[inline]
+    pub(super) fn end(&self, index: u32) -> usize {
+        self.form.map_or_else(|| self.log.end(index), |form| form.end(index))
+    }
+
+    /// Where a message begins; for the index after the last one, where the log ends.
+    #[inline]
+    pub(super) fn start(&self, index: u32) -> usize {
+        index.checked_sub(1).map_or(0, |before| self.end(before))
+    }
+
+    /// Calls `run` with the bytes from message `from` on without those that exclude a member, whose
+    /// latest such message is `last_excluding`: the last run first. Costs as much as there are runs,
+    /// however many messages.
+    pub(super) fn runs(&self, from: u32, last_excluding: u32, mut run: impl FnMut(usize, usize)) {
+        let mut end = self.bytes().len();
+        let mut excluding = last_excluding;
+        while excluding != NONE && excluding >= from {
+            if self.end(excluding) < end {
+                run(self.end(excluding), end);
+            }
+            end = self.start(excluding);
+            excluding = self.log.entries[excluding as usize].previous;
+        }
+        if self.start(from) < end {
+            run(self.start(from), end);
+        }
+    }
+
+    /// How many messages from index `from` on are for the member and cannot be carried by its format.
+    pub(super) fn unencodable(&self, messages: std::ops::Range<u32>, member: u32) -> u64 {
+        let Some(form) = self.form else { return 0 };
+        let lost = form
+            .unencodable(messages.start)
+            .filter(|&index| index < messages.end && !self.log.excludes(index, member));
+        lost.count() as u64
+    }
 }
 
 impl Log {
+    /// The messages as they were published; or, with a class, those that have its form, which
+    /// [`encode`](Self::encode) has begun.
+    #[inline]
+    pub(super) fn view(&self, class: Option<&Rc<WireClass>>) -> View<'_> {
+        View { log: self, form: class.map(|class| self.forms.of(class)) }
+    }
+
+    /// The messages in the form of a class, if all of them have it already.
+    #[inline]
+    pub(super) fn whole_form(&self, class: &Rc<WireClass>) -> Option<View<'_>> {
+        let view = View { log: self, form: Some(self.forms.find(class)?) };
+        view.is_whole().then_some(view)
+    }
+
+    /// Encodes messages that have no form for this class yet, until that has cost `limit`; one at least.
+    /// Returns what it cost; `Ok(None)` if the log has too many forms. Equal classes become one object.
+    pub(super) fn encode(
+        &mut self,
+        class: &mut Rc<WireClass>,
+        limit: usize,
+        encode: impl FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>,
+    ) -> Result<Option<usize>, LayerError> {
+        self.forms.encode(class, (&self.bytes, &self.entries), limit, encode)
+    }
+
+    /// The group has no members any more.
+    pub(super) fn forget_forms(&mut self) {
+        self.forms.clear();
+    }
+
     /// Gives the message that was published last its key.
     pub(super) fn set_key(&mut self, number: u64, key: u64) {
         if !self.has_keys() {
@@ -156,27 +252,10 @@ impl Log {
         self.entries[index as usize].except == member
     }
 
-    /// Calls `run` with the bytes from message `from` on without those that exclude a member, whose
-    /// latest such message is `last_excluding`: the last run first. Costs as much as there are runs,
-    /// however many messages.
-    pub(super) fn runs(&self, from: u32, last_excluding: u32, mut run: impl FnMut(usize, usize)) {
-        let mut end = self.bytes.len();
-        let mut excluding = last_excluding;
-        while excluding != NONE && excluding >= from {
-            if self.end(excluding) < end {
-                run(self.end(excluding), end);
-            }
-            end = self.start(excluding);
-            excluding = self.entries[excluding as usize].previous;
-        }
-        if self.start(from) < end {
-            run(self.start(from), end);
-        }
-    }
-
     /// No member waits for any of it: forgets the messages.
     pub(super) fn finish(&mut self) {
         self.entries.clear();
+        self.forms.finish();
     }
 
     /// Empties a log without messages. Memory for `kept` bytes at most stays for the next ones; what
@@ -190,6 +269,7 @@ impl Log {
             Some(bytes) if bytes.capacity() <= kept => bytes.clear(),
             _ => self.bytes = Rc::default(),
         }
+        self.forms.recycle(kept);
     }
 
     #[cfg(test)]

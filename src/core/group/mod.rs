@@ -19,14 +19,21 @@
 //! keeps up. A member whose queue has grown too long gets the others one by one: those with a key wait
 //! beside its queue (`connection/latest.rs`), where each replaces the one before.
 //!
-//! `registry`, `log`, `member`, `take` and `gather` are pure: they know no connection. `deliver` is
-//! where a connection is touched.
+//! Layers: where the wire forms of all members of a class are equal (`Layer::wire_class`), a message is
+//! encoded once for all of them, when the first of them is served. The forms stand beside the log
+//! (`form`), and leave as plain messages do. Behind TLS each member gets the touching messages of a turn as
+//! one run, in as few records as there can be; what lies within TLS (WebSocket) is shared as well.
+//!
+//! `registry`, `log`, `form`, `member`, `take` and `gather` are pure: they know no connection. `deliver`
+//! is where a connection is touched, `encoded` the same for those with layers.
 
 use super::{Core, Entity};
 use crate::layer::MessageKind;
 use crate::token::{Group, Token};
 
 mod deliver;
+mod encoded;
+mod form;
 mod gather;
 mod log;
 mod member;

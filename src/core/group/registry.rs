@@ -93,6 +93,12 @@ pub(super) struct State {
 }
 
 impl State {
+    /// So many deliveries were dropped.
+    pub(super) fn count_dropped(&mut self, deliveries: u64) {
+        self.dropped += deliveries;
+        self.dropped_since += deliveries;
+    }
+
     /// Gives back what an empty log does not need.
     pub(super) fn recycle(&mut self) {
         if self.log.is_empty() {
@@ -255,10 +261,7 @@ impl Groups {
         let Some(index) = self.index_of(group) else { return };
         let state = &mut self.slots[index];
         match status {
-            SendStatus::Full | SendStatus::Unencodable => {
-                state.dropped += 1;
-                state.dropped_since += 1;
-            }
+            SendStatus::Full | SendStatus::Unencodable => state.count_dropped(1),
             SendStatus::Replaced => state.replaced += 1,
             SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Gone => {}
         }
@@ -353,6 +356,7 @@ impl Groups {
         shrink(&mut state.seats);
         if state.tokens.is_empty() {
             state.recycle();
+            state.log.forget_forms();
             self.note_empty(index);
         }
     }

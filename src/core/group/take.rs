@@ -9,7 +9,7 @@ use super::member::Membership;
 use super::registry::{Groups, State};
 use super::work;
 use crate::connection::KEPT_CAPACITY;
-use crate::layer::MessageKind;
+use crate::layer::{MessageKind, WireClass};
 use crate::token::{Group, Token};
 
 /// How to take.
@@ -27,6 +27,8 @@ pub(crate) enum Take {
 pub(crate) struct Batch {
     pub(crate) bytes: Bytes,
     pub(crate) parts: Vec<Part>,
+    /// What it has cost to encode messages for it that other members need as well.
+    pub(super) encoded: usize,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Batch {
     /// What handling it costs beside writing, where each part costs `each`.
     pub(crate) fn work(&self, each: usize) -> usize {
         let bytes = self.parts.iter().map(|part| part.end - part.start).sum();
-        work::bytes(bytes) + self.parts.len() * each
+        self.encoded + work::bytes(bytes) + self.parts.len() * each
     }
 }
 
@@ -92,6 +94,30 @@ impl Groups {
         (seat.last_excluding == NONE).then_some((OnlyRun { id, group, place, start, end }, log))
     }
 
+    /// The log that a run is of, and where the run begins in it.
+    #[inline]
+    pub(super) fn log_of(&self, run: &OnlyRun) -> (&Log, u32) {
+        let State { log, seats, .. } = &self.slots[run.group as usize];
+        (log, seats[run.place as usize].from)
+    }
+
+    /// The member has been given that run in the form of its class. What that cannot carry is counted.
+    #[inline]
+    pub(super) fn took_run_in_form(&mut self, run: &OnlyRun, class: Option<&Rc<WireClass>>) {
+        let (log, from) = self.log_of(run);
+        let lost = log.view(class).unencodable(from..log.len(), run.id);
+        if lost > 0 {
+            self.slots[run.group as usize].count_dropped(lost);
+        }
+        self.took_run(run);
+    }
+
+    /// The groups in which something is pending for a member.
+    pub(super) fn pending_groups(&self, token: Token) -> Vec<u32> {
+        let Some(id) = self.id_of(token) else { return Vec::new() };
+        self.members[id as usize].pending().map(|membership| membership.group).collect()
+    }
+
     /// The member has been given that run: nothing is pending for it.
     #[inline]
     pub(crate) fn took_run(&mut self, run: &OnlyRun) {
@@ -104,13 +130,15 @@ impl Groups {
         }
     }
 
-    /// How many bytes are pending for a member at most: messages that exclude it count too.
-    pub(crate) fn pending_bytes(&self, token: Token) -> usize {
+    /// How many bytes are pending for a member at most, in the wire form of its class if it has one:
+    /// messages that exclude it count too.
+    pub(crate) fn pending_bytes(&self, token: Token, class: Option<&Rc<WireClass>>) -> usize {
         let Some(id) = self.id_of(token) else { return 0 };
         let pending =
             self.members[id as usize].pending().map(|Membership { group, place, .. }| {
                 let State { log, seats, .. } = &self.slots[group as usize];
-                log.bytes().len() - log.start(seats[place as usize].from)
+                let view = log.view(class);
+                view.bytes().len() - view.start(seats[place as usize].from.min(view.len()))
             });
         pending.sum()
     }
@@ -123,7 +151,7 @@ impl Groups {
         for Membership { group, place, .. } in self.members[id as usize].pending() {
             let State { log, seats, .. } = &self.slots[group as usize];
             let seat = &seats[place as usize];
-            log.runs(seat.from, seat.last_excluding, |start, end| bytes += end - start);
+            log.view(None).runs(seat.from, seat.last_excluding, |start, end| bytes += end - start);
         }
         bytes
     }
@@ -133,9 +161,15 @@ impl Groups {
         self.slots[run.group as usize].handle
     }
 
-    /// Takes what is pending for a member. Hand the batch back by [`give_back`](Self::give_back). Where
-    /// some of the messages have keys, they are in `keys`, by message.
-    pub(crate) fn take(&mut self, token: Token, how: Take) -> Option<Batch> {
+    /// Takes what is pending for a member, as it was published or in the wire form of a class, which has
+    /// been made. Hand the batch back by [`give_back`](Self::give_back). Where some of the messages have
+    /// keys, they are in `keys`, by message. What the format cannot carry is counted as dropped.
+    pub(crate) fn take(
+        &mut self,
+        token: Token,
+        how: Take,
+        class: Option<&Rc<WireClass>>,
+    ) -> Option<Batch> {
         let id = self.id_of(token)?;
         let member = &self.members[id as usize];
         let mut pending = member.pending();
@@ -144,42 +178,44 @@ impl Groups {
         drop(pending);
         let mut parts = std::mem::take(&mut self.parts);
         let bytes = if one {
-            self.take_of_one(id, first, how, &mut parts)
+            self.take_of_one(id, first, (how, class), &mut parts)
         } else {
-            self.take_of_several(id, how, &mut parts)
+            self.take_of_several(id, (how, class), &mut parts)
         };
         if self.members[id as usize].is_pending() {
             self.serve_again(id);
         }
-        Some(Batch { bytes, parts })
+        Some(Batch { bytes, parts, encoded: 0 })
     }
 
     fn take_of_one(
         &mut self,
         id: u32,
         membership: Membership,
-        how: Take,
+        (how, class): (Take, Option<&Rc<WireClass>>),
         parts: &mut Vec<Part>,
     ) -> Bytes {
         let index = membership.group as usize;
         let State { handle, log, seats, .. } = &mut self.slots[index];
         let (group, seat) = (*handle, &mut seats[membership.place as usize]);
-        let bytes = Bytes::Log(group, Rc::clone(log.bytes()));
-        let mut next = seat.from;
+        let view = log.view(class);
+        let bytes = Bytes::Log(group, Rc::clone(view.bytes()));
+        let from = seat.from;
+        let mut next = from;
         match how {
             Take::Joined => {
-                log.runs(seat.from, seat.last_excluding, |start, end| {
+                view.runs(seat.from, seat.last_excluding, |start, end| {
                     parts.push(Part { start, end, kind: MessageKind::Default, group });
                 });
                 parts.reverse();
-                next = log.len();
+                next = view.len();
                 self.visits.add(1 + parts.len());
             }
             Take::ByMessage { limit, each } => {
                 let mut cost = 0;
-                while next < log.len() && (cost < limit || parts.is_empty()) {
+                while next < view.len() && (cost < limit || parts.is_empty()) {
                     if !log.excludes(next, id) {
-                        let (start, end) = (log.start(next), log.end(next));
+                        let (start, end) = (view.start(next), view.end(next));
                         parts.push(Part { start, end, kind: log.kind(next), group });
                         cost += each + work::bytes(end - start);
                     }
@@ -192,18 +228,25 @@ impl Groups {
                 }
             }
         }
+        let lost = view.unencodable(from..next, id);
         if next == log.len() {
             self.members[id as usize].first_pending = NONE;
             self.unmark(index, membership.place);
         } else {
             seat.from = next;
         }
+        self.slots[index].count_dropped(lost);
         bytes
     }
 
     /// Merges the logs of several groups by the numbers of their messages. What is left keeps its
     /// place in the merge, so that serving in parts costs no more than serving at once.
-    fn take_of_several(&mut self, id: u32, how: Take, parts: &mut Vec<Part>) -> Bytes {
+    fn take_of_several(
+        &mut self,
+        id: u32,
+        (how, class): (Take, Option<&Rc<WireClass>>),
+        parts: &mut Vec<Part>,
+    ) -> Bytes {
         let (joined, limit, each) = match how {
             Take::Joined => (true, usize::MAX, 0),
             Take::ByMessage { limit, each } => (false, limit, each),
@@ -230,13 +273,21 @@ impl Groups {
             let Some(Reverse((_, at))) = merge.pop() else { break };
             self.visits.add(1);
             let membership = self.members[id as usize].memberships[at as usize];
-            let State { handle, log, seats, .. } = &mut self.slots[membership.group as usize];
+            let state = &mut self.slots[membership.group as usize];
+            let State { handle, log, seats, .. } = state;
+            let view = log.view(class);
             let seat = &mut seats[membership.place as usize];
             let message = seat.from;
+            if message >= view.len() {
+                // Its form is not made yet, and no later message may overtake it.
+                merge.extend(log.number(message).map(|number| Reverse((number, at))));
+                break;
+            }
             seat.from += 1;
+            let lost = view.unencodable(message..message + 1, id);
             if !log.excludes(message, id) {
                 let start = bytes.len();
-                bytes.extend_from_slice(&log.bytes()[log.start(message)..log.end(message)]);
+                bytes.extend_from_slice(&view.bytes()[view.start(message)..view.end(message)]);
                 let (end, kind, group) = (bytes.len(), log.kind(message), *handle);
                 match parts.last_mut() {
                     Some(last) if joined => last.end = end,
@@ -247,7 +298,9 @@ impl Groups {
                     self.keys.push(log.has_keys().then(|| log.key(message)).flatten());
                 }
             }
-            match log.number(message + 1) {
+            let next = log.number(message + 1);
+            state.count_dropped(lost);
+            match next {
                 Some(number) => merge.push(Reverse((number, at))),
                 None => {
                     self.unmark(membership.group as usize, membership.place);
@@ -265,7 +318,7 @@ impl Groups {
 
     /// The batch has been handed over: its memory serves the next one.
     pub(crate) fn give_back(&mut self, batch: Batch) {
-        let Batch { bytes, mut parts } = batch;
+        let Batch { bytes, mut parts, .. } = batch;
         match bytes {
             Bytes::Log(group, log) => {
                 drop(log);
