@@ -8,7 +8,8 @@ use tidegate::layer::{Layer, LengthPrefixed};
 use tidegate::{Config, SendStatus, StreamOptions};
 
 use crate::groups::Room;
-use crate::support::rolling::{Counted, Rolling, rolled};
+use crate::support::counted::Counted;
+use crate::support::rolling::{Rolling, rolled};
 
 /// A room whose members have these layers, in turn.
 fn room(
@@ -227,7 +228,7 @@ fn a_member_that_counts_or_is_at_its_limit_gets_its_messages_one_by_one() {
 mod budget {
     use super::counter;
     use crate::groups::budget::Crowd;
-    use crate::support::rolling::Counted;
+    use crate::support::counted::Counted;
 
     // row 204
     #[test]

@@ -11,7 +11,8 @@ use tidegate::{
 };
 
 use crate::support::child::in_a_process_of_its_own;
-use crate::support::rolling::{Counted, Rolling, rolled};
+use crate::support::counted::Counted;
+use crate::support::rolling::{Rolling, rolled};
 use crate::support::sockets::small_client;
 use crate::support::xorshift::{Xorshift, for_each_seed};
 use crate::support::{
@@ -662,7 +663,7 @@ pub(crate) mod budget {
     use tidegate::{Config, Group, Reactor, Token};
 
     use super::Log;
-    use crate::support::rolling::Counted;
+    use crate::support::counted::Counted;
     use crate::support::{Probe, settle};
 
     pub(crate) struct Crowd {

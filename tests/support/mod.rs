@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)] // each binary, and each set of features, uses a part of it
 
 pub mod child;
+pub mod counted;
 pub mod datagrams;
 pub mod endpoints;
 pub mod grammar;

@@ -6,12 +6,17 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::layer::LengthPrefixed;
+use tidegate::layer::{Layer, LengthPrefixed};
 use tidegate::sim::{Fault, ScenarioResult, Sim};
 use tidegate::{
     CloseInfo, CloseReason, Connect, Context, Group, Handler, HandlerResult, Input, Listen, Net,
     Token,
 };
+
+#[allow(dead_code, unreachable_pub)] // the tests in tests/all use the same file
+#[path = "../../support/rolling.rs"]
+mod rolling;
+use rolling::Rolling;
 
 use super::{Dice, LIMIT, impatient, is_over, ms, rough, us};
 
@@ -43,7 +48,7 @@ struct Server {
     dice: Dice,
     ledger: Shared,
     groups: Vec<Group>,
-    /// The connections under their addresses, and whether they are behind a layer.
+    /// The connections under their addresses, and whether messages are framed for them.
     members: Vec<(Token, String, bool)>,
     next: u32,
     /// The target of the relay, once it is open.
@@ -420,6 +425,13 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             .options(options.clone())
             .layer(|_| LengthPrefixed::new(2).frame_limit(2_000));
         net.listen(layered, |_| Member { layered: true })?;
+        // A stream layer, whose encoder has state, with messages in it and without.
+        let framed = Listen::tcp("0.0.0.0:6").options(options.clone());
+        let framed =
+            framed.layer(|_| Rolling::default().then(LengthPrefixed::new(2).frame_limit(2_000)));
+        net.listen(framed, |_| Member { layered: true })?;
+        let stream = Listen::tcp("0.0.0.0:7").options(options.clone());
+        net.listen(stream.layer(|_| Rolling::default()), |_| Member { layered: false })?;
         let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
         net.listen(listeners, |_| Member { layered: false })?;
         let ends = options.high_water(500).output_limit(TARGET_LIMIT);
@@ -449,17 +461,17 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut dice = Dice::of(seed, 3);
         let mut left = 0;
         let relay = dice.percent(60);
-        let ports = [1, 1, 1, 2, 2, 3, 3, 4, 5];
+        let ports = [1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 6, 7, 7];
         for port in ports {
             let mut own = dice.split();
-            if if port >= 4 { !relay } else { own.percent(40) } {
+            if if matches!(port, 4 | 5) { !relay } else { own.percent(40) } {
                 continue;
             }
             left += 1;
             let talks = Talks {
                 left: own.between(1, 60) as u32,
-                layered: port == 2,
-                breaks: port == 2 && own.percent(60),
+                layered: matches!(port, 2 | 6),
+                breaks: matches!(port, 2 | 6) && own.percent(60),
                 slow: port != 3 && own.percent(40),
                 address: String::new(),
                 dice: own.split(),
@@ -467,6 +479,10 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             net.run_after(us(own.between(0, 4_000)), move |_, net| {
                 let options = impatient().idle_timeout(None).stall_timeout(LIMIT);
                 let connect = Connect::tcp(("server", port)).options(options);
+                let connect = match port {
+                    6 | 7 => connect.layer(Rolling::default()),
+                    _ => connect,
+                };
                 // Refused while the reactor is being dropped.
                 let _ = match port {
                     4 => net.connect(connect, Feeds { left: talks.left, dice: talks.dice }),
