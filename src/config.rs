@@ -165,7 +165,8 @@ impl Config {
     /// How many bytes the pending messages of one group may take before they are moved to the
     /// members' own queues early. Each message counts 32 bytes (on 64-bit targets) more than its
     /// length. Default 1 MiB: several thousand lines of chat, which leave in one write for each
-    /// member.
+    /// member. For members with layers their wire form is kept beside it, once for each format: up to
+    /// eight times as much where one group has members of eight formats.
     #[must_use]
     pub fn group_log(mut self, bytes: usize) -> Self {
         self.group_log = bytes;
@@ -178,7 +179,7 @@ impl Config {
     /// - Input: a callback is one unit; each KiB that a layer decoded, or 16 KiB that were read, is
     ///   one more; a handshake step is 32.
     /// - Groups: a write for one member is one unit; each KiB that is written, encoded or copied is
-    ///   one more; a message that a layer encodes for one member is four.
+    ///   one more; a message that a layer encodes, for one member or for all of its format, is four.
     ///
     /// Default 1,024. With 2 to 5 µs for a write(2) to a TCP socket, and up to 17 µs for a small
     /// message through permessage-deflate, that is 5 ms at most on an ordinary machine.

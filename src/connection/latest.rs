@@ -107,6 +107,11 @@ impl Conn<'_> {
         }
     }
 
+    /// Whether a run of values may be queued as it is: it keeps up, and the queue stays short.
+    pub(crate) fn takes_run_of_values(&mut self, len: usize) -> bool {
+        len <= self.stream.options().behind_above && !self.falls_behind(len)
+    }
+
     /// Whether a group's value of that length has to wait, because the socket does not take what is
     /// queued already.
     fn falls_behind(&mut self, more: usize) -> bool {

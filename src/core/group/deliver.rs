@@ -1,10 +1,13 @@
 //! From the logs to the members' sockets and queues.
 
+use std::rc::Rc;
+
 use super::log::Log;
 use super::take::{Batch, Bytes, OnlyRun, Take};
 use super::work;
 use crate::connection::{Conn, SendStatus};
 use crate::core::Core;
+use crate::layer::WireClass;
 use crate::token::Token;
 
 /// How a member is given a batch.
@@ -83,24 +86,24 @@ impl Core {
     }
 
     /// The common case of [`deliver`](Self::deliver): one run of one log is pending, and is written
-    /// without a batch. `None` in any other case.
+    /// without a batch. `Err` in any other case, with what has been done all the same.
     #[inline]
-    fn deliver_one_run(&mut self, member: Token, id: u32, limit: usize) -> Option<usize> {
+    fn deliver_one_run(&mut self, member: Token, id: u32, limit: usize) -> Result<usize, usize> {
         let Core { table, work, groups, .. } = self;
-        let (run, log) = groups.only_run(id)?;
-        let stream = table.stream_mut(member)?;
+        let Some((run, log)) = groups.only_run(id) else { return Err(0) };
+        let Some(stream) = table.stream_mut(member) else { return Err(0) };
         let bytes = run.end - run.start;
         if !stream.takes_log(bytes) {
             let layered = stream.wire().is_some();
-            return if layered { self.deliver_one_run_encoded(member, run, limit) } else { None };
+            return if layered { self.deliver_one_run_encoded(member, run, limit) } else { Err(0) };
         }
         let mut conn = Conn { token: member, stream, work };
         conn.spill();
         if let Some(written) = conn.write_part(&log.bytes()[run.start..run.end]) {
             let rest = run.start + written;
             if log.has_keys() {
-                self.rest_of_values(member, run, rest);
-                return Some(work::WRITE + work::COPIED + work::bytes(bytes));
+                self.rest_of_values(member, run, None, rest);
+                return Ok(work::WRITE + work::COPIED + work::bytes(bytes));
             }
             conn.write_part_behind(log.bytes(), rest, run.end);
         }
@@ -108,21 +111,27 @@ impl Core {
         if !self.work.notes.is_empty() {
             self.apply_notes();
         }
-        Some(work::WRITE + work::COPIED + work::bytes(bytes))
+        Ok(work::WRITE + work::COPIED + work::bytes(bytes))
     }
 
     /// The socket has not taken all of a run of messages of which some have keys; `from` is where the rest
     /// begins. For a member that has fallen behind, those wait outside its queue.
     #[cold]
-    fn rest_of_values(&mut self, member: Token, run: OnlyRun, from: usize) {
+    pub(super) fn rest_of_values(
+        &mut self,
+        member: Token,
+        run: OnlyRun,
+        class: Option<&Rc<WireClass>>,
+        from: usize,
+    ) {
         let Core { table, work, groups, .. } = self;
         let group = groups.group_of(&run);
         let mut statuses = Vec::new();
-        if let (Some((_, log)), Some(stream)) =
-            (groups.only_run(run.id()), table.stream_mut(member))
-        {
+        if let Some(stream) = table.stream_mut(member) {
             let mut conn = Conn { token: member, stream, work };
-            queue_values(&mut conn, log, (from, run.end), &mut statuses);
+            let log = groups.log_of(&run).0;
+            let end = queue_values(&mut conn, log, class, from, &mut statuses);
+            groups.count_unencodable(&run, class, end);
         }
         for status in statuses {
             groups.count(group, status);
@@ -219,7 +228,9 @@ impl Core {
             let Some((member, id)) = self.groups.next_member() else { break };
             let most = if UNTIL { left.min(PIECE) } else { left };
             let cost = self.deliver_one_run(member, id, most);
-            left = left.saturating_sub(cost.unwrap_or_else(|| self.deliver(member, most)));
+            let cost =
+                cost.unwrap_or_else(|done| done + self.deliver(member, most.saturating_sub(done)));
+            left = left.saturating_sub(cost);
             if UNTIL && self.work.is_late() {
                 break;
             }
@@ -244,34 +255,44 @@ impl Core {
     }
 }
 
-/// Writes the part of a log from `from` to `end` to one member, as far as its socket takes it. If so much
-/// is left that it falls behind, the messages that no byte has left of go to it one by one, and those
-/// with a key wait outside its queue.
+/// Writes a log from `from` on to one member, as far as its socket takes it, in the wire form of its class
+/// if it has one. If so much is left that it falls behind, the messages that no byte has left of go to it
+/// one by one, and those with a key wait outside its queue. Returns the index of the first of those.
 fn queue_values(
     conn: &mut Conn<'_>,
     log: &Log,
-    (from, end): (usize, usize),
+    class: Option<&Rc<WireClass>>,
+    from: usize,
     statuses: &mut Vec<SendStatus>,
-) {
-    let written = match conn.write_values(&log.bytes()[from..end]) {
-        Ok(written) if from + written == end => return conn.flush(),
-        Ok(written) => return conn.write_part_behind(log.bytes(), from + written, end),
+) -> u32 {
+    let (plain, view) = (log.view(None), log.view(class));
+    let (bytes, end) = (view.bytes(), view.bytes().len());
+    let written = match conn.write_values(&bytes[from..]) {
+        Ok(written) if from + written == end => {
+            conn.flush();
+            return view.len();
+        }
+        Ok(written) => {
+            conn.write_part_behind(bytes, from + written, end);
+            return view.len();
+        }
         Err(written) => written,
     };
     let from = from + written;
-    let mut next = log.message_at(from);
-    if log.start(next) < from {
-        conn.queue_copies([&log.bytes()[from..log.end(next)]]);
+    let mut next = view.message_at(from);
+    if view.start(next) < from {
+        conn.queue_copies([&bytes[from..view.end(next)]]);
         next += 1;
     }
     for message in next..log.len() {
-        let bytes = &log.bytes()[log.start(message)..log.end(message)];
+        let bytes = &plain.bytes()[plain.start(message)..plain.end(message)];
         statuses.push(match log.key(message) {
             Some(key) => conn.send_latest(key, bytes, log.kind(message)),
             None => conn.send(bytes, log.kind(message)),
         });
     }
     conn.flush();
+    next
 }
 
 /// Writes the parts of a batch that one member gets. Most members take all, and for those there is

@@ -81,63 +81,77 @@ impl Core {
         (!failed).then_some(encoded)
     }
 
-    /// The common case for a member with layers: one run of one log is pending, and encoded. `None` in any
-    /// other case.
+    /// The common case for a member with layers: one run of one log is pending. `Err` in any
+    /// other case, with what has been done for it all the same.
     pub(super) fn deliver_one_run_encoded(
         &mut self,
         member: Token,
         run: OnlyRun,
         limit: usize,
-    ) -> Option<usize> {
+    ) -> Result<usize, usize> {
         let Core { table, work, groups, .. } = self;
-        let stream = table.stream_mut(member)?;
-        let (log, from) = groups.log_of(&run);
-        if !stream.accepts_output() || stream.has_tally() || log.has_keys() {
-            return None;
+        let Some(stream) = table.stream_mut(member) else { return Err(0) };
+        if !stream.accepts_output() || stream.has_tally() {
+            return Err(0);
         }
         let mut conn = Conn { token: member, stream, work };
         conn.spill();
-        let sharing = conn.sharing();
-        let (class, whole) = match &sharing {
-            Sharing::Whole(class) => (Some(class), true),
-            Sharing::Inner(class) => (Some(class), false),
-            Sharing::Runs => (None, false),
-            Sharing::Nothing => return None,
-        };
-        let view = match class {
-            Some(class) => log.whole_form(class)?,
-            None => log.view(None),
-        };
-        let (start, bytes) = (view.start(from), view.bytes());
-        let run_bytes = &bytes[start..];
-        let cost = work::WRITE + work::COPIED + work::bytes(run_bytes.len());
-        // A run that has to be encoded costs more than one that is written.
-        if conn.stream.room() < run_bytes.len() || !whole && cost > limit {
-            return None;
+        let mut encoded = Encoded { sharing: conn.sharing(), whole: true, cost: 0 };
+        if let Sharing::Whole(class) | Sharing::Inner(class) = &encoded.sharing
+            && groups.log_of(&run).0.whole_form(class).is_none()
+        {
+            let failed = groups.encode(&mut conn, run.group(), &mut encoded, limit).err();
+            if let Some(error) = failed {
+                conn.encode_failed(error);
+                self.apply_notes();
+                return Err(encoded.cost);
+            }
         }
-        if !run_bytes.is_empty() {
-            if !whole {
-                match conn.queue_run(class.is_some(), run_bytes) {
-                    SendStatus::Gone => {
-                        self.apply_notes();
-                        return None;
-                    }
-                    status @ SendStatus::Unencodable => groups.count(groups.group_of(&run), status),
-                    _ => conn.flush(),
+        let (class, whole) = match &encoded.sharing {
+            Sharing::Whole(class) if encoded.whole => (Some(class), true),
+            Sharing::Inner(class) if encoded.whole => (Some(class), false),
+            Sharing::Runs => (None, false),
+            _ => return Err(encoded.cost),
+        };
+        let (log, from) = groups.log_of(&run);
+        let (view, keyed) = (log.view(class), log.has_keys());
+        let (start, bytes) = (view.start(from), view.bytes());
+        let part = &bytes[start..];
+        let cost = encoded.cost + work::WRITE + work::COPIED + work::bytes(part.len());
+        if conn.stream.room() < part.len() {
+            return Err(encoded.cost);
+        }
+        if whole {
+            if !part.is_empty()
+                && let Some(written) = conn.write_part(part)
+            {
+                if keyed {
+                    self.rest_of_values(member, run, class, start + written);
+                    return Ok(cost);
                 }
-            } else if let Some(written) = conn.write_part(run_bytes) {
                 conn.write_part_behind(bytes, start + written, bytes.len());
+            }
+        } else {
+            // A run that has to be encoded costs more than one that is written.
+            if cost > limit || keyed && !conn.takes_run_of_values(part.len()) {
+                return Err(encoded.cost);
+            }
+            match conn.queue_run(class.is_some(), part) {
+                SendStatus::Gone => {
+                    self.apply_notes();
+                    return Err(encoded.cost);
+                }
+                status @ SendStatus::Unencodable => groups.count(groups.group_of(&run), status),
+                _ => conn.flush(),
             }
         }
         groups.took_run_in_form(&run, class);
         if !self.work.notes.is_empty() {
             self.apply_notes();
         }
-        Some(cost)
+        Ok(cost)
     }
-}
 
-impl Core {
     /// Queues the parts of a batch for a member whose layers encode runs.
     pub(super) fn queue_runs(&mut self, member: Token, batch: &Batch, inner: bool) {
         let mut parts = batch.parts.iter().peekable();

@@ -36,6 +36,11 @@ impl Form {
         self.ends[index as usize]
     }
 
+    /// The message that the byte at `at` belongs to.
+    pub(super) fn message_at(&self, at: usize) -> u32 {
+        self.ends.partition_point(|&end| end <= at) as u32
+    }
+
     /// The messages from index `from` on that this format cannot carry.
     pub(super) fn unencodable(&self, from: u32) -> impl Iterator<Item = u32> {
         self.unencodable.iter().copied().filter(move |&index| index >= from)

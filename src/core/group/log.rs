@@ -85,6 +85,14 @@ impl<'a> View<'a> {
         index.checked_sub(1).map_or(0, |before| self.end(before))
     }
 
+    /// The message that the byte at `at` belongs to.
+    pub(super) fn message_at(&self, at: usize) -> u32 {
+        match self.form {
+            Some(form) => form.message_at(at),
+            None => self.log.entries.partition_point(|entry| entry.end <= at) as u32,
+        }
+    }
+
     /// Calls `run` with the bytes from message `from` on without those that exclude a member, whose
     /// latest such message is `last_excluding`: the last run first. Costs as much as there are runs,
     /// however many messages.
@@ -175,11 +183,6 @@ impl Log {
     /// What the keys take, for `Config::group_log`.
     pub(super) fn cost_of_keys(&self) -> usize {
         if self.has_keys() { size_of_val(&*self.keys) } else { 0 }
-    }
-
-    /// The message that the byte at `at` belongs to.
-    pub(super) fn message_at(&self, at: usize) -> u32 {
-        self.entries.partition_point(|entry| entry.end <= at) as u32
     }
 
     /// How many messages.

@@ -71,9 +71,9 @@ pub(crate) struct OnlyRun {
 }
 
 impl OnlyRun {
-    /// The member's index.
-    pub(super) fn id(&self) -> u32 {
-        self.id
+    /// The group's index.
+    pub(super) fn group(&self) -> u32 {
+        self.group
     }
 }
 
@@ -104,12 +104,23 @@ impl Groups {
     /// The member has been given that run in the form of its class. What that cannot carry is counted.
     #[inline]
     pub(super) fn took_run_in_form(&mut self, run: &OnlyRun, class: Option<&Rc<WireClass>>) {
+        self.count_unencodable(run, class, u32::MAX);
+        self.took_run(run);
+    }
+
+    /// Counts what the format of a member cannot carry of the messages of its run before the one at `end`.
+    #[inline]
+    pub(super) fn count_unencodable(
+        &mut self,
+        run: &OnlyRun,
+        class: Option<&Rc<WireClass>>,
+        end: u32,
+    ) {
         let (log, from) = self.log_of(run);
-        let lost = log.view(class).unencodable(from..log.len(), run.id);
+        let lost = log.view(class).unencodable(from..end, run.id);
         if lost > 0 {
             self.slots[run.group as usize].count_dropped(lost);
         }
-        self.took_run(run);
     }
 
     /// The groups in which something is pending for a member.
