@@ -138,6 +138,7 @@ impl Conn<'_> {
             return Outcome::Nothing.of(0);
         }
         wire.unused = false;
+        wire.sharing_is_old = true;
         unit.clear();
         reply.clear();
         fields.clear();

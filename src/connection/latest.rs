@@ -107,8 +107,8 @@ impl Conn<'_> {
         }
     }
 
-    /// Whether a run of values may be queued as it is: it keeps up, and the queue stays short.
-    pub(crate) fn takes_run_of_values(&mut self, len: usize) -> bool {
+    /// Whether a run of values may be queued as it is: the connection keeps up, and the queue stays short.
+    pub(crate) fn queues_values_at_once(&mut self, len: usize) -> bool {
         len <= self.stream.options().behind_above && !self.falls_behind(len)
     }
 

@@ -14,6 +14,7 @@
 //! | `close.rs` | carries out what `life.rs` decides |
 //! | `deadline.rs` | the one watchdog timer and what it finds |
 //! | `wire.rs` | the state of the layers; `decode.rs` input through them, `encode.rs` output |
+//! | `sharing.rs` | what layers have in common with others, for the messages of groups |
 //! | `upgrade.rs` | a layer that is put on an open connection (STARTTLS) |
 //! | `pair.rs` | what a connection knows of its partner |
 //! | `tally.rs` | what it has moved, for those that are asked to count |
@@ -51,6 +52,7 @@ mod pool;
 mod read;
 mod reply;
 mod route;
+mod sharing;
 mod status;
 mod tally;
 mod times;
@@ -73,7 +75,8 @@ pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use pair::{Filled, NextRelayed, Transfer};
 pub(crate) use read::{Budget, Next};
 pub(crate) use route::{Attempt, Route};
-pub(crate) use wire::{Sharing, Wire};
+pub(crate) use sharing::{Classes, Sharing};
+pub(crate) use wire::Wire;
 pub(crate) use work::{Due, Note, PARKED, Work};
 
 use batch::Listed;

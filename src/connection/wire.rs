@@ -2,12 +2,11 @@
 //!
 //! `decode.rs` calls them with input, `encode.rs` for output.
 
-use std::rc::Rc;
 use std::time::Instant;
 
-use super::{Conn, Phase, Tail};
+use super::{Sharing, Tail};
 use crate::guard::guarded;
-use crate::layer::{Delivery, Layer, LayerError, MessageKind, WireClass};
+use crate::layer::{Layer, LayerError, MessageKind};
 
 /// How far the peer's direction has come, as the layer knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,19 +26,6 @@ pub(super) enum OwnSide {
     Ready,
     /// The format's own end has been written, or the layer has panicked.
     Ended,
-}
-
-/// How a group's messages get through the layers of one member.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Sharing {
-    /// Each is encoded for this member alone.
-    Nothing,
-    /// As a stream: touching messages are encoded as one run.
-    Runs,
-    /// All members of this class have the same wire form.
-    Whole(Rc<WireClass>),
-    /// The inner layers of all members of this class have the same form, of which the outer one encodes runs.
-    Inner(Rc<WireClass>),
 }
 
 /// The layers of one connection, and their state.
@@ -64,8 +50,10 @@ pub(crate) struct Wire {
     pub(super) unused: bool,
     /// It was put beneath another layer: what that one had decoded came in clear.
     over_decoded: bool,
-    /// Asked for with the first message of a group.
-    sharing: Option<Sharing>,
+    /// What it shares with others in groups, and whether it has to be asked again: it has decoded something
+    /// since, its peer's end for instance.
+    pub(super) sharing: Sharing,
+    pub(super) sharing_is_old: bool,
 }
 
 impl std::fmt::Debug for Wire {
@@ -83,45 +71,6 @@ impl super::Stream {
     }
 }
 
-impl Conn<'_> {
-    /// How a group's messages get through its layers now.
-    #[inline]
-    pub(crate) fn sharing(&mut self) -> Sharing {
-        let open = self.stream.phase() == Phase::Open;
-        match self.stream.wire_mut() {
-            // A layer answers for its class until its peer has ended the format.
-            Some(wire) if open && wire.own == OwnSide::Ready && wire.peer == PeerSide::Open => {
-                wire.sharing.get_or_insert_with(|| sharing_of(&*wire.layer)).clone()
-            }
-            _ => Sharing::Nothing,
-        }
-    }
-
-    /// Equal classes have become one object: from now on it is found by that.
-    #[cold]
-    pub(crate) fn set_sharing(&mut self, sharing: &Sharing) {
-        if let Some(wire) = self.stream.wire_mut() {
-            wire.sharing = Some(sharing.clone());
-        }
-    }
-}
-
-#[cold]
-fn sharing_of(layer: &dyn Layer) -> Sharing {
-    let asked = guarded(|| {
-        if let Some(class) = layer.wire_class() {
-            Sharing::Whole(Rc::new(class))
-        } else if let Some(class) = layer.inner_class() {
-            Sharing::Inner(Rc::new(class))
-        } else if layer.delivery() == Delivery::Stream {
-            Sharing::Runs
-        } else {
-            Sharing::Nothing
-        }
-    });
-    asked.unwrap_or(Sharing::Nothing)
-}
-
 impl Wire {
     pub(crate) fn new(layer: Box<dyn Layer>) -> Self {
         Wire {
@@ -137,7 +86,8 @@ impl Wire {
             part_since: None,
             unused: false,
             over_decoded: false,
-            sharing: None,
+            sharing: Sharing::Nothing,
+            sharing_is_old: true,
         }
     }
 

@@ -236,9 +236,13 @@ impl Conn<'_> {
     /// A message that the format cannot carry is dropped alone, so that one member's message does not
     /// end the others of a group. Any other error ends the connection.
     pub(crate) fn encode_failed(&mut self, error: LayerError) -> SendStatus {
-        if error.kind() == LayerErrorKind::Unencodable {
-            log::debug!("{}: a message is not sent: {error}", self.token);
-            return SendStatus::Unencodable;
+        match error.kind() {
+            LayerErrorKind::Unencodable => {
+                log::debug!("{}: a message is not sent: {error}", self.token);
+                return SendStatus::Unencodable;
+            }
+            LayerErrorKind::Panicked => self.stream.disable_layers(), // it is not called again
+            _ => {}
         }
         self.finish(CloseReason::Layer(error));
         SendStatus::Gone

@@ -27,11 +27,11 @@
 //!    sent also when `decode` fails, before the connection is closed for it, and always before
 //!    anything that is encoded later (a cipher counts records).
 //! 7. Until [`is_ready`](Layer::is_ready) nothing is encoded, and no unit is yielded.
-//! 8. A driver encodes message by message where [`Delivery::Messages`] is. With
-//!    [`Delivery::Stream`] it may join the bytes of several sends into one call of
-//!    [`encode`](Layer::encode) (a run), and cut them anywhere. Where several layers have equal
-//!    [classes](Layer::wire_class), it may let one of them encode a message and send the same bytes
-//!    through the others, which do not see it.
+//! 8. A driver encodes message by message. Where a layer [takes runs](Layer::takes_runs) it may join
+//!    the bytes of several sends into one call of [`encode`](Layer::encode) (a run), and cut them
+//!    anywhere. Where several layers have equal [classes](Layer::wire_class), it may let one of them
+//!    encode a message and send the same bytes to the peers of the others, whose `encode` is not
+//!    called; the one may be asked for a message that its own peer does not get.
 //! 9. After an error of `decode`, `wire_ended` or `on_time`, or after [`Item::End`], neither `decode`
 //!    nor `wire_ended` is called again. `encode`, `on_time` and `end` may be called after
 //!    [`Item::End`]; after an error only `end` is.
@@ -287,7 +287,14 @@ pub trait Layer {
         None
     }
 
-    /// Of a stack whose outer layer takes runs of bytes and encodes each in a way of its own (TLS): the
+    /// Whether a driver may join the bytes of several sends into one call of [`encode`](Self::encode): a
+    /// run, and cut it anywhere. By default where [`delivery`](Self::delivery) is a stream, and in a stack
+    /// where the outermost layer is one. A layer that takes runs can encode any bytes.
+    fn takes_runs(&self) -> bool {
+        self.delivery() == Delivery::Stream
+    }
+
+    /// Of a stack whose outer layer [takes runs](Self::takes_runs) and encodes each in a way of its own (TLS): the
     /// [class](Self::wire_class) of what lies within. [`Then`] answers; no other layer needs this. Where
     /// it is `Some`, a driver may encode a message to many members in two steps: once for all of a class
     /// with [`encode_inner`](Self::encode_inner), then for each with [`encode_run`](Self::encode_run).
@@ -386,6 +393,9 @@ impl Layer for Box<dyn Layer> {
     }
     fn wire_class(&self) -> Option<WireClass> {
         (**self).wire_class()
+    }
+    fn takes_runs(&self) -> bool {
+        (**self).takes_runs()
     }
     fn inner_class(&self) -> Option<WireClass> {
         (**self).inner_class()

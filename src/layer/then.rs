@@ -396,14 +396,24 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
     }
 
     fn wire_class(&self) -> Option<WireClass> {
+        if self.below != Below::Running {
+            return None; // the outer layer may drop what is encoded behind its end
+        }
         Some(self.outer.wire_class()?.then(self.inner.wire_class()?))
+    }
+
+    fn takes_runs(&self) -> bool {
+        self.outer.takes_runs() && self.inner.takes_runs()
     }
 
     /// That of the inner layer, if the outer one takes runs: what the inner one sends is a stream to it.
     fn inner_class(&self) -> Option<WireClass> {
-        match self.outer.delivery() {
-            Delivery::Stream => self.inner.wire_class(),
-            Delivery::Messages => Some(self.outer.inner_class()?.then(self.inner.wire_class()?)),
+        if self.below != Below::Running {
+            None
+        } else if self.outer.takes_runs() {
+            self.inner.wire_class()
+        } else {
+            Some(self.outer.inner_class()?.then(self.inner.wire_class()?))
         }
     }
 
@@ -415,14 +425,19 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         inner: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let inner_cx = &mut cx.with_call_at(&mut self.inner_at);
-        if self.outer.delivery() == Delivery::Stream {
-            return self.inner.encode(inner_cx, message, kind, inner);
-        }
-        self.inner.encode(inner_cx, message, kind, &mut self.said)?;
-        let outer_cx = &mut cx.with_call_at(&mut self.outer_at);
-        let outer = self.outer.encode_inner(outer_cx, &self.said, MessageKind::Default, inner);
-        recycle(&mut self.said);
-        outer
+        let encoded = if self.outer.takes_runs() {
+            self.inner.encode(inner_cx, message, kind, inner)
+        } else {
+            self.inner.encode(inner_cx, message, kind, &mut self.said).and_then(|()| {
+                let outer_cx = &mut cx.with_call_at(&mut self.outer_at);
+                let kind = MessageKind::Default;
+                let encoded = self.outer.encode_inner(outer_cx, &self.said, kind, inner);
+                recycle(&mut self.said);
+                encoded
+            })
+        };
+        self.pass_on_wishes(cx);
+        encoded
     }
 
     fn encode_run(
@@ -435,9 +450,10 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
             return Err(self.out_of_step("refused what was said before, so nothing can follow"));
         }
         let outer = &mut cx.with_call_at(&mut self.outer_at);
-        let encoded = match self.outer.delivery() {
-            Delivery::Stream => self.outer.encode(outer, run, MessageKind::Default, wire),
-            Delivery::Messages => self.outer.encode_run(outer, run, wire),
+        let encoded = if self.outer.takes_runs() {
+            self.outer.encode(outer, run, MessageKind::Default, wire)
+        } else {
+            self.outer.encode_run(outer, run, wire)
         };
         self.pass_on_wishes(cx);
         encoded.map_err(|error| {

@@ -1,15 +1,19 @@
 //! Groups of members with layers: a message is encoded once for all whose wire forms are equal.
 
 use std::cell::Cell;
+use std::io::Write;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::layer::{Layer, LengthPrefixed};
-use tidegate::{Config, SendStatus, StreamOptions};
+use tidegate::layer::{
+    Item, Layer, LayerContext, LayerError, LengthPrefixed, MessageKind, Step, WireClass,
+};
+use tidegate::{Config, Overflow, SendStatus, StreamOptions};
 
 use crate::groups::Room;
 use crate::support::counted::Counted;
 use crate::support::rolling::{Rolling, rolled};
+use crate::support::until;
 
 /// A room whose members have these layers, in turn.
 fn room(
@@ -121,8 +125,9 @@ fn a_message_that_a_format_cannot_carry_counts_for_each_of_its_members() {
 #[test]
 fn a_layer_that_fails_while_it_encodes_for_its_class_ends_its_own_connection_alone() {
     for panics in [false, true] {
+        // The last ones are served first.
         let mut room = room(4, Config::default(), move |n| {
-            let fails_at = (n == 1 || n == 2).then_some(&b"bad"[..]);
+            let fails_at = (n >= 2).then_some(&b"bad"[..]);
             Box::new(Counted { class: Some(1), fails_at, panics, ..Counted::default() })
         });
         let group = room.group(4);
@@ -130,13 +135,91 @@ fn a_layer_that_fails_while_it_encodes_for_its_class_ends_its_own_connection_alo
             room.net().publish(group, message);
         }
         turn(&mut room);
+        assert_eq!(room.net().members(group).len(), 2, "those that failed");
+        let reasons = room.log.reasons();
+        let what = if panics { "panicked" } else { "no more" };
+        assert!(reasons.len() == 2 && reasons.iter().all(|r| r.contains(what)), "{reasons:?}");
         let heard = room.heard();
         let all = [&[1, 4][..], b"good", &[1, 3], b"bad", &[1, 4], b"last"].concat();
-        // Who was lent for the encoding got what had been encoded, or nothing; the others all of it.
-        assert_eq!((&heard[0], &heard[3]), (&all, &all));
-        for member in [1, 2] {
-            assert!(all.starts_with(&heard[member]), "{:?}", heard[member]);
+        assert_eq!((&heard[0], &heard[1]), (&all, &all));
+        assert!(heard[2..].iter().all(Vec::is_empty), "{heard:?}");
+    }
+}
+
+/// Drops what it is to encode once its peer has said something, and has no class then: as WebSocket does
+/// behind a Close.
+struct Quits(Counted, bool);
+
+impl Layer for Quits {
+    fn name(&self) -> &'static str {
+        "quits"
+    }
+
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        self.1 |= !wire.is_empty();
+        Ok(Step::new(wire.len(), Item::Nothing))
+    }
+
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        if self.1 { Ok(()) } else { self.0.encode(cx, message, kind, wire) }
+    }
+
+    fn wire_class(&self) -> Option<WireClass> {
+        self.0.wire_class().filter(|_| !self.1)
+    }
+}
+
+#[test]
+fn a_layer_is_asked_again_after_it_has_decoded_something() {
+    let mut room =
+        room(3, Config::default(), |_| Box::new(Quits(Counted::of(1, &counter()), false)));
+    let group = room.group(3);
+    room.net().publish(group, "a");
+    turn(&mut room);
+    // The one that is served first.
+    room.streams[2].write_all(b"x").unwrap();
+    let reads = room.net().stats().bytes_read;
+    until(&mut room.reactor, "the quitter's byte", |reactor| {
+        reactor.net().stats().bytes_read > reads
+    });
+    room.net().publish(group, "b");
+    turn(&mut room);
+    let heard = room.heard();
+    assert_eq!(heard, [&b"\x01\x01a\x01\x01b"[..], b"\x01\x01a\x01\x01b", b"\x01\x01a"]);
+}
+
+#[test]
+fn a_queue_stays_below_its_limit_where_the_form_is_longer_than_the_message() {
+    let mut heard = Vec::new();
+    for direct in [true, false] {
+        let options = StreamOptions::new().output_limit(4096).overflow(Overflow::Drop);
+        let mut accepted = room(2, Config::default(), |_| Box::new(Counted::of(1, &counter())));
+        let (group, member) = (accepted.group(1), accepted.tokens[0]);
+        assert!(accepted.net().set_options(member, options));
+        for n in 0..2_000_u32 {
+            if direct {
+                accepted.net().send(member, [n as u8]);
+            } else {
+                accepted.net().publish(group, [n as u8]);
+            }
         }
+        turn(&mut accepted);
+        heard.push(accepted.heard().remove(0));
+    }
+    for heard in &heard {
+        assert!((4090..=4099).contains(&heard.len()), "{} bytes", heard.len());
     }
 }
 

@@ -24,7 +24,7 @@ pub(crate) struct Room {
     pub(crate) reactor: Reactor,
     pub(crate) log: Log,
     pub(crate) tokens: Vec<Token>,
-    streams: Vec<TcpStream>,
+    pub(crate) streams: Vec<TcpStream>,
 }
 
 impl Room {

@@ -47,14 +47,15 @@ impl Core {
     /// Moves what is pending for `member` into its own queue, by copy: a reference would make the
     /// next message copy the log.
     fn settle(&mut self, member: Token) {
-        let Some((batch, give)) = self.take(member, usize::MAX) else { return };
-        self.queue_batch(member, &batch, give);
-        let cost = batch.work(give.each());
-        self.groups.work += cost;
-        // Callbacks cause it, so that their budget pays for it as well: a peer whose every line is
-        // published and answered must not make the turn long.
-        self.work.charge(self.groups.whole_units(cost));
-        self.groups.give_back(batch);
+        while let Some((batch, give)) = self.take(member, usize::MAX) {
+            self.queue_batch(member, &batch, give);
+            let cost = batch.work(give.each());
+            self.groups.work += cost;
+            // Callbacks cause it, so that their budget pays for it as well: a peer whose every line is
+            // published and answered must not make the turn long.
+            self.work.charge(self.groups.whole_units(cost));
+            self.groups.give_back(batch);
+        }
     }
 
     /// Writes what is pending for a member to its socket, or a part of it that costs about `limit`.
@@ -80,7 +81,10 @@ impl Core {
                     conn.queue_copies(batch.parts.iter().map(|p| &batch.bytes()[p.start..p.end]));
                 });
             }
-            Give::Runs { inner } => self.queue_runs(member, batch, inner),
+            // Each is encoded, not only copied.
+            Give::Runs { inner } => {
+                self.groups.work += self.queue_runs(member, batch, inner) * work::UNIT;
+            }
             Give::Each(_) => self.give_each(member, batch),
         }
     }
@@ -163,7 +167,7 @@ impl Core {
             return self.take_encoded(member, limit);
         }
         if stream.has_tally()
-            || self.groups.pending_bytes(member, None) > stream.room()
+            || self.groups.pending_bytes(member) > stream.room()
             || self.groups.has_keys(member)
         {
             // They are counted; or its limit decides message by message, as it does for direct sends;

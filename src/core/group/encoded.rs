@@ -3,44 +3,94 @@
 use std::rc::Rc;
 
 use super::deliver::Give;
-use super::registry::Groups;
+use super::form::Lent;
 use super::take::{Batch, OnlyRun, Take};
 use super::work;
-use crate::connection::{Conn, SendStatus, Sharing};
+use crate::connection::{Conn, Sharing};
 use crate::core::Core;
-use crate::layer::LayerError;
+use crate::layer::{LayerError, MessageKind, WireClass};
 use crate::token::Token;
 
-/// What is pending for a member, encoded for all of its class.
-struct Encoded {
-    sharing: Sharing,
-    /// Nothing is left to encode.
-    whole: bool,
+impl Sharing {
+    fn class(&self) -> Option<&Rc<WireClass>> {
+        match self {
+            Sharing::Whole(class) | Sharing::Inner(class) => Some(class),
+            Sharing::Runs | Sharing::Nothing => None,
+        }
+    }
+
+    fn is_inner(&self) -> bool {
+        matches!(self, Sharing::Inner(_))
+    }
+}
+
+/// Lends a member's layers to `with`.
+fn lend<T>(
+    conn: &mut Conn<'_>,
+    sharing: &Sharing,
+    limit: usize,
+    with: impl FnOnce(Option<&mut Lent<'_>>) -> T,
+) -> (T, Outcome) {
+    let Some(class) = sharing.class() else { return (with(None), Outcome::default()) };
+    let (inner, room) = (sharing.is_inner(), conn.stream.room());
+    let mut encode = |message: &[u8], kind: MessageKind, form: &mut Vec<u8>| {
+        conn.encode_shared(inner, (message, kind), form)
+    };
+    let class = Rc::clone(class);
+    let (encode, cost, refused, failed) = (&mut encode as _, 0, false, None);
+    let mut lent = Lent { class, encode, limit, room, cost, refused, failed };
+    let result = with(Some(&mut lent));
+    let Lent { cost, refused, failed, .. } = lent;
+    (result, Outcome { cost, refused, failed })
+}
+
+/// What came of lending a member's layers: see [`Lent`].
+#[derive(Default)]
+struct Outcome {
     cost: usize,
+    refused: bool,
+    failed: Option<LayerError>,
 }
 
 impl Core {
     /// As [`take`](Self::take), for a member with layers.
     pub(super) fn take_encoded(&mut self, member: Token, limit: usize) -> Option<(Batch, Give)> {
-        let Some(encoded) = self.encode_pending(member, limit) else {
-            // Its layer has failed, which has ended the connection: nothing can be delivered.
-            return self.take(member, limit);
-        };
+        let Core { table, work, groups, .. } = self;
+        let stream = table.stream_mut(member)?;
+        let room = stream.room();
+        // Members that count do so message by message, and a limit decides about each.
+        let each =
+            stream.has_tally() || groups.has_keys(member) || groups.pending_bytes(member) > room;
+        let mut conn = Conn { token: member, stream, work };
+        conn.spill();
+        let sharing = if each { Sharing::Nothing } else { conn.sharing(&mut groups.classes) };
         let by_message = Take::ByMessage { limit, each: work::COPIED };
-        let (class, how, give) = match &encoded.sharing {
-            Sharing::Whole(class) => {
-                let how = if encoded.whole { Take::Joined } else { by_message };
-                (Some(class), how, Give::InWireForm)
-            }
-            Sharing::Inner(class) => (Some(class), by_message, Give::Runs { inner: true }),
-            Sharing::Runs => (None, by_message, Give::Runs { inner: false }),
-            Sharing::Nothing => return self.take_each(member, limit, encoded.cost),
+        let (how, give) = match &sharing {
+            Sharing::Whole(_) => (Take::Joined, Give::InWireForm),
+            Sharing::Inner(_) => (by_message, Give::Runs { inner: true }),
+            Sharing::Runs => (by_message, Give::Runs { inner: false }),
+            Sharing::Nothing => return self.take_each(member, limit, 0),
         };
-        if self.groups.pending_bytes(member, class) > self.table.stream(member)?.room() {
-            return self.take_each(member, limit, encoded.cost);
+        let (batch, outcome) =
+            lend(&mut conn, &sharing, limit, |lent| groups.take(member, how, lent));
+        let batch = Batch { encoded: outcome.cost, ..batch? };
+        if let Some(error) = outcome.failed {
+            // What was encoded before counts as unsent, like all that is behind it.
+            let parts = batch.parts.iter();
+            conn.stream.lose(parts.map(|part| part.end - part.start).sum());
+            conn.encode_failed(error);
+            groups.give_back(batch);
+            self.apply_notes();
+            return self.take(member, limit);
         }
-        let batch = self.groups.take(member, how, class)?;
-        Some((Batch { encoded: encoded.cost, ..batch }, give))
+        if outcome.refused && batch.parts.is_empty() {
+            groups.give_back(batch);
+            return self.take_each(member, limit, outcome.cost);
+        }
+        if !self.work.notes.is_empty() {
+            self.apply_notes();
+        }
+        Some((batch, give))
     }
 
     /// For a member whose own layer, or whose limit, decides about each message.
@@ -50,40 +100,22 @@ impl Core {
         Some((Batch { encoded, ..batch }, Give::Each(each)))
     }
 
-    /// Encodes what is pending for a member in the form that it shares with others, as far as that has
-    /// not been done and costs about `limit`. `None` if its layer has failed.
-    fn encode_pending(&mut self, member: Token, limit: usize) -> Option<Encoded> {
-        let Core { table, work, groups, .. } = self;
-        let stream = table.stream_mut(member)?;
-        let mut encoded = Encoded { sharing: Sharing::Nothing, whole: true, cost: 0 };
-        if stream.has_tally() || groups.has_keys(member) {
-            return Some(encoded);
-        }
-        let mut conn = Conn { token: member, stream, work };
-        conn.spill();
-        encoded.sharing = conn.sharing();
-        let mut failed = false;
-        if let Sharing::Whole(_) | Sharing::Inner(_) = encoded.sharing {
-            for group in groups.pending_groups(member) {
-                match groups.encode(&mut conn, group, &mut encoded, limit) {
-                    Ok(()) => {}
-                    Err(error) => {
-                        conn.encode_failed(error);
-                        failed = true;
-                        break;
-                    }
-                }
-            }
-        }
+    /// The common case for a member with layers: one run of one log is pending. `Err` in any other case,
+    /// with what has been done for it all the same.
+    pub(super) fn deliver_one_run_encoded(
+        &mut self,
+        member: Token,
+        run: OnlyRun,
+        limit: usize,
+    ) -> Result<usize, usize> {
+        let result = self.try_one_run_encoded(member, run, limit);
         if !self.work.notes.is_empty() {
             self.apply_notes();
         }
-        (!failed).then_some(encoded)
+        result
     }
 
-    /// The common case for a member with layers: one run of one log is pending. `Err` in any
-    /// other case, with what has been done for it all the same.
-    pub(super) fn deliver_one_run_encoded(
+    fn try_one_run_encoded(
         &mut self,
         member: Token,
         run: OnlyRun,
@@ -91,69 +123,66 @@ impl Core {
     ) -> Result<usize, usize> {
         let Core { table, work, groups, .. } = self;
         let Some(stream) = table.stream_mut(member) else { return Err(0) };
-        if !stream.accepts_output() || stream.has_tally() {
+        let room = stream.room();
+        if !stream.accepts_output() || stream.has_tally() || run.end - run.start > room {
             return Err(0);
         }
         let mut conn = Conn { token: member, stream, work };
         conn.spill();
-        let mut encoded = Encoded { sharing: conn.sharing(), whole: true, cost: 0 };
-        if let Sharing::Whole(class) | Sharing::Inner(class) = &encoded.sharing
+        let sharing = conn.sharing(&mut groups.classes);
+        let mut cost = 0;
+        if let Some(class) = sharing.class()
             && groups.log_of(&run).0.whole_form(class).is_none()
         {
-            let failed = groups.encode(&mut conn, run.group(), &mut encoded, limit).err();
-            if let Some(error) = failed {
+            let with = |lent: Option<&mut Lent<'_>>| {
+                lent.map(|lent| groups.encode_run(&run, lent));
+            };
+            let ((), outcome) = lend(&mut conn, &sharing, limit, with);
+            cost = outcome.cost;
+            if let Some(error) = outcome.failed {
                 conn.encode_failed(error);
-                self.apply_notes();
-                return Err(encoded.cost);
             }
         }
-        let (class, whole) = match &encoded.sharing {
-            Sharing::Whole(class) if encoded.whole => (Some(class), true),
-            Sharing::Inner(class) if encoded.whole => (Some(class), false),
-            Sharing::Runs => (None, false),
-            _ => return Err(encoded.cost),
-        };
         let (log, from) = groups.log_of(&run);
-        let (view, keyed) = (log.view(class), log.has_keys());
-        let (start, bytes) = (view.start(from), view.bytes());
+        let class = sharing.class();
+        let view = match class {
+            Some(class) => log.whole_form(class).ok_or(cost)?,
+            None if sharing == Sharing::Nothing => return Err(cost),
+            None => log.view(None),
+        };
+        let (start, bytes, keyed) = (view.start(from), view.bytes(), log.has_keys());
         let part = &bytes[start..];
-        let cost = encoded.cost + work::WRITE + work::COPIED + work::bytes(part.len());
-        if conn.stream.room() < part.len() {
-            return Err(encoded.cost);
+        if part.len() > room {
+            return Err(cost);
         }
-        if whole {
+        let written = work::WRITE + work::COPIED + work::bytes(part.len());
+        if let Sharing::Whole(_) = sharing {
             if !part.is_empty()
-                && let Some(written) = conn.write_part(part)
+                && let Some(written_now) = conn.write_part(part)
             {
+                let rest = start + written_now;
                 if keyed {
-                    self.rest_of_values(member, run, class, start + written);
-                    return Ok(cost);
+                    self.rest_of_values(member, run, class, rest);
+                    return Ok(cost + written);
                 }
-                conn.write_part_behind(bytes, start + written, bytes.len());
+                conn.write_part_behind(bytes, rest, bytes.len());
             }
         } else {
             // A run that has to be encoded costs more than one that is written.
-            if cost > limit || keyed && !conn.takes_run_of_values(part.len()) {
-                return Err(encoded.cost);
+            if written > limit || keyed && !conn.queues_values_at_once(part.len()) {
+                return Err(cost);
             }
-            match conn.queue_run(class.is_some(), part) {
-                SendStatus::Gone => {
-                    self.apply_notes();
-                    return Err(encoded.cost);
-                }
-                status @ SendStatus::Unencodable => groups.count(groups.group_of(&run), status),
-                _ => conn.flush(),
-            }
+            let lost = conn.queue_run(sharing.is_inner(), part);
+            conn.stream.lose(lost);
+            conn.flush();
         }
         groups.took_run_in_form(&run, class);
-        if !self.work.notes.is_empty() {
-            self.apply_notes();
-        }
-        Ok(cost)
+        Ok(cost + written)
     }
 
-    /// Queues the parts of a batch for a member whose layers encode runs.
-    pub(super) fn queue_runs(&mut self, member: Token, batch: &Batch, inner: bool) {
+    /// Queues the parts of a batch for a member whose layers encode runs. Returns how many runs those are.
+    pub(super) fn queue_runs(&mut self, member: Token, batch: &Batch, inner: bool) -> usize {
+        let mut runs = 0;
         let mut parts = batch.parts.iter().peekable();
         while let Some(part) = parts.next() {
             let mut end = part.end;
@@ -161,42 +190,16 @@ impl Core {
                 end = next.end;
             }
             let run = &batch.bytes()[part.start..end];
-            let status = self.with(member, |conn| conn.queue_run(inner, run));
-            if let Some(status @ SendStatus::Unencodable) = status {
-                self.groups.count(part.group, status);
-            }
+            self.with(member, |conn| {
+                let lost = if conn.stream.accepts_output() {
+                    conn.queue_run(inner, run)
+                } else {
+                    run.len()
+                };
+                conn.stream.lose(lost);
+            });
+            runs += 1;
         }
-    }
-}
-
-impl Groups {
-    /// Encodes messages of a group in the form that a member shares with others.
-    fn encode(
-        &mut self,
-        conn: &mut Conn<'_>,
-        group: u32,
-        encoded: &mut Encoded,
-        limit: usize,
-    ) -> Result<(), LayerError> {
-        let inner = matches!(encoded.sharing, Sharing::Inner(_));
-        let (Sharing::Whole(class) | Sharing::Inner(class)) = &mut encoded.sharing else {
-            return Ok(());
-        };
-        let log = &mut self.slots[group as usize].log;
-        let left = limit.saturating_sub(encoded.cost);
-        let known = Rc::as_ptr(class);
-        let cost = log.encode(class, left, |message, kind, form| {
-            conn.encode_shared(inner, (message, kind), form)
-        })?;
-        let Some(cost) = cost else {
-            encoded.sharing = Sharing::Nothing;
-            return Ok(());
-        };
-        encoded.cost += cost;
-        encoded.whole &= log.view(Some(class)).is_whole();
-        if Rc::as_ptr(class) != known {
-            conn.set_sharing(&encoded.sharing);
-        }
-        Ok(())
+        runs
     }
 }

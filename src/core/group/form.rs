@@ -1,5 +1,6 @@
 //! The messages of a log as the layers of one class encode them: once, for all members of that class.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::log::Entry;
@@ -10,6 +11,29 @@ use crate::layer::{LayerError, LayerErrorKind, MessageKind, WireClass};
 /// each message through their own layers.
 const MOST: usize = 8;
 
+/// What a member's layers are lent for: they encode messages for all members of their class.
+pub(crate) struct Lent<'a> {
+    pub(super) class: Rc<WireClass>,
+    /// Appends the form of a message.
+    pub(super) encode:
+        &'a mut dyn FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>,
+    /// About what it may cost; one message is encoded whatever it costs.
+    pub(super) limit: usize,
+    pub(super) cost: usize,
+    /// How many bytes of the form the member may be given.
+    pub(super) room: usize,
+    /// They are more, or the log has no room for one more form: it gets each message through its own layers.
+    pub(super) refused: bool,
+    /// The layers have failed, and are not to be used any more.
+    pub(super) failed: Option<LayerError>,
+}
+
+impl Lent<'_> {
+    fn is_done(&self) -> bool {
+        self.failed.is_some() || self.cost > 0 && self.cost >= self.limit
+    }
+}
+
 /// One form of a log.
 #[derive(Debug)]
 pub(super) struct Form {
@@ -18,11 +42,23 @@ pub(super) struct Form {
     bytes: Rc<Vec<u8>>,
     /// Where each message ends; as many as are encoded so far.
     ends: Vec<usize>,
-    /// The indices of the messages that this format cannot carry.
+    /// The indices of the messages that this format cannot carry, in order.
     unencodable: Vec<u32>,
+    /// A message of this log, or of the one before, has it.
+    used: bool,
 }
 
 impl Form {
+    fn new(class: &Rc<WireClass>) -> Self {
+        Form {
+            class: Rc::clone(class),
+            bytes: Rc::default(),
+            ends: Vec::new(),
+            unencodable: Vec::new(),
+            used: true,
+        }
+    }
+
     pub(super) fn bytes(&self) -> &Rc<Vec<u8>> {
         &self.bytes
     }
@@ -41,46 +77,57 @@ impl Form {
         self.ends.partition_point(|&end| end <= at) as u32
     }
 
-    /// The messages from index `from` on that this format cannot carry.
-    pub(super) fn unencodable(&self, from: u32) -> impl Iterator<Item = u32> {
-        self.unencodable.iter().copied().filter(move |&index| index >= from)
+    /// Those of `messages` that this format cannot carry.
+    #[inline]
+    pub(super) fn unencodable(&self, messages: Range<u32>) -> &[u32] {
+        if self.unencodable.is_empty() {
+            return &[];
+        }
+        let place = |index| self.unencodable.partition_point(|&one| one < index);
+        &self.unencodable[place(messages.start)..place(messages.end)]
     }
 
-    /// Encodes the messages of `plain` that are not encoded yet, until that has cost `limit`; one at least.
-    /// Returns what it cost. An error of any other kind than `Unencodable` is the error of the layer that
-    /// was lent for it: the messages before that one are encoded.
-    fn encode(
-        &mut self,
-        (plain, entries): (&[u8], &[Entry]),
-        limit: usize,
-        mut encode: impl FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>,
-    ) -> Result<usize, LayerError> {
-        let mut cost = 0;
-        if self.ends.len() < entries.len() && Rc::get_mut(&mut self.bytes).is_none() {
-            cost += work::bytes(self.bytes.len());
-            self.bytes = Rc::new(self.bytes.to_vec());
+    /// Encodes messages of `plain` before index `until` that are not encoded yet.
+    fn encode(&mut self, plain: &[u8], entries: &[Entry], until: u32, lent: &mut Lent<'_>) {
+        if Rc::get_mut(&mut self.bytes).is_none() {
+            lent.cost += work::bytes(self.bytes.len());
+            let mut copy = Vec::with_capacity(self.bytes.len() * 2);
+            copy.extend_from_slice(&self.bytes);
+            self.bytes = Rc::new(copy);
         }
-        let Some(bytes) = Rc::get_mut(&mut self.bytes) else { return Ok(0) };
-        let done = self.ends.len();
-        let mut start = done.checked_sub(1).map_or(0, |last| entries[last].end);
-        for entry in &entries[done..] {
-            if cost >= limit && self.ends.len() > done {
-                break;
-            }
-            let before = bytes.len();
-            if let Err(error) = encode(&plain[start..entry.end], entry.kind, bytes) {
-                bytes.truncate(before);
-                if error.kind() != LayerErrorKind::Unencodable {
-                    return Err(error);
+        let Some(bytes) = Rc::get_mut(&mut self.bytes) else { return };
+        self.used = true;
+        let mut next = self.ends.len();
+        let mut start = next.checked_sub(1).map_or(0, |last| entries[last].end);
+        while next < until as usize && !lent.is_done() {
+            let (entry, before) = (&entries[next], bytes.len());
+            lent.cost += work::ENCODED + work::bytes(entry.end - start);
+            match (lent.encode)(&plain[start..entry.end], entry.kind, bytes) {
+                _ if bytes.len() < before => {
+                    // What others wait for is gone: all is encoded anew, by another one's layers.
+                    *bytes = Vec::new();
+                    self.finish();
+                    let what = "has taken bytes away that it had not appended";
+                    let kind = LayerErrorKind::OutOfStep;
+                    lent.failed =
+                        Some(LayerError::new("the layer of a group's member", kind, what));
+                    return;
                 }
-                log::debug!("a group's message is not sent to the members of one format: {error}");
-                self.unencodable.push(self.ends.len() as u32);
+                Ok(()) => {}
+                Err(error) if error.kind() == LayerErrorKind::Unencodable => {
+                    log::debug!("a group's message is not sent to members of one format: {error}");
+                    bytes.truncate(before);
+                    self.unencodable.push(next as u32);
+                }
+                Err(error) => {
+                    bytes.truncate(before);
+                    lent.failed = Some(error);
+                    return;
+                }
             }
-            cost += work::ENCODED + work::bytes(entry.end - start);
-            start = entry.end;
+            (start, next) = (entry.end, next + 1);
             self.ends.push(bytes.len());
         }
-        Ok(cost)
     }
 
     fn finish(&mut self) {
@@ -88,71 +135,63 @@ impl Form {
         self.unencodable.clear();
     }
 
-    fn recycle(&mut self, kept: usize) {
-        if self.ends.capacity().saturating_mul(size_of::<usize>()) > kept {
-            self.ends = Vec::new();
+    /// Keeps memory for `kept` bytes at most. Returns how many those are.
+    fn recycle(&mut self, kept: usize) -> usize {
+        if Rc::get_mut(&mut self.bytes).is_none_or(|bytes| bytes.capacity() > kept) {
+            self.bytes = Rc::default();
         }
-        match Rc::get_mut(&mut self.bytes) {
-            Some(bytes) if bytes.capacity() <= kept => bytes.clear(),
-            _ => self.bytes = Rc::default(),
+        if let Some(bytes) = Rc::get_mut(&mut self.bytes) {
+            bytes.clear();
         }
+        if self.reserved() > kept {
+            (self.ends, self.unencodable) = (Vec::new(), Vec::new());
+        }
+        self.reserved()
+    }
+
+    fn reserved(&self) -> usize {
+        self.bytes.capacity()
+            + self.ends.capacity() * size_of::<usize>()
+            + self.unencodable.capacity() * size_of::<u32>()
     }
 }
 
-/// The forms of one log. Those of earlier messages stay, for their memory and because their classes are
-/// found by their addresses.
+/// The forms of one log. Those of the log before stay, for their memory.
 #[derive(Debug, Default)]
 pub(super) struct Forms(Vec<Form>);
 
 impl Forms {
-    /// The form of a class, if its members have been served before.
+    /// The form of a class, if there is one.
     #[inline]
     pub(super) fn find(&self, class: &Rc<WireClass>) -> Option<&Form> {
         self.0.iter().find(|form| Rc::ptr_eq(&form.class, class))
     }
 
-    /// The form of a class, which [`encode`](Self::encode) has made. A member of several groups knows one
-    /// of several equal classes.
-    pub(super) fn of(&self, class: &Rc<WireClass>) -> &Form {
-        let equal = || self.0.iter().find(|form| form.class == *class);
-        self.find(class).or_else(equal).expect("the form has been made")
+    /// Where the form of a class is; makes it if there is none. `None` if there are too many forms.
+    fn place(&mut self, class: &Rc<WireClass>) -> Option<usize> {
+        let known = self.0.iter().position(|form| Rc::ptr_eq(&form.class, class));
+        if known.is_some() || self.0.len() >= MOST {
+            return known;
+        }
+        self.0.push(Form::new(class));
+        Some(self.0.len() - 1)
     }
 
-    /// Where the form of a class is; makes it if there is none. Of equal classes the caller gets the one
-    /// object that is found by its address. `None` if there are too many forms.
-    fn place(&mut self, class: &mut Rc<WireClass>) -> Option<usize> {
-        if let Some(place) = self.0.iter().position(|form| form.class == *class) {
-            *class = Rc::clone(&self.0[place].class);
-            return Some(place);
-        }
-        let form = Form {
-            class: Rc::clone(class),
-            bytes: Rc::default(),
-            ends: Vec::new(),
-            unencodable: Vec::new(),
-        };
-        if self.0.len() < MOST {
-            self.0.push(form);
-            return Some(self.0.len() - 1);
-        }
-        // One that no message of this log has been encoded for.
-        let unused = self.0.iter().position(|form| form.ends.is_empty())?;
-        self.0[unused] = form;
-        Some(unused)
-    }
-
-    /// Encodes messages of the log that have no form for this class yet, until that has cost `limit`.
-    /// Returns what it cost; `Ok(None)` if there are too many forms.
+    /// Encodes messages of the log before index `until` that have no form of this class yet, as far as
+    /// what is lent may cost.
     pub(super) fn encode(
         &mut self,
-        class: &mut Rc<WireClass>,
-        log: (&[u8], &[Entry]),
-        limit: usize,
-        encode: impl FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>,
-    ) -> Result<Option<usize>, LayerError> {
-        match self.place(class) {
-            Some(place) => self.0[place].encode(log, limit, encode).map(Some),
-            None => Ok(None),
+        plain: &[u8],
+        entries: &[Entry],
+        until: u32,
+        lent: &mut Lent<'_>,
+    ) {
+        match self.place(&lent.class) {
+            Some(place) if self.0[place].len() < until => {
+                self.0[place].encode(plain, entries, until, lent);
+            }
+            Some(_) => {}
+            None => lent.refused = true,
         }
     }
 
@@ -164,16 +203,29 @@ impl Forms {
         }
     }
 
-    /// The log is empty: each form keeps memory for `kept` bytes at most.
+    /// A log begins: drops the forms that the one before had no use for.
     #[inline]
-    pub(super) fn recycle(&mut self, kept: usize) {
+    pub(super) fn begin(&mut self) {
+        if !self.0.is_empty() {
+            self.0.retain_mut(|form| std::mem::take(&mut form.used));
+        }
+    }
+
+    /// The log is empty: all forms together keep memory for `kept` bytes at most.
+    #[inline]
+    pub(super) fn recycle(&mut self, mut kept: usize) {
         for form in &mut self.0 {
-            form.recycle(kept);
+            kept = kept.saturating_sub(form.recycle(kept));
         }
     }
 
     /// The group has no members: nothing needs a form.
     pub(super) fn clear(&mut self) {
         self.0 = Vec::new();
+    }
+
+    #[cfg(test)]
+    pub(super) fn reserved(&self) -> usize {
+        self.0.iter().map(Form::reserved).sum()
     }
 }

@@ -1,10 +1,11 @@
 //! The messages of one group that some member has not been given yet.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use super::NONE;
-use super::form::{Form, Forms};
-use crate::layer::{LayerError, MessageKind, WireClass};
+use super::form::{Form, Forms, Lent};
+use crate::layer::{MessageKind, WireClass};
 use crate::token::Group;
 
 /// One message: where it ends in the bytes, and what is known of it.
@@ -50,33 +51,47 @@ pub(crate) struct Log {
     forms: Forms,
 }
 
-/// A log as the members of one kind see it: the messages as they were published, or in a wire form.
+/// A log as the members of one kind see it: the messages as they were published, or those that have a
+/// wire form.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct View<'a> {
     log: &'a Log,
-    form: Option<&'a Form>,
+    source: Source<'a>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Source<'a> {
+    Plain,
+    Form(&'a Form),
+    /// No message has the form yet.
+    Nothing,
 }
 
 impl<'a> View<'a> {
     /// How many messages there are, or how many have this form already.
     #[inline]
     pub(super) fn len(&self) -> u32 {
-        self.form.map_or_else(|| self.log.len(), Form::len)
-    }
-
-    /// Whether it has all messages.
-    pub(super) fn is_whole(&self) -> bool {
-        self.len() == self.log.len()
+        match self.source {
+            Source::Plain => self.log.len(),
+            Source::Form(form) => form.len(),
+            Source::Nothing => 0,
+        }
     }
 
     #[inline]
     pub(super) fn bytes(&self) -> &'a Rc<Vec<u8>> {
-        self.form.map_or(&self.log.bytes, Form::bytes)
+        match self.source {
+            Source::Form(form) => form.bytes(),
+            Source::Plain | Source::Nothing => &self.log.bytes,
+        }
     }
 
     #[inline]
     pub(super) fn end(&self, index: u32) -> usize {
-        self.form.map_or_else(|| self.log.end(index), |form| form.end(index))
+        match self.source {
+            Source::Form(form) => form.end(index),
+            Source::Plain | Source::Nothing => self.log.end(index),
+        }
     }
 
     /// Where a message begins; for the index after the last one, where the log ends.
@@ -87,9 +102,11 @@ impl<'a> View<'a> {
 
     /// The message that the byte at `at` belongs to.
     pub(super) fn message_at(&self, at: usize) -> u32 {
-        match self.form {
-            Some(form) => form.message_at(at),
-            None => self.log.entries.partition_point(|entry| entry.end <= at) as u32,
+        match self.source {
+            Source::Form(form) => form.message_at(at),
+            Source::Plain | Source::Nothing => {
+                self.log.entries.partition_point(|entry| entry.end <= at) as u32
+            }
         }
     }
 
@@ -97,13 +114,19 @@ impl<'a> View<'a> {
     /// latest such message is `last_excluding`: the last run first. Costs as much as there are runs,
     /// however many messages.
     pub(super) fn runs(&self, from: u32, last_excluding: u32, mut run: impl FnMut(usize, usize)) {
-        let mut end = self.bytes().len();
+        let len = self.len();
+        if from >= len {
+            return;
+        }
+        let mut end = self.end(len - 1);
         let mut excluding = last_excluding;
         while excluding != NONE && excluding >= from {
-            if self.end(excluding) < end {
-                run(self.end(excluding), end);
+            if excluding < len {
+                if self.end(excluding) < end {
+                    run(self.end(excluding), end);
+                }
+                end = self.start(excluding);
             }
-            end = self.start(excluding);
             excluding = self.log.entries[excluding as usize].previous;
         }
         if self.start(from) < end {
@@ -111,40 +134,37 @@ impl<'a> View<'a> {
         }
     }
 
-    /// How many messages from index `from` on are for the member and cannot be carried by its format.
-    pub(super) fn unencodable(&self, messages: std::ops::Range<u32>, member: u32) -> u64 {
-        let Some(form) = self.form else { return 0 };
-        let lost = form
-            .unencodable(messages.start)
-            .filter(|&index| index < messages.end && !self.log.excludes(index, member));
-        lost.count() as u64
+    /// How many of these messages are for the member and cannot be carried by its format.
+    #[inline]
+    pub(super) fn unencodable(&self, messages: Range<u32>, member: u32) -> u64 {
+        let Source::Form(form) = self.source else { return 0 };
+        let lost = form.unencodable(messages).iter();
+        lost.filter(|&&index| !self.log.excludes(index, member)).count() as u64
     }
 }
 
 impl Log {
-    /// The messages as they were published; or, with a class, those that have its form, which
-    /// [`encode`](Self::encode) has begun.
+    /// The messages as they were published; or, with a class, those that have its form.
     #[inline]
     pub(super) fn view(&self, class: Option<&Rc<WireClass>>) -> View<'_> {
-        View { log: self, form: class.map(|class| self.forms.of(class)) }
+        let source = match class {
+            None => Source::Plain,
+            Some(class) => self.forms.find(class).map_or(Source::Nothing, Source::Form),
+        };
+        View { log: self, source }
     }
 
     /// The messages in the form of a class, if all of them have it already.
     #[inline]
     pub(super) fn whole_form(&self, class: &Rc<WireClass>) -> Option<View<'_>> {
-        let view = View { log: self, form: Some(self.forms.find(class)?) };
-        view.is_whole().then_some(view)
+        let view = self.view(Some(class));
+        (view.len() == self.len()).then_some(view)
     }
 
-    /// Encodes messages that have no form for this class yet, until that has cost `limit`; one at least.
-    /// Returns what it cost; `Ok(None)` if the log has too many forms. Equal classes become one object.
-    pub(super) fn encode(
-        &mut self,
-        class: &mut Rc<WireClass>,
-        limit: usize,
-        encode: impl FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>,
-    ) -> Result<Option<usize>, LayerError> {
-        self.forms.encode(class, (&self.bytes, &self.entries), limit, encode)
+    /// Encodes messages before index `until` that have no form of this class yet, as far as what is lent
+    /// may cost.
+    pub(super) fn encode(&mut self, until: u32, lent: &mut Lent<'_>) {
+        self.forms.encode(&self.bytes, &self.entries, until, lent);
     }
 
     /// The group has no members any more.
@@ -214,6 +234,7 @@ impl Log {
     ) -> usize {
         if self.is_empty() {
             self.recycle(usize::MAX);
+            self.forms.begin();
         }
         let mut copied = 0;
         if Rc::get_mut(&mut self.bytes).is_none() {
@@ -278,6 +299,6 @@ impl Log {
     #[cfg(test)]
     /// The memory that is reserved, in bytes.
     pub(super) fn reserved(&self) -> usize {
-        self.bytes.capacity() + self.entries.capacity() * ENTRY
+        self.bytes.capacity() + self.entries.capacity() * ENTRY + self.forms.reserved()
     }
 }

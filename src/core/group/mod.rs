@@ -75,7 +75,7 @@ impl Core {
     /// What was published before is still delivered.
     pub(crate) fn remove_group(&mut self, group: Group) {
         for member in self.groups.members(group).to_vec() {
-            if self.groups.is_pending(member) {
+            while self.groups.is_pending(member) {
                 self.deliver(member, usize::MAX);
             }
         }
@@ -118,7 +118,7 @@ impl Core {
         if self.groups.is_full(group, more, self.config.group_log) {
             // The log is full: its messages go to the members' own queues, with their own limits.
             while let Some(member) = self.groups.marked_member(group) {
-                self.deliver(member, usize::MAX);
+                self.groups.work += self.deliver(member, usize::MAX);
             }
         }
         let cost = work::COPIED + work::bytes(len);

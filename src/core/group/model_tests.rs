@@ -26,7 +26,7 @@ struct Model {
 impl Model {
     /// Hands over like `Core`: everything, or by messages up to a limit.
     fn deliver(&mut self, groups: &mut Groups, token: Token, how: Take) {
-        let pending = groups.pending_bytes(token, None);
+        let pending = groups.pending_bytes(token);
         let Some(batch) = groups.take(token, how, None) else { return };
         let got = self.got.entry(token).or_default();
         let before = got.len();

@@ -21,7 +21,7 @@ use super::gather::Gather;
 use super::log::{Log, Part};
 use super::member::{Member, Membership, Merge, shrink};
 use super::work::Visits;
-use crate::connection::{KEPT_CAPACITY, SendStatus};
+use crate::connection::{Classes, KEPT_CAPACITY, SendStatus};
 use crate::layer::MessageKind;
 use crate::token::{Generations, Group, Token};
 
@@ -125,6 +125,8 @@ pub(crate) struct Groups {
     /// Some message has had a key.
     keyed: bool,
     pub(crate) gather: Gather,
+    /// The classes of members with layers.
+    pub(super) classes: Classes,
     /// Work that was done since the last flush, in parts of a unit.
     pub(super) work: usize,
     /// Parts of a unit that callbacks have cost and that no budget has paid for yet.
@@ -151,6 +153,7 @@ impl Default for Groups {
             published: 0,
             keyed: false,
             gather: Gather::default(),
+            classes: Classes::default(),
             work: 0,
             unpaid: 0,
             visits: Visits::default(),

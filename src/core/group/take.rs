@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::rc::Rc;
 
 use super::NONE;
+use super::form::Lent;
 use super::log::{Log, Part};
 use super::member::Membership;
 use super::registry::{Groups, State};
@@ -70,13 +71,6 @@ pub(crate) struct OnlyRun {
     pub(crate) end: usize,
 }
 
-impl OnlyRun {
-    /// The group's index.
-    pub(super) fn group(&self) -> u32 {
-        self.group
-    }
-}
-
 impl Groups {
     /// What is pending for the member of that index, with the log that it is a run of; `None` if it is
     /// several runs.
@@ -123,10 +117,10 @@ impl Groups {
         }
     }
 
-    /// The groups in which something is pending for a member.
-    pub(super) fn pending_groups(&self, token: Token) -> Vec<u32> {
-        let Some(id) = self.id_of(token) else { return Vec::new() };
-        self.members[id as usize].pending().map(|membership| membership.group).collect()
+    /// Encodes the log of a run with what is lent.
+    pub(super) fn encode_run(&mut self, run: &OnlyRun, lent: &mut Lent<'_>) {
+        let log = &mut self.slots[run.group as usize].log;
+        log.encode(log.len(), lent);
     }
 
     /// The member has been given that run: nothing is pending for it.
@@ -141,15 +135,13 @@ impl Groups {
         }
     }
 
-    /// How many bytes are pending for a member at most, in the wire form of its class if it has one:
-    /// messages that exclude it count too.
-    pub(crate) fn pending_bytes(&self, token: Token, class: Option<&Rc<WireClass>>) -> usize {
+    /// How many bytes are pending for a member at most: messages that exclude it count too.
+    pub(crate) fn pending_bytes(&self, token: Token) -> usize {
         let Some(id) = self.id_of(token) else { return 0 };
         let pending =
             self.members[id as usize].pending().map(|Membership { group, place, .. }| {
                 let State { log, seats, .. } = &self.slots[group as usize];
-                let view = log.view(class);
-                view.bytes().len() - view.start(seats[place as usize].from.min(view.len()))
+                log.bytes().len() - log.start(seats[place as usize].from)
             });
         pending.sum()
     }
@@ -172,14 +164,15 @@ impl Groups {
         self.slots[run.group as usize].handle
     }
 
-    /// Takes what is pending for a member, as it was published or in the wire form of a class, which has
-    /// been made. Hand the batch back by [`give_back`](Self::give_back). Where some of the messages have
-    /// keys, they are in `keys`, by message. What the format cannot carry is counted as dropped.
+    /// Takes what is pending for a member: as it was published, or in the form of the class of the layers
+    /// that are lent, as far as they encode it. Hand the batch back by [`give_back`](Self::give_back).
+    /// Where some of the messages have keys, they are in `keys`, by message. What the format cannot carry
+    /// is counted as dropped.
     pub(crate) fn take(
         &mut self,
         token: Token,
         how: Take,
-        class: Option<&Rc<WireClass>>,
+        lent: Option<&mut Lent<'_>>,
     ) -> Option<Batch> {
         let id = self.id_of(token)?;
         let member = &self.members[id as usize];
@@ -189,9 +182,9 @@ impl Groups {
         drop(pending);
         let mut parts = std::mem::take(&mut self.parts);
         let bytes = if one {
-            self.take_of_one(id, first, (how, class), &mut parts)
+            self.take_of_one(id, first, how, lent, &mut parts)
         } else {
-            self.take_of_several(id, (how, class), &mut parts)
+            self.take_of_several(id, how, lent, &mut parts)
         };
         if self.members[id as usize].is_pending() {
             self.serve_again(id);
@@ -203,27 +196,41 @@ impl Groups {
         &mut self,
         id: u32,
         membership: Membership,
-        (how, class): (Take, Option<&Rc<WireClass>>),
+        how: Take,
+        lent: Option<&mut Lent<'_>>,
         parts: &mut Vec<Part>,
     ) -> Bytes {
         let index = membership.group as usize;
         let State { handle, log, seats, .. } = &mut self.slots[index];
         let (group, seat) = (*handle, &mut seats[membership.place as usize]);
-        let view = log.view(class);
+        let mut paid = 0;
+        let view = match lent {
+            None => log.view(None),
+            Some(lent) => {
+                log.encode(log.len(), lent);
+                paid = lent.cost;
+                let view = log.view(Some(&lent.class));
+                if view.start(view.len().max(seat.from)) - view.start(seat.from) > lent.room {
+                    lent.refused = true;
+                    return Bytes::Copied(Vec::new());
+                }
+                view
+            }
+        };
         let bytes = Bytes::Log(group, Rc::clone(view.bytes()));
         let from = seat.from;
         let mut next = from;
         match how {
             Take::Joined => {
-                view.runs(seat.from, seat.last_excluding, |start, end| {
+                view.runs(from, seat.last_excluding, |start, end| {
                     parts.push(Part { start, end, kind: MessageKind::Default, group });
                 });
                 parts.reverse();
-                next = view.len();
+                next = from.max(view.len());
                 self.visits.add(1 + parts.len());
             }
             Take::ByMessage { limit, each } => {
-                let mut cost = 0;
+                let mut cost = paid;
                 while next < view.len() && (cost < limit || parts.is_empty()) {
                     if !log.excludes(next, id) {
                         let (start, end) = (view.start(next), view.end(next));
@@ -232,9 +239,9 @@ impl Groups {
                     }
                     next += 1;
                 }
-                self.visits.add((next - seat.from) as usize);
+                self.visits.add((next - from) as usize);
                 if log.has_keys() {
-                    let taken = (seat.from..next).filter(|&message| !log.excludes(message, id));
+                    let taken = (from..next).filter(|&message| !log.excludes(message, id));
                     self.keys.extend(taken.map(|message| log.key(message)));
                 }
             }
@@ -255,7 +262,8 @@ impl Groups {
     fn take_of_several(
         &mut self,
         id: u32,
-        (how, class): (Take, Option<&Rc<WireClass>>),
+        how: Take,
+        mut lent: Option<&mut Lent<'_>>,
         parts: &mut Vec<Part>,
     ) -> Bytes {
         let (joined, limit, each) = match how {
@@ -286,11 +294,26 @@ impl Groups {
             let membership = self.members[id as usize].memberships[at as usize];
             let state = &mut self.slots[membership.group as usize];
             let State { handle, log, seats, .. } = state;
-            let view = log.view(class);
             let seat = &mut seats[membership.place as usize];
             let message = seat.from;
-            if message >= view.len() {
-                // Its form is not made yet, and no later message may overtake it.
+            let view = match &mut lent {
+                None => log.view(None),
+                Some(lent) => {
+                    let before = lent.cost;
+                    log.encode(message + 1, lent);
+                    cost += lent.cost - before;
+                    log.view(Some(&lent.class))
+                }
+            };
+            let is_made = message < view.len();
+            if let Some(lent) = &mut lent
+                && is_made
+                && bytes.len() + view.end(message) - view.start(message) > lent.room
+            {
+                lent.refused = true;
+            }
+            if !is_made || lent.as_ref().is_some_and(|lent| lent.refused) {
+                // No later message may overtake it.
                 merge.extend(log.number(message).map(|number| Reverse((number, at))));
                 break;
             }

@@ -379,7 +379,7 @@ impl Frames {
     /// As `Layer::wire_class`.
     pub(super) fn wire_class(&self) -> Option<WireClass> {
         let remembers = self.deflate.as_ref().is_some_and(|deflate| !deflate.forgets());
-        if self.role == Role::Client || remembers {
+        if self.role == Role::Client || remembers || self.closing != Closing::Open {
             return None;
         }
         let class = WireClass::of::<WebSocket>()

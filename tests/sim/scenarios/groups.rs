@@ -48,8 +48,8 @@ struct Server {
     dice: Dice,
     ledger: Shared,
     groups: Vec<Group>,
-    /// The connections under their addresses, and whether messages are framed for them.
-    members: Vec<(Token, String, bool)>,
+    /// The connections under their addresses, and how many bytes of length precede a message to them.
+    members: Vec<(Token, String, usize)>,
     next: u32,
     /// The target of the relay, once it is open.
     target: Option<Token>,
@@ -60,12 +60,10 @@ struct Server {
 impl Server {
     fn note(&mut self, token: Token, message: &[u8]) {
         let found = self.members.iter().find(|member| member.0 == token);
-        let (_, address, layered) = found.expect("every connection is known");
+        let (_, address, framed) = found.expect("every connection is known");
         let mut ledger = self.ledger.borrow_mut();
         let sent = &mut ledger.sent.get_mut(address).expect("it was noted").bytes;
-        if *layered {
-            sent.extend((message.len() as u16).to_be_bytes());
-        }
+        sent.extend(&(message.len() as u32).to_be_bytes()[4 - framed..]);
         sent.extend(message);
     }
 
@@ -125,14 +123,14 @@ fn fill_the_target(state: &mut Server, net: &mut Net<Server>) {
 
 /// A member: each byte of its peer's makes it do something.
 struct Member {
-    layered: bool,
+    framed: usize,
 }
 
 impl Handler<Server> for Member {
     fn on_open(&mut self, cx: &mut Context<'_, Server>) -> HandlerResult {
         let address = cx.peer_addr().expect("it is open").to_string();
         cx.state.ledger.borrow_mut().sent.insert(address.clone(), Sent::default());
-        cx.state.members.push((cx.token, address, self.layered));
+        cx.state.members.push((cx.token, address, self.framed));
         for (number, group) in cx.state.groups.clone().into_iter().enumerate() {
             if number == 0 || cx.state.dice.percent(70) {
                 cx.join(group);
@@ -254,12 +252,15 @@ struct Peers {
 struct Talks {
     dice: Dice,
     left: u32,
-    layered: bool,
+    framed: usize,
     /// Sends what the layer refuses, at the end.
     breaks: bool,
     slow: bool,
     address: String,
 }
+
+/// How many bytes of length are in front of each message, by port.
+const FRAMED: [usize; 9] = [0, 0, 2, 0, 0, 0, 2, 0, 4];
 
 const NEXT: u64 = 0;
 const PAUSE_OVER: u64 = 1;
@@ -290,7 +291,7 @@ impl Handler<Peers> for Talks {
         }
         if self.left == 0 {
             if self.breaks {
-                cx.send([255, 255, 0]);
+                cx.send([255, 255, 255, 255, 0]);
             }
             cx.half_close();
             return Ok(());
@@ -299,9 +300,7 @@ impl Handler<Peers> for Talks {
         let count = self.dice.size(1, 3);
         let mut bytes = Vec::new();
         for _ in 0..count {
-            if self.layered {
-                bytes.extend([0, 1]);
-            }
+            bytes.extend(&[0, 0, 0, 1][4 - self.framed..]);
             bytes.push(b'x');
         }
         cx.send(bytes);
@@ -420,20 +419,23 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let server = sim.host("server", move |net| {
         let options = impatient().idle_timeout(None);
         let members = Listen::tcp("0.0.0.0:1").options(options.clone());
-        net.listen(members, |_| Member { layered: false })?;
+        net.listen(members, |_| Member { framed: 0 })?;
         let layered = Listen::tcp("0.0.0.0:2")
             .options(options.clone())
             .layer(|_| LengthPrefixed::new(2).frame_limit(2_000));
-        net.listen(layered, |_| Member { layered: true })?;
+        net.listen(layered, |_| Member { framed: 2 })?;
+        // Another class.
+        let wide = Listen::tcp("0.0.0.0:8").options(options.clone());
+        net.listen(wide.layer(|_| LengthPrefixed::new(4)), |_| Member { framed: 4 })?;
         // A stream layer, whose encoder has state, with messages in it and without.
         let framed = Listen::tcp("0.0.0.0:6").options(options.clone());
         let framed =
             framed.layer(|_| Rolling::default().then(LengthPrefixed::new(2).frame_limit(2_000)));
-        net.listen(framed, |_| Member { layered: true })?;
+        net.listen(framed, |_| Member { framed: 2 })?;
         let stream = Listen::tcp("0.0.0.0:7").options(options.clone());
-        net.listen(stream.layer(|_| Rolling::default()), |_| Member { layered: false })?;
+        net.listen(stream.layer(|_| Rolling::default()), |_| Member { framed: 0 })?;
         let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
-        net.listen(listeners, |_| Member { layered: false })?;
+        net.listen(listeners, |_| Member { framed: 0 })?;
         let ends = options.high_water(500).output_limit(TARGET_LIMIT);
         net.listen(Listen::tcp("0.0.0.0:4").options(ends.clone()), move |_| End {
             is_target: false,
@@ -461,7 +463,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut dice = Dice::of(seed, 3);
         let mut left = 0;
         let relay = dice.percent(60);
-        let ports = [1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 6, 7, 7];
+        let ports = [1, 1, 1, 2, 2, 8, 8, 3, 3, 4, 5, 6, 6, 7, 7];
         for port in ports {
             let mut own = dice.split();
             if if matches!(port, 4 | 5) { !relay } else { own.percent(40) } {
@@ -470,8 +472,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             left += 1;
             let talks = Talks {
                 left: own.between(1, 60) as u32,
-                layered: matches!(port, 2 | 6),
-                breaks: matches!(port, 2 | 6) && own.percent(60),
+                framed: FRAMED[port as usize],
+                breaks: FRAMED[port as usize] > 0 && own.percent(60),
                 slow: port != 3 && own.percent(40),
                 address: String::new(),
                 dice: own.split(),
