@@ -205,7 +205,8 @@ fn a_queue_stays_below_its_limit_where_the_form_is_longer_than_the_message() {
     let mut heard = Vec::new();
     for direct in [true, false] {
         let options = StreamOptions::new().output_limit(4096).overflow(Overflow::Drop);
-        let mut accepted = room(2, Config::default(), |_| Box::new(Counted::of(1, &counter())));
+        let config = Config::new().work_per_turn(1 << 20);
+        let mut accepted = room(2, config, |_| Box::new(Counted::of(1, &counter())));
         let (group, member) = (accepted.group(1), accepted.tokens[0]);
         assert!(accepted.net().set_options(member, options));
         for n in 0..2_000_u32 {
