@@ -210,7 +210,9 @@ impl Groups {
                 log.encode(log.len(), lent);
                 paid = lent.cost;
                 let view = log.view(Some(&lent.class));
-                if view.start(view.len().max(seat.from)) - view.start(seat.from) > lent.room {
+                // The form of others may not have come as far as to this member's first message.
+                let from = seat.from.min(view.len());
+                if view.start(view.len()) - view.start(from) > lent.room {
                     lent.refused = true;
                     return Bytes::Copied(Vec::new());
                 }
