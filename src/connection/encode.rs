@@ -53,6 +53,12 @@ impl Conn<'_> {
         if wire.call_at != called_at {
             self.watch();
         }
+        if written.is_err() && !self.stream.has_values() {
+            // Nothing was appended: a queue that was made for it would stay.
+            if let Some(output) = self.stream.take_empty_output() {
+                self.work.pool.keep_output(output);
+            }
+        }
         written
     }
 

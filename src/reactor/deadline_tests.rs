@@ -189,6 +189,7 @@ fn a_queue_that_held_nothing_when_the_watchdog_fired_is_watched_once_it_is_stuck
     net.core.with(token, |conn| conn.stream.set_wire(Wire::new(Box::new(Lines::new()))));
     run_out(&mut reactor);
     assert_eq!(reactor.net().send(token, "two\nlines"), crate::SendStatus::Unencodable);
+    assert!(reactor.net().core.stream(token).unwrap().has_no_queue(), "an empty queue stays");
     reactor.net().core.watchdog_fired(token);
     assert!(!watched(&reactor), "there is no deadline");
     reactor.net().send(token, "stuck");
