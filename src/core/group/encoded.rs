@@ -135,7 +135,9 @@ impl Core {
             && groups.log_of(&run).0.whole_form(class).is_none()
         {
             let with = |lent: Option<&mut Lent<'_>>| {
-                lent.map(|lent| groups.encode_run(&run, lent));
+                if let Some(lent) = lent {
+                    groups.encode_run(&run, lent);
+                }
             };
             let ((), outcome) = lend(&mut conn, &sharing, limit, with);
             cost = outcome.cost;

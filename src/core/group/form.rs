@@ -11,12 +11,13 @@ use crate::layer::{LayerError, LayerErrorKind, MessageKind, WireClass};
 /// each message through their own layers.
 const MOST: usize = 8;
 
+type Encode<'a> = &'a mut dyn FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>;
+
 /// What a member's layers are lent for: they encode messages for all members of their class.
 pub(crate) struct Lent<'a> {
     pub(super) class: Rc<WireClass>,
     /// Appends the form of a message.
-    pub(super) encode:
-        &'a mut dyn FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>,
+    pub(super) encode: Encode<'a>,
     /// About what it may cost; one message is encoded whatever it costs.
     pub(super) limit: usize,
     pub(super) cost: usize,
