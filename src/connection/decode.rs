@@ -16,6 +16,8 @@ pub(crate) struct Unit {
     pub(crate) range: Option<Range<usize>>,
     pub(crate) kind: MessageKind,
     pub(crate) delivery: Delivery,
+    /// It used up the given bytes, and the layer holds none: it need not be asked again.
+    pub(crate) last: bool,
 }
 
 /// The result of one step of decoding.
@@ -146,27 +148,38 @@ impl Conn<'_> {
         let timed = self.stream.settings.options.message_timeout.is_some();
         let Some(wire) = self.stream.wire_mut() else { return Outcome::Nothing.of(0) };
         let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, fields);
+        let running = wire.peer == PeerSide::Open;
         let decoded = guarded(|| {
             let step = wire.layer.decode(&mut cx, bytes, unit, reply)?;
             step.assert_within(bytes);
-            let holds_part = timed && step.item == Item::Nothing && wire.layer.holds_input();
-            Ok((step, wire.layer.delivery(), holds_part))
+            let asked = match step.item {
+                Item::Nothing => timed,
+                // Behind the end of the stream the layer has more to yield than it holds.
+                Item::Slice(_) | Item::Unit => running && step.consumed == bytes.len(),
+                Item::Progress | Item::End => false,
+            };
+            let holds = asked.then(|| wire.layer.holds_input());
+            Ok((step, holds))
         })
         .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
-        let asks = wire.call_at != called_at;
-        self.push_raw(reply);
-        if asks {
+        let delivery = wire.delivery;
+        if wire.call_at != called_at {
             self.watch();
         }
-        let (Step { consumed, item, kind }, delivery, holds_part) = match decoded {
+        if !reply.is_empty() {
+            self.spill();
+            self.push_raw(reply);
+        }
+        let (Step { consumed, item, kind }, holds) = match decoded {
             Ok(decoded) => decoded,
             Err(error) => {
+                self.spill();
                 self.close_for_layer(error);
                 return Outcome::Drop.of(0);
             }
         };
         if timed && item != Item::Progress {
-            self.note_part(holds_part);
+            self.note_part(item == Item::Nothing && holds == Some(true));
         }
         // Bytes that the layer may still consume do not count against the limit of a handshake: the
         // read that completes it may have brought bulk data too.
@@ -198,7 +211,8 @@ impl Conn<'_> {
         if let Some(tally) = self.stream.tally_mut() {
             tally.message_received();
         }
-        Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery }) }
+        let last = holds == Some(false);
+        Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery, last }) }
     }
 
     /// Records whether the layer holds a part of a message: for the deadline of that message.
@@ -299,10 +313,7 @@ impl Conn<'_> {
         if peer == PeerSide::Open {
             wire.peer = PeerSide::Cut;
             let left = wire.undecoded.len();
-            let mut fields = Vec::new(); // nothing is decoded
-            let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, &mut fields);
-            let ended = guarded(|| wire.layer.wire_ended(&mut cx, left));
-            match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
+            match wire.call(self.work.now, |layer, cx| layer.wire_ended(cx, left)) {
                 Ok(()) => wire.pull = true,
                 Err(error) => self.close_for_layer(error),
             }

@@ -432,6 +432,15 @@ pub(crate) struct Parts {
 }
 
 impl Extra {
+    /// Whether its layers are at rest, and nothing else makes the connection a special one.
+    fn is_calm(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_calm)
+            && self.newest.is_none()
+            && self.partner.is_none()
+            && self.tally.is_none()
+            && !self.closes_when_done
+    }
+
     /// What may own something of the user's, to be dropped one by one.
     pub(crate) fn into_user_parts(self) -> (Vec<Notification>, Option<CloseReason>, Option<Wire>) {
         (self.notifications, self.reason, self.wire)

@@ -87,6 +87,17 @@ impl Stream {
             && !(self.paused | self.over_high | self.drained | self.error)
     }
 
+    /// The plain case of a connection with layers: as [`is_plain`](Self::is_plain), its layers ready,
+    /// with nothing that waits to be decoded.
+    fn is_calm(&self) -> bool {
+        self.readable
+            && self.life == super::life::Life::new(Phase::Open)
+            && self.extra.as_ref().is_some_and(|extra| extra.is_calm())
+            && self.input.is_none()
+            && self.output.is_none()
+            && !(self.paused | self.over_high | self.drained | self.error)
+    }
+
     /// Whether input may be read and offered now: not paused by the handler, and the queue that paces
     /// it is not above its mark. In a pair that is the partner's queue *instead of* its own (with both,
     /// two full directions would wait for each other for ever).
@@ -231,6 +242,29 @@ impl Conn<'_> {
         }
         self.keep(rest, taken);
         false
+    }
+
+    /// The same for a connection with layers. Returns how much was read, to be decoded; `None` if the
+    /// general case serves it.
+    pub(crate) fn read_calm(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.stream.is_calm() {
+            return None;
+        }
+        let received = self.read_uncounted(buffer)?;
+        self.work.reply.begin_encoded(self.token);
+        Some(received.len)
+    }
+
+    /// What [`read_calm`](Self::read_calm) read has been decoded and offered, all but `rest`. Returns
+    /// whether the connection needs no further step.
+    pub(crate) fn after_calm(&mut self, rest: &[u8]) -> bool {
+        self.keep_undecoded(rest);
+        self.write_reply();
+        let stream = &*self.stream;
+        let done = stream.life == super::life::Life::new(Phase::Open)
+            && !(stream.readable | stream.drained | stream.error)
+            && stream.wire().is_some_and(|wire| !wire.pull);
+        done && !stream.is_done()
     }
 
     /// The next step for the input; a closing connection's input is discarded. A read goes into

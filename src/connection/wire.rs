@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::{Sharing, Tail};
 use crate::guard::guarded;
-use crate::layer::{Layer, LayerError, MessageKind};
+use crate::layer::{Delivery, Layer, LayerContext, LayerError, MessageKind};
 
 /// How far the peer's direction has come, as the layer knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +54,8 @@ pub(crate) struct Wire {
     /// since, its peer's end for instance.
     pub(super) sharing: Sharing,
     pub(super) sharing_is_old: bool,
+    /// What the layer said when it was ready: before that it yields nothing.
+    pub(super) delivery: Delivery,
 }
 
 impl std::fmt::Debug for Wire {
@@ -88,6 +90,7 @@ impl Wire {
             over_decoded: false,
             sharing: Sharing::Nothing,
             sharing_is_old: true,
+            delivery: Delivery::Messages,
         }
     }
 
@@ -130,14 +133,36 @@ impl Wire {
 
     /// Checks whether the layer's handshake is done, and records it.
     pub(crate) fn check_ready(&mut self) -> Result<bool, LayerError> {
-        if self.own == OwnSide::Handshaking
-            && guarded(|| self.layer.is_ready())
-                .map_err(|text| LayerError::panicked(self.layer.name(), text))?
-        {
-            self.own = OwnSide::Ready;
-            self.deadline = None;
+        if self.own == OwnSide::Handshaking {
+            let ready = guarded(|| self.layer.is_ready().then(|| self.layer.delivery()))
+                .map_err(|text| LayerError::panicked(self.layer.name(), text))?;
+            if let Some(delivery) = ready {
+                self.own = OwnSide::Ready;
+                self.delivery = delivery;
+                self.deadline = None;
+            }
         }
         Ok(self.is_ready())
+    }
+
+    /// The common case: ready, with nothing that waits to be decoded.
+    pub(super) fn is_calm(&self) -> bool {
+        self.own == OwnSide::Ready
+            && self.peer == PeerSide::Open
+            && !(self.pull || self.unused)
+            && self.undecoded.is_empty()
+    }
+
+    /// Calls the layer for something else than to decode. A panic in it is an error.
+    #[inline]
+    pub(super) fn call<T>(
+        &mut self,
+        now: Instant,
+        call: impl FnOnce(&mut dyn Layer, &mut LayerContext<'_>) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
+        let mut cx = LayerContext::without_fields(now, &mut self.call_at);
+        guarded(|| call(&mut *self.layer, &mut cx))
+            .unwrap_or_else(|text| Err(LayerError::panicked(self.layer.name(), text)))
     }
 }
 

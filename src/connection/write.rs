@@ -190,9 +190,13 @@ impl Conn<'_> {
     /// Writes at once, as much as the system takes; the rest is queued.
     fn send_large(&mut self, bytes: &[u8]) -> SendStatus {
         match self.stream.write_through(bytes, self.work) {
-            Ok(written) if written == bytes.len() => SendStatus::Queued,
+            Ok(written) if written == bytes.len() && self.stream.output.is_none() => {
+                SendStatus::Queued
+            }
             Ok(written) => {
-                self.output().push(&bytes[written..]);
+                if written < bytes.len() {
+                    self.output().push(&bytes[written..]);
+                }
                 self.queued_more()
             }
             Err(e) => {
@@ -227,10 +231,36 @@ impl Conn<'_> {
             wire.waiting.push(kind, bytes);
             return self.status_of_queue();
         }
+        if bytes.len() >= DIRECT {
+            match self.encode_head(bytes, kind) {
+                Ok(true) => return self.send_large(bytes),
+                Ok(false) => {}
+                Err(e) => return self.encode_failed(e),
+            }
+        }
         match self.encode(bytes, kind) {
             Ok(()) => self.queued_more(),
             Err(e) => self.encode_failed(e),
         }
+    }
+
+    /// A message of the running callback to its own connection: encoded into the reply. `None` if it
+    /// does not fit there, and has to be queued.
+    pub(crate) fn send_in_reply(&mut self, bytes: &[u8], kind: MessageKind) -> Option<SendStatus> {
+        let room = self.stream.reply_room();
+        if self.work.reply.encoded().len() + bytes.len() > room {
+            return None;
+        }
+        if let Err(e) = self.encode_reply(bytes, kind) {
+            self.spill();
+            return Some(self.encode_failed(e));
+        }
+        if self.work.reply.encoded().len() > room {
+            // The wire form is longer. In the queue the mark is looked at.
+            self.spill();
+            return Some(self.queued_more());
+        }
+        Some(SendStatus::Queued)
     }
 
     /// A message that the format cannot carry is dropped alone, so that one member's message does not

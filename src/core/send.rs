@@ -41,6 +41,12 @@ impl Core {
     }
 
     fn send_queued(&mut self, token: Token, bytes: &[u8], kind: MessageKind) -> SendStatus {
+        if self.work.reply.is_encoded(token)
+            && let Some(Some(status)) =
+                self.with_own_reply(token, |conn| conn.send_in_reply(bytes, kind))
+        {
+            return status;
+        }
         match self.with_settled(token, |conn| conn.send(bytes, kind)) {
             Some(status) => status,
             None => self.send_elsewhere(token, bytes),

@@ -13,6 +13,26 @@ use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
+    /// The common case of a connection with layers: `len` bytes were read by `Conn::read_calm`. What its
+    /// handler replies is collected and written with one more look-up, as for a plain one.
+    pub(super) fn offer_calm(
+        &mut self,
+        token: Token,
+        len: usize,
+        budget: &mut Budget,
+        scratch: &mut Scratch,
+    ) {
+        self.net.core.begin_reply(token);
+        budget.reads -= 1;
+        let Scratch { read, unit, reply, fields, .. } = &mut *scratch;
+        let read = &mut read[..len];
+        let consumed = self.decode(token, read, budget, (unit, reply, fields));
+        let done = self.net.core.with_own_reply(token, |conn| conn.after_calm(&read[consumed..]));
+        if done == Some(false) {
+            self.serve_in_order(token, budget, scratch);
+        }
+    }
+
     pub(super) fn take_layered_input(
         &mut self,
         token: Token,
@@ -65,7 +85,8 @@ impl<S: 'static> Dispatch<S> {
         loop {
             let given = &mut bytes[at..];
             let buffers = (&mut *unit, &mut *reply, &mut *fields);
-            let step = self.net.core.with(token, |conn| conn.decode(given, buffers, budget));
+            let core = &mut self.net.core;
+            let step = core.with_own_reply(token, |conn| conn.decode(given, buffers, budget));
             let Some(Decoded { consumed, opens, outcome }) = step else { return bytes.len() };
             at += consumed;
             if opens {
@@ -81,6 +102,9 @@ impl<S: 'static> Dispatch<S> {
                         None => &unit[..],
                     };
                     self.deliver(token, (bytes_of, fields), &decoded, budget);
+                    if decoded.last {
+                        return at;
+                    }
                 }
             }
         }

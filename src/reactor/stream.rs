@@ -34,12 +34,21 @@ impl<S: 'static> Dispatch<S> {
     /// Serves a connection.
     pub(super) fn serve_stream(&mut self, token: Token, scratch: &mut Scratch) {
         let mut budget = Budget::new(&self.net.core.config);
-        self.serve_in_order(token, &mut budget, scratch);
+        let read = self.net.core.with(token, |conn| conn.read_calm(&mut scratch.read));
+        match read.flatten() {
+            Some(len) => self.offer_calm(token, len, &mut budget, scratch),
+            None => self.serve_in_order(token, &mut budget, scratch),
+        }
     }
 
     /// In the order that keeps the grammar: it opens, its input is offered, its queue drains, its
     /// replies are flushed.
-    fn serve_in_order(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
+    pub(super) fn serve_in_order(
+        &mut self,
+        token: Token,
+        budget: &mut Budget,
+        scratch: &mut Scratch,
+    ) {
         let Some(stream) = self.net.core.stream(token) else { return };
         let waits_to_flush = stream.waits_to_flush();
         if stream.may_open() {

@@ -705,7 +705,7 @@ mod websocket {
             }
             let head = String::from_utf8(head).unwrap();
             let key = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let accept = crate::support::accept_key(key);
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Accept: {accept}\r\n\r\n"

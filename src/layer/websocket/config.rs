@@ -57,6 +57,7 @@ pub(super) struct ServerSettings {
     pub(super) subprotocols: Vec<String>,
     pub(super) answer: Option<Arc<Answer>>,
     pub(super) filter: Option<Arc<Filter>>,
+    pub(super) keep_request: bool,
 }
 
 impl fmt::Debug for ServerSettings {
@@ -67,6 +68,7 @@ impl fmt::Debug for ServerSettings {
             .field("subprotocols", &self.subprotocols)
             .field("answer", &self.answer.is_some())
             .field("filter", &self.filter.is_some())
+            .field("keep_request", &self.keep_request)
             .finish()
     }
 }
@@ -83,6 +85,7 @@ impl fmt::Debug for ServerSettings {
 /// | [`deflate`](Self::deflate) | off | memory, see there |
 /// | origins | the page's own host | a browser sends its cookies along with a socket that any page opens |
 /// | [`answer`](Self::answer) | 426 and a line of text | |
+/// | [`keep_request`](Self::keep_request) | off | a browser's head and the table of its fields take 1 KiB |
 #[derive(Debug, Clone)]
 pub struct WebSocketServer {
     settings: Arc<ServerSettings>,
@@ -97,6 +100,7 @@ impl WebSocketServer {
                 subprotocols: Vec::new(),
                 answer: None,
                 filter: None,
+                keep_request: false,
             }),
         }
     }
@@ -198,6 +202,18 @@ impl WebSocketServer {
         F: Fn(&HttpRequest) -> Result<(), HttpResponse> + Send + Sync + 'static,
     {
         self.with(|settings| settings.filter = Some(Arc::new(filter)))
+    }
+
+    /// Keeps the request's head as long as the connection lasts. By default it is given back when the
+    /// socket has opened: the factory, `filter` and `on_open` can read it, and what is needed later
+    /// they take out of it. A browser's head, with cookies, and the table of its fields take 1 KiB, twice what the
+    /// rest of an idle connection does.
+    ///
+    /// Set it also for a layer that is put on an open connection
+    /// ([`Net::start_layer`](crate::Net::start_layer)), which has no `on_open` to read it in.
+    #[must_use]
+    pub fn keep_request(self, on: bool) -> Self {
+        self.with(|settings| settings.keep_request = on)
     }
 
     fn with(mut self, set: impl FnOnce(&mut ServerSettings)) -> Self {
