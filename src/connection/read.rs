@@ -136,13 +136,15 @@ impl Stream {
         if self.life.phase != Phase::Failing {
             return usize::MAX;
         }
-        self.extra.as_ref().and_then(|extra| extra.failure_allowance).unwrap_or(usize::MAX)
+        let ending = self.extra.as_ref().and_then(|extra| extra.ending.as_ref());
+        ending.and_then(|ending| ending.failure_allowance).unwrap_or(usize::MAX)
     }
 
     #[inline]
     fn offered_while_failing(&mut self, bytes: usize) {
         if self.life.phase == Phase::Failing
-            && let Some(left) = self.extra.as_mut().and_then(|e| e.failure_allowance.as_mut())
+            && let Some(ending) = self.extra.as_mut().and_then(|extra| extra.ending.as_mut())
+            && let Some(left) = &mut ending.failure_allowance
         {
             *left = left.saturating_sub(bytes);
         }
@@ -246,6 +248,7 @@ impl Conn<'_> {
 
     /// The same for a connection with layers. Returns how much was read, to be decoded; `None` if the
     /// general case serves it.
+    #[inline(never)] // the plain case needs no registers for it
     pub(crate) fn read_calm(&mut self, buffer: &mut [u8]) -> Option<usize> {
         if !self.stream.is_calm() {
             return None;
@@ -258,7 +261,9 @@ impl Conn<'_> {
     /// What [`read_calm`](Self::read_calm) read has been decoded and offered, all but `rest`. Returns
     /// whether the connection needs no further step.
     pub(crate) fn after_calm(&mut self, rest: &[u8]) -> bool {
-        self.keep_undecoded(rest);
+        if !rest.is_empty() {
+            self.keep_undecoded(rest);
+        }
         self.write_reply();
         let stream = &*self.stream;
         let done = stream.life == super::life::Life::new(Phase::Open)
@@ -469,7 +474,7 @@ impl Conn<'_> {
             let Some(Received { len, .. }) = self.read(buffer) else { continue };
             self.work.charge(Budget::units_read(len));
             if self.stream.phase() == Phase::Lingering {
-                self.stream.extra_mut().input_since_deadline = true;
+                self.stream.extra_mut().ending_mut().input_since_deadline = true;
             }
         }
     }

@@ -12,7 +12,7 @@ use crate::options::{Overflow, StreamOptions};
 
 /// From this size on a message is written at once from the sender's own bytes, in one call with what
 /// is queued before it: copying it would cost more than the system calls that coalescing saves.
-const DIRECT: usize = 16 * 1024;
+pub(crate) const DIRECT: usize = 16 * 1024;
 
 impl Stream {
     /// What counts against the water marks: bytes queued for the wire, and the memory of messages that
@@ -20,7 +20,7 @@ impl Stream {
     /// the peer is, and what they wait for is in the queue.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
-            + self.wire().map_or(0, |wire| wire.waiting.cost())
+            + self.wire().map_or(0, super::Wire::waiting_cost)
     }
 
     /// Whether `send` may still queue something.
@@ -228,7 +228,7 @@ impl Conn<'_> {
         let open = self.stream.phase() == Phase::Open;
         let Some(wire) = self.stream.wire_mut() else { return SendStatus::Gone };
         if !open || !wire.is_ready() {
-            wire.waiting.push(kind, bytes);
+            wire.wait(kind, bytes);
             return self.status_of_queue();
         }
         if bytes.len() >= DIRECT {

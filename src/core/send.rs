@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Core, Entity};
-use crate::connection::SendStatus;
+use crate::connection::{DIRECT, SendStatus};
 use crate::layer::MessageKind;
 use crate::token::Token;
 
@@ -41,7 +41,8 @@ impl Core {
     }
 
     fn send_queued(&mut self, token: Token, bytes: &[u8], kind: MessageKind) -> SendStatus {
-        if self.work.reply.is_encoded(token)
+        if bytes.len() < DIRECT
+            && self.work.reply.is_encoded(token)
             && let Some(Some(status)) =
                 self.with_own_reply(token, |conn| conn.send_in_reply(bytes, kind))
         {

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::call::Dispatch;
 use super::scratch::Scratch;
-use crate::connection::{Budget, Decoded, Input, NextLayered, Outcome, Unit};
+use crate::connection::{Budget, Decoded, Input, Message, NextLayered, Outcome, Unit};
 use crate::layer::Delivery;
 use crate::stats::Callback;
 use crate::token::Token;
@@ -15,21 +15,17 @@ use crate::token::Token;
 impl<S: 'static> Dispatch<S> {
     /// The common case of a connection with layers: `len` bytes were read by `Conn::read_calm`. What its
     /// handler replies is collected and written with one more look-up, as for a plain one.
-    pub(super) fn offer_calm(
-        &mut self,
-        token: Token,
-        len: usize,
-        budget: &mut Budget,
-        scratch: &mut Scratch,
-    ) {
+    #[inline(never)] // the plain case needs no registers for it
+    pub(super) fn offer_calm(&mut self, token: Token, len: usize, scratch: &mut Scratch) {
         self.net.core.begin_reply(token);
+        let mut budget = Budget::new(&self.net.core.config);
         budget.reads -= 1;
         let Scratch { read, unit, reply, fields, .. } = &mut *scratch;
         let read = &mut read[..len];
-        let consumed = self.decode(token, read, budget, (unit, reply, fields));
+        let consumed = self.decode(token, read, &mut budget, (unit, reply, fields));
         let done = self.net.core.with_own_reply(token, |conn| conn.after_calm(&read[consumed..]));
         if done == Some(false) {
-            self.serve_in_order(token, budget, scratch);
+            self.serve_in_order(token, &mut budget, scratch);
         }
     }
 
@@ -87,7 +83,19 @@ impl<S: 'static> Dispatch<S> {
             let buffers = (&mut *unit, &mut *reply, &mut *fields);
             let core = &mut self.net.core;
             let step = core.with_own_reply(token, |conn| conn.decode(given, buffers, budget));
-            let Some(Decoded { consumed, opens, outcome }) = step else { return bytes.len() };
+            let (consumed, opens, outcome) = match step {
+                Some(Decoded::Message(Message { consumed, range, kind, last })) => {
+                    let mut input = Input::message(&given[range], kind).with_fields(fields);
+                    self.call(token, Callback::Data, |handler, cx| handler.on_data(cx, &mut input));
+                    at += consumed;
+                    if last {
+                        return at;
+                    }
+                    continue;
+                }
+                Some(Decoded::Step { consumed, opens, outcome }) => (consumed, opens, outcome),
+                None => return bytes.len(),
+            };
             at += consumed;
             if opens {
                 self.opened(token, None);
@@ -111,6 +119,7 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// One unit for the handler: a message, or the next bytes of a stream.
+    #[inline(never)]
     fn deliver(
         &mut self,
         token: Token,

@@ -34,11 +34,7 @@ impl<S: 'static> Dispatch<S> {
     /// Serves a connection.
     pub(super) fn serve_stream(&mut self, token: Token, scratch: &mut Scratch) {
         let mut budget = Budget::new(&self.net.core.config);
-        let read = self.net.core.with(token, |conn| conn.read_calm(&mut scratch.read));
-        match read.flatten() {
-            Some(len) => self.offer_calm(token, len, &mut budget, scratch),
-            None => self.serve_in_order(token, &mut budget, scratch),
-        }
+        self.serve_in_order(token, &mut budget, scratch);
     }
 
     /// In the order that keeps the grammar: it opens, its input is offered, its queue drains, its

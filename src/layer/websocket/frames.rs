@@ -35,8 +35,8 @@ enum Closing {
 /// A data frame whose payload is arriving.
 #[derive(Debug, Clone, Copy)]
 struct Arriving {
+    /// Turned so that it begins with the key of the next byte.
     mask: Option<[u8; 4]>,
-    taken: usize,
     left: usize,
     last: bool,
 }
@@ -46,6 +46,8 @@ struct Arriving {
 pub(super) struct Frames {
     role: Role,
     closing: Closing,
+    /// The limit on a message in one frame.
+    limit: u64,
     /// The message that is arriving in pieces, if one is.
     message: Option<MessageKind>,
     /// Whether it is compressed (RFC 7692 section 7.2).
@@ -61,10 +63,11 @@ pub(super) struct Frames {
 }
 
 impl Frames {
-    pub(super) fn new(role: Role, deflate: Option<Agreed>) -> Frames {
+    pub(super) fn new(role: Role, limits: &Limits, deflate: Option<Agreed>) -> Frames {
         Frames {
             role,
             closing: Closing::Open,
+            limit: limits.frame.min(limits.message) as u64,
             message: None,
             compressed: false,
             partial: Vec::new(),
@@ -99,13 +102,43 @@ impl Frames {
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        self.next(limits, cx, wire, unit, reply).map_err(|fault| {
+        let step = match self.whole_message(wire) {
+            Some(Ok(step)) => return Ok(step),
+            Some(Err(fault)) => Err(fault),
+            None => self.next(limits, cx, wire, unit, reply),
+        };
+        step.map_err(|fault| {
             self.close_once(cx, &fault.code.to_be_bytes(), reply);
             self.closing = Closing::Done;
             fault.error
         })
     }
 
+    /// The common case: a message in one frame that has arrived whole and keeps the rules of a head.
+    /// `None`, and nothing done, in any other case.
+    #[inline(always)]
+    fn whole_message(&mut self, wire: &mut [u8]) -> Option<Result<Step, Fault>> {
+        let head = Head::parse(wire)?;
+        let kind = head.kind_of_whole()?;
+        let masked = head.mask.is_some() == (self.role == Role::Server);
+        if !masked || self.message.is_some() || head.payload > self.limit {
+            return None;
+        }
+        let range = head.len..head.len.saturating_add(head.payload as usize);
+        let payload = wire.get_mut(range.clone())?;
+        if let Some(mask) = head.mask {
+            mask::apply(payload, mask);
+        }
+        if kind == MessageKind::Text {
+            let checked = std::mem::take(&mut self.checked).min(payload.len());
+            if std::str::from_utf8(&payload[checked..]).is_err() {
+                return Some(Err(Fault::not_utf8("a text message")));
+            }
+        }
+        Some(Ok(Step::new(range.end, Item::Slice(range)).with_kind(kind)))
+    }
+
+    #[inline(never)] // the common case needs no registers for it
     fn next(
         &mut self,
         limits: &Limits,
@@ -156,20 +189,14 @@ impl Frames {
                 && head.is_final()
                 && !head.is_compressed()
             {
-                let Some(payload) = wire.get_mut(start..end) else {
-                    if kind == MessageKind::Text {
-                        self.check_ahead(&wire[start..], head.mask.unwrap_or_default())?;
-                    }
-                    break (Item::Nothing, MessageKind::Default);
-                };
-                if let Some(mask) = head.mask {
-                    mask::apply(payload, mask, 0);
+                if let Some(step) = self.whole_message(&mut wire[at..]) {
+                    at += step?.consumed;
+                    break (Item::Slice(start..end), kind);
                 }
                 if kind == MessageKind::Text {
-                    self.check_rest(payload)?;
+                    self.check_ahead(&wire[start..], head.mask.unwrap_or_default())?;
                 }
-                at = end;
-                break (Item::Slice(start..end), kind);
+                break (Item::Nothing, MessageKind::Default);
             }
             at = start;
             if kind.is_some() {
@@ -181,7 +208,6 @@ impl Frames {
             }
             self.arriving = Some(Arriving {
                 mask: head.mask,
-                taken: 0,
                 left: head.payload as usize,
                 last: head.is_final(),
             });
@@ -191,7 +217,6 @@ impl Frames {
     }
 
     /// Checks a frame's head against every rule that needs no payload.
-    #[inline]
     fn check(&self, limits: &Limits, head: &Head) -> Result<(), Fault> {
         let begins = matches!(head.opcode(), opcode::TEXT | opcode::BINARY);
         if !(begins || head.opcode() == opcode::CONTINUATION || head.is_control()) {
@@ -250,7 +275,7 @@ impl Frames {
         while let Some(new) = payload.get(self.checked..).filter(|new| !new.is_empty()) {
             let piece = &mut piece[..new.len().min(PIECE)];
             piece.copy_from_slice(&new[..piece.len()]);
-            mask::apply(piece, mask, self.checked);
+            mask::apply_from(self.checked, piece, mask);
             let known = known_text(piece)?;
             self.checked += known;
             if known < piece.len() && piece.len() == new.len() {
@@ -258,15 +283,6 @@ impl Frames {
             }
         }
         Ok(())
-    }
-
-    /// Refuses the text of a frame that is whole, unmasked, if it is not UTF-8.
-    fn check_rest(&mut self, message: &[u8]) -> Result<(), Fault> {
-        let checked = std::mem::take(&mut self.checked);
-        match std::str::from_utf8(&message[checked.min(message.len())..]) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(Fault::not_utf8("a text message")),
-        }
     }
 
     /// Takes what has arrived of a frame's payload. Returns how much that was.
@@ -278,8 +294,9 @@ impl Frames {
     ) -> Result<usize, Fault> {
         let now = frame.left.min(rest.len());
         let payload = &mut rest[..now];
-        if let Some(mask) = frame.mask {
-            mask::apply(payload, mask, frame.taken);
+        if let Some(mask) = &mut frame.mask {
+            mask::apply(payload, *mask);
+            mask.rotate_left(now % 4);
         }
         if let (true, Some(deflate)) = (self.compressed, &mut self.deflate) {
             deflate.inflate(payload, &mut self.partial, limits.message)?;
@@ -289,7 +306,6 @@ impl Frames {
         } else {
             self.partial.extend_from_slice(payload);
         }
-        frame.taken += now;
         frame.left -= now;
         self.arriving = (frame.left > 0).then_some(frame);
         if self.message == Some(MessageKind::Text) {
@@ -327,7 +343,7 @@ impl Frames {
         mask: Option<[u8; 4]>,
         reply: &mut Vec<u8>,
     ) -> Result<(), Fault> {
-        mask::apply(payload, mask.unwrap_or_default(), 0);
+        mask::apply(payload, mask.unwrap_or_default());
         let said = PeerClose::parse(payload)?;
         let code = said.code().map(u16::to_be_bytes);
         self.close_once(cx, code.as_ref().map_or(&[], |code| code), reply);
@@ -346,11 +362,27 @@ impl Frames {
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let Some(opcode) = self.opcode_of(limits, message, kind)? else { return Ok(()) };
+        if self.deflate.is_some() {
+            self.write_deflated(cx, opcode, message, wire);
+        } else {
+            write(cx, self.role, opcode, 0, message, wire);
+        }
+        Ok(())
+    }
+
+    /// Appends a message compressed, if that makes it shorter.
+    #[inline(never)]
+    fn write_deflated(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        opcode: u8,
+        message: &[u8],
+        wire: &mut Vec<u8>,
+    ) {
         match self.deflate.as_mut().and_then(|deflate| deflate.deflate(message)) {
             Some(shorter) => write(cx, self.role, opcode, head::RSV1, shorter, wire),
             None => write(cx, self.role, opcode, 0, message, wire),
         }
-        Ok(())
     }
 
     /// As `Layer::encode_head`: what a server sends, and does not compress, is not changed.
@@ -370,16 +402,16 @@ impl Frames {
     }
 
     /// The opcode of a message to send; `None` if it is dropped.
+    #[inline]
     fn opcode_of(
         &self,
         limits: &Limits,
         message: &[u8],
         kind: MessageKind,
     ) -> Result<Option<u8>, LayerError> {
-        let unencodable = |what| Err(LayerError::new(NAME, LayerErrorKind::Unencodable, what));
         match self.closing {
             Closing::Open => {}
-            Closing::Ours => return unencodable("a message behind this side's Close frame"),
+            Closing::Ours => return Err(unencodable("a message behind this side's Close frame")),
             // The peer reads no more. That is no error of the sender, which may be sending to a
             // whole room; and the connection is ending.
             Closing::Done => return Ok(None),
@@ -390,7 +422,7 @@ impl Frames {
             MessageKind::Default => limits.default_text,
         };
         if text && std::str::from_utf8(message).is_err() {
-            return unencodable("a text message that is not UTF-8");
+            return Err(unencodable("a text message that is not UTF-8"));
         }
         Ok(Some(if text { opcode::TEXT } else { opcode::BINARY }))
     }
@@ -449,6 +481,11 @@ impl Frames {
             self.closing = Closing::Ours;
         }
     }
+}
+
+#[cold]
+fn unencodable(what: &'static str) -> LayerError {
+    LayerError::new(NAME, LayerErrorKind::Unencodable, what)
 }
 
 /// What only control frames must keep (RFC 6455 section 5.5).

@@ -1,5 +1,7 @@
 //! The head of a frame (RFC 6455 section 5.2): read where it lies, written in one piece.
 
+use crate::layer::MessageKind;
+
 /// What the low four bits of the first byte say.
 pub(super) mod opcode {
     pub(in super::super) const CONTINUATION: u8 = 0;
@@ -36,7 +38,7 @@ pub(super) struct Head {
 
 impl Head {
     /// The head that `wire` begins with; `None` while it is not whole.
-    #[inline]
+    #[inline(always)] // once, in the common case
     pub(super) fn parse(wire: &[u8]) -> Option<Head> {
         let &[first, second, ..] = wire else { return None };
         let (payload, mut len) = match second & !MASKED {
@@ -54,6 +56,17 @@ impl Head {
 
     pub(super) fn opcode(&self) -> u8 {
         self.first & 0x0f
+    }
+
+    /// The kind of a message that is whole in this frame, as it is.
+    pub(super) fn kind_of_whole(&self) -> Option<MessageKind> {
+        const TEXT: u8 = FINAL | opcode::TEXT;
+        const BINARY: u8 = FINAL | opcode::BINARY;
+        match self.first {
+            TEXT => Some(MessageKind::Text),
+            BINARY => Some(MessageKind::Binary),
+            _ => None,
+        }
     }
 
     pub(super) fn is_control(&self) -> bool {
@@ -80,7 +93,7 @@ fn array<const N: usize>(wire: &[u8], at: usize) -> Option<[u8; N]> {
 }
 
 /// Appends the head of a frame that is a whole message, or a control frame. `reserved` is [`RSV1`] or 0.
-#[inline]
+#[inline(always)] // a server's has no mask
 pub(super) fn write(
     opcode: u8,
     reserved: u8,

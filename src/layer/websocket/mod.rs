@@ -278,7 +278,7 @@ impl WebSocket {
                 }
             }
         };
-        self.state = State::Open(Frames::new(role, upgrade.deflate));
+        self.state = State::Open(Frames::new(role, self.side.limits(), upgrade.deflate));
         self.upgrade = Some(upgrade);
         Ok(Step::new(end, Item::Progress))
     }
@@ -307,16 +307,13 @@ impl Layer for WebSocket {
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        match &mut self.state {
-            State::Open(frames) => {
-                if std::mem::take(&mut self.forgets) {
-                    self.request = None;
-                }
-                frames.decode(self.side.limits(), cx, wire, unit, reply)
+        if let State::Open(frames) = &mut self.state {
+            if self.forgets {
+                (self.forgets, self.request) = (false, None);
             }
-            State::Opening(_) => self.open(wire, reply).inspect_err(|_| self.state = State::Over),
-            State::Over => Ok(Step::new(0, Item::End)),
+            return frames.decode(self.side.limits(), cx, wire, unit, reply);
         }
+        self.open(wire, reply).inspect_err(|_| self.state = State::Over)
     }
 
     fn encode(
@@ -393,6 +390,7 @@ impl Layer for WebSocket {
     }
 }
 
+#[cold]
 fn not_open() -> LayerError {
     LayerError::new(NAME, LayerErrorKind::Unencodable, "a message, and the socket is not open")
 }

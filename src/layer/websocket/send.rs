@@ -69,12 +69,12 @@ fn pong(cx: &mut LayerContext<'_>, role: Role, ping: &Ping, wire: &[u8], reply: 
     let mut payload = [0; MAX_CONTROL];
     let payload = &mut payload[..ping.payload.len()];
     payload.copy_from_slice(&wire[ping.payload.clone()]);
-    mask::apply(payload, ping.mask.unwrap_or_default(), 0);
+    mask::apply(payload, ping.mask.unwrap_or_default());
     write(cx, role, opcode::PONG, 0, payload, reply);
 }
 
 /// Appends one whole frame; `reserved` is [`RSV1`](head::RSV1) for a compressed message, else 0.
-#[inline]
+#[inline(always)] // into the encoder, of which it is the half
 pub(super) fn write(
     cx: &mut LayerContext<'_>,
     role: Role,
@@ -92,6 +92,7 @@ pub(super) fn write(
     }
 }
 
+#[inline(never)]
 fn write_masked(
     cx: &mut LayerContext<'_>,
     opcode: u8,
@@ -104,5 +105,5 @@ fn write_masked(
     head::write(opcode, reserved, Some(key), payload.len(), wire);
     let start = wire.len();
     wire.extend_from_slice(payload);
-    mask::apply(&mut wire[start..], key, 0);
+    mask::apply(&mut wire[start..], key);
 }

@@ -52,14 +52,14 @@ fn the_request_is_a_fact() {
 #[test]
 fn the_request_is_given_back_behind_the_opening() {
     let mut end = End::new(WebSocket::server().layer());
-    let mut decode = |end: &mut End, wire: &mut [u8]| {
+    let decode = |end: &mut End, wire: &mut [u8]| {
         let (mut unit, mut reply) = (Vec::new(), Vec::new());
         end.layer.decode(&mut Environment::new().cx(), wire, &mut unit, &mut reply).expect("right")
     };
-    decode(&mut end, &mut REQUEST.to_vec());
+    let _ = decode(&mut end, &mut REQUEST.to_vec());
     assert!(end.layer.is_ready());
     assert_eq!(end.layer_info::<HttpRequest>().expect("it opened").path(), "/chat");
-    decode(&mut end, &mut []);
+    let _ = decode(&mut end, &mut []);
     assert!(end.layer_info::<HttpRequest>().is_none());
     assert!(end.layer_info::<Upgrade>().is_some());
 }
