@@ -821,10 +821,11 @@ mod websocket {
 
     #[test]
     fn a_bomb() {
-        let mut stage = stage_of(&WebSocket::server().deflate(true));
+        let mut stage = stage_of(&WebSocket::server().deflate(true).deflate_threshold(32));
         let (said, end) = stage.suffers(|stream: &mut TcpStream| {
             // An honest client's words, but for their size.
-            let layer = WebSocket::client("localhost", "/").deflate(true).layer();
+            let layer =
+                WebSocket::client("localhost", "/").deflate(true).deflate_threshold(32).layer();
             let mut client = Driver::new(layer);
             stream.write_all(&client.take_wire()).unwrap();
             while !client.is_ready() {

@@ -89,6 +89,11 @@ impl Frames {
 
     /// Bytes that are kept for messages in pieces.
     #[cfg(test)]
+    pub(super) fn has_compressor(&self) -> bool {
+        self.deflate.as_ref().is_some_and(|deflate| deflate.idle_at().is_some())
+    }
+
+    #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partial.capacity()
     }
@@ -131,7 +136,7 @@ impl Frames {
         }
         if kind == MessageKind::Text {
             let checked = std::mem::take(&mut self.checked).min(payload.len());
-            if std::str::from_utf8(&payload[checked..]).is_err() {
+            if !is_text(&payload[checked..]) {
                 return Some(Err(Fault::not_utf8("a text message")));
             }
         }
@@ -362,7 +367,7 @@ impl Frames {
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         let Some(opcode) = self.opcode_of(limits, message, kind)? else { return Ok(()) };
-        if self.deflate.is_some() {
+        if self.deflate.is_some() && message.len() >= limits.deflate_from {
             self.write_deflated(cx, opcode, message, wire);
         } else {
             write(cx, self.role, opcode, 0, message, wire);
@@ -379,9 +384,23 @@ impl Frames {
         message: &[u8],
         wire: &mut Vec<u8>,
     ) {
-        match self.deflate.as_mut().and_then(|deflate| deflate.deflate(message)) {
+        let Some(deflate) = &mut self.deflate else { return };
+        let was_idle = deflate.idle_at().is_none();
+        match deflate.deflate(message, cx.now()) {
             Some(shorter) => write(cx, self.role, opcode, head::RSV1, shorter, wire),
             None => write(cx, self.role, opcode, 0, message, wire),
+        }
+        if was_idle {
+            cx.call_at(deflate.idle_at());
+        }
+    }
+
+    /// As `Layer::on_time`: gives the compressor back, if it was not used meanwhile.
+    pub(super) fn on_time(&mut self, cx: &mut LayerContext<'_>) {
+        let Some(deflate) = &mut self.deflate else { return };
+        match deflate.idle_at() {
+            Some(at) if at <= cx.now() => deflate.rest(),
+            later => cx.call_at(later),
         }
     }
 
@@ -393,7 +412,8 @@ impl Frames {
         kind: MessageKind,
         wire: &mut Vec<u8>,
     ) -> Result<bool, LayerError> {
-        if self.role == Role::Client || self.deflate.is_some() {
+        let compressed = self.deflate.is_some() && message.len() >= limits.deflate_from;
+        if self.role == Role::Client || compressed {
             return Ok(false);
         }
         let Some(opcode) = self.opcode_of(limits, message, kind)? else { return Ok(false) };
@@ -421,7 +441,7 @@ impl Frames {
             MessageKind::Binary => false,
             MessageKind::Default => limits.default_text,
         };
-        if text && std::str::from_utf8(message).is_err() {
+        if text && !is_text(message) {
             return Err(unencodable("a text message that is not UTF-8"));
         }
         Ok(Some(if text { opcode::TEXT } else { opcode::BINARY }))
@@ -452,7 +472,7 @@ impl Frames {
             return None;
         }
         let class = WireClass::of::<WebSocket>()
-            .with(self.deflate.is_some().into())
+            .with(self.deflate.as_ref().map_or(u64::MAX, |_| limits.deflate_from as u64))
             .with(limits.default_text.into());
         Some(class)
     }
@@ -486,6 +506,12 @@ impl Frames {
 #[cold]
 fn unencodable(what: &'static str) -> LayerError {
     LayerError::new(NAME, LayerErrorKind::Unencodable, what)
+}
+
+/// Whether these bytes are UTF-8. Most text is ASCII, which is found out in a fraction of the time.
+#[inline]
+fn is_text(bytes: &[u8]) -> bool {
+    bytes.is_ascii() || std::str::from_utf8(bytes).is_ok()
 }
 
 /// What only control frames must keep (RFC 6455 section 5.5).
