@@ -176,7 +176,6 @@ impl Conn<'_> {
             return Outcome::Nothing.of(0);
         }
         wire.unused = false;
-        wire.sharing_is_old = true;
         unit.clear();
         reply.clear();
         fields.clear();
@@ -207,14 +206,20 @@ impl Conn<'_> {
         (given, unit, reply): (usize, usize, &[u8]),
         budget: &mut Budget,
     ) -> Decoded {
-        self.spill();
-        self.push_raw(reply);
+        if !reply.is_empty() || taken.as_ref().is_ok_and(|taken| taken.step.item != Item::Nothing) {
+            self.spill(); // what the layer says goes behind what was sent before
+            self.push_raw(reply);
+        }
         if asks {
             self.watch();
+        }
+        if let Some(wire) = self.stream.wire_mut() {
+            wire.sharing_is_old = true; // this may have been the peer's end
         }
         let Taken { step: Step { consumed, item, kind }, holds } = match taken {
             Ok(taken) => taken,
             Err(error) => {
+                self.spill();
                 self.close_for_layer(error);
                 return Outcome::Drop.of(0);
             }
