@@ -268,6 +268,7 @@ impl Conn<'_> {
         let stream = &*self.stream;
         let done = stream.life == super::life::Life::new(Phase::Open)
             && !(stream.readable | stream.drained | stream.error)
+            && stream.input.is_none()
             && stream.wire().is_some_and(|wire| !wire.pull);
         done && !stream.is_done()
     }
