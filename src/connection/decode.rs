@@ -176,6 +176,7 @@ impl Conn<'_> {
             return Outcome::Nothing.of(0);
         }
         wire.unused = false;
+        wire.sharing_is_old = true; // this may be the peer's end, or come behind it
         unit.clear();
         reply.clear();
         fields.clear();
@@ -206,15 +207,15 @@ impl Conn<'_> {
         (given, unit, reply): (usize, usize, &[u8]),
         budget: &mut Budget,
     ) -> Decoded {
-        if !reply.is_empty() || taken.as_ref().is_ok_and(|taken| taken.step.item != Item::Nothing) {
+        let changes_nothing = taken.as_ref().is_ok_and(|taken| {
+            matches!(taken.step.item, Item::Nothing | Item::Slice(_) | Item::Unit)
+        });
+        if !(changes_nothing && reply.is_empty()) {
             self.spill(); // what the layer says goes behind what was sent before
             self.push_raw(reply);
         }
         if asks {
             self.watch();
-        }
-        if let Some(wire) = self.stream.wire_mut() {
-            wire.sharing_is_old = true; // this may have been the peer's end
         }
         let Taken { step: Step { consumed, item, kind }, holds } = match taken {
             Ok(taken) => taken,

@@ -14,6 +14,9 @@ use crate::options::{Overflow, StreamOptions};
 /// is queued before it: copying it would cost more than the system calls that coalescing saves.
 pub(crate) const DIRECT: usize = 16 * 1024;
 
+/// From this size on the wire form of large messages is written at once: three full records of TLS.
+const WORTH_WRITING: usize = 48 * 1024;
+
 impl Stream {
     /// What counts against the water marks: bytes queued for the wire, and the memory of messages that
     /// wait for a handshake. Values that wait do not: they are as many as there are keys, however slow
@@ -239,9 +242,24 @@ impl Conn<'_> {
             }
         }
         match self.encode(bytes, kind) {
+            Ok(()) if bytes.len() >= DIRECT => self.write_encoded(),
             Ok(()) => self.queued_more(),
             Err(e) => self.encode_failed(e),
         }
+    }
+
+    /// Behind a large message in wire form: writes a queue that is worth a call of its own, while it is in the
+    /// cache, and before it outgrows a buffer that is kept.
+    fn write_encoded(&mut self) -> SendStatus {
+        let queued = self.stream.output.as_ref().map_or(0, |output| output.len());
+        if queued >= WORTH_WRITING
+            && self.stream.has_callbacks()
+            && let Err(e) = self.stream.write_queued(self.work)
+        {
+            self.output_failed(e);
+            return SendStatus::Gone;
+        }
+        self.queued_more()
     }
 
     /// A message of the running callback to its own connection: encoded into the reply. `None` if it

@@ -153,9 +153,13 @@ impl<S: 'static> Dispatch<S> {
     /// The next bytes of a stream, behind the kept ones.
     fn deliver_bytes(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) {
         let core = &mut self.net.core;
-        if core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
+        // Where nothing is kept before and behind, the reply needs not be looked at.
+        let is_kept = core.stream(token).is_some_and(|stream| stream.unread() > 0);
+        if !is_kept || core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
             let (left, taken) = self.offer_while_taken(token, bytes, budget);
-            self.net.core.with(token, |conn| conn.keep(&bytes[bytes.len() - left..], taken));
+            if left > 0 {
+                self.net.core.with(token, |conn| conn.keep(&bytes[bytes.len() - left..], taken));
+            }
             return;
         }
         // Offered together with the kept bytes, before the next unit is pulled.
