@@ -170,7 +170,7 @@ fn a_message_the_format_cannot_say_is_refused_alone() {
 #[test]
 fn messages_beyond_the_budget_of_a_turn_come_in_the_next_ones() {
     let mut reactor = {
-        let config = tidegate::Config::new().messages_per_turn(3);
+        let config = Config::new().messages_per_turn(3);
         Reactor::build(config, |_| Ok(())).unwrap()
     };
     let log = Log::new();
