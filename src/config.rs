@@ -48,8 +48,9 @@ impl Config {
         Self::default()
     }
 
-    /// The size of the one read buffer that all connections share, in bytes. Default 256 KiB: large
-    /// messages cost a tenth less CPU than with 64 KiB, and small ones touch its first pages only.
+    /// The size of the one read buffer that all connections share, in bytes. Default 260 KiB: large
+    /// messages cost a tenth less CPU than with 64 KiB, one of 256 KiB fits with its head, and small
+    /// ones touch its first pages only.
     /// One read may take an output queue this far over its high-water mark.
     #[must_use]
     pub fn read_buffer(mut self, bytes: usize) -> Self {
@@ -237,7 +238,7 @@ impl Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            read_buffer: 256 * 1024,
+            read_buffer: 260 * 1024,
             events_per_turn: 1024,
             reads_per_turn: 4,
             messages_per_turn: 256,

@@ -52,7 +52,7 @@ struct End {
 
 fn as_server(deflate: bool) -> End {
     let settings = WebSocket::server()
-        .deflate(deflate)
+        .deflate(deflate).deflate_threshold(32)
         .message_limit(MAX_MESSAGE)
         .frame_limit(MAX_MESSAGE / 2)
         .header_limit(HEADER_LIMIT);
@@ -62,7 +62,7 @@ fn as_server(deflate: bool) -> End {
 /// A client, its handshake done with one of our own servers if so wished.
 fn as_client(shaken: bool, deflate: bool) -> End {
     let settings = WebSocket::client("h", "/")
-        .deflate(deflate)
+        .deflate(deflate).deflate_threshold(32)
         .message_limit(MAX_MESSAGE)
         .frame_limit(MAX_MESSAGE / 2)
         .header_limit(HEADER_LIMIT);
@@ -71,7 +71,7 @@ fn as_client(shaken: bool, deflate: bool) -> End {
     end.layer.start(&mut end.environment.cx(), &mut asked).expect("the settings are right");
     if shaken {
         let mut answer = Vec::new();
-        let mut server = WebSocket::server().deflate(deflate).layer();
+        let mut server = WebSocket::server().deflate(deflate).deflate_threshold(32).layer();
         let step = server.decode(&mut end.environment.cx(), &mut asked, &mut Vec::new(), &mut answer).expect("it was right");
         assert_eq!(step.item, Item::Progress);
         end.feed(&answer);

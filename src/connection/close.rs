@@ -17,7 +17,7 @@ impl Conn<'_> {
         let lost = self.stream.phase() == Phase::Open
             && self.stream.wire().is_some_and(|wire| {
                 let values = self.stream.newest().is_some_and(|newest| !newest.is_empty());
-                wire.waiting.cost() > 0 || values && !wire.is_ready()
+                wire.waiting_cost() > 0 || values && !wire.is_ready()
             });
         let reason = reason.or(lost.then_some(CloseReason::Cancelled));
         self.happens(Event::Close, reason);
@@ -26,7 +26,7 @@ impl Conn<'_> {
     /// The same with an end of the handler's choice, in formats that have codes for it.
     pub(crate) fn close_with(&mut self, end: OwnEnd) {
         if self.stream.is_live() {
-            self.stream.extra_mut().own_end = Some(end);
+            self.stream.extra_mut().ending_mut().own_end = Some(end);
         }
         self.close(None);
     }
@@ -85,16 +85,16 @@ impl Conn<'_> {
         let limit = self.stream.options().unread_limit;
         self.happens(Event::OutputFailed, Some(CloseReason::Io(error)));
         if self.stream.phase() == Phase::Failing {
-            let extra = self.stream.extra_mut();
-            if extra.failure_allowance.is_none() && held_back {
-                extra.failure_allowance = Some(limit);
+            let ending = self.stream.extra_mut().ending_mut();
+            if ending.failure_allowance.is_none() && held_back {
+                ending.failure_allowance = Some(limit);
             }
         }
     }
 
     /// The reason that was recorded, for the listener's hook of a connection without a handler.
     pub(crate) fn take_reason(&mut self) -> Option<CloseReason> {
-        self.stream.extra.as_mut()?.reason.take()
+        self.stream.extra.as_mut()?.take_reason()
     }
 
     /// Whether the layers' handshakes are done, so that the format's own end can be written.
@@ -191,8 +191,8 @@ impl Conn<'_> {
     fn note_reason(&mut self, given: Option<CloseReason>) {
         let Some(given) = given else { return };
         let over = !self.stream.is_live() && !self.stream.is_dead();
-        if over && self.stream.extra_mut().reason.is_none() {
-            self.stream.extra_mut().reason = Some(given);
+        if over && self.stream.extra_mut().reason().is_none() {
+            self.stream.extra_mut().ending_mut().reason = Some(given);
         } else {
             drop_guarded(given);
         }
@@ -226,11 +226,12 @@ impl Conn<'_> {
         if !self.queue_last_values() {
             return;
         }
-        let reason = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
-        let chosen = self.stream.extra.as_mut().and_then(|extra| extra.own_end.take());
+        let ending = self.stream.extra.as_mut().and_then(|extra| extra.ending.as_mut());
+        let (reason, chosen) =
+            ending.map_or((None, None), |ending| (ending.reason.take(), ending.own_end.take()));
         let written = self.encode_end(&layer_end(reason.as_ref(), chosen.as_ref()));
         if reason.is_some() {
-            self.stream.extra_mut().reason = reason;
+            self.stream.extra_mut().ending_mut().reason = reason;
         }
         match written {
             Ok(()) => self.owe_flush(),
@@ -248,7 +249,7 @@ impl Conn<'_> {
 
     /// Puts the connection on the list of the dead; it is reaped in this turn.
     fn die(&mut self, was: Phase, effects: Effects, given: Option<CloseReason>) {
-        let first = self.stream.extra.as_mut().and_then(|extra| extra.reason.take());
+        let first = self.stream.extra.as_mut().and_then(|extra| extra.take_reason());
         let reason = match (first, given) {
             (Some(first), given) => {
                 drop_guarded(given);

@@ -49,7 +49,7 @@ impl Stream {
             Phase::Open => {
                 let idle = options.idle_timeout.filter(|_| self.may_read());
                 let idle = idle.map(|idle| after(self.clock, idle));
-                let upgrade = self.wire().and_then(|wire| wire.deadline);
+                let upgrade = self.wire().and_then(super::Wire::deadline);
                 let message = options.message_timeout.and_then(|limit| self.message_due(limit));
                 [idle, stall, upgrade, message].into_iter().flatten().min()
             }
@@ -82,7 +82,7 @@ impl Stream {
     /// When a message that has begun to arrive has to be whole.
     fn message_due(&self, limit: Duration) -> Option<u64> {
         let kept = self.input.as_ref().filter(|tail| !tail.is_empty()).map(|tail| tail.since());
-        let undecoded = self.wire().map(|wire| &wire.undecoded).filter(|tail| !tail.is_empty());
+        let undecoded = self.wire().and_then(|wire| wire.undecoded.as_deref());
         let held = self.wire().and_then(|wire| wire.part_since);
         let since = kept.into_iter().chain(undecoded.map(super::Tail::since)).chain(held).min()?;
         self.may_read().then(|| after(since, limit))
@@ -178,7 +178,8 @@ impl Conn<'_> {
             Phase::Closing | Phase::Failing | Phase::Dead => Deadline::Close,
             Phase::Open => {
                 let stalled = stream.is_stalled(tick);
-                let upgrade = stream.wire().and_then(|w| w.deadline).is_some_and(|at| at <= tick);
+                let upgrade =
+                    stream.wire().and_then(super::Wire::deadline).is_some_and(|at| at <= tick);
                 let message = options.message_timeout.and_then(|limit| stream.message_due(limit));
                 match (stalled, upgrade, message.is_some_and(|at| at <= tick)) {
                     (true, ..) => Deadline::Stall,
@@ -206,11 +207,11 @@ impl Conn<'_> {
         let tick = self.work.tick;
         let close = self.stream.options().close_timeout;
         let longer = crate::timer::ticks_ceil(LINGER_LONGER);
-        let extra = self.stream.extra_mut();
-        if !std::mem::take(&mut extra.input_since_deadline) {
+        let ending = self.stream.extra_mut().ending_mut();
+        if !std::mem::take(&mut ending.input_since_deadline) {
             return self.happens(Event::Quiet, None);
         }
-        let end = *extra.linger_end.get_or_insert(tick.saturating_add(longer));
+        let end = *ending.linger_end.get_or_insert(tick.saturating_add(longer));
         if tick >= end {
             return self.time_up(Deadline::Close);
         }

@@ -3,28 +3,45 @@
 use std::ops::Range;
 
 use super::read::{Budget, Received};
-use super::wire::PeerSide;
-use super::{Conn, Phase, ReadSide, Tail};
+use super::wire::{PeerSide, Taken};
+use super::{Conn, DIRECT, Extra, Phase, ReadSide, Stream, Tail};
 use crate::error::{CloseReason, Limit};
-use crate::guard::guarded;
-use crate::layer::{Delivery, Item, LayerContext, LayerError, MessageKind, Step};
+use crate::layer::{Delivery, Item, LayerError, MessageKind, Step};
 use crate::token::Token;
 
-/// A unit that was decoded.
+/// The result of one step of decoding.
+pub(crate) enum Decoded {
+    /// The common case: a message for the handler of a connection that nothing has touched since its
+    /// input was read ([`Conn::read_calm`]).
+    Message(Message),
+    /// Anything else.
+    Step {
+        /// How many of the given bytes are consumed.
+        consumed: usize,
+        /// The handshake of an unopened connection is done: `on_open` comes before the unit.
+        opens: bool,
+        outcome: Outcome,
+    },
+}
+
+/// A message that lies whole in the bytes that were given.
+pub(crate) struct Message {
+    /// How many of them are consumed.
+    pub(crate) consumed: usize,
+    pub(crate) range: Range<usize>,
+    pub(crate) kind: MessageKind,
+    /// It used them up, and the layer holds none: it need not be asked again.
+    pub(crate) last: bool,
+}
+
+/// Any unit.
 pub(crate) struct Unit {
     /// Where it lies in the given bytes; `None`, if it is in the unit buffer.
     pub(crate) range: Option<Range<usize>>,
     pub(crate) kind: MessageKind,
     pub(crate) delivery: Delivery,
-}
-
-/// The result of one step of decoding.
-pub(crate) struct Decoded {
-    /// How many of the given bytes are consumed.
-    pub(crate) consumed: usize,
-    /// The handshake of an unopened connection is done: `on_open` comes before the unit.
-    pub(crate) opens: bool,
-    pub(crate) outcome: Outcome,
+    /// As of a [`Message`].
+    pub(crate) last: bool,
 }
 
 pub(crate) enum Outcome {
@@ -38,7 +55,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     fn of(self, consumed: usize) -> Decoded {
-        Decoded { consumed, opens: false, outcome: self }
+        Decoded::Step { consumed, opens: false, outcome: self }
     }
 }
 
@@ -48,7 +65,7 @@ pub(crate) enum NextLayered {
     /// This many bytes have been read into the buffer, and no undecoded bytes precede them.
     Read(usize),
     /// Undecoded bytes that the connection had kept. It lends them for this step.
-    Decode(Tail),
+    Decode(Box<Tail>),
     /// What the handler left, to be offered again. The connection lends it for this step.
     Kept(Box<Tail>),
     /// What the handler left, for the other connection of a relay.
@@ -90,9 +107,8 @@ impl Conn<'_> {
                 }
             }
             if pull {
-                let wire = self.stream.wire_mut();
-                let kept = wire.map(|wire| std::mem::take(&mut wire.undecoded));
-                return NextLayered::Decode(kept.unwrap_or_default());
+                let kept = self.stream.wire_mut().and_then(|wire| wire.undecoded.take());
+                return NextLayered::Decode(kept.unwrap_or_else(|| self.work.pool.tail()));
             }
             if self.stream.life.read == ReadSide::Ended {
                 if self.end_format() {
@@ -109,96 +125,142 @@ impl Conn<'_> {
                 return NextLayered::Rest;
             }
             budget.reads -= 1;
-            let tick = self.work.tick;
-            let Some(Received { len, .. }) = self.read(buffer) else { continue };
-            let Some(wire) = self.stream.wire_mut() else { continue };
-            if wire.undecoded.is_empty() {
-                return NextLayered::Read(len);
+            match self.stream.wire_mut().and_then(|wire| wire.undecoded.take()) {
+                Some(kept) => self.read_behind(kept, buffer),
+                None => {
+                    if let Some(Received { len, .. }) = self.read(buffer) {
+                        return NextLayered::Read(len);
+                    }
+                }
             }
-            wire.undecoded.push(&buffer[..len], tick);
-            wire.pull = true;
         }
     }
 
+    /// One read behind undecoded bytes, to be decoded with them. A large message is read where it is
+    /// decoded; what is small comes by way of `buffer`, which has room for more.
+    fn read_behind(&mut self, mut kept: Box<Tail>, buffer: &mut [u8]) {
+        let tick = self.work.tick;
+        let pull = if kept.len() < DIRECT {
+            let received = self.read(buffer);
+            received.inspect(|received| kept.push(&buffer[..received.len], tick)).is_some()
+        } else {
+            let received = self.read(kept.room(buffer.len()));
+            received.inspect(|received| kept.filled(received.len)).is_some()
+        };
+        let Some(wire) = self.stream.wire_mut() else { return self.work.pool.keep_tail(kept) };
+        wire.pull |= pull;
+        wire.undecoded = Some(kept);
+    }
+
     /// Pulls one unit out of `bytes`.
+    #[inline(always)] // into the one loop that pulls
     pub(crate) fn decode(
         &mut self,
         bytes: &mut [u8],
         (unit, reply, fields): (&mut Vec<u8>, &mut Vec<u8>, &mut Vec<Range<usize>>),
         budget: &mut Budget,
     ) -> Decoded {
-        let held_back = budget.calls == 0 || self.work.is_used_up() || !self.stream.may_read();
-        match self.stream.life.phase {
-            Phase::Handshaking | Phase::Open | Phase::Failing => {}
-            _ => return Outcome::Drop.of(0),
+        // While the reply is its own, all is as `read_calm` found it: any other access ends it first.
+        let calm = self.work.reply.is_encoded(self.token);
+        let held_back =
+            budget.calls == 0 || self.work.is_used_up() || !(calm || self.stream.may_read());
+        let Stream { life, extra, settings, .. } = &mut *self.stream;
+        if !calm && !matches!(life.phase, Phase::Handshaking | Phase::Open | Phase::Failing) {
+            return Outcome::Drop.of(0);
         }
-        let Some(wire) = self.stream.wire_mut() else { return Outcome::Nothing.of(0) };
+        let Some(Extra { wire: Some(wire), .. }) = extra.as_deref_mut() else {
+            return Outcome::Nothing.of(0);
+        };
         wire.pull = held_back;
         if held_back {
             return Outcome::Nothing.of(0);
         }
         wire.unused = false;
-        wire.sharing_is_old = true;
+        wire.sharing_is_old = true; // this may be the peer's end, or come behind it
         unit.clear();
         reply.clear();
         fields.clear();
         let called_at = wire.call_at;
-        let timed = self.stream.settings.options.message_timeout.is_some();
-        let Some(wire) = self.stream.wire_mut() else { return Outcome::Nothing.of(0) };
-        let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, fields);
-        let decoded = guarded(|| {
-            let step = wire.layer.decode(&mut cx, bytes, unit, reply)?;
-            step.assert_within(bytes);
-            let holds_part = timed && step.item == Item::Nothing && wire.layer.holds_input();
-            Ok((step, wire.layer.delivery(), holds_part))
-        })
-        .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+        let taken = wire.take_step(self.work.now, settings, bytes, (unit, reply, fields));
         let asks = wire.call_at != called_at;
-        self.push_raw(reply);
+        match taken {
+            Ok(Taken { step: Step { consumed, item: Item::Slice(range), kind }, holds })
+                if calm && wire.delivery == Delivery::Messages && reply.is_empty() && !asks =>
+            {
+                let units = Budget::units_decoded(range.len());
+                budget.charge(units);
+                self.work.charge(units);
+                let last = holds == Some(false);
+                Decoded::Message(Message { consumed, range, kind, last })
+            }
+            taken => self.stepped(taken, asks, (bytes.len(), unit.len(), reply), budget),
+        }
+    }
+
+    /// The layer has taken any other step: what it replies is queued, an error closes, its handshake may
+    /// be done.
+    #[inline(never)]
+    fn stepped(
+        &mut self,
+        taken: Result<Taken, LayerError>,
+        asks: bool,
+        (given, unit, reply): (usize, usize, &[u8]),
+        budget: &mut Budget,
+    ) -> Decoded {
+        let changes_nothing = taken.as_ref().is_ok_and(|taken| {
+            matches!(taken.step.item, Item::Nothing | Item::Slice(_) | Item::Unit)
+        });
+        if !(changes_nothing && reply.is_empty()) {
+            self.spill(); // what the layer says goes behind what was sent before
+            self.push_raw(reply);
+        }
         if asks {
             self.watch();
         }
-        let (Step { consumed, item, kind }, delivery, holds_part) = match decoded {
-            Ok(decoded) => decoded,
+        let Taken { step: Step { consumed, item, kind }, holds } = match taken {
+            Ok(taken) => taken,
             Err(error) => {
+                self.spill();
                 self.close_for_layer(error);
                 return Outcome::Drop.of(0);
             }
         };
-        if timed && item != Item::Progress {
-            self.note_part(holds_part);
+        if self.stream.options().message_timeout.is_some() && item != Item::Progress {
+            self.note_part(item == Item::Nothing && holds == Some(true));
         }
         // Bytes that the layer may still consume do not count against the limit of a handshake: the
         // read that completes it may have brought bulk data too.
-        let left = if item == Item::Nothing { bytes.len() - consumed } else { 0 };
+        let left = if item == Item::Nothing { given - consumed } else { 0 };
         let Some(opens) = self.handshake_step(consumed, left, budget) else {
             return Outcome::Drop.of(consumed);
         };
         let range = match item {
             Item::Slice(range) => Some(range),
             Item::Unit => None,
-            Item::Nothing => return Decoded { consumed, opens, outcome: Outcome::Nothing },
+            Item::Nothing => return Decoded::Step { consumed, opens, outcome: Outcome::Nothing },
             Item::Progress => {
                 budget.charge(1);
                 self.work.charge(1);
-                return Decoded { consumed, opens, outcome: Outcome::Progress };
+                return Decoded::Step { consumed, opens, outcome: Outcome::Progress };
             }
             Item::End => {
                 if let Some(wire) = self.stream.wire_mut() {
                     wire.peer = PeerSide::Ended;
                 }
                 self.format_ended();
-                return Decoded { consumed, opens, outcome: Outcome::Drop };
+                return Decoded::Step { consumed, opens, outcome: Outcome::Drop };
             }
         };
-        let len = range.as_ref().map_or(unit.len(), ExactSizeIterator::len);
-        let units = Budget::units_decoded(len);
+        let units = Budget::units_decoded(range.as_ref().map_or(unit, ExactSizeIterator::len));
         budget.charge(units);
         self.work.charge(units);
         if let Some(tally) = self.stream.tally_mut() {
             tally.message_received();
         }
-        Decoded { consumed, opens, outcome: Outcome::Unit(Unit { range, kind, delivery }) }
+        let Some(wire) = self.stream.wire() else { return Outcome::Drop.of(consumed) };
+        let (delivery, last) = (wire.delivery, holds == Some(false));
+        let unit = Unit { range, kind, delivery, last };
+        Decoded::Step { consumed, opens, outcome: Outcome::Unit(unit) }
     }
 
     /// Records whether the layer holds a part of a message: for the deadline of that message.
@@ -248,8 +310,7 @@ impl Conn<'_> {
                 return None;
             }
         }
-        wire.before_ready += consumed;
-        if wire.before_ready + left > limit {
+        if wire.consumed_in_handshake(consumed) + left > limit {
             self.finish(CloseReason::LimitExceeded(Limit::Handshake, limit));
             return None;
         }
@@ -258,28 +319,33 @@ impl Conn<'_> {
 
     /// Keeps bytes that were read and not consumed.
     pub(crate) fn keep_undecoded(&mut self, rest: &[u8]) {
-        let tick = self.work.tick;
+        let (tick, pool) = (self.work.tick, &mut self.work.pool);
         let Some(wire) = self.stream.wire_mut() else { return };
         if !rest.is_empty() {
-            wire.undecoded.push(rest, tick);
-            if self.stream.options().message_timeout.is_some() {
-                self.watch();
-            }
+            wire.undecoded.get_or_insert_with(|| pool.tail()).push(rest, tick);
+            self.watch_message();
         }
     }
 
     /// Takes back bytes that the connection had kept before.
-    pub(crate) fn give_back_undecoded(&mut self, mut kept: Tail, consumed: usize) {
+    pub(crate) fn give_back_undecoded(&mut self, mut kept: Box<Tail>, consumed: usize) {
         kept.consume(consumed);
         if consumed > 0 {
             kept.restart(self.work.tick);
         }
-        let Some(wire) = self.stream.wire_mut() else { return };
-        if !kept.is_empty() {
-            wire.undecoded = kept;
-            if self.stream.options().message_timeout.is_some() {
-                self.watch();
+        match self.stream.wire_mut() {
+            Some(wire) if !kept.is_empty() => {
+                wire.undecoded = Some(kept);
+                self.watch_message();
             }
+            _ => self.work.pool.keep_tail(kept),
+        }
+    }
+
+    /// A part of a message waits for the rest: its deadline runs.
+    fn watch_message(&mut self) {
+        if self.stream.options().message_timeout.is_some() {
+            self.watch();
         }
     }
 
@@ -298,11 +364,8 @@ impl Conn<'_> {
         let peer = wire.peer;
         if peer == PeerSide::Open {
             wire.peer = PeerSide::Cut;
-            let left = wire.undecoded.len();
-            let mut fields = Vec::new(); // nothing is decoded
-            let mut cx = LayerContext::new(self.work.now, &mut wire.call_at, &mut fields);
-            let ended = guarded(|| wire.layer.wire_ended(&mut cx, left));
-            match ended.unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text))) {
+            let left = wire.undecoded.as_ref().map_or(0, |tail| tail.len());
+            match wire.call(self.work.now, |layer, cx| layer.wire_ended(cx, left)) {
                 Ok(()) => wire.pull = true,
                 Err(error) => self.close_for_layer(error),
             }

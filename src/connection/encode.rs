@@ -2,7 +2,6 @@
 
 use super::wire::OwnSide;
 use super::{Conn, Phase};
-use crate::guard::guarded;
 use crate::layer::{Layer, LayerContext, LayerEnd, LayerError, MessageKind};
 
 impl Conn<'_> {
@@ -14,6 +13,37 @@ impl Conn<'_> {
     /// Appends the wire form of one message to the queue.
     pub(super) fn encode(&mut self, bytes: &[u8], kind: MessageKind) -> Result<(), LayerError> {
         self.write_with_layer(|layer, cx, buffer| layer.encode(cx, bytes, kind, buffer))
+    }
+
+    /// Appends what goes before the message's own bytes to the queue. `false` if the format is not of
+    /// that sort.
+    pub(super) fn encode_head(
+        &mut self,
+        bytes: &[u8],
+        kind: MessageKind,
+    ) -> Result<bool, LayerError> {
+        self.write_with_layer(|layer, cx, buffer| layer.encode_head(cx, bytes, kind, buffer))
+    }
+
+    /// Appends the wire form of one message to the running callback's reply.
+    pub(super) fn encode_reply(
+        &mut self,
+        bytes: &[u8],
+        kind: MessageKind,
+    ) -> Result<(), LayerError> {
+        let now = self.work.now;
+        let Some(wire) = self.stream.wire_mut() else { return Ok(()) };
+        let called_at = wire.call_at;
+        let buffer = self.work.reply.encoded();
+        let before = buffer.len();
+        let written = wire.call(now, |layer, cx| layer.encode(cx, bytes, kind, buffer));
+        if written.is_err() {
+            buffer.truncate(before);
+        }
+        if wire.call_at != called_at {
+            self.watch();
+        }
+        written
     }
 
     /// Queues the format's own end, once.
@@ -29,27 +59,19 @@ impl Conn<'_> {
     }
 
     /// Lets the connection's layer append to its output queue.
-    pub(super) fn write_with_layer(
+    pub(super) fn write_with_layer<T: Default>(
         &mut self,
-        write: impl FnOnce(
-            &mut dyn Layer,
-            &mut LayerContext<'_>,
-            &mut Vec<u8>,
-        ) -> Result<(), LayerError>,
-    ) -> Result<(), LayerError> {
+        write: impl FnOnce(&mut dyn Layer, &mut LayerContext<'_>, &mut Vec<u8>) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
         let (tick, now) = (self.work.tick, self.work.now);
         let stream = &mut *self.stream;
         let Some(wire) = stream.extra.as_mut().and_then(|extra| extra.wire.as_mut()) else {
-            return Ok(());
+            return Ok(T::default());
         };
         let output = stream.output.get_or_insert_with(|| self.work.pool.output(tick));
         let called_at = wire.call_at;
-        let written = output.push_with(|buffer| {
-            let mut fields = Vec::new(); // nothing is decoded
-            let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
-            guarded(|| write(&mut *wire.layer, &mut cx, buffer))
-                .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)))
-        });
+        let written =
+            output.push_with(|buffer| wire.call(now, |layer, cx| write(layer, cx, buffer)));
         if wire.call_at != called_at {
             self.watch();
         }
@@ -74,10 +96,8 @@ impl Conn<'_> {
             return;
         }
         wire.call_at = None;
-        let (mut reply, mut fields) = (Vec::new(), Vec::new());
-        let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
-        let called = guarded(|| wire.layer.on_time(&mut cx, &mut reply))
-            .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
+        let mut reply = Vec::new();
+        let called = wire.call(now, |layer, cx| layer.on_time(cx, &mut reply));
         self.push_raw(&reply);
         match called {
             Ok(()) => self.flush(),

@@ -131,23 +131,26 @@ impl fmt::Debug for Input<'_> {
 /// Unread bytes that wait in a connection: a buffer with a consumed front.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
+    /// All of it may be read into; what waits lies at `start..end`. Emptied, it keeps its length, so
+    /// that a buffer from the pool need not be cleared again.
     bytes: Vec<u8>,
     start: usize,
+    end: usize,
     /// The tick at which the first of them began to wait: for the deadline of a message.
     since: u64,
 }
 
 impl Tail {
     pub(crate) fn unread(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        &self.bytes[self.start..self.end]
     }
 
     pub(crate) fn unread_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[self.start..]
+        &mut self.bytes[self.start..self.end]
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.end - self.start
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -168,25 +171,53 @@ impl Tail {
         if self.is_empty() {
             self.since = tick;
         }
-        // Moving what is left to the front is paid for by what was consumed: at least as much.
-        if self.start >= self.bytes.len() - self.start {
-            self.bytes.drain(..self.start);
-            self.start = 0;
+        self.make_room();
+        let end = self.end + bytes.len();
+        if let Some(room) = self.bytes.get_mut(self.end..end) {
+            room.copy_from_slice(bytes);
+        } else {
+            self.bytes.truncate(self.end);
+            self.bytes.extend_from_slice(bytes);
         }
-        self.bytes.extend_from_slice(bytes);
+        self.end = end;
+    }
+
+    /// Room to read into, behind what waits: for as many bytes as wait already, so that memory grows
+    /// with what has arrived, and for `most` at most. [`filled`](Self::filled) says how much came.
+    pub(crate) fn room(&mut self, most: usize) -> &mut [u8] {
+        self.make_room();
+        let end = self.end + self.len().min(most);
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        let end = self.bytes.len().min(self.end + most);
+        &mut self.bytes[self.end..end]
+    }
+
+    /// So many bytes were read into the room.
+    pub(crate) fn filled(&mut self, n: usize) {
+        self.end += n;
+        debug_assert!(self.end <= self.bytes.len());
+    }
+
+    /// Moving what is left to the front is paid for by what was consumed: at least as much.
+    fn make_room(&mut self) {
+        if self.start >= self.len() {
+            self.bytes.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.len());
+        }
     }
 
     pub(crate) fn consume(&mut self, n: usize) {
         self.start += n;
-        debug_assert!(self.start <= self.bytes.len());
-        if self.start == self.bytes.len() {
+        debug_assert!(self.start <= self.end);
+        if self.start == self.end {
             self.clear();
         }
     }
 
     pub(crate) fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
+        (self.start, self.end) = (0, 0);
     }
 
     pub(crate) fn capacity(&self) -> usize {
@@ -225,5 +256,24 @@ mod tests {
         tail.consume(4);
         assert!(tail.is_empty());
         assert_eq!(tail.start, 0);
+    }
+
+    #[test]
+    fn room_grows_with_what_has_arrived_and_is_not_cleared_again() {
+        let mut tail = Tail::default();
+        tail.push(b"0123456789", 7);
+        assert_eq!(tail.room(4).len(), 4);
+        let room = tail.room(1000);
+        assert_eq!(room.len(), 10);
+        room[..3].copy_from_slice(b"abc");
+        tail.filled(3);
+        assert_eq!((tail.unread(), tail.since()), (&b"0123456789abc"[..], 7));
+        tail.consume(11);
+        tail.push(b"de", 8);
+        assert_eq!(tail.unread(), b"bcde");
+        tail.consume(4);
+        tail.push(b"x", 9);
+        assert!(tail.room(1000).len() >= 19, "what was made before is there");
+        assert_eq!((tail.unread(), tail.since()), (&b"x"[..], 9));
     }
 }

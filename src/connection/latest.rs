@@ -19,7 +19,7 @@ impl Extra {
     /// What counts towards the output limit and is not in the queue.
     #[cold]
     pub(super) fn held(&self) -> usize {
-        self.wire.as_ref().map_or(0, |wire| wire.waiting.cost())
+        self.wire.as_ref().map_or(0, |wire| wire.waiting_cost())
             + self.newest.as_ref().map_or(0, |newest| newest.cost())
     }
 }
@@ -244,7 +244,7 @@ impl Conn<'_> {
             return true;
         }
         let ready = self.stream.wire().is_none_or(|wire| wire.is_ready() && wire.owes_end());
-        let reason = self.stream.extra.as_ref().and_then(|extra| extra.reason.as_ref());
+        let reason = self.stream.extra.as_ref().and_then(|extra| extra.reason());
         let gave_up = matches!(reason, Some(CloseReason::Layer(_)));
         gave_up || !ready || self.queue_values(usize::MAX)
     }

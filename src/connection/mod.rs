@@ -67,7 +67,7 @@ pub use status::SendStatus;
 
 pub(crate) use close::OwnEnd;
 pub(crate) use deadline::Fired;
-pub(crate) use decode::{Decoded, NextLayered, Outcome, Unit};
+pub(crate) use decode::{Decoded, Message, NextLayered, Outcome, Unit};
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
 pub(crate) use open::{Established, Opening};
@@ -78,6 +78,7 @@ pub(crate) use route::{Attempt, Route};
 pub(crate) use sharing::{Classes, Sharing};
 pub(crate) use wire::Wire;
 pub(crate) use work::{Due, Note, PARKED, Work};
+pub(crate) use write::DIRECT;
 
 use batch::Listed;
 use life::Life;
@@ -157,13 +158,8 @@ pub(crate) struct Extra {
     notifications: Vec<Notification>,
     /// How many bytes a relay has passed on from here.
     relayed: u64,
-    /// Why it is failing or closing, where that is not the ordinary reason.
-    reason: Option<CloseReason>,
-    /// The end that the format writes, where that is not the ordinary close.
-    own_end: Option<OwnEnd>,
-    /// Bytes still readable after a failure while reading was held back. Bounded, because the kernel
-    /// may hold megabytes that the handler did not ask for.
-    failure_allowance: Option<usize>,
+    /// What is known of its end.
+    ending: Option<Box<Ending>>,
     /// While it connects: the target, the addresses left to try, the attempts.
     route: Option<Box<Route>>,
     /// The peer's address, as accept(2) returned it, until the connection is open: getpeername(2) fails
@@ -175,14 +171,36 @@ pub(crate) struct Extra {
     closes_when_done: bool,
     /// Bytes that were published to it and could not be delivered, because it had ended.
     lost: usize,
-    /// While it lingers: the tick at which a peer that goes on sending is cut off.
-    linger_end: Option<u64>,
-    /// While it lingers: the peer has sent something since the last deadline.
-    input_since_deadline: bool,
     /// A batch that turns had no room for ends at this tick, if its input is not used up before.
     batch_until: Option<u64>,
     /// What it has moved, if it is to be counted.
     tally: Option<Box<Tally>>,
+}
+
+/// What is known of an end that is not the ordinary one, or that takes its time.
+#[derive(Debug, Default)]
+struct Ending {
+    /// Why it is failing or closing, where that is not the ordinary reason.
+    reason: Option<CloseReason>,
+    /// The end that the format writes, where that is not the ordinary close.
+    own_end: Option<OwnEnd>,
+    /// Bytes still readable after a failure while reading was held back. Bounded, because the kernel
+    /// may hold megabytes that the handler did not ask for.
+    failure_allowance: Option<usize>,
+    /// While it lingers: the tick at which a peer that goes on sending is cut off.
+    linger_end: Option<u64>,
+    /// While it lingers: the peer has sent something since the last deadline.
+    input_since_deadline: bool,
+}
+
+impl Ending {
+    fn is_empty(&self) -> bool {
+        self.reason.is_none()
+            && self.own_end.is_none()
+            && self.failure_allowance.is_none()
+            && self.linger_end.is_none()
+            && !self.input_since_deadline
+    }
 }
 
 impl Stream {
@@ -257,16 +275,12 @@ impl Stream {
                 partner,
                 notifications,
                 relayed,
-                reason,
-                own_end,
-                failure_allowance,
+                ending,
                 route,
                 peer,
                 holds,
                 closes_when_done,
                 lost,
-                linger_end,
-                input_since_deadline,
                 batch_until,
                 tally,
             } = &**extra;
@@ -275,15 +289,12 @@ impl Stream {
                 && partner.is_none()
                 && notifications.is_empty()
                 && (*relayed, *holds, *lost) == (0, 0, 0)
-                && reason.is_none()
-                && own_end.is_none()
-                && failure_allowance.is_none()
+                && ending.as_ref().is_none_or(|ending| ending.is_empty())
                 && route.is_none()
                 && peer.is_none()
-                && linger_end.is_none()
                 && batch_until.is_none()
                 && tally.is_none()
-                && !(*closes_when_done || *input_since_deadline)
+                && !*closes_when_done
         });
         if empty {
             self.extra = None;
@@ -373,7 +384,7 @@ impl Stream {
     /// How many bytes that were sent would be lost if it ended now.
     pub(crate) fn unsent(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
-            + self.wire().map_or(0, |wire| wire.waiting.len())
+            + self.wire().and_then(Wire::waiting).map_or(0, |waiting| waiting.len())
             + self.newest().map_or(0, Newest::bytes)
             + self.extra.as_ref().map_or(0, |extra| extra.lost)
     }
@@ -432,9 +443,32 @@ pub(crate) struct Parts {
 }
 
 impl Extra {
+    fn ending_mut(&mut self) -> &mut Ending {
+        self.ending.get_or_insert_default()
+    }
+
+    /// Why it is failing or closing, as far as that is known.
+    fn reason(&self) -> Option<&CloseReason> {
+        self.ending.as_ref()?.reason.as_ref()
+    }
+
+    fn take_reason(&mut self) -> Option<CloseReason> {
+        self.ending.as_mut()?.reason.take()
+    }
+
+    /// Whether its layers are at rest, and nothing else makes the connection a special one.
+    fn is_calm(&self) -> bool {
+        self.wire.as_ref().is_some_and(Wire::is_calm)
+            && self.newest.is_none()
+            && self.partner.is_none()
+            && self.tally.is_none()
+            && !self.closes_when_done
+    }
+
     /// What may own something of the user's, to be dropped one by one.
     pub(crate) fn into_user_parts(self) -> (Vec<Notification>, Option<CloseReason>, Option<Wire>) {
-        (self.notifications, self.reason, self.wire)
+        let reason = self.ending.and_then(|ending| ending.reason);
+        (self.notifications, reason, self.wire)
     }
 }
 

@@ -133,7 +133,9 @@ impl Conn<'_> {
         if let Some(extra) = self.stream.extra.as_mut() {
             self.work.counts.connected += u64::from(extra.route.is_some());
             extra.route = None;
-            extra.reason = reset.map(CloseReason::Io);
+            if let Some(reset) = reset {
+                extra.ending_mut().reason = Some(CloseReason::Io(reset));
+            }
         }
         if self.stream.options().statistics {
             self.tally_as_told();
@@ -175,7 +177,7 @@ impl Conn<'_> {
     /// Encodes the messages that waited for the layers' handshakes.
     pub(super) fn encode_waiting(&mut self) {
         let Some(wire) = self.stream.wire_mut() else { return };
-        let waiting = std::mem::take(&mut wire.waiting);
+        let waiting = wire.take_waiting();
         let relayed = self.stream.relayed_to().is_some();
         for (kind, bytes) in waiting.iter() {
             let Err(error) = self.encode(bytes, kind) else { continue };
@@ -210,7 +212,7 @@ impl Conn<'_> {
         // The connection was reset before the loop served it.
         if self.stream.phase() == Phase::Open
             && let Some(extra) = self.stream.extra.as_mut()
-            && let Some(CloseReason::Io(error)) = extra.reason.take()
+            && let Some(CloseReason::Io(error)) = extra.take_reason()
         {
             self.output_failed(error);
         }

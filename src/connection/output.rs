@@ -108,10 +108,10 @@ impl Output {
 
     /// Lets `write` append to the queue's last buffer and returns its result. Layers encode straight
     /// into the queue this way. On an error nothing is appended.
-    pub(crate) fn push_with<E>(
+    pub(crate) fn push_with<T, E>(
         &mut self,
-        write: impl FnOnce(&mut Vec<u8>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        write: impl FnOnce(&mut Vec<u8>) -> Result<T, E>,
+    ) -> Result<T, E> {
         self.make_room();
         let before = self.last.len();
         let result = write(&mut self.last);
@@ -198,6 +198,14 @@ impl Output {
     ) -> io::Result<(usize, bool)> {
         if self.segments.front().is_some_and(Segment::is_piped) {
             return self.write_piped(socket);
+        }
+        if self.segments.is_empty() {
+            // The common case: the head of a message, and the message.
+            let queued = &self.last[self.head..];
+            let asked = queued.len() + rest.len();
+            let written = socket.write_vectored(&[IoSlice::new(queued), IoSlice::new(rest)])?;
+            self.advance(written.min(self.queued));
+            return Ok((written, written == asked));
         }
         let mut slices = [IoSlice::new(&[]); SLICES_PER_WRITE];
         let pipe = self.segments.iter().position(Segment::is_piped);

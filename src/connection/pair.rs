@@ -226,7 +226,9 @@ impl Conn<'_> {
                 tail.restart(tick);
             }
             if let Some(wire) = self.stream.wire_mut() {
-                wire.undecoded.restart(tick);
+                if let Some(tail) = &mut wire.undecoded {
+                    tail.restart(tick);
+                }
                 wire.part_since = wire.part_since.map(|_| tick);
             }
             let options = self.stream.options();

@@ -2,8 +2,8 @@
 
 use super::{KEPT_CAPACITY, Output, Tail};
 
-/// How many are kept of each kind, 4 MiB of each at most (64 KiB apiece). When more connections than
-/// this hold a buffer at once, the others allocate.
+/// How many are kept of each kind, 4 MiB of each at most (64 KiB apiece on average). When more
+/// connections than this hold a buffer at once, the others allocate.
 const KEPT: usize = 64;
 
 // Boxed as they are in the connections: they move between the two whole.
@@ -12,6 +12,8 @@ const KEPT: usize = 64;
 pub(crate) struct Pool {
     outputs: Vec<Box<Output>>,
     tails: Vec<Box<Tail>>,
+    /// How much the tails hold together: a few may be large, for messages that arrive in several reads.
+    tail_bytes: usize,
 }
 
 impl Pool {
@@ -33,12 +35,16 @@ impl Pool {
     }
 
     pub(crate) fn tail(&mut self) -> Box<Tail> {
-        self.tails.pop().unwrap_or_default()
+        let tail = self.tails.pop().unwrap_or_default();
+        self.tail_bytes -= tail.capacity();
+        tail
     }
 
     pub(crate) fn keep_tail(&mut self, mut tail: Box<Tail>) {
-        if self.tails.len() < KEPT && tail.capacity() <= KEPT_CAPACITY {
+        let bytes = self.tail_bytes + tail.capacity();
+        if self.tails.len() < KEPT && bytes <= KEPT * KEPT_CAPACITY {
             tail.clear();
+            self.tail_bytes = bytes;
             self.tails.push(tail);
         }
     }

@@ -87,6 +87,17 @@ impl Stream {
             && !(self.paused | self.over_high | self.drained | self.error)
     }
 
+    /// The plain case of a connection with layers: as [`is_plain`](Self::is_plain), its layers ready,
+    /// with nothing that waits to be decoded.
+    fn is_calm(&self) -> bool {
+        self.readable
+            && self.life == super::life::Life::new(Phase::Open)
+            && self.extra.as_ref().is_some_and(|extra| extra.is_calm())
+            && self.input.is_none()
+            && self.output.is_none()
+            && !(self.paused | self.over_high | self.drained | self.error)
+    }
+
     /// Whether input may be read and offered now: not paused by the handler, and the queue that paces
     /// it is not above its mark. In a pair that is the partner's queue *instead of* its own (with both,
     /// two full directions would wait for each other for ever).
@@ -125,13 +136,15 @@ impl Stream {
         if self.life.phase != Phase::Failing {
             return usize::MAX;
         }
-        self.extra.as_ref().and_then(|extra| extra.failure_allowance).unwrap_or(usize::MAX)
+        let ending = self.extra.as_ref().and_then(|extra| extra.ending.as_ref());
+        ending.and_then(|ending| ending.failure_allowance).unwrap_or(usize::MAX)
     }
 
     #[inline]
     fn offered_while_failing(&mut self, bytes: usize) {
         if self.life.phase == Phase::Failing
-            && let Some(left) = self.extra.as_mut().and_then(|e| e.failure_allowance.as_mut())
+            && let Some(ending) = self.extra.as_mut().and_then(|extra| extra.ending.as_mut())
+            && let Some(left) = &mut ending.failure_allowance
         {
             *left = left.saturating_sub(bytes);
         }
@@ -231,6 +244,33 @@ impl Conn<'_> {
         }
         self.keep(rest, taken);
         false
+    }
+
+    /// The same for a connection with layers. Returns how much was read, to be decoded; `None` if the
+    /// general case serves it.
+    #[inline(never)] // the plain case needs no registers for it
+    pub(crate) fn read_calm(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        if !self.stream.is_calm() {
+            return None;
+        }
+        let received = self.read_uncounted(buffer)?;
+        self.work.reply.begin_encoded(self.token);
+        Some(received.len)
+    }
+
+    /// What [`read_calm`](Self::read_calm) read has been decoded and offered, all but `rest`. Returns
+    /// whether the connection needs no further step.
+    pub(crate) fn after_calm(&mut self, rest: &[u8]) -> bool {
+        if !rest.is_empty() {
+            self.keep_undecoded(rest);
+        }
+        self.write_reply();
+        let stream = &*self.stream;
+        let done = stream.life == super::life::Life::new(Phase::Open)
+            && !(stream.readable | stream.drained | stream.error)
+            && stream.input.is_none()
+            && stream.wire().is_some_and(|wire| !wire.pull);
+        done && !stream.is_done()
     }
 
     /// The next step for the input; a closing connection's input is discarded. A read goes into
@@ -435,7 +475,7 @@ impl Conn<'_> {
             let Some(Received { len, .. }) = self.read(buffer) else { continue };
             self.work.charge(Budget::units_read(len));
             if self.stream.phase() == Phase::Lingering {
-                self.stream.extra_mut().input_since_deadline = true;
+                self.stream.extra_mut().ending_mut().input_since_deadline = true;
             }
         }
     }

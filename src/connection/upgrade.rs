@@ -22,7 +22,7 @@ impl Conn<'_> {
         // Bytes that came in clear must not be delivered as if they had passed the new layer
         // (CVE-2011-0411). The running layer may hold some.
         let in_clear = self.stream.wire().is_some_and(|wire| {
-            wire.layer.holds_input() || !wire.undecoded.is_empty() || self.stream.unread() > 0
+            wire.layer.holds_input() || wire.undecoded.is_some() || self.stream.unread() > 0
         });
         if in_clear {
             self.close_for_layer(LayerError::malformed(layer.name(), BYTES_IN_CLEAR));
@@ -33,7 +33,9 @@ impl Conn<'_> {
         let until = self.work.tick_after_this_moment(after);
         let extra = self.stream.extra_mut();
         extra.wire = Some(match extra.wire.take() {
-            Some(Wire { layer: running, waiting, call_at, .. }) => {
+            Some(mut wire) => {
+                let waiting = wire.take_waiting();
+                let Wire { layer: running, call_at, .. } = wire;
                 let stack = Box::new(Then::beneath(layer, running).inner_at(call_at));
                 Wire::in_mid_stream(stack, Some(waiting), until)
             }
@@ -78,11 +80,8 @@ impl Conn<'_> {
 
     /// Moves the bytes that a handler left of a plain stream to the new layer.
     pub(super) fn unread_to_new_layer(&mut self) {
-        let tick = self.work.tick;
         let Some(tail) = self.stream.input.take() else { return };
-        if let Some(wire) = self.stream.wire_mut() {
-            wire.undecoded.push(tail.unread(), tick);
-        }
+        self.keep_undecoded(tail.unread());
         self.work.pool.keep_tail(tail);
     }
 }

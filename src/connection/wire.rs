@@ -2,11 +2,12 @@
 //!
 //! `decode.rs` calls them with input, `encode.rs` for output.
 
+use std::ops::Range;
 use std::time::Instant;
 
-use super::{Sharing, Tail};
+use super::{Settings, Sharing, Tail};
 use crate::guard::guarded;
-use crate::layer::{Layer, LayerError, MessageKind};
+use crate::layer::{Delivery, Item, Layer, LayerContext, LayerError, MessageKind, Step};
 
 /// How far the peer's direction has come, as the layer knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,19 +32,16 @@ pub(super) enum OwnSide {
 /// The layers of one connection, and their state.
 pub(crate) struct Wire {
     pub(super) layer: Box<dyn Layer>,
-    /// Bytes that arrived and are not decoded.
-    pub(super) undecoded: Tail,
+    /// Bytes that arrived and are not decoded, if there are any.
+    pub(super) undecoded: Option<Box<Tail>>,
     /// The layer may yield something without a new read.
     pub(super) pull: bool,
     pub(super) peer: PeerSide,
     pub(super) own: OwnSide,
-    /// How many bytes the layer consumed before it was ready.
-    pub(super) before_ready: usize,
-    /// For a layer that was put on an open connection and is not ready: the tick of its deadline.
-    pub(super) deadline: Option<u64>,
     /// The time at which the layer has asked to be called.
     pub(super) call_at: Option<Instant>,
-    pub(super) waiting: Waiting,
+    /// What matters until the layer is ready, if there is anything.
+    handshake: Option<Box<Handshake>>,
     /// The layer itself holds a part of a message, since this tick. Noted only for a message timeout.
     pub(super) part_since: Option<u64>,
     /// It was put on in mid-stream and has not decoded anything yet.
@@ -54,6 +52,17 @@ pub(crate) struct Wire {
     /// since, its peer's end for instance.
     pub(super) sharing: Sharing,
     pub(super) sharing_is_old: bool,
+    /// What the layer said when it was ready: before that it yields nothing.
+    pub(super) delivery: Delivery,
+}
+
+#[derive(Debug, Default)]
+struct Handshake {
+    /// How many bytes the layer has consumed.
+    consumed: usize,
+    /// Of a layer that was put on an open connection: the tick of its deadline.
+    deadline: Option<u64>,
+    waiting: Waiting,
 }
 
 impl std::fmt::Debug for Wire {
@@ -75,19 +84,18 @@ impl Wire {
     pub(crate) fn new(layer: Box<dyn Layer>) -> Self {
         Wire {
             layer,
-            undecoded: Tail::default(),
+            undecoded: None,
             pull: false,
             peer: PeerSide::Open,
             own: OwnSide::Handshaking,
-            before_ready: 0,
-            deadline: None,
             call_at: None,
-            waiting: Waiting::default(),
+            handshake: None,
             part_since: None,
             unused: false,
             over_decoded: false,
             sharing: Sharing::Nothing,
             sharing_is_old: true,
+            delivery: Delivery::Messages,
         }
     }
 
@@ -95,10 +103,13 @@ impl Wire {
     pub(super) fn in_mid_stream(layer: Box<dyn Layer>, over: Option<Waiting>, until: u64) -> Self {
         Wire {
             over_decoded: over.is_some(),
-            waiting: over.unwrap_or_default(),
             pull: true,
             unused: true,
-            deadline: Some(until),
+            handshake: Some(Box::new(Handshake {
+                consumed: 0,
+                deadline: Some(until),
+                waiting: over.unwrap_or_default(),
+            })),
             ..Wire::new(layer)
         }
     }
@@ -110,6 +121,38 @@ impl Wire {
     /// Whether the layer's handshake was done when that was last checked.
     pub(crate) fn is_ready(&self) -> bool {
         self.own != OwnSide::Handshaking
+    }
+
+    /// The messages that wait for the handshake.
+    pub(crate) fn waiting(&self) -> Option<&Waiting> {
+        self.handshake.as_ref().map(|handshake| &handshake.waiting)
+    }
+
+    /// What they take.
+    pub(crate) fn waiting_cost(&self) -> usize {
+        self.waiting().map_or(0, Waiting::cost)
+    }
+
+    /// A message has to wait for the handshake.
+    pub(super) fn wait(&mut self, kind: MessageKind, message: &[u8]) {
+        self.handshake.get_or_insert_default().waiting.push(kind, message);
+    }
+
+    /// The handshake is over, or goes on with another layer: takes the messages that waited.
+    pub(super) fn take_waiting(&mut self) -> Waiting {
+        self.handshake.take().map_or_else(Waiting::default, |handshake| handshake.waiting)
+    }
+
+    /// When the handshake of a layer that was put on an open connection has to be done.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.handshake.as_ref()?.deadline
+    }
+
+    /// The layer has consumed so much more in its handshake. Returns how much that is altogether.
+    pub(super) fn consumed_in_handshake(&mut self, more: usize) -> usize {
+        let handshake = self.handshake.get_or_insert_default();
+        handshake.consumed += more;
+        handshake.consumed
     }
 
     /// Whether it was put on in mid-stream and has not decoded anything yet.
@@ -130,15 +173,73 @@ impl Wire {
 
     /// Checks whether the layer's handshake is done, and records it.
     pub(crate) fn check_ready(&mut self) -> Result<bool, LayerError> {
-        if self.own == OwnSide::Handshaking
-            && guarded(|| self.layer.is_ready())
-                .map_err(|text| LayerError::panicked(self.layer.name(), text))?
-        {
-            self.own = OwnSide::Ready;
-            self.deadline = None;
+        if self.own == OwnSide::Handshaking {
+            let ready = guarded(|| self.layer.is_ready().then(|| self.layer.delivery()))
+                .map_err(|text| LayerError::panicked(self.layer.name(), text))?;
+            if let Some(delivery) = ready {
+                self.own = OwnSide::Ready;
+                self.delivery = delivery;
+                if let Some(handshake) = &mut self.handshake {
+                    handshake.deadline = None;
+                }
+            }
         }
         Ok(self.is_ready())
     }
+
+    /// The common case: ready, with nothing that waits to be decoded.
+    pub(super) fn is_calm(&self) -> bool {
+        self.own == OwnSide::Ready
+            && self.peer == PeerSide::Open
+            && !(self.pull || self.unused)
+            && self.part_since.is_none()
+            && self.undecoded.is_none()
+    }
+
+    /// One step of decoding. A panic in it is an error.
+    #[inline]
+    pub(super) fn take_step(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+        bytes: &mut [u8],
+        (unit, reply, fields): (&mut Vec<u8>, &mut Vec<u8>, &mut Vec<Range<usize>>),
+    ) -> Result<Taken, LayerError> {
+        let running = self.peer == PeerSide::Open;
+        let mut cx = LayerContext::new(now, &mut self.call_at, fields);
+        guarded(|| {
+            let step = self.layer.decode(&mut cx, bytes, unit, reply)?;
+            step.assert_within(bytes);
+            let asked = match step.item {
+                Item::Nothing => settings.options.message_timeout.is_some(),
+                // Behind the end of the stream the layer has more to yield than it holds.
+                Item::Slice(_) | Item::Unit => running && step.consumed == bytes.len(),
+                Item::Progress | Item::End => false,
+            };
+            let holds = asked.then(|| self.layer.holds_input());
+            Ok(Taken { step, holds })
+        })
+        .unwrap_or_else(|text| Err(LayerError::panicked(self.layer.name(), text)))
+    }
+
+    /// Calls the layer for something else than to decode. A panic in it is an error.
+    #[inline]
+    pub(super) fn call<T>(
+        &mut self,
+        now: Instant,
+        call: impl FnOnce(&mut dyn Layer, &mut LayerContext<'_>) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
+        let mut cx = LayerContext::without_fields(now, &mut self.call_at);
+        guarded(|| call(&mut *self.layer, &mut cx))
+            .unwrap_or_else(|text| Err(LayerError::panicked(self.layer.name(), text)))
+    }
+}
+
+/// What a step of decoding came to.
+pub(super) struct Taken {
+    pub(super) step: Step,
+    /// Whether the layer holds input behind it, where that matters.
+    pub(super) holds: Option<bool>,
 }
 
 /// Messages that were sent before the layer was ready, in their order, not encoded yet.

@@ -12,7 +12,10 @@ use crate::options::{Overflow, StreamOptions};
 
 /// From this size on a message is written at once from the sender's own bytes, in one call with what
 /// is queued before it: copying it would cost more than the system calls that coalescing saves.
-const DIRECT: usize = 16 * 1024;
+pub(crate) const DIRECT: usize = 16 * 1024;
+
+/// From this size on the wire form of large messages is written at once: three full records of TLS.
+const WORTH_WRITING: usize = 48 * 1024;
 
 impl Stream {
     /// What counts against the water marks: bytes queued for the wire, and the memory of messages that
@@ -20,7 +23,7 @@ impl Stream {
     /// the peer is, and what they wait for is in the queue.
     pub(crate) fn queued(&self) -> usize {
         self.output.as_ref().map_or(0, |output| output.len())
-            + self.wire().map_or(0, |wire| wire.waiting.cost())
+            + self.wire().map_or(0, super::Wire::waiting_cost)
     }
 
     /// Whether `send` may still queue something.
@@ -190,9 +193,13 @@ impl Conn<'_> {
     /// Writes at once, as much as the system takes; the rest is queued.
     fn send_large(&mut self, bytes: &[u8]) -> SendStatus {
         match self.stream.write_through(bytes, self.work) {
-            Ok(written) if written == bytes.len() => SendStatus::Queued,
+            Ok(written) if written == bytes.len() && self.stream.output.is_none() => {
+                SendStatus::Queued
+            }
             Ok(written) => {
-                self.output().push(&bytes[written..]);
+                if written < bytes.len() {
+                    self.output().push(&bytes[written..]);
+                }
                 self.queued_more()
             }
             Err(e) => {
@@ -224,13 +231,54 @@ impl Conn<'_> {
         let open = self.stream.phase() == Phase::Open;
         let Some(wire) = self.stream.wire_mut() else { return SendStatus::Gone };
         if !open || !wire.is_ready() {
-            wire.waiting.push(kind, bytes);
+            wire.wait(kind, bytes);
             return self.status_of_queue();
         }
+        if bytes.len() >= DIRECT {
+            match self.encode_head(bytes, kind) {
+                Ok(true) => return self.send_large(bytes),
+                Ok(false) => {}
+                Err(e) => return self.encode_failed(e),
+            }
+        }
         match self.encode(bytes, kind) {
+            Ok(()) if bytes.len() >= DIRECT => self.write_encoded(),
             Ok(()) => self.queued_more(),
             Err(e) => self.encode_failed(e),
         }
+    }
+
+    /// Behind a large message in wire form: writes a queue that is worth a call of its own, while it is in the
+    /// cache, and before it outgrows a buffer that is kept.
+    fn write_encoded(&mut self) -> SendStatus {
+        let queued = self.stream.output.as_ref().map_or(0, |output| output.len());
+        if queued >= WORTH_WRITING
+            && self.stream.has_callbacks()
+            && let Err(e) = self.stream.write_queued(self.work)
+        {
+            self.output_failed(e);
+            return SendStatus::Gone;
+        }
+        self.queued_more()
+    }
+
+    /// A message of the running callback to its own connection: encoded into the reply. `None` if it
+    /// does not fit there, and has to be queued.
+    pub(crate) fn send_in_reply(&mut self, bytes: &[u8], kind: MessageKind) -> Option<SendStatus> {
+        let room = self.stream.reply_room();
+        if self.work.reply.encoded().len() + bytes.len() > room {
+            return None;
+        }
+        if let Err(e) = self.encode_reply(bytes, kind) {
+            self.spill();
+            return Some(self.encode_failed(e));
+        }
+        if self.work.reply.encoded().len() > room {
+            // The wire form is longer. In the queue the mark is looked at.
+            self.spill();
+            return Some(self.queued_more());
+        }
+        Some(SendStatus::Queued)
     }
 
     /// A message that the format cannot carry is dropped alone, so that one member's message does not

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Core, Entity};
-use crate::connection::SendStatus;
+use crate::connection::{DIRECT, SendStatus};
 use crate::layer::MessageKind;
 use crate::token::Token;
 
@@ -41,6 +41,13 @@ impl Core {
     }
 
     fn send_queued(&mut self, token: Token, bytes: &[u8], kind: MessageKind) -> SendStatus {
+        if bytes.len() < DIRECT
+            && self.work.reply.is_encoded(token)
+            && let Some(Some(status)) =
+                self.with_own_reply(token, |conn| conn.send_in_reply(bytes, kind))
+        {
+            return status;
+        }
         match self.with_settled(token, |conn| conn.send(bytes, kind)) {
             Some(status) => status,
             None => self.send_elsewhere(token, bytes),

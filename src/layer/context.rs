@@ -29,7 +29,8 @@ use std::time::Instant;
 pub struct LayerContext<'a> {
     now: Instant,
     call_at: &'a mut Option<Instant>,
-    fields: &'a mut Vec<Range<usize>>,
+    /// `None` where nothing is decoded.
+    fields: Option<&'a mut Vec<Range<usize>>>,
     #[cfg(feature = "random")]
     random: &'a dyn Fn(&mut [u8]),
 }
@@ -46,10 +47,15 @@ impl<'a> LayerContext<'a> {
         call_at: &'a mut Option<Instant>,
         fields: &'a mut Vec<Range<usize>>,
     ) -> Self {
+        LayerContext { fields: Some(fields), ..LayerContext::without_fields(now, call_at) }
+    }
+
+    /// The environment of a call that decodes nothing.
+    pub(crate) fn without_fields(now: Instant, call_at: &'a mut Option<Instant>) -> Self {
         LayerContext {
             now,
             call_at,
-            fields,
+            fields: None,
             #[cfg(feature = "random")]
             random: &crate::sys::random::fill,
         }
@@ -94,7 +100,9 @@ impl<'a> LayerContext<'a> {
     ///
     /// In a stack only the fields of the innermost layer reach the handler.
     pub fn field(&mut self, range: Range<usize>) {
-        self.fields.push(range);
+        if let Some(fields) = &mut self.fields {
+            fields.push(range);
+        }
     }
 
     /// The same environment for a layer inside a stack, which has a timer of its own.
@@ -105,7 +113,7 @@ impl<'a> LayerContext<'a> {
         LayerContext {
             now: self.now,
             call_at,
-            fields: self.fields,
+            fields: self.fields.as_deref_mut(),
             #[cfg(feature = "random")]
             random: self.random,
         }
@@ -114,7 +122,9 @@ impl<'a> LayerContext<'a> {
     /// Drops the fields that a layer further out has named: they are not ranges of the unit that
     /// the stack yields.
     pub(super) fn clear_fields(&mut self) {
-        self.fields.clear();
+        if let Some(fields) = &mut self.fields {
+            fields.clear();
+        }
     }
 }
 

@@ -44,8 +44,13 @@ impl fmt::Display for LayerErrorKind {
 }
 
 /// The error of a layer: which layer, what kind, what was expected and what arrived.
+///
+/// It is one pointer, so that what a layer returns for each message stays small.
 #[derive(Debug)]
-pub struct LayerError {
+pub struct LayerError(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
     layer: &'static str,
     kind: LayerErrorKind,
     what: Cow<'static, str>,
@@ -59,7 +64,7 @@ impl LayerError {
         kind: LayerErrorKind,
         what: impl Into<Cow<'static, str>>,
     ) -> Self {
-        LayerError { layer, kind, what: what.into(), source: None }
+        LayerError(Box::new(Parts { layer, kind, what: what.into(), source: None }))
     }
 
     /// The peer sent what the format does not allow.
@@ -85,29 +90,29 @@ impl LayerError {
     /// The same error with the one that caused it.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        self.source = Some(source.into());
+        self.0.source = Some(source.into());
         self
     }
 
     /// Which layer it was.
     pub fn layer(&self) -> &'static str {
-        self.layer
+        self.0.layer
     }
 
     /// Of what sort.
     pub fn kind(&self) -> LayerErrorKind {
-        self.kind
+        self.0.kind
     }
 }
 
 impl fmt::Display for LayerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}: {}", self.layer, self.kind, self.what)
+        write!(f, "{}: {}: {}", self.0.layer, self.0.kind, self.0.what)
     }
 }
 
 impl Error for LayerError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.source.as_deref().map(|e| e as &(dyn Error + 'static))
+        self.0.source.as_deref().map(|e| e as &(dyn Error + 'static))
     }
 }

@@ -232,7 +232,8 @@ impl LengthPrefixed {
         }
     }
 
-    fn encode_body(&self, message: &[u8], wire: &mut Vec<u8>) -> Result<(), LayerError> {
+    /// What goes before a message: the header and the length field.
+    fn encode_head_of(&self, message: &[u8], wire: &mut Vec<u8>) -> Result<(), LayerError> {
         if self.header.len() != self.offset {
             return Err(unencodable(format!(
                 "expected a header of {} bytes before the length, {} were given",
@@ -251,9 +252,14 @@ impl LengthPrefixed {
                     self.largest_value()
                 ))
             })?;
-        wire.reserve(self.offset + MAX_VARINT + message.len());
         wire.extend_from_slice(&self.header);
         self.write_field(value, wire);
+        Ok(())
+    }
+
+    fn encode_body(&self, message: &[u8], wire: &mut Vec<u8>) -> Result<(), LayerError> {
+        wire.reserve(self.offset + MAX_VARINT + message.len());
+        self.encode_head_of(message, wire)?;
         wire.extend_from_slice(message);
         Ok(())
     }
@@ -323,6 +329,25 @@ impl Layer for LengthPrefixed {
                 "the {strip} bytes that a receiver strips are not known: strip 0 or the default to send"
             ))),
         }
+    }
+
+    fn encode_head(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        // With the default strip, or that which is the same, a message goes behind its length.
+        let is_behind = match (self.strip, self.field) {
+            (None, _) => true,
+            (Some(strip), Field::Bytes(width)) => strip == self.offset + width,
+            (Some(_), Field::Varint) => false,
+        };
+        if is_behind {
+            self.encode_head_of(message, wire)?;
+        }
+        Ok(is_behind)
     }
 
     fn wire_class(&self) -> Option<WireClass> {

@@ -19,7 +19,9 @@
 //!    again with the bytes that were not consumed until the layer returns [`Item::Nothing`], which
 //!    means that the layer holds nothing back and needs bytes it has not seen (called again without
 //!    such bytes, it returns the same again). Any step may consume, this one too. A driver may stop
-//!    pulling at any unit (back-pressure) and go on later without a new read.
+//!    pulling at any unit (back-pressure) and go on later without a new read. It need not ask behind a
+//!    unit that used up all bytes, if the layer does not [hold](Layer::holds_input) any: the answer
+//!    would be `Nothing`.
 //! 4. `decode` may change the bytes that it consumes, in place. It leaves the others as they were.
 //! 5. What a layer reads is a stream of bytes, at every place in a stack: message boundaries
 //!    below it carry no meaning.
@@ -44,8 +46,8 @@
 //!     error may come of it.
 //! 11. A layer allocates for what it has received, never for what a peer merely announces, and each
 //!     has a limit on the size of a unit that is on by default.
-//! 12. A layer that holds input (decoded units that it has not yielded, consumed parts of one)
-//!     reports it in [`holds_input`](Layer::holds_input). Between two calls of `decode` TLS may be
+//! 12. A layer that holds input (decoded units that it has not yielded, consumed parts of one, an end
+//!     or an error that comes behind a unit) reports it in [`holds_input`](Layer::holds_input). Between two calls of `decode` TLS may be
 //!     inserted below it, and the input that it holds then arrived in clear.
 
 use std::any::{Any, TypeId};
@@ -225,6 +227,24 @@ pub trait Layer {
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError>;
 
+    /// The same for a large message whose wire form is some bytes with the message, as it is, behind
+    /// them: appends those bytes only and returns true. The driver writes the message's own bytes
+    /// behind them, without a copy; it asks for messages of 16 KiB and more. `false`, the default,
+    /// appends nothing: the message is given to [`encode`](Layer::encode).
+    ///
+    /// # Errors
+    /// As of [`encode`](Layer::encode).
+    fn encode_head(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        let _ = (cx, message, kind, wire);
+        Ok(false)
+    }
+
     /// This side sends nothing more, for the reason `end`. Appends what the format sends at its
     /// end, if anything. It may be called in any state, also before the layer is ready and after an
     /// error of any other call. It appends nothing if the peer could not understand it, or was
@@ -268,8 +288,10 @@ pub trait Layer {
         }
     }
 
-    /// Whether the layer holds input: decoded units that it has not yielded, or consumed parts of
-    /// one. The driver asks before it inserts another layer below in mid-stream, because input that
+    /// Whether the layer holds input: decoded units that it has not yielded, consumed parts of
+    /// one, or an end or an error that it returns in its next step. The driver asks behind a unit that
+    /// used up all bytes, to know whether more comes without new ones; and before it inserts another
+    /// layer below in mid-stream, because input that
     /// arrived in clear must not be read as if it had come through that layer (CVE-2011-0411). A
     /// layer that consumes only whole units, one per step, holds none and keeps this default. Every
     /// other layer must report what it has consumed. The [test kit](testkit) checks this as far as
@@ -377,6 +399,15 @@ impl Layer for Box<dyn Layer> {
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         (**self).encode(cx, message, kind, wire)
+    }
+    fn encode_head(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        (**self).encode_head(cx, message, kind, wire)
     }
     fn end(&mut self, cx: &mut LayerContext<'_>, end: &LayerEnd<'_>, wire: &mut Vec<u8>) {
         (**self).end(cx, end, wire);

@@ -392,7 +392,10 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
     }
 
     fn holds_input(&self) -> bool {
-        !self.between.is_empty() || self.outer.holds_input() || self.inner.holds_input()
+        !self.between.is_empty()
+            || self.below == Below::Ended(Item::End)
+            || self.outer.holds_input()
+            || self.inner.holds_input()
     }
 
     fn wire_class(&self) -> Option<WireClass> {

@@ -7,12 +7,28 @@ use std::ops::Range;
 
 use super::call::Dispatch;
 use super::scratch::Scratch;
-use crate::connection::{Budget, Decoded, Input, NextLayered, Outcome, Unit};
+use crate::connection::{Budget, Decoded, Input, Message, NextLayered, Outcome, Unit};
 use crate::layer::Delivery;
 use crate::stats::Callback;
 use crate::token::Token;
 
 impl<S: 'static> Dispatch<S> {
+    /// The common case of a connection with layers: `len` bytes were read by `Conn::read_calm`. What its
+    /// handler replies is collected and written with one more look-up, as for a plain one.
+    #[inline(never)] // the plain case needs no registers for it
+    pub(super) fn offer_calm(&mut self, token: Token, len: usize, scratch: &mut Scratch) {
+        self.net.core.begin_reply(token);
+        let mut budget = Budget::new(&self.net.core.config);
+        budget.reads -= 1;
+        let Scratch { read, unit, reply, fields, .. } = &mut *scratch;
+        let read = &mut read[..len];
+        let consumed = self.decode(token, read, &mut budget, (unit, reply, fields));
+        let done = self.net.core.with_own_reply(token, |conn| conn.after_calm(&read[consumed..]));
+        if done == Some(false) {
+            self.serve_in_order(token, &mut budget, scratch);
+        }
+    }
+
     pub(super) fn take_layered_input(
         &mut self,
         token: Token,
@@ -65,8 +81,21 @@ impl<S: 'static> Dispatch<S> {
         loop {
             let given = &mut bytes[at..];
             let buffers = (&mut *unit, &mut *reply, &mut *fields);
-            let step = self.net.core.with(token, |conn| conn.decode(given, buffers, budget));
-            let Some(Decoded { consumed, opens, outcome }) = step else { return bytes.len() };
+            let core = &mut self.net.core;
+            let step = core.with_own_reply(token, |conn| conn.decode(given, buffers, budget));
+            let (consumed, opens, outcome) = match step {
+                Some(Decoded::Message(Message { consumed, range, kind, last })) => {
+                    let mut input = Input::message(&given[range], kind).with_fields(fields);
+                    self.call(token, Callback::Data, |handler, cx| handler.on_data(cx, &mut input));
+                    at += consumed;
+                    if last {
+                        return at;
+                    }
+                    continue;
+                }
+                Some(Decoded::Step { consumed, opens, outcome }) => (consumed, opens, outcome),
+                None => return bytes.len(),
+            };
             at += consumed;
             if opens {
                 self.opened(token, None);
@@ -81,12 +110,16 @@ impl<S: 'static> Dispatch<S> {
                         None => &unit[..],
                     };
                     self.deliver(token, (bytes_of, fields), &decoded, budget);
+                    if decoded.last {
+                        return at;
+                    }
                 }
             }
         }
     }
 
     /// One unit for the handler: a message, or the next bytes of a stream.
+    #[inline(never)]
     fn deliver(
         &mut self,
         token: Token,
@@ -120,9 +153,13 @@ impl<S: 'static> Dispatch<S> {
     /// The next bytes of a stream, behind the kept ones.
     fn deliver_bytes(&mut self, token: Token, bytes: &[u8], budget: &mut Budget) {
         let core = &mut self.net.core;
-        if core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
+        // Where nothing is kept before and behind, the reply needs not be looked at.
+        let is_kept = core.stream(token).is_some_and(|stream| stream.unread() > 0);
+        if !is_kept || core.with(token, |conn| conn.append_to_kept(bytes)) != Some(true) {
             let (left, taken) = self.offer_while_taken(token, bytes, budget);
-            self.net.core.with(token, |conn| conn.keep(&bytes[bytes.len() - left..], taken));
+            if left > 0 {
+                self.net.core.with(token, |conn| conn.keep(&bytes[bytes.len() - left..], taken));
+            }
             return;
         }
         // Offered together with the kept bytes, before the next unit is pulled.

@@ -69,7 +69,10 @@ impl<S: 'static> Dispatch<S> {
                     self.offer_plain(token, (len, more), scratch);
                 }
                 // Not plain, or the end, or an error: the general case goes on.
-                _ => self.serve_stream(token, scratch),
+                plain => match plain.map_or_else(|| conn.read_calm(&mut scratch.read), |_| None) {
+                    Some(len) => self.offer_calm(token, len, scratch),
+                    None => self.serve_stream(token, scratch),
+                },
             }
             return;
         }

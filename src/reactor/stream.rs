@@ -39,7 +39,12 @@ impl<S: 'static> Dispatch<S> {
 
     /// In the order that keeps the grammar: it opens, its input is offered, its queue drains, its
     /// replies are flushed.
-    fn serve_in_order(&mut self, token: Token, budget: &mut Budget, scratch: &mut Scratch) {
+    pub(super) fn serve_in_order(
+        &mut self,
+        token: Token,
+        budget: &mut Budget,
+        scratch: &mut Scratch,
+    ) {
         let Some(stream) = self.net.core.stream(token) else { return };
         let waits_to_flush = stream.waits_to_flush();
         if stream.may_open() {

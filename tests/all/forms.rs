@@ -163,7 +163,8 @@ impl Layer for Quits {
         _: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
         self.1 |= !wire.is_empty();
-        Ok(Step::new(wire.len(), Item::Nothing))
+        let len = wire.len();
+        Ok(Step::new(len, if len == 0 { Item::Nothing } else { Item::Slice(0..len) }))
     }
 
     fn encode(

@@ -705,7 +705,7 @@ mod websocket {
             }
             let head = String::from_utf8(head).unwrap();
             let key = head.lines().find_map(|l| l.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-            let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+            let accept = crate::support::accept_key(key);
             let answer = format!(
                 "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Accept: {accept}\r\n\r\n"
@@ -821,10 +821,11 @@ mod websocket {
 
     #[test]
     fn a_bomb() {
-        let mut stage = stage_of(&WebSocket::server().deflate(true));
+        let mut stage = stage_of(&WebSocket::server().deflate(true).deflate_threshold(32));
         let (said, end) = stage.suffers(|stream: &mut TcpStream| {
             // An honest client's words, but for their size.
-            let layer = WebSocket::client("localhost", "/").deflate(true).layer();
+            let layer =
+                WebSocket::client("localhost", "/").deflate(true).deflate_threshold(32).layer();
             let mut client = Driver::new(layer);
             stream.write_all(&client.take_wire()).unwrap();
             while !client.is_ready() {

@@ -27,7 +27,7 @@ fn the_factory_and_the_handler_know_certificate_protocol_and_path() {
     let (notes, of_factory) = noting();
     let (log, of_handlers) = (Log::new(), Log::new());
     let log_of_server = of_handlers.clone();
-    let web = WebSocket::server().subprotocols(["superchat"]);
+    let web = WebSocket::server().subprotocols(["superchat"]).keep_request(true);
     let listen = Listen::tcp("127.0.0.1:0")
         .filter(|peer, ()| {
             assert!(peer.layer_info::<TlsInfo>().is_none(), "nothing is known yet");

@@ -11,8 +11,8 @@ use tidegate::layer::{
     Delivery, Item, Layer, LayerContext, LayerError, LengthPrefixed, Lines, MessageKind, Step,
 };
 use tidegate::{
-    Connect, Context, Handler, HandlerResult, Input, Listen, Overflow, Peer, Reactor, SendStatus,
-    StreamOptions, Token,
+    Config, Connect, Context, Handler, HandlerResult, Input, Listen, Overflow, Peer, Reactor,
+    SendStatus, StreamOptions, Token,
 };
 
 use crate::support::sockets::{small_client, small_options};
@@ -170,7 +170,7 @@ fn a_message_the_format_cannot_say_is_refused_alone() {
 #[test]
 fn messages_beyond_the_budget_of_a_turn_come_in_the_next_ones() {
     let mut reactor = {
-        let config = tidegate::Config::new().messages_per_turn(3);
+        let config = Config::new().messages_per_turn(3);
         Reactor::build(config, |_| Ok(())).unwrap()
     };
     let log = Log::new();
@@ -906,4 +906,63 @@ fn what_comes_behind_a_handshake_in_the_same_read_does_not_count_as_handshake() 
     assert_eq!(*fields.borrow(), [(vec![b'X'; 50], vec![])]);
     let (fields, failures) = up_the_stairs(&bulk, 3, 1);
     assert_eq!((fields.borrow().len(), failures.len()), (0, 1), "{failures:?}");
+}
+
+/// Passes a stream on as it is.
+struct Plainly;
+
+impl Layer for Plainly {
+    fn name(&self) -> &'static str {
+        "plainly"
+    }
+
+    fn delivery(&self) -> Delivery {
+        Delivery::Stream
+    }
+
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _unit: &mut Vec<u8>,
+        _reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let item = if wire.is_empty() { Item::Nothing } else { Item::Slice(0..wire.len()) };
+        Ok(Step::new(wire.len(), item))
+    }
+
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_stream_that_a_handler_takes_in_bits_is_offered_again_when_the_budget_was_used_up() {
+    let config = Config::new().messages_per_turn(3);
+    let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
+    let log = Log::new();
+    let of_handler = log.clone();
+    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Plainly);
+    let make = move |_: &Peer<'_>| {
+        Probe::new(&of_handler).data(|cx, input| {
+            let bit = input.take(1).unwrap_or_default();
+            cx.send(bit);
+            Ok(())
+        })
+    };
+    let listener = reactor.net().listen(listen, make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let said = with_client(&mut reactor, move || {
+        let mut stream = client(address);
+        stream.write_all(b"0123456789").unwrap();
+        read_n(&mut stream, 10)
+    });
+    assert_eq!(said, b"0123456789");
 }

@@ -54,6 +54,7 @@ mod tokens;
 mod udp;
 mod udp_batch;
 mod unix;
+mod websockets;
 mod wire_formats;
 mod work;
 mod write;

@@ -430,11 +430,11 @@ mod web {
     }
 
     pub(super) fn server_deflate() -> WebSocket {
-        WebSocket::server().deflate(true).layer()
+        WebSocket::server().deflate(true).deflate_threshold(32).layer()
     }
 
     pub(super) fn client_deflate() -> WebSocket {
-        WebSocket::client("localhost", "/").deflate(true).layer()
+        WebSocket::client("localhost", "/").deflate(true).deflate_threshold(32).layer()
     }
 }
 

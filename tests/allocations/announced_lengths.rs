@@ -170,7 +170,7 @@ mod websocket {
         let request = BufReader::new(&stream).lines().map_while(Result::ok);
         let request: Vec<String> = request.take_while(|line| !line.is_empty()).collect();
         let key = request.iter().find_map(|l| l.strip_prefix("Sec-WebSocket-Key: ")).unwrap();
-        let accept = tungstenite::handshake::derive_accept_key(key.as_bytes());
+        let accept = crate::support::accept_key(key);
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\n\r\n"

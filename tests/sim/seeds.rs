@@ -43,5 +43,6 @@ scenarios! {
     #[cfg(feature = "cookies")] sessions_survive: sessions, 40;
     timers_survive: timers, 40;
     udp_survives: udp, 40;
+    #[cfg(feature = "websocket")] websockets_survive: websockets, 40;
     work_survives: work, 40;
 }

@@ -32,6 +32,13 @@ use tidegate::{
 /// How long anything may take before a test gives up. Never waited for when things work.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a WebSocket server answers a key with (RFC 6455 section 1.3).
+#[cfg(feature = "websocket")]
+pub fn accept_key(key: &str) -> String {
+    let hash = sha1_smol::Sha1::from(format!("{key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"));
+    data_encoding::BASE64.encode(&hash.digest().bytes())
+}
+
 /// What a handler was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {

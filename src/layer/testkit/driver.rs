@@ -14,6 +14,9 @@ const IDLE_STEPS: usize = 10_000;
 /// The default for [`Driver::slack`]: a layer may reserve a block to decode into.
 const SLACK: usize = 64 * 1024;
 
+/// From this size on a message leaves without a copy where the layer can do that.
+const LONG: usize = 16 * 1024;
+
 /// One unit that a layer yielded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unit {
@@ -35,7 +38,7 @@ pub struct Unit {
 /// * leaves bytes in `unit` without yielding [`Item::Unit`], or takes back what it has replied,
 /// * yields a unit before it is ready,
 /// * yields a unit without any bytes to decode, though [`Layer::holds_input`] reported that it held
-///   none,
+///   none; or anything at all behind a unit that used up all bytes,
 /// * keeps returning [`Item::Progress`] without ever consuming or yielding anything,
 /// * finds something more when asked again after [`Item::Nothing`] without new bytes
 ///   ([`ask_again`](Driver::ask_again)),
@@ -53,6 +56,8 @@ pub struct Driver<L> {
     wire: Vec<u8>,
     unit: Vec<u8>,
     units: Vec<Unit>,
+    /// The last step was a unit.
+    behind_unit: bool,
     wire_ended: bool,
     ended: bool,
     error: Option<LayerError>,
@@ -74,6 +79,7 @@ impl<L: Layer> Driver<L> {
             wire: Vec::new(),
             unit: Vec::new(),
             units: Vec::new(),
+            behind_unit: false,
             wire_ended: false,
             ended: false,
             error: None,
@@ -149,6 +155,13 @@ impl<L: Layer> Driver<L> {
         let cx = &mut self.environment.cx();
         let result = self.layer.decode(cx, &mut self.arrived, &mut self.unit, &mut self.wire);
 
+        if std::mem::take(&mut self.behind_unit) && out_of_nothing && !self.wire_ended {
+            assert!(
+                matches!(result, Ok(Step { item: Item::Nothing, .. }))
+                    && self.wire.len() == wire_before,
+                "{name}: had more behind a unit, having said that it held no input: {result:?}"
+            );
+        }
         assert!(self.wire.len() >= wire_before, "{name}: took back what was to be sent");
         self.check_growth("unit", &self.unit, unit_capacity);
         self.check_growth("reply", &self.wire, wire_capacity);
@@ -197,6 +210,7 @@ impl<L: Layer> Driver<L> {
             assert!(self.layer.is_ready(), "{name}: yielded a unit before it was ready");
             assert!(!out_of_nothing, "{name}: yielded a unit, having said that it held no input");
             self.units.push(Unit { bytes, kind: step.kind, fields });
+            self.behind_unit = true;
         } else {
             assert!(fields.is_empty(), "{name}: named fields without a unit");
         }
@@ -228,7 +242,8 @@ impl<L: Layer> Driver<L> {
         }
     }
 
-    /// Encodes one message; [`take_wire`](Driver::take_wire) has it.
+    /// Encodes one message; [`take_wire`](Driver::take_wire) has it. A long one, of 16 KiB and more, by
+    /// [`Layer::encode_head`] where the layer does that, as a connection does.
     ///
     /// # Errors
     /// The layer refused it.
@@ -240,7 +255,24 @@ impl<L: Layer> Driver<L> {
         let name = self.layer.name();
         assert!(self.layer.is_ready(), "{name}: nothing is encoded before the layer is ready");
         let before = self.wire.len();
-        let encoded = self.layer.encode(&mut self.environment.cx(), message, kind, &mut self.wire);
+        let cx = &mut self.environment.cx();
+        let headed = message.len() >= LONG;
+        let headed = if headed {
+            self.layer.encode_head(cx, message, kind, &mut self.wire)
+        } else {
+            Ok(false)
+        };
+        let encoded = match headed {
+            Ok(true) => {
+                self.wire.extend_from_slice(message);
+                Ok(())
+            }
+            Ok(false) => {
+                assert_eq!(self.wire.len(), before, "{name}: no head, but left bytes");
+                self.layer.encode(cx, message, kind, &mut self.wire)
+            }
+            Err(error) => Err(error),
+        };
         if encoded.is_err() {
             assert_eq!(self.wire.len(), before, "{name}: failed to encode, but left bytes");
         }
@@ -306,6 +338,7 @@ impl<L: Layer> Driver<L> {
             wire: self.wire,
             unit: self.unit,
             units: self.units,
+            behind_unit: self.behind_unit,
             wire_ended: self.wire_ended,
             ended: self.ended,
             error: self.error,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::client::{ClientConfig, Resumption, WebPkiServerVerifier};
-use rustls::crypto::ring;
+use rustls::crypto::CryptoProvider;
 use rustls_pki_types::ServerName;
 
 use super::offer::Offer;
@@ -128,6 +128,19 @@ impl TlsClientBuilder {
         self
     }
 
+    /// Takes aws-lc for its cryptography in place of ring.
+    #[cfg(feature = "tls-aws-lc")]
+    pub fn aws_lc(mut self) -> Self {
+        self.offer.aws_lc = true;
+        self
+    }
+
+    /// Other cryptography than ring: another provider of `rustls`, or the same with fewer cipher suites, of which it offers the first one first.
+    pub fn crypto_provider(mut self, provider: impl Into<Arc<CryptoProvider>>) -> Self {
+        self.offer.provider = Some(provider.into());
+        self
+    }
+
     /// Refuses TLS 1.2.
     pub fn only_tls13(mut self) -> Self {
         self.offer.only_tls13 = true;
@@ -141,7 +154,7 @@ impl TlsClientBuilder {
     /// something else; a key does not belong to its certificate; an ALPN name is empty or over 255
     /// bytes. The error names the cause.
     pub fn build(self) -> Result<TlsClientConfig, TlsConfigError> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = self.offer.client_provider();
         let wrong =
             |cause: rustls::Error| TlsConfigError::new(cause.to_string()).with_source(cause);
 

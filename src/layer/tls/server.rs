@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rustls::RootCertStore;
 use rustls::client::verify_server_name;
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{
     ClientHello, NoServerSessionStorage, ParsedCertificate, ResolvesServerCert, ServerConfig,
     WebPkiClientVerifier,
@@ -61,6 +61,7 @@ pub struct TlsServerBuilder {
     named: Vec<(String, Pem, Pem)>,
     client_roots: Vec<Pem>,
     client_required: bool,
+    client_order: bool,
     offer: Offer,
 }
 
@@ -110,6 +111,29 @@ impl TlsServerBuilder {
         self
     }
 
+    /// Takes aws-lc for its cryptography in place of ring.
+    #[cfg(feature = "tls-aws-lc")]
+    pub fn aws_lc(mut self) -> Self {
+        self.offer.aws_lc = true;
+        self
+    }
+
+    /// Other cryptography than ring: another provider of `rustls`, or the same with fewer cipher suites or in another order, which is the server's.
+    pub fn crypto_provider(mut self, provider: impl Into<Arc<CryptoProvider>>) -> Self {
+        self.offer.provider = Some(provider.into());
+        self
+    }
+
+    /// Takes the cipher suite that the client prefers. By default the server decides, and prefers
+    /// `TLS_AES_128_GCM_SHA256`, which RFC 8446 (section 9.1) demands of everybody: with keys of 128 bits a
+    /// byte costs a quarter less than with 256, and its handshake hashes with SHA-256, which processors have
+    /// instructions for, and not with SHA-384. A client that prefers ChaCha20, because it has no
+    /// instructions for AES, then uses AES all the same: with many of those, take their order.
+    pub fn client_cipher_order(mut self) -> Self {
+        self.client_order = true;
+        self
+    }
+
     /// Refuses TLS 1.2.
     pub fn only_tls13(mut self) -> Self {
         self.offer.only_tls13 = true;
@@ -123,7 +147,7 @@ impl TlsServerBuilder {
     /// belong to its certificate, a certificate is not valid for its name, or an ALPN name is empty
     /// or over 255 bytes. The error names the cause.
     pub fn build(self) -> Result<TlsServerConfig, TlsConfigError> {
-        let provider = Arc::new(ring::default_provider());
+        let provider = self.offer.server_provider();
         let wrong =
             |cause: rustls::Error| TlsConfigError::new(cause.to_string()).with_source(cause);
 
@@ -161,6 +185,7 @@ impl TlsServerBuilder {
         };
         let mut config = builder.with_cert_resolver(Arc::new(certificates));
         config.alpn_protocols = self.offer.alpn()?;
+        config.ignore_client_order = !self.client_order;
         // Stateless tickets or nothing: what a server remembered for each client would need a
         // limit, and then the busy would push out the others.
         config.session_storage = Arc::new(NoServerSessionStorage {});

@@ -86,8 +86,10 @@ impl Session {
     ) -> Driven {
         match self {
             Session::Server(conn) => {
+                let handshaking = conn.is_handshaking();
                 let driven = drive(&mut ***conn, tls, plain, wire);
-                Driven { server_name: asked_name(), ..driven }
+                let server_name = if handshaking { asked_name() } else { None };
+                Driven { server_name, ..driven }
             }
             Session::Client(conn) => drive(&mut ***conn, tls, plain, wire),
         }
@@ -158,7 +160,8 @@ fn drive<P: Process>(
                         Err(cause) => outcome = outcome.and(Err(cause)),
                     }
                 }
-                true
+                // All is used up, and nothing is to be said: the next answer would be that it needs more.
+                used + discard < tls.len() || conn.wants_write()
             }
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, wire);

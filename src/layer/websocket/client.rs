@@ -1,13 +1,12 @@
 //! The client's half of the opening handshake (RFC 6455 section 4.1).
 
 use data_encoding::BASE64;
-use tungstenite::handshake::derive_accept_key;
 
 use crate::layer::{LayerContext, LayerError, LayerErrorKind};
 
 use super::config::ClientSettings;
 use super::http::{HeadFault, MAX_FIELDS, QUOTED_BEGINNING, elements, head_error, is_token};
-use super::server::VERSION;
+use super::server::{VERSION, accept_key};
 use super::{NAME, Upgrade, extension};
 
 /// So much of a refusal's body is quoted in the error, in bytes.
@@ -54,7 +53,7 @@ pub(super) fn request(
     }
     head.push_str("\r\n");
     wire.extend_from_slice(head.as_bytes());
-    Ok(derive_accept_key(key.as_bytes()))
+    Ok(accept_key(&key))
 }
 
 /// Nothing that was set may end a line of the head, and so begin another.
@@ -186,7 +185,7 @@ pub(super) fn accept(
             format!("the server chose a second subprotocol, {second:?}"),
         ));
     }
-    Ok(Answer::Open(Upgrade { subprotocol: subprotocol.map(str::to_owned), deflate }))
+    Ok(Answer::Open(Upgrade { subprotocol: subprotocol.map(Box::from), deflate }))
 }
 
 /// A head that is refused before it is parsed.

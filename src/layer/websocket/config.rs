@@ -14,6 +14,9 @@ const MAX_MESSAGE: usize = 1 << 20;
 /// An HTTP head may be so long by default: 16 KiB, twice what common servers take for one line.
 const HEADER_LIMIT: usize = 16 << 10;
 
+/// Messages from here on are compressed: a shorter one leaves in one packet either way.
+const DEFLATE_FROM: usize = 1024;
+
 /// What both sides share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
@@ -22,6 +25,8 @@ pub(super) struct Limits {
     pub(super) head: usize,
     pub(super) default_text: bool,
     pub(super) deflate: bool,
+    /// Shorter messages are not compressed.
+    pub(super) deflate_from: usize,
 }
 
 impl Default for Limits {
@@ -32,6 +37,7 @@ impl Default for Limits {
             head: HEADER_LIMIT,
             default_text: false,
             deflate: false,
+            deflate_from: DEFLATE_FROM,
         }
     }
 }
@@ -57,6 +63,7 @@ pub(super) struct ServerSettings {
     pub(super) subprotocols: Vec<String>,
     pub(super) answer: Option<Arc<Answer>>,
     pub(super) filter: Option<Arc<Filter>>,
+    pub(super) keep_request: bool,
 }
 
 impl fmt::Debug for ServerSettings {
@@ -67,6 +74,7 @@ impl fmt::Debug for ServerSettings {
             .field("subprotocols", &self.subprotocols)
             .field("answer", &self.answer.is_some())
             .field("filter", &self.filter.is_some())
+            .field("keep_request", &self.keep_request)
             .finish()
     }
 }
@@ -81,8 +89,10 @@ impl fmt::Debug for ServerSettings {
 /// | [`header_limit`](Self::header_limit) | 16 KiB, and 100 fields | a head is kept until it is whole |
 /// | [`default_kind`](Self::default_kind) | binary | it can carry every message |
 /// | [`deflate`](Self::deflate) | off | memory, see there |
+/// | [`deflate_threshold`](Self::deflate_threshold) | 1 KiB | less leaves in one packet either way |
 /// | origins | the page's own host | a browser sends its cookies along with a socket that any page opens |
 /// | [`answer`](Self::answer) | 426 and a line of text | |
+/// | [`keep_request`](Self::keep_request) | off | a browser's head and the table of its fields take 1 KiB |
 #[derive(Debug, Clone)]
 pub struct WebSocketServer {
     settings: Arc<ServerSettings>,
@@ -97,6 +107,7 @@ impl WebSocketServer {
                 subprotocols: Vec::new(),
                 answer: None,
                 filter: None,
+                keep_request: false,
             }),
         }
     }
@@ -133,13 +144,22 @@ impl WebSocketServer {
     }
 
     /// Compresses messages (`permessage-deflate`, RFC 7692) if the peer offers it, as browsers do.
-    /// Messages under 32 bytes and those that would grow leave as they are. Off by default: it
-    /// costs up to 360 KiB for each connection that has used both directions, and time; and it
+    /// Short ones ([`deflate_threshold`](Self::deflate_threshold)) and those that would grow leave as they are. Off by default: it
+    /// costs up to 360 KiB for each connection that uses both directions, and time; and it
     /// lets an attacker who can put text of its own into a message guess secrets in it from the length
     /// (CRIME), under TLS too. [`message_limit`](Self::message_limit) counts what comes out of it.
     #[must_use]
     pub fn deflate(self, on: bool) -> Self {
         self.with(|settings| settings.limits.deflate = on)
+    }
+
+    /// Messages shorter than this many bytes are sent as they are. Default 1 KiB, as in Node's `ws`: up
+    /// to there a message leaves in one packet, compressed or not, so that compressing it costs tens of
+    /// microseconds and arrives no earlier. Where every byte is paid for, 64 is a good value; below
+    /// 32, the flush behind each message makes it longer. The peer need not know.
+    #[must_use]
+    pub fn deflate_threshold(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.deflate_from = bytes)
     }
 
     /// Pages of these origins may open the socket (RFC 6455 section 10.2). Write each as a browser
@@ -198,6 +218,18 @@ impl WebSocketServer {
         F: Fn(&HttpRequest) -> Result<(), HttpResponse> + Send + Sync + 'static,
     {
         self.with(|settings| settings.filter = Some(Arc::new(filter)))
+    }
+
+    /// Keeps the request's head as long as the connection lasts. By default it is given back when the
+    /// socket has opened: the factory, `filter` and `on_open` can read it, and what is needed later
+    /// they take out of it. A browser's head, with cookies, and the table of its fields take 1 KiB, twice what the
+    /// rest of an idle connection does.
+    ///
+    /// Set it also for a layer that is put on an open connection
+    /// ([`Net::start_layer`](crate::Net::start_layer)), which has no `on_open` to read it in.
+    #[must_use]
+    pub fn keep_request(self, on: bool) -> Self {
+        self.with(|settings| settings.keep_request = on)
     }
 
     fn with(mut self, set: impl FnOnce(&mut ServerSettings)) -> Self {
@@ -289,6 +321,12 @@ impl WebSocketClient {
     #[must_use]
     pub fn deflate(self, on: bool) -> Self {
         self.with(|settings| settings.limits.deflate = on)
+    }
+
+    /// As [`WebSocketServer::deflate_threshold`]: 1 KiB by default.
+    #[must_use]
+    pub fn deflate_threshold(self, bytes: usize) -> Self {
+        self.with(|settings| settings.limits.deflate_from = bytes)
     }
 
     fn with(mut self, set: impl FnOnce(&mut ClientSettings)) -> Self {

@@ -1,6 +1,9 @@
 //! Compressed messages (RFC 7692): one raw DEFLATE stream for each direction, flushed at the end of
 //! each message, the four bytes of that flush left out.
 
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
 use flate2::{Compress, Compression, FlushCompress};
 
 use crate::layer::inflate::{Inflater, Refused, SYNC_TAIL};
@@ -8,11 +11,17 @@ use crate::layer::inflate::{Inflater, Refused, SYNC_TAIL};
 use super::extension::Agreed;
 use super::fault::Fault;
 
-/// Shorter messages are sent as they are, in bytes: the flush alone adds about five to them.
-const WORTH_IT: usize = 32;
-
 /// Room for a compressed message that is kept from one to the next.
 const KEPT: usize = 4096;
+
+/// A connection that has compressed nothing for so long gives its compressor back: a new one is made
+/// in some 20 µs, and its first message is a little longer.
+pub(super) const IDLE: Duration = Duration::from_secs(10);
+
+thread_local! {
+    /// The compressor of all connections of this thread that forget each message.
+    static FORGETFUL: RefCell<Option<Compress>> = const { RefCell::new(None) };
+}
 
 /// Both directions of one connection. Each is made with its first message: a connection that has
 /// sent nothing long has no compressor (some 300 KiB in miniz_oxide; the other direction takes
@@ -20,14 +29,17 @@ const KEPT: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Deflate {
     agreed: Agreed,
+    /// Its own, with a window; none if it forgets.
     compress: Option<Compress>,
+    /// When that was used last.
+    used: Option<Instant>,
     decompress: Option<Inflater>,
     out: Vec<u8>,
 }
 
 impl Deflate {
     pub(super) fn new(agreed: Agreed) -> Deflate {
-        Deflate { agreed, compress: None, decompress: None, out: Vec::new() }
+        Deflate { agreed, compress: None, used: None, decompress: None, out: Vec::new() }
     }
 
     /// Whether this side's compressor forgets each message.
@@ -36,25 +48,44 @@ impl Deflate {
     }
 
     /// The compressed form of `message`, if it is shorter.
-    pub(super) fn deflate(&mut self, message: &[u8]) -> Option<&[u8]> {
+    pub(super) fn deflate(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
         self.out.clear();
         if self.out.capacity() > KEPT {
             self.out = Vec::new();
         }
-        if message.len() < WORTH_IT {
-            return None;
-        }
-        let stream = self.compress.get_or_insert_with(|| Compress::new(Compression::fast(), false));
-        if deflate_into(stream, message, &mut self.out).is_none() {
-            // Its peer has not seen what is in its window now.
-            stream.reset();
-            return None;
-        }
-        if self.agreed.forget {
-            stream.reset();
-        }
+        let new = || Compress::new(Compression::fast(), false);
+        let out = &mut self.out;
+        let shorter = if self.agreed.forget {
+            FORGETFUL.with_borrow_mut(|shared| {
+                let stream = shared.get_or_insert_with(new);
+                let shorter = deflate_into(stream, message, out);
+                stream.reset();
+                shorter
+            })
+        } else {
+            self.used = Some(now);
+            let stream = self.compress.get_or_insert_with(new);
+            let shorter = deflate_into(stream, message, out);
+            if shorter.is_none() {
+                // Its peer has not seen what is in its window now.
+                stream.reset();
+            }
+            shorter
+        };
+        shorter?;
         self.out.truncate(self.out.len() - SYNC_TAIL.len());
         Some(&self.out)
+    }
+
+    /// When the compressor is to be given back, if there is one.
+    pub(super) fn idle_at(&self) -> Option<Instant> {
+        self.compress.as_ref().and(self.used)?.checked_add(IDLE)
+    }
+
+    /// Gives the compressor back. The peer goes on: nothing that follows refers to what came before.
+    pub(super) fn rest(&mut self) {
+        self.compress = None;
+        self.out = Vec::new();
     }
 
     /// A compressed message begins.

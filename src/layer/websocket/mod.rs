@@ -45,23 +45,32 @@
 //!
 //! # What it costs
 //!
-//! A message in one frame that arrived whole is not copied: a server unmasks it where it lies. One
-//! that is sent is copied once, onto the wire. None of this allocates. Messages
-//! in pieces (fragments, or larger than one read) are copied once into a buffer of the layer,
-//! which the driver then gets as it is; it grows with what arrived, never with what was announced.
-//! No more than 4 KiB of it stays with an idle connection; so does the request's head.
+//! A message in one frame is not copied: it stays in the driver's buffer until it is whole, and a server
+//! unmasks it where it lies. One that is sent is copied once, onto the wire; a large one
+//! not at all ([`Layer::encode_head`]). None of this allocates. Fragments are copied once into a buffer
+//! of the layer, which the driver then gets as it is; it grows with what arrived, never with what was
+//! announced. No more than 4 KiB of it stays with an idle connection. The request's head is given back
+//! when the socket has opened, unless it is [kept](WebSocketServer::keep_request).
 //!
-//! From tungstenite come the frame header and the handshake's keys. Its `WebSocketContext` is not
-//! used: it reserves the length that a frame announces (1 MiB for 14 bytes, at our limits), keeps a
-//! read buffer of its own for each connection, reads ahead of what its caller has asked for, and
-//! copies each message twice.
+//! Masking takes three instructions for 16 bytes on x86-64 as it is by default. Built for the machine
+//! that it runs on (`-C target-cpu=native`, or `x86-64-v3`), two for 32.
+//!
+//! Frames are read and written here, and not by tungstenite: its header parser takes some
+//! 475 instructions, and its `WebSocketContext` reserves the length that a frame announces (1 MiB for 14
+//! bytes, at our limits), keeps a read buffer of its own for each connection, reads ahead of what its
+//! caller has asked for, and copies each message twice.
 //!
 //! # Compression
 //!
 //! `permessage-deflate` (RFC 7692) is off unless [`deflate`](WebSocketServer::deflate) turns it on;
-//! tungstenite has none, so it is done here, with `flate2`. Its compressor has one window size,
+//! it is done with `flate2`. Its compressor has one window size,
 //! 32 KiB: an offer that demands a smaller one of this side is passed over. The limit on a message
 //! counts what comes out of it, and is held while it comes.
+//!
+//! Compressing costs tens of microseconds a message, and the compressor of a connection 300 KiB. So
+//! messages under [1 KiB](WebSocketServer::deflate_threshold) are sent as they are; a connection
+//! that has compressed nothing for ten seconds gives its compressor back; and those that agreed to forget each
+//! message (`server_no_context_takeover`) share one for each thread.
 //!
 //! # What there is not
 //!
@@ -84,6 +93,7 @@ mod deflate;
 mod extension;
 mod fault;
 mod frames;
+mod head;
 mod http;
 mod mask;
 mod send;
@@ -97,7 +107,7 @@ pub use config::{WebSocketClient, WebSocketServer};
 pub use http::{HttpRequest, HttpResponse};
 
 use client::Answer;
-use config::{ClientSettings, ServerSettings};
+use config::{ClientSettings, Limits, ServerSettings};
 use extension::Agreed;
 use frames::Frames;
 use http::{HeadScan, Scanned};
@@ -110,7 +120,7 @@ const NAME: &str = "websocket";
 /// (`Layer::layer_info(TypeId::of::<Upgrade>())`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upgrade {
-    subprotocol: Option<String>,
+    subprotocol: Option<Box<str>>,
     deflate: Option<Agreed>,
 }
 
@@ -129,32 +139,51 @@ impl Upgrade {
 /// One connection's WebSocket layer. The [module's page](self) describes it.
 ///
 /// [`Context::layer_info`](crate::Context::layer_info) returns [`HttpRequest`] on a server, from
-/// when the request was read; [`Upgrade`], from when the socket is open; [`PeerClose`], from when
-/// the peer's Close frame came.
+/// when the request was read until `on_open` has returned, or as long as the connection lasts where it
+/// is [kept](WebSocketServer::keep_request); [`Upgrade`], from when the socket is open; [`PeerClose`],
+/// from when the peer's Close frame came.
 #[derive(Debug)]
 pub struct WebSocket {
     side: Side,
     state: State,
-    scan: HeadScan,
-    /// Bytes of interim responses that came before the final one.
-    interim: usize,
-    request: Option<HttpRequest>,
+    request: Option<Box<HttpRequest>>,
+    /// The next step drops the request.
+    forgets: bool,
     upgrade: Option<Upgrade>,
 }
 
 #[derive(Debug)]
 enum Side {
     Server(Arc<ServerSettings>),
-    /// With the `Sec-WebSocket-Accept` that must come back.
-    Client(Arc<ClientSettings>, String),
+    Client(Arc<ClientSettings>),
+}
+
+impl Side {
+    #[inline]
+    fn limits(&self) -> &Limits {
+        match self {
+            Side::Server(settings) => &settings.limits,
+            Side::Client(settings) => &settings.limits,
+        }
+    }
 }
 
 #[derive(Debug)]
 enum State {
-    Opening,
+    Opening(Box<Opening>),
     Open(Frames),
     /// The handshake ended without a socket: a page was served, or one side refused.
     Over,
+}
+
+/// How far the opening handshake has come.
+#[derive(Debug, Default)]
+struct Opening {
+    scan: HeadScan,
+    /// Of a client: the `Sec-WebSocket-Accept` that must come back.
+    expected: String,
+    /// Bytes of interim responses that came before the final one.
+    interim: usize,
 }
 
 impl WebSocket {
@@ -183,16 +212,15 @@ impl WebSocket {
     }
 
     fn for_client(settings: Arc<ClientSettings>) -> WebSocket {
-        WebSocket::new(Side::Client(settings, String::new()))
+        WebSocket::new(Side::Client(settings))
     }
 
     fn new(side: Side) -> WebSocket {
         WebSocket {
             side,
-            state: State::Opening,
-            scan: HeadScan::default(),
-            interim: 0,
+            state: State::Opening(Box::default()),
             request: None,
+            forgets: false,
             upgrade: None,
         }
     }
@@ -200,11 +228,14 @@ impl WebSocket {
     /// A step of the handshake: nothing is taken until the head is whole. What lies behind it in
     /// the same read stays where it is, for the next call.
     fn open(&mut self, wire: &[u8], reply: &mut Vec<u8>) -> Result<Step, LayerError> {
-        let (role, limits, upgrade, end) = match &self.side {
+        let State::Opening(opening) = &mut self.state else {
+            return Ok(Step::new(0, Item::End));
+        };
+        let (role, upgrade, end) = match &self.side {
             Side::Server(settings) => {
                 let limit = settings.limits.head;
                 let end = loop {
-                    match self.scan.find(wire, limit) {
+                    match opening.scan.find(wire, limit) {
                         Ok(Scanned::Part) => return Ok(Step::new(0, Item::Nothing)),
                         Ok(Scanned::FirstLine(end)) => {
                             server::check_first_line(&wire[..end], reply)?;
@@ -214,21 +245,24 @@ impl WebSocket {
                     }
                 };
                 let (request, answered) = server::answer(settings, &wire[..end], reply)?;
-                self.request = Some(request);
+                self.request = Some(Box::new(request));
                 match answered? {
-                    Answered::Open(upgrade) => (Role::Server, settings.limits, upgrade, end),
+                    Answered::Open(upgrade) => {
+                        self.forgets = !settings.keep_request;
+                        (Role::Server, upgrade, end)
+                    }
                     Answered::Served => {
                         self.state = State::Over;
                         return Ok(Step::new(end, Item::End));
                     }
                 }
             }
-            Side::Client(settings, expected) => {
+            Side::Client(settings) => {
                 client::check_beginning(wire)?;
                 // Interim responses count towards the limit: a server could send them for ever.
-                let limit = settings.limits.head.saturating_sub(self.interim);
+                let limit = settings.limits.head.saturating_sub(opening.interim);
                 let end = loop {
-                    match self.scan.find(wire, limit) {
+                    match opening.scan.find(wire, limit) {
                         Ok(Scanned::Part) => return Ok(Step::new(0, Item::Nothing)),
                         Ok(Scanned::FirstLine(_)) => {} // its beginning is checked, byte by byte
                         Ok(Scanned::Whole(end)) => break end,
@@ -239,17 +273,17 @@ impl WebSocket {
                     }
                 };
                 let (head, behind) = wire.split_at(end);
-                match client::accept(settings, expected, head, behind)? {
-                    Answer::Open(upgrade) => (Role::Client, settings.limits, upgrade, end),
+                match client::accept(settings, &opening.expected, head, behind)? {
+                    Answer::Open(upgrade) => (Role::Client, upgrade, end),
                     Answer::Interim => {
-                        self.interim += end;
-                        self.scan = HeadScan::default();
+                        opening.interim += end;
+                        opening.scan = HeadScan::default();
                         return Ok(Step::new(end, Item::Progress));
                     }
                 }
             }
         };
-        self.state = State::Open(Frames::new(role, limits, upgrade.deflate));
+        self.state = State::Open(Frames::new(role, self.side.limits(), upgrade.deflate));
         self.upgrade = Some(upgrade);
         Ok(Step::new(end, Item::Progress))
     }
@@ -261,8 +295,8 @@ impl Layer for WebSocket {
     }
 
     fn start(&mut self, cx: &mut LayerContext<'_>, wire: &mut Vec<u8>) -> Result<(), LayerError> {
-        if let Side::Client(settings, expected) = &mut self.side {
-            *expected = client::request(cx, settings, wire)?;
+        if let (Side::Client(settings), State::Opening(opening)) = (&self.side, &mut self.state) {
+            opening.expected = client::request(cx, settings, wire)?;
         }
         Ok(())
     }
@@ -278,11 +312,13 @@ impl Layer for WebSocket {
         unit: &mut Vec<u8>,
         reply: &mut Vec<u8>,
     ) -> Result<Step, LayerError> {
-        match &mut self.state {
-            State::Opening => self.open(wire, reply).inspect_err(|_| self.state = State::Over),
-            State::Open(frames) => frames.decode(cx, wire, unit, reply),
-            State::Over => Ok(Step::new(0, Item::End)),
+        if let State::Open(frames) = &mut self.state {
+            if self.forgets {
+                (self.forgets, self.request) = (false, None);
+            }
+            return frames.decode(self.side.limits(), cx, wire, unit, reply);
         }
+        self.open(wire, reply).inspect_err(|_| self.state = State::Over)
     }
 
     fn encode(
@@ -293,12 +329,21 @@ impl Layer for WebSocket {
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
         match &mut self.state {
-            State::Open(frames) => frames.encode(cx, message, kind, wire),
-            State::Opening | State::Over => Err(LayerError::new(
-                NAME,
-                LayerErrorKind::Unencodable,
-                "a message, and the socket is not open",
-            )),
+            State::Open(frames) => frames.encode(self.side.limits(), cx, message, kind, wire),
+            State::Opening(_) | State::Over => Err(not_open()),
+        }
+    }
+
+    fn encode_head(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        match &mut self.state {
+            State::Open(frames) => frames.encode_head(self.side.limits(), message, kind, wire),
+            State::Opening(_) | State::Over => Err(not_open()),
         }
     }
 
@@ -308,11 +353,22 @@ impl Layer for WebSocket {
         }
     }
 
+    fn on_time(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        _reply: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        if let State::Open(frames) = &mut self.state {
+            frames.on_time(cx);
+        }
+        Ok(())
+    }
+
     fn wire_ended(&mut self, _: &mut LayerContext<'_>, left: usize) -> Result<(), LayerError> {
         match &self.state {
             State::Open(frames) => frames.wire_ended(left),
             State::Over => Ok(()),
-            State::Opening => Err(LayerError::truncated(
+            State::Opening(_) => Err(LayerError::truncated(
                 NAME,
                 format!("the stream ended {left} bytes into the opening handshake"),
             )),
@@ -323,8 +379,8 @@ impl Layer for WebSocket {
     /// with another key.
     fn wire_class(&self) -> Option<WireClass> {
         match &self.state {
-            State::Open(frames) => frames.wire_class(),
-            State::Opening | State::Over => None,
+            State::Open(frames) => frames.wire_class(self.side.limits()),
+            State::Opening(_) | State::Over => None,
         }
     }
 
@@ -333,19 +389,24 @@ impl Layer for WebSocket {
     }
 
     fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
-        fn any<T: Any>(fact: &Option<T>) -> Option<&dyn Any> {
-            fact.as_ref().map(|fact| fact as &dyn Any)
+        fn any<T: Any>(fact: Option<&T>) -> Option<&dyn Any> {
+            fact.map(|fact| fact as &dyn Any)
         }
         if fact == TypeId::of::<HttpRequest>() {
-            any(&self.request)
+            any(self.request.as_deref())
         } else if fact == TypeId::of::<Upgrade>() {
-            any(&self.upgrade)
+            any(self.upgrade.as_ref())
         } else if fact == TypeId::of::<PeerClose>()
             && let State::Open(frames) = &self.state
         {
-            frames.peer_close().map(|close| close as &dyn Any)
+            any(frames.peer_close())
         } else {
             None
         }
     }
+}
+
+#[cold]
+fn not_open() -> LayerError {
+    LayerError::new(NAME, LayerErrorKind::Unencodable, "a message, and the socket is not open")
 }

@@ -2,9 +2,7 @@
 
 use std::ops::Range;
 
-use tungstenite::protocol::frame::FrameHeader;
-use tungstenite::protocol::frame::coding::{Control, OpCode};
-
+use super::head::{self, opcode};
 use super::mask;
 use crate::layer::LayerContext;
 
@@ -23,10 +21,10 @@ pub(super) enum Role {
     Client,
 }
 
-/// A frame whose header has arrived, at `payload.start` in what was given to `decode`.
-pub(super) struct Head {
-    pub(super) header: FrameHeader,
+/// A ping: where its payload lies in what was given to `decode`, and its mask.
+pub(super) struct Ping {
     pub(super) payload: Range<usize>,
+    pub(super) mask: Option<[u8; 4]>,
 }
 
 /// The replies to the pings of one call of `decode`.
@@ -34,7 +32,7 @@ pub(super) struct Head {
 pub(super) struct Pongs {
     answered: usize,
     /// The latest one without a reply.
-    latest: Option<Head>,
+    latest: Option<Ping>,
 }
 
 impl Pongs {
@@ -42,15 +40,15 @@ impl Pongs {
         &mut self,
         cx: &mut LayerContext<'_>,
         role: Role,
-        head: Head,
+        ping: Ping,
         wire: &[u8],
         reply: &mut Vec<u8>,
     ) {
         if self.answered < PONGS_PER_CALL {
             self.answered += 1;
-            pong(cx, role, &head, wire, reply);
+            pong(cx, role, &ping, wire, reply);
         } else {
-            self.latest = Some(head);
+            self.latest = Some(ping);
         }
     }
 
@@ -61,40 +59,51 @@ impl Pongs {
         wire: &[u8],
         reply: &mut Vec<u8>,
     ) {
-        if let Some(head) = self.latest {
-            pong(cx, role, &head, wire, reply);
+        if let Some(ping) = self.latest {
+            pong(cx, role, &ping, wire, reply);
         }
     }
 }
 
-fn pong(cx: &mut LayerContext<'_>, role: Role, ping: &Head, wire: &[u8], reply: &mut Vec<u8>) {
+fn pong(cx: &mut LayerContext<'_>, role: Role, ping: &Ping, wire: &[u8], reply: &mut Vec<u8>) {
     let mut payload = [0; MAX_CONTROL];
     let payload = &mut payload[..ping.payload.len()];
     payload.copy_from_slice(&wire[ping.payload.clone()]);
-    mask::apply(payload, ping.header.mask.unwrap_or_default(), 0);
-    write(cx, role, OpCode::Control(Control::Pong), false, payload, reply);
+    mask::apply(payload, ping.mask.unwrap_or_default());
+    write(cx, role, opcode::PONG, 0, payload, reply);
 }
 
-/// Appends one whole frame; `rsv1` marks a compressed message.
+/// Appends one whole frame; `reserved` is [`RSV1`](head::RSV1) for a compressed message, else 0.
+#[inline(always)] // into the encoder, of which it is the half
 pub(super) fn write(
     cx: &mut LayerContext<'_>,
     role: Role,
-    opcode: OpCode,
-    rsv1: bool,
+    opcode: u8,
+    reserved: u8,
     payload: &[u8],
     wire: &mut Vec<u8>,
 ) {
-    let mask = (role == Role::Client).then(|| {
-        let mut mask = [0; 4];
-        cx.random(&mut mask);
-        mask
-    });
-    let header = FrameHeader { opcode, mask, rsv1, ..FrameHeader::default() };
-    wire.reserve(header.len(payload.len() as u64) + payload.len());
-    header.format(payload.len() as u64, wire).expect("writing to a Vec<u8> does not fail");
+    wire.reserve(head::MAX_HEAD + payload.len());
+    if role == Role::Server {
+        head::write(opcode, reserved, None, payload.len(), wire);
+        wire.extend_from_slice(payload);
+    } else {
+        write_masked(cx, opcode, reserved, payload, wire);
+    }
+}
+
+#[inline(never)]
+fn write_masked(
+    cx: &mut LayerContext<'_>,
+    opcode: u8,
+    reserved: u8,
+    payload: &[u8],
+    wire: &mut Vec<u8>,
+) {
+    let mut key = [0; 4];
+    cx.random(&mut key);
+    head::write(opcode, reserved, Some(key), payload.len(), wire);
     let start = wire.len();
     wire.extend_from_slice(payload);
-    if let Some(mask) = mask {
-        mask::apply(&mut wire[start..], mask, 0);
-    }
+    mask::apply(&mut wire[start..], key);
 }

@@ -1,6 +1,7 @@
 //! The server's half of the opening handshake (RFC 6455 section 4.2).
 
-use tungstenite::handshake::derive_accept_key;
+use data_encoding::BASE64;
+use sha1_smol::Sha1;
 
 use crate::layer::{LayerError, LayerErrorKind};
 
@@ -10,6 +11,15 @@ use super::{NAME, Upgrade, extension};
 
 /// The one version there is (RFC 6455; those before it were drafts).
 pub(super) const VERSION: &str = "13";
+
+/// What a key is answered with (RFC 6455 section 1.3). SHA-1 hides nothing here: it shows that the other
+/// side knows the protocol.
+pub(super) fn accept_key(key: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(key.as_bytes());
+    hash.update(b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11");
+    BASE64.encode(&hash.digest().bytes())
+}
 
 /// The result of a request that was understood.
 #[derive(Debug)]
@@ -128,7 +138,7 @@ fn open(settings: &ServerSettings, request: &HttpRequest) -> Result<(Words, Answ
     let subprotocol = request
         .list("Sec-WebSocket-Protocol")
         .find(|offered| settings.subprotocols.iter().any(|known| known == offered))
-        .map(str::to_owned);
+        .map(Box::from);
     let offers = request.list("Sec-WebSocket-Extensions");
     let (deflate, field) =
         settings.limits.deflate.then(|| extension::choose(offers)).flatten().unzip();
@@ -203,7 +213,7 @@ fn switching(key: &str, subprotocol: Option<&str>, extensions: Option<&str>) -> 
     let mut head = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: {}\r\n",
-        derive_accept_key(key.as_bytes())
+        accept_key(key)
     );
     if let Some(subprotocol) = subprotocol {
         head.push_str(&format!("Sec-WebSocket-Protocol: {subprotocol}\r\n"));

@@ -34,6 +34,8 @@ pub(crate) mod relays;
 pub(crate) mod sessions;
 pub(crate) mod timers;
 pub(crate) mod udp;
+#[cfg(feature = "websocket")]
+pub(crate) mod websockets;
 pub(crate) mod work;
 
 /// How long a run may take until everybody has what they asked for.

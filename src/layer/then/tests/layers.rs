@@ -134,7 +134,7 @@ impl Layer for Veil {
         Err(LayerError::truncated("veil", "expected the end record before the end"))
     }
     fn holds_input(&self) -> bool {
-        !self.held.is_empty()
+        !self.held.is_empty() || self.peer_ended
     }
     fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {
         (fact == TypeId::of::<VeilFact>()).then_some(&self.fact)

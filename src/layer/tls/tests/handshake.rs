@@ -57,6 +57,49 @@ fn tls12_is_spoken_unless_refused() {
 }
 
 #[test]
+fn a_server_prefers_aes_with_short_keys_unless_it_takes_the_order_of_its_client() {
+    let world = World::new();
+    let suite = |server: TlsServerBuilder, client: &TlsClientConfig| {
+        let pair = Pair::of(&server.build().unwrap(), client).ready();
+        pair.client.info().cipher_suite().to_owned()
+    };
+    let client = world.client().build().unwrap();
+    assert_eq!(suite(world.server(), &client), "TLS13_AES_128_GCM_SHA256");
+    assert_eq!(suite(world.server().client_cipher_order(), &client), "TLS13_AES_256_GCM_SHA384");
+    let old = client_of_tls12(&world);
+    assert!(suite(world.server(), &old).contains("AES_128"), "{}", suite(world.server(), &old));
+    // A provider of one's own decides by itself.
+    let mut own = rustls::crypto::ring::default_provider();
+    own.cipher_suites.reverse();
+    own.cipher_suites.retain(|suite| suite.suite().as_str().unwrap().starts_with("TLS13_CHACHA"));
+    assert_eq!(
+        suite(world.server().crypto_provider(own.clone()), &client),
+        "TLS13_CHACHA20_POLY1305_SHA256"
+    );
+    let client = world.client().crypto_provider(own).build().unwrap();
+    assert_eq!(suite(world.server(), &client), "TLS13_CHACHA20_POLY1305_SHA256");
+}
+
+#[cfg(feature = "tls-aws-lc")]
+#[test]
+fn aws_lc_and_ring_understand_each_other() {
+    let world = World::new();
+    for (server_has_it, client_has_it) in [(true, true), (true, false), (false, true)] {
+        let server = world.server();
+        let server = if server_has_it { server.aws_lc() } else { server };
+        let client = world.client();
+        let client = if client_has_it { client.aws_lc() } else { client };
+        let mut pair = Pair::of(&server.build().unwrap(), &client.build().unwrap()).ready();
+        assert_eq!(pair.server.info().cipher_suite(), "TLS13_AES_128_GCM_SHA256");
+        pair.client.send(b"to the server");
+        pair.server.send(b"to the client");
+        pair.run();
+        assert_eq!(pair.server.got, b"to the server");
+        assert_eq!(pair.client.got, b"to the client");
+    }
+}
+
+#[test]
 fn every_chunk_size_comes_to_the_same() {
     let world = World::new();
     let clients = [world.client().without_resumption().build().unwrap(), client_of_tls12(&world)];

@@ -175,7 +175,9 @@ fn forge(world: &World) -> (Side, impl FnMut(&[u8]) -> Vec<u8> + use<>) {
     .with_no_client_auth();
     config.enable_secret_extraction = true;
     let client = TlsClientConfig::from_rustls(config);
-    let mut pair = Pair::of(&world.server().build().unwrap(), &client).ready();
+    // A key as long as the one of this type.
+    let server = world.server().client_cipher_order().build().unwrap();
+    let mut pair = Pair::of(&server, &client).ready();
 
     let Some(Session::Client(conn)) = pair.client.tls.session.take() else { unreachable!() };
     let suite = conn.negotiated_cipher_suite().unwrap().tls13().unwrap();

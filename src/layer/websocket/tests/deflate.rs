@@ -104,8 +104,10 @@ fn the_examples_of_the_rfc_inflate_in_every_split() {
 fn both_ends_shorten_what_gets_shorter() {
     let forgetting = "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
     for (offered, forget) in [("permessage-deflate", false), (forgetting, true)] {
-        let mut server = End::new(WebSocket::server().deflate(true).layer());
-        let mut client = End::new(WebSocket::client("h", "/").deflate(true).layer());
+        let settings = WebSocket::client("h", "/").deflate(true).deflate_threshold(32);
+        let mut client = End::new(settings.layer());
+        let settings = WebSocket::server().deflate(true).deflate_threshold(32);
+        let mut server = End::new(settings.layer());
         let asked = String::from_utf8(client.said()).expect("text");
         server.feed(asked.replace("permessage-deflate", offered).as_bytes());
         client.feed(&server.said());
@@ -151,8 +153,7 @@ fn a_bomb_costs_what_the_limit_allows() {
     end.feed(&masked(BINARY | 0x40, &bomb));
     assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::TooLarge)]);
     assert_eq!(end.out, close_frame(1009));
-    let State::Open(frames) = &end.layer.state else { panic!("it is open") };
-    assert!(frames.held() <= 32_768, "{}", frames.held());
+    assert!(frames(&end).held() <= 32_768, "{}", frames(&end).held());
 }
 
 #[test]
@@ -255,5 +256,81 @@ fn a_compressed_message_that_ends_in_the_middle_of_a_block_is_refused() {
         end.feed(&masked(BINARY | 0x40, &payload));
         assert_eq!(end.seen, [Seen::Failed(LayerErrorKind::Malformed)], "{payload:02x?}");
         assert_eq!(end.out, close_frame(1002));
+    }
+}
+
+/// A server and a client that have agreed on compression with these parameters.
+fn compressed(server: &WebSocketServer, parameters: &str) -> (End, End) {
+    let mut server = End::new(server.clone().deflate(true).layer());
+    let mut client = End::new(WebSocket::client("h", "/").deflate(true).layer());
+    let asked = String::from_utf8(client.said()).expect("text");
+    let offer = format!("permessage-deflate{parameters}");
+    server.feed(asked.replace("permessage-deflate", &offer).as_bytes());
+    client.feed(&server.said());
+    (server, client)
+}
+
+#[test]
+fn a_short_message_is_not_worth_it() {
+    let (mut server, _) = compressed(&WebSocket::server(), "");
+    let mut first = |len: usize| {
+        let message = vec![b'z'; len];
+        let mut environment = Environment::new();
+        let cx = &mut environment.cx();
+        server.layer.encode(cx, &message, MessageKind::Binary, &mut server.out).expect("any");
+        let out = server.said();
+        (out[0], out.len())
+    };
+    assert_eq!(first(1023), (BINARY, 1023 + 4));
+    let (byte, len) = first(1024);
+    assert!(byte == BINARY | 0x40 && len < 40, "{len}");
+}
+
+#[test]
+fn a_compressor_that_is_not_used_is_given_back_and_the_peer_goes_on() {
+    let (mut server, mut client) = compressed(&WebSocket::server(), "");
+    let message = b"the tide comes in, the tide goes out. ".repeat(50);
+    let mut environment = Environment::new();
+    let mut send = |server: &mut End, environment: &mut Environment| {
+        let cx = &mut environment.cx();
+        server.layer.encode(cx, &message, MessageKind::Text, &mut server.out).expect("text");
+        let wire = server.said();
+        client.feed(&wire);
+        assert_eq!(client.seen.pop(), Some(Seen::Message(MessageKind::Text, message.clone())));
+        wire.len()
+    };
+    let (first, second) =
+        (send(&mut server, &mut environment), send(&mut server, &mut environment));
+    assert!(second < first, "it refers to the first: {first}, {second}");
+    // Used again shortly before its time: it stays.
+    environment.advance(std::time::Duration::from_secs(9));
+    send(&mut server, &mut environment);
+    environment.advance(std::time::Duration::from_secs(1));
+    assert!(environment.take_due().is_some());
+    server.layer.on_time(&mut environment.cx(), &mut Vec::new()).expect("no fault");
+    assert!(frames(&server).has_compressor());
+    environment.advance(std::time::Duration::from_secs(9));
+    assert!(environment.take_due().is_some());
+    server.layer.on_time(&mut environment.cx(), &mut Vec::new()).expect("no fault");
+    assert!(!frames(&server).has_compressor());
+    assert_eq!(environment.call_at(), None);
+    assert_eq!(send(&mut server, &mut environment), first, "it begins anew");
+}
+
+#[test]
+fn those_that_forget_share_a_compressor() {
+    let forget = "; server_no_context_takeover";
+    let mut pairs = [(); 3].map(|()| compressed(&WebSocket::server(), forget));
+    for round in 0..3 {
+        for (at, (server, client)) in pairs.iter_mut().enumerate() {
+            let message = format!("secret {at} in round {round}; ").repeat(80).into_bytes();
+            let mut environment = Environment::new();
+            let cx = &mut environment.cx();
+            server.layer.encode(cx, &message, MessageKind::Text, &mut server.out).expect("text");
+            assert!(server.out.len() < message.len() / 4);
+            client.feed(&server.said());
+            assert_eq!(client.seen.pop(), Some(Seen::Message(MessageKind::Text, message)));
+            assert!(!frames(server).has_compressor());
+        }
     }
 }

@@ -34,9 +34,9 @@ fn large_messages_come_in_pieces() {
             let mut end = server(&WebSocket::server());
             for piece in masked(BINARY, &message).chunks(piece) {
                 end.feed(piece);
-                assert!(end.tail.len() < 14, "what has arrived is taken");
+                assert_eq!(frames(&end).held(), 0, "a frame stays where it came until it is whole");
             }
-            assert_eq!(end.seen, [binary(&message)]);
+            assert_eq!((end.seen, end.tail.len()), (vec![binary(&message)], 0));
         }
     }
 }
@@ -136,6 +136,19 @@ fn text_that_is_no_utf8_is_refused_at_the_first_wrong_byte() {
     let (seen, _) =
         serve(&[masked(TEXT_OPEN, b"\xe2"), masked(CONTINUED, b"\x82"), masked(LAST, b"\xac")]);
     assert_eq!(seen, [text("€")]);
+    // In a long text whose frame comes in pieces, each character cut somewhere.
+    let long = "aé€😀".repeat(300);
+    let (seen, _) = serve(&[masked(TEXT, long.as_bytes()), masked(TEXT, b"next")]);
+    assert_eq!(seen, [text(&long), text("next")]);
+    let wrong = [long.as_bytes(), b"\xe2\x28", long.as_bytes()].concat();
+    let mut end = server(&WebSocket::server());
+    for (at, byte) in masked(TEXT, &wrong).iter().enumerate() {
+        end.feed(&[*byte]);
+        assert_eq!(end.over(), at > 8 + long.len(), "byte {at}");
+        if end.over() {
+            break;
+        }
+    }
     // The rest of the message need not come.
     let mut end = server(&WebSocket::server());
     end.feed(&masked(TEXT, &[b"\xf4\x90".as_slice(), &[b'x'; 100]].concat())[..8]);

@@ -36,7 +36,7 @@ fn an_upgrade_is_answered_in_every_split_and_frames_behind_it_are_not_lost() {
 
 #[test]
 fn the_request_is_a_fact() {
-    let end = server(&WebSocket::server());
+    let end = server(&WebSocket::server().keep_request(true));
     let request = end.layer_info::<HttpRequest>().expect("the request is known");
     assert_eq!(request.method(), "GET");
     assert_eq!(request.target(), "/chat?room=7");
@@ -47,6 +47,21 @@ fn the_request_is_a_fact() {
     assert_eq!(end.layer_info::<Upgrade>().expect("it is open").subprotocol(), None);
     assert!(end.layer_info::<PeerClose>().is_none());
     assert!(!format!("{request:?}").contains("dGhlIHNhbXBsZSBub25jZQ"));
+}
+
+#[test]
+fn the_request_is_given_back_behind_the_opening() {
+    let mut end = End::new(WebSocket::server().layer());
+    let decode = |end: &mut End, wire: &mut [u8]| {
+        let (mut unit, mut reply) = (Vec::new(), Vec::new());
+        end.layer.decode(&mut Environment::new().cx(), wire, &mut unit, &mut reply).expect("right")
+    };
+    let _ = decode(&mut end, &mut REQUEST.to_vec());
+    assert!(end.layer.is_ready());
+    assert_eq!(end.layer_info::<HttpRequest>().expect("it opened").path(), "/chat");
+    let _ = decode(&mut end, &mut []);
+    assert!(end.layer_info::<HttpRequest>().is_none());
+    assert!(end.layer_info::<Upgrade>().is_some());
 }
 
 #[test]
@@ -305,7 +320,7 @@ fn a_client_opens_in_every_split() {
     let asked = String::from_utf8(client.said()).expect("text");
     assert!(asked.starts_with("GET /chat?room=7 HTTP/1.1\r\nHost: localhost:8080\r\n"));
     assert!(asked.contains("\r\nCookie: a=b\r\n") && asked.ends_with("\r\n\r\n"));
-    let mut server = End::new(WebSocket::server().layer());
+    let mut server = End::new(WebSocket::server().keep_request(true).layer());
     server.feed(asked.as_bytes());
     assert_eq!(server.layer_info::<HttpRequest>().expect("read").header("Cookie"), Some("a=b"));
     // The key is another one each time, so one end gets its own answer byte by byte.
@@ -403,7 +418,7 @@ fn answered(answer: impl Fn(&str) -> String) -> End {
     let mut client = End::new(settings.layer());
     let asked = String::from_utf8(client.said()).expect("text");
     let key = asked.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Key: "));
-    let accept = tungstenite::handshake::derive_accept_key(key.expect("there is one").as_bytes());
+    let accept = server::accept_key(key.expect("there is one"));
     for byte in answer(&accept).as_bytes() {
         client.feed(&[*byte]);
     }

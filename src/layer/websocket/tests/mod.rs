@@ -122,6 +122,12 @@ fn server(settings: &WebSocketServer) -> End {
     end
 }
 
+/// The frames of an open socket.
+fn frames(end: &End) -> &Frames {
+    let State::Open(frames) = &end.layer.state else { panic!("it is open") };
+    frames
+}
+
 /// An open server and an open client.
 fn pair(server: &WebSocketServer, client: &WebSocketClient) -> (End, End) {
     let (mut server, mut client) = (End::new(server.layer()), End::new(client.layer()));
