@@ -6,7 +6,9 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
-use tidegate::layer::{Layer, LengthPrefixed};
+use tidegate::layer::{
+    Item, Layer, LayerContext, LayerError, LengthPrefixed, MessageKind, Step, WireClass,
+};
 use tidegate::sim::{Fault, ScenarioResult, Sim};
 use tidegate::{
     CloseInfo, CloseReason, Connect, Context, Group, Handler, HandlerResult, Input, Listen, Net,
@@ -27,6 +29,8 @@ struct Sent {
     unsent: usize,
     /// Its layer gave up, so that the end came before what was published in that turn.
     by_layer: bool,
+    /// Its layer drops what it is to encode from some message on.
+    quits: bool,
     /// A relay writes to it, too.
     relayed: bool,
     closed: bool,
@@ -127,12 +131,58 @@ fn fill_the_target(state: &mut Server, net: &mut Net<Server>) {
 /// A member: each byte of its peer's makes it do something.
 struct Member {
     framed: usize,
+    quits: bool,
+}
+
+impl Member {
+    fn framed(framed: usize) -> Self {
+        Member { framed, quits: false }
+    }
+}
+
+/// Drops what it is to encode once its peer has said `q`, as WebSocket does behind a Close. Until then it
+/// has the class of what it wraps.
+struct Quits(LengthPrefixed, bool);
+
+impl Layer for Quits {
+    fn name(&self) -> &'static str {
+        "quits"
+    }
+
+    fn decode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        unit: &mut Vec<u8>,
+        reply: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        let step = self.0.decode(cx, wire, unit, reply)?;
+        if let Item::Slice(range) = &step.item {
+            self.1 |= wire[range.clone()] == *b"q";
+        }
+        Ok(step)
+    }
+
+    fn encode(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        if self.1 { Ok(()) } else { self.0.encode(cx, message, kind, wire) }
+    }
+
+    fn wire_class(&self) -> Option<WireClass> {
+        self.0.wire_class().filter(|_| !self.1)
+    }
 }
 
 impl Handler<Server> for Member {
     fn on_open(&mut self, cx: &mut Context<'_, Server>) -> HandlerResult {
         let address = cx.peer_addr().expect("it is open").to_string();
-        cx.state.ledger.borrow_mut().sent.insert(address.clone(), Sent::default());
+        let sent = Sent { quits: self.quits, ..Sent::default() };
+        cx.state.ledger.borrow_mut().sent.insert(address.clone(), sent);
         cx.state.members.push((cx.token, address, self.framed));
         for (number, group) in cx.state.groups.clone().into_iter().enumerate() {
             if number == 0 || cx.state.dice.percent(70) {
@@ -258,12 +308,14 @@ struct Talks {
     framed: usize,
     /// Sends what the layer refuses, at the end.
     breaks: bool,
+    /// Says so before the end.
+    quits: bool,
     slow: bool,
     address: String,
 }
 
 /// How many bytes of length are in front of each message, by port.
-const FRAMED: [usize; 9] = [0, 0, 2, 0, 0, 0, 2, 0, 1];
+const FRAMED: [usize; 10] = [0, 0, 2, 0, 0, 0, 2, 0, 1, 1];
 
 const NEXT: u64 = 0;
 const PAUSE_OVER: u64 = 1;
@@ -304,7 +356,7 @@ impl Handler<Peers> for Talks {
         let mut bytes = Vec::new();
         for _ in 0..count {
             bytes.extend(&[0, 0, 0, 1][4 - self.framed..]);
-            bytes.push(b'x');
+            bytes.push(if self.quits && self.left < 5 { b'q' } else { b'x' });
         }
         cx.send(bytes);
         cx.set_timer(us(self.dice.between(100, 8_000)), NEXT);
@@ -422,23 +474,26 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let server = sim.host("server", move |net| {
         let options = impatient().idle_timeout(None);
         let members = Listen::tcp("0.0.0.0:1").options(options.clone());
-        net.listen(members, |_| Member { framed: 0 })?;
+        net.listen(members, |_| Member::framed(0))?;
         let layered = Listen::tcp("0.0.0.0:2")
             .options(options.clone())
             .layer(|_| LengthPrefixed::new(2).frame_limit(2_000));
-        net.listen(layered, |_| Member { framed: 2 })?;
+        net.listen(layered, |_| Member::framed(2))?;
         // Another class, that cannot carry long messages.
         let short = Listen::tcp("0.0.0.0:8").options(options.clone());
-        net.listen(short.layer(|_| LengthPrefixed::new(1)), |_| Member { framed: 1 })?;
+        net.listen(short.layer(|_| LengthPrefixed::new(1)), |_| Member::framed(1))?;
+        let quits = Listen::tcp("0.0.0.0:9").options(options.clone());
+        let quits = quits.layer(|_| Quits(LengthPrefixed::new(1), false));
+        net.listen(quits, |_| Member { framed: 1, quits: true })?;
         // A stream layer, whose encoder has state, with messages in it and without.
         let framed = Listen::tcp("0.0.0.0:6").options(options.clone());
         let framed =
             framed.layer(|_| Rolling::default().then(LengthPrefixed::new(2).frame_limit(2_000)));
-        net.listen(framed, |_| Member { framed: 2 })?;
+        net.listen(framed, |_| Member::framed(2))?;
         let stream = Listen::tcp("0.0.0.0:7").options(options.clone());
-        net.listen(stream.layer(|_| Rolling::default()), |_| Member { framed: 0 })?;
+        net.listen(stream.layer(|_| Rolling::default()), |_| Member::framed(0))?;
         let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
-        net.listen(listeners, |_| Member { framed: 0 })?;
+        net.listen(listeners, |_| Member::framed(0))?;
         let ends = options.high_water(500).output_limit(TARGET_LIMIT);
         net.listen(Listen::tcp("0.0.0.0:4").options(ends.clone()), move |_| End {
             is_target: false,
@@ -466,7 +521,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut dice = Dice::of(seed, 3);
         let mut left = 0;
         let relay = dice.percent(60);
-        let ports = [1, 1, 1, 2, 2, 8, 8, 3, 3, 4, 5, 6, 6, 7, 7];
+        let ports = [1, 1, 1, 2, 2, 8, 8, 9, 3, 3, 4, 5, 6, 6, 7, 7];
         for port in ports {
             let mut own = dice.split();
             if if matches!(port, 4 | 5) { !relay } else { own.percent(40) } {
@@ -477,6 +532,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                 left: own.between(1, 60) as u32,
                 framed: FRAMED[port as usize],
                 breaks: FRAMED[port as usize] > 0 && own.percent(60),
+                quits: port == 9,
                 slow: port != 3 && own.percent(40),
                 address: String::new(),
                 dice: own.split(),
@@ -529,6 +585,9 @@ fn compare(ledger: &Ledger) {
             continue;
         }
         assert!(sent.bytes.starts_with(heard), "{address} heard something else than was sent");
+        if sent.quits {
+            continue; // from then on it gets nothing
+        }
         let lost = sent.bytes.len() - heard.len();
         if sent.by_layer {
             assert!(
