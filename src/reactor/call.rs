@@ -72,6 +72,7 @@ impl<S: 'static> Dispatch<S> {
     // ---- guarded calls ----
 
     /// Calls a stream's handler. The calling step flushes what the handler sends on its own connection.
+    #[inline(always)] // each step is its only caller
     pub(super) fn call(
         &mut self,
         token: Token,
@@ -85,8 +86,14 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// Offers bytes to a stream's handler; returns how many it left.
-    #[inline]
+    #[inline(never)]
     pub(super) fn offer(&mut self, token: Token, bytes: &[u8]) -> usize {
+        self.offer_inlined(token, bytes)
+    }
+
+    /// The same, for the plain case.
+    #[inline(always)]
+    pub(super) fn offer_inlined(&mut self, token: Token, bytes: &[u8]) -> usize {
         let mut input = Input::new(bytes);
         self.call(token, Callback::Data, |handler, cx| handler.on_data(cx, &mut input));
         input.len()
@@ -105,7 +112,7 @@ impl<S: 'static> Dispatch<S> {
         });
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn call_any(
         &mut self,
         token: Token,
