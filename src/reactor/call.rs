@@ -1,5 +1,6 @@
 //! The handlers, and the guarded calls into them.
 
+use crate::channel::Run;
 use crate::connection::Input;
 use crate::context::Context;
 use crate::core::Core;
@@ -175,6 +176,17 @@ impl<S: 'static> Dispatch<S> {
         let result = guarded(|| callback(any, &mut Context::new(state, net, token)));
         net.core.work.current = None;
         Some(result)
+    }
+
+    /// Handles `most` messages of a channel; where callbacks are timed, each for itself.
+    pub(super) fn run_of_channel(&mut self, run: &mut dyn Run<S>, most: usize) {
+        if self.net.core.work.timed {
+            for _ in 0..most {
+                self.run_call(Callback::Post, |state, net| run.handle(1, state, net));
+            }
+        } else {
+            run.handle(most, &mut self.state, &mut self.net);
+        }
     }
 
     /// Runs a closure with the shared state and the network: of a post, a timer, or the `done` of a job.

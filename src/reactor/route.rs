@@ -23,11 +23,17 @@ impl<S: 'static> Dispatch<S> {
             Post::Send(token, kind, bytes) => {
                 self.net.core.send(token, &bytes, kind);
             }
-            Post::SendTo(token, to, bytes) => {
+            Post::SendTo(datagram) => {
+                let (token, to, bytes) = *datagram;
                 self.net.core.send_datagram(token, Some(to), &bytes);
             }
             Post::SendShared(token, bytes) => {
                 self.net.core.send_shared(token, &bytes);
+            }
+            // The reactor itself handles runs, within its budget.
+            Post::Run(mut run) => {
+                let len = run.len();
+                self.run_of_channel(&mut *run, len);
             }
             Post::Result(index, result) => {
                 if let Some(done) = self.net.offloads.try_remove(index) {
