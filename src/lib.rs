@@ -38,7 +38,7 @@
 //! - [`Listen`], [`Connect`], [`Adopt`], [`Udp`]: builders of sockets. [`StreamOptions`] and
 //!   [`SocketOptions`]: limits, deadlines and socket options, each with its default.
 //! - [`Reactor`]: the loop and the steps of one turn. [`Config`]: its budgets. [`Remote`]: a handle
-//!   for other threads; [`Net::offload`] runs a job on one.
+//!   for other threads, [`Channel`] one for typed messages; [`Net::offload`] runs a job on one.
 //! - [`CloseReason`]: why a connection ended.
 //! - [`layer`]: wire formats, and the contract for a layer of your own.
 //! - `sim` (feature `sim`): a network in virtual time, to test a protocol against what real networks do.
@@ -47,6 +47,7 @@
 //! `docs/simulation.md` to tests of it.
 
 mod address;
+mod channel;
 mod config;
 mod connect;
 mod connection;
@@ -81,6 +82,7 @@ mod token;
 mod witness;
 
 pub use address::{Address, Target};
+pub use channel::Channel;
 pub use config::Config;
 pub use connect::{Adopt, Connect};
 pub use connection::{Input, NewestStats, SendStatus};

@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::channel::{Channel, Run};
 use crate::layer::MessageKind;
 use crate::message::Message;
 use crate::net::Net;
@@ -59,9 +60,12 @@ type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>) + Send>;
 pub(crate) enum Post<S> {
     Call(Call<S>),
     Send(Token, MessageKind, Vec<u8>),
-    SendTo(Token, SocketAddr, Vec<u8>),
+    /// Boxed, or every message would be as large: what waits moves from one core to the other.
+    SendTo(Box<(Token, SocketAddr, Vec<u8>)>),
     Notification(Token, Box<dyn Any + Send>),
     SendShared(Token, Arc<[u8]>),
+    /// Messages of one channel, one behind the other.
+    Run(Box<dyn Run<S>>),
     /// The result of a job, for the closure with this index in `Net::offloads`.
     Result(usize, Box<dyn Any + Send>),
     HalfClose(Token),
@@ -71,8 +75,10 @@ pub(crate) enum Post<S> {
     Shutdown(Duration),
 }
 
-struct Inbox<S> {
+pub(crate) struct Inbox<S> {
     messages: Vec<Post<S>>,
+    /// How many messages the runs hold beyond one each.
+    in_runs: usize,
     /// When each of them came, if that is measured.
     stamps: Vec<Instant>,
     /// The part of it that ends something, which does not count against the limit.
@@ -139,6 +145,14 @@ pub enum PostError<T> {
 }
 
 impl<T> PostError<T> {
+    pub(crate) fn with<U>(self, value: U) -> PostError<U> {
+        match self {
+            PostError::Ended(_) => PostError::Ended(value),
+            PostError::Full(_) => PostError::Full(value),
+            PostError::Simulated(_) => PostError::Simulated(value),
+        }
+    }
+
     /// Returns the value that was refused.
     pub fn into_inner(self) -> T {
         match self {
@@ -206,7 +220,7 @@ impl<S> Remote<S> {
         to: SocketAddr,
         bytes: Vec<u8>,
     ) -> Result<(), PostError<Vec<u8>>> {
-        self.push(bytes, |bytes| Post::SendTo(from, to, bytes))
+        self.push(bytes, |bytes| Post::SendTo(Box::new((from, to, bytes))))
     }
 
     /// Posts a typed value to a handler's `on_notify`, as [`Net::notify`] does.
@@ -291,19 +305,13 @@ impl<S> Remote<S> {
     }
 
     fn push<T>(&self, value: T, wrap: impl FnOnce(T) -> Post<S>) -> Result<(), PostError<T>> {
-        if !self.shared.waker.may_wake() {
-            return Err(PostError::Simulated(value));
+        match self.shared.admit() {
+            Ok((inbox, _)) => {
+                self.shared.add(inbox, |inbox| inbox.messages.push(wrap(value)));
+                Ok(())
+            }
+            Err(refused) => Err(refused.with(value)),
         }
-        let inbox = self.shared.lock();
-        if inbox.closed {
-            return Err(PostError::Ended(value));
-        }
-        let waiting = inbox.messages.len() - inbox.control.len();
-        if waiting + self.shared.taken.load(Ordering::Relaxed) >= self.shared.limit {
-            return Err(PostError::Full(value));
-        }
-        self.shared.add(inbox, |inbox| inbox.messages.push(wrap(value)));
-        Ok(())
     }
 
     fn control(&self, add: impl FnOnce(&mut Inbox<S>)) -> Result<(), PostError<()>> {
@@ -316,6 +324,51 @@ impl<S> Remote<S> {
         }
         self.shared.add(inbox, add);
         Ok(())
+    }
+}
+
+impl<S: 'static> Remote<S> {
+    /// A channel for typed messages, each of which `on_message` gets on the reactor's thread.
+    ///
+    /// For messages of one kind that come in numbers: [`post`](Self::post) boxes every closure that has
+    /// captured something, a channel boxes none of its messages. All else is the same, and messages of
+    /// both kinds keep their order.
+    pub fn channel<M: Send + 'static>(
+        &self,
+        on_message: impl Fn(&mut S, &mut Net<S>, M) + Send + Sync + 'static,
+    ) -> Channel<S, M> {
+        Channel::new(Arc::clone(&self.shared), on_message)
+    }
+}
+
+impl<S> Inbox<S> {
+    /// The last message, if it is a run.
+    #[inline]
+    pub(crate) fn last_run(&mut self) -> Option<&mut dyn Run<S>> {
+        match self.messages.last_mut() {
+            Some(Post::Run(run)) => Some(&mut **run),
+            _ => None,
+        }
+    }
+
+    /// A new run of `len` messages.
+    pub(crate) fn begin_run(&mut self, run: Box<dyn Run<S>>, len: usize) {
+        self.messages.push(Post::Run(run));
+        self.in_runs += len - 1;
+    }
+
+    /// The last run has become longer.
+    #[inline]
+    pub(crate) fn run_grows(&mut self, by: usize) {
+        self.in_runs += by;
+    }
+}
+
+impl<S> Shared<S> {
+    /// Whether a message may join the run before it: not where each has a stamp of its own.
+    #[inline]
+    pub(crate) fn may_join_runs(&self) -> bool {
+        self.stamps.is_none()
     }
 }
 
@@ -335,6 +388,7 @@ impl<S> Shared<S> {
     pub(crate) fn new(waker: sys::Waker, limit: usize, stamps: Option<sys::Clock>) -> Arc<Self> {
         let inbox = Inbox {
             messages: Vec::new(),
+            in_runs: 0,
             stamps: Vec::new(),
             control: Control::default(),
             closed: false,
@@ -349,8 +403,24 @@ impl<S> Shared<S> {
         })
     }
 
+    /// The inbox and how many messages it has room for, at least one; or why it takes none.
+    #[inline]
+    pub(crate) fn admit(&self) -> Result<(MutexGuard<'_, Inbox<S>>, usize), PostError<()>> {
+        if !self.waker.may_wake() {
+            return Err(PostError::Simulated(()));
+        }
+        let inbox = self.lock();
+        if inbox.closed {
+            return Err(PostError::Ended(()));
+        }
+        let waiting = inbox.messages.len() + inbox.in_runs - inbox.control.len();
+        let room = self.limit.saturating_sub(waiting + self.taken.load(Ordering::Relaxed));
+        if room == 0 { Err(PostError::Full(())) } else { Ok((inbox, room)) }
+    }
+
     /// Adds to the inbox, and wakes the poll if a wake is needed.
-    fn add(&self, mut inbox: MutexGuard<'_, Inbox<S>>, add: impl FnOnce(&mut Inbox<S>)) {
+    #[inline]
+    pub(crate) fn add(&self, mut inbox: MutexGuard<'_, Inbox<S>>, add: impl FnOnce(&mut Inbox<S>)) {
         let first = inbox.messages.is_empty();
         if first {
             self.woken.store(false, Ordering::Relaxed);
@@ -387,13 +457,13 @@ impl<S> Shared<S> {
     }
 
     /// Swaps the inbox for `empty`. `undelivered` notifications of earlier batches are not delivered
-    /// yet.
+    /// yet. Returns how many messages the runs hold beyond one each.
     pub(crate) fn take(
         &self,
         empty: &mut Vec<Post<S>>,
         stamps: &mut Vec<Instant>,
         undelivered: usize,
-    ) {
+    ) -> usize {
         if empty.capacity() > KEPT {
             // After a flood its memory is released.
             *empty = Vec::new();
@@ -403,7 +473,9 @@ impl<S> Shared<S> {
         std::mem::swap(&mut inbox.messages, empty);
         std::mem::swap(&mut inbox.stamps, stamps);
         inbox.control.clear();
-        self.still_taken(empty.len() + undelivered);
+        let in_runs = std::mem::take(&mut inbox.in_runs);
+        self.still_taken(empty.len() + in_runs + undelivered);
+        in_runs
     }
 
     /// Publishes how many taken messages are not handled yet, undelivered notifications included.
@@ -416,6 +488,7 @@ impl<S> Shared<S> {
     pub(crate) fn close(&self) -> Vec<Post<S>> {
         let mut inbox = self.lock();
         inbox.closed = true;
+        inbox.in_runs = 0;
         inbox.control.clear();
         std::mem::take(&mut inbox.messages)
     }

@@ -82,6 +82,19 @@ impl Reply {
         std::mem::take(&mut self.bytes)
     }
 
+    /// What has been collected, to be written when the callback has returned.
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// All of it has been written.
+    #[inline]
+    pub(super) fn written(&mut self) {
+        self.owner = None;
+        self.bytes.clear();
+    }
+
     /// Keeps the buffer for the next callback.
     #[inline]
     pub(super) fn give_back(&mut self, mut bytes: Vec<u8>) {

@@ -31,7 +31,29 @@ impl Core {
         Some(key)
     }
 
-    /// The same, to the exact time.
+    /// Sets a timer that `on_timer` is called for; `None` if `token` is gone or names something without
+    /// `on_timer`. One look-up; the reply of a running callback stays where it is.
+    #[inline]
+    pub(crate) fn set_handler_timer(
+        &mut self,
+        token: Token,
+        after: Duration,
+        tag: u64,
+    ) -> Option<Key> {
+        let chain = match self.table.entity_mut(token)? {
+            Entity::Stream(s) => s.timers_mut()?,
+            Entity::Datagram(d) if !d.dead => &mut d.timers,
+            Entity::Session(s) if !s.dead => &mut s.timers,
+            _ => return None,
+        };
+        let at = self.work.tick_after_this_moment(after);
+        let key = self.work.timers.insert(chain, at, Due::Handler(token, tag));
+        #[cfg(feature = "sim")]
+        crate::witness::timer_set(key, after);
+        Some(key)
+    }
+
+    /// The same as [`set_timer`](Self::set_timer), to the exact time.
     pub(crate) fn set_fine_timer(
         &mut self,
         token: Token,

@@ -220,7 +220,9 @@ impl Core {
         self.work.in_line = self.work.units == 0 && waiting;
         self.work.counts.work_exhausted += u64::from(self.work.units == 0);
         self.work.units = self.config.work_per_turn;
-        self.work.ready.extend(self.work.later.drain(..));
+        if !self.work.later.is_empty() {
+            self.work.ready.extend(self.work.later.drain(..));
+        }
         if self.notifications.is_empty() && self.notifications.capacity() > KEPT_NOTIFICATIONS {
             self.notifications = VecDeque::new(); // a flood is over
         }

@@ -34,12 +34,7 @@ impl<S> Net<S> {
     /// Nothing is set if the token no longer exists, or names something without `on_timer` (a
     /// listener, a UDP socket whose peers have sessions, a custom source).
     pub fn set_timer(&mut self, token: Token, after: Duration, tag: u64) -> Timer {
-        let told = matches!(
-            self.core.entity(token),
-            Some(Entity::Stream(_) | Entity::Datagram(_) | Entity::Session(_)) // those with `on_timer`
-        );
-        let key =
-            told.then(|| self.core.set_timer(token, after, Due::Handler(token, tag))).flatten();
+        let key = self.core.set_handler_timer(token, after, tag);
         self.core.work.counts.timers_set += u64::from(key.is_some());
         Timer { owner: Some(token), key, tag, fine: false }
     }

@@ -13,6 +13,7 @@ use crate::error::HandlerResult;
 use crate::handler::Handler;
 use crate::sys;
 use crate::sys::script::{Outcome, Script};
+use crate::timers::Timer;
 use crate::token::{Group, Token};
 
 /// Sends each byte as a message of its own, or publishes it to a group.
@@ -54,6 +55,48 @@ fn sixteen_messages_of_one_callback_are_one_write() {
     arrives(&mut reactor, token, b"0123456789abcdef");
     assert_eq!(script.borrow().written, b"0123456789abcdef");
     assert!(reactor.net().core.stream(token).unwrap().has_no_queue(), "its queue is given back");
+}
+
+/// Answers with what came, in two sends, and sets, moves and cancels timers between them.
+struct Deadlines {
+    pending: Option<Timer>,
+}
+
+impl Handler for Deadlines {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        let (first, second) = input.take_all().split_at(2);
+        cx.send(first);
+        assert!(cx.net.core.work.reply.concerns(cx.token));
+        if let Some(pending) = self.pending.take() {
+            assert!(cx.rearm_timer(pending, Duration::from_secs(2)));
+            assert!(cx.cancel_timer(pending));
+        }
+        let fine = cx.set_fine_timer(Duration::from_secs(1), 0);
+        assert!(cx.cancel_timer(fine));
+        self.pending = Some(cx.set_timer(Duration::from_secs(1), 0));
+        cx.net.run_after(Duration::from_secs(1), |(), _net| {});
+        cx.send(second);
+        assert!(
+            cx.net.core.work.reply.concerns(cx.token),
+            "a timer has cost the reply its shortcut"
+        );
+        assert!(cx.net.core.stream(cx.token).unwrap().has_no_queue());
+        Ok(())
+    }
+}
+
+#[test]
+fn timers_that_a_callback_sets_do_not_cost_its_reply_the_shortcut() {
+    let mut reactor = Reactor::new().unwrap();
+    let (token, script) = scripted::connection(&mut reactor, Deadlines { pending: None });
+    settle(&mut reactor);
+    for n in 1..=2 {
+        script.borrow_mut().writes.push_back(Outcome::Take(4));
+        arrives(&mut reactor, token, b"echo");
+        assert_eq!(script.borrow().written, b"echo".repeat(n));
+    }
+    assert_eq!(reactor.net().stats().timers_set, 6);
+    assert_eq!(reactor.net().queued(token), 0);
 }
 
 #[test]

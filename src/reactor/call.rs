@@ -1,5 +1,6 @@
 //! The handlers, and the guarded calls into them.
 
+use crate::channel::Run;
 use crate::connection::Input;
 use crate::context::Context;
 use crate::core::Core;
@@ -72,6 +73,7 @@ impl<S: 'static> Dispatch<S> {
     // ---- guarded calls ----
 
     /// Calls a stream's handler. The calling step flushes what the handler sends on its own connection.
+    #[inline(always)] // each step is its only caller
     pub(super) fn call(
         &mut self,
         token: Token,
@@ -85,8 +87,14 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// Offers bytes to a stream's handler; returns how many it left.
-    #[inline]
+    #[inline(never)]
     pub(super) fn offer(&mut self, token: Token, bytes: &[u8]) -> usize {
+        self.offer_inlined(token, bytes)
+    }
+
+    /// The same, for the plain case.
+    #[inline(always)]
+    pub(super) fn offer_inlined(&mut self, token: Token, bytes: &[u8]) -> usize {
         let mut input = Input::new(bytes);
         self.call(token, Callback::Data, |handler, cx| handler.on_data(cx, &mut input));
         input.len()
@@ -105,7 +113,7 @@ impl<S: 'static> Dispatch<S> {
         });
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn call_any(
         &mut self,
         token: Token,
@@ -168,6 +176,17 @@ impl<S: 'static> Dispatch<S> {
         let result = guarded(|| callback(any, &mut Context::new(state, net, token)));
         net.core.work.current = None;
         Some(result)
+    }
+
+    /// Handles `most` messages of a channel; where callbacks are timed, each for itself.
+    pub(super) fn run_of_channel(&mut self, run: &mut dyn Run<S>, most: usize) {
+        if self.net.core.work.timed {
+            for _ in 0..most {
+                self.run_call(Callback::Post, |state, net| run.handle(1, state, net));
+            }
+        } else {
+            run.handle(most, &mut self.state, &mut self.net);
+        }
     }
 
     /// Runs a closure with the shared state and the network: of a post, a timer, or the `done` of a job.

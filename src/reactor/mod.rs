@@ -4,12 +4,14 @@
 //! `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs`, `session.rs` and `timers.rs` are the steps, `reap.rs` the
 //! end; `scratch.rs` holds the buffers that the steps share.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
 
+use crate::channel::Run;
 use crate::config::Config;
 use crate::connection::Phase;
 use crate::core::{Core, QUIET_GAP, Stopping};
@@ -116,10 +118,12 @@ pub struct Reactor<S: 'static = ()> {
     put_off: usize,
     /// For how many turns they may be.
     put_off_limit: usize,
-    /// Messages from other threads that are not handled yet, the next one last.
-    inbox: Vec<Post<S>>,
+    /// Messages from other threads that are not handled yet.
+    inbox: VecDeque<Post<S>>,
+    /// How many messages the runs among them hold beyond one each.
+    in_runs: usize,
     /// When each of them was posted, if that is measured.
-    stamps: Vec<Instant>,
+    stamps: VecDeque<Instant>,
     /// The backlog last published to posters.
     published_backlog: usize,
     /// A wake has announced messages behind those in `inbox`; it is not repeated.
@@ -201,8 +205,9 @@ impl<S: 'static> Reactor<S> {
             more_events: false,
             put_off: 0,
             put_off_limit: 0,
-            inbox: Vec::new(),
-            stamps: Vec::new(),
+            inbox: VecDeque::new(),
+            in_runs: 0,
+            stamps: VecDeque::new(),
             published_backlog: 0,
             woken: false,
             next_step: None,
@@ -408,6 +413,7 @@ impl<S: 'static> Reactor<S> {
         }
     }
 
+    #[inline(never)] // most turns have none
     fn handle_messages(&mut self) {
         self.take_messages();
         self.run_messages(self.dispatch.net.core.config.posts_per_turn);
@@ -419,27 +425,61 @@ impl<S: 'static> Reactor<S> {
         if self.inbox.is_empty() && std::mem::take(&mut self.woken) {
             let net = &self.dispatch.net;
             let undelivered = net.core.undelivered_notifications();
-            net.shared.take(&mut self.inbox, &mut self.stamps, undelivered);
-            self.published_backlog = self.inbox.len() + undelivered;
-            self.inbox.reverse();
-            self.stamps.reverse();
+            let mut batch = Vec::from(std::mem::take(&mut self.inbox));
+            let mut stamps = Vec::from(std::mem::take(&mut self.stamps));
+            self.in_runs = net.shared.take(&mut batch, &mut stamps, undelivered);
+            self.inbox = batch.into();
+            self.stamps = stamps.into();
+            self.published_backlog = self.messages_left() + undelivered;
         }
+    }
+
+    /// How many messages are taken and not handled.
+    fn messages_left(&self) -> usize {
+        self.inbox.len() + self.in_runs
     }
 
     /// Handles `most` of them at most.
     fn run_messages(&mut self, most: usize) {
-        let budget = most.min(self.inbox.len());
+        let budget = most.min(self.messages_left());
         self.publish_backlog(budget);
-        for _ in 0..budget {
-            let Some(message) = self.inbox.pop() else { break };
-            if let Some(posted) = self.stamps.pop() {
+        let mut left = budget;
+        while left > 0 {
+            let Some(message) = self.inbox.pop_front() else { break };
+            if let Post::Run(run) = message {
+                left -= self.run_messages_of(run, left);
+                continue;
+            }
+            if let Some(posted) = self.stamps.pop_front() {
                 self.dispatch.net.core.work.post_is_handled(posted);
             }
             self.dispatch.message(message);
+            left -= 1;
         }
         let counts = &mut self.dispatch.net.core.work.counts;
         counts.posts += budget as u64;
         self.publish_backlog(0);
+    }
+
+    /// The same for messages of one channel; returns how many it has handled. What is left keeps its
+    /// place.
+    fn run_messages_of(&mut self, mut run: Box<dyn Run<S>>, most: usize) -> usize {
+        let (len, posted) = (run.len(), self.stamps.front().copied());
+        let handled = len.min(most);
+        if let Some(posted) = posted {
+            for _ in 0..handled {
+                self.dispatch.net.core.work.post_is_handled(posted);
+            }
+        }
+        self.dispatch.run_of_channel(&mut *run, handled);
+        if handled < len {
+            self.in_runs -= handled;
+            self.inbox.push_front(Post::Run(run));
+        } else {
+            self.in_runs -= len - 1;
+            self.stamps.pop_front();
+        }
+        handled
     }
 
     /// The turn handles no more messages: those that are taken wait for the next one.
@@ -454,7 +494,7 @@ impl<S: 'static> Reactor<S> {
     /// left to wake the loop.
     fn publish_backlog(&mut self, handled: usize) {
         let net = &self.dispatch.net;
-        let left = self.inbox.len() - handled + net.core.undelivered_notifications();
+        let left = self.messages_left() - handled + net.core.undelivered_notifications();
         if std::mem::replace(&mut self.published_backlog, left) != left {
             net.shared.still_taken(left);
         }

@@ -12,11 +12,16 @@ use crate::token::Token;
 impl<S: 'static> Dispatch<S> {
     /// Reaps the list of the dead. What the callbacks send, open or end is left for the next turn, which
     /// begins at once.
+    #[inline]
     pub(super) fn reap(&mut self) {
         self.install_pending_handlers();
-        if self.net.core.work.dead.is_empty() {
-            return;
+        if !self.net.core.work.dead.is_empty() {
+            self.reap_listed();
         }
+    }
+
+    #[inline(never)]
+    fn reap_listed(&mut self) {
         let mut dead = std::mem::take(&mut self.net.core.work.dead);
         for (token, reason) in dead.drain(..) {
             self.finalize(token, reason);

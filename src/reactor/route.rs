@@ -23,11 +23,17 @@ impl<S: 'static> Dispatch<S> {
             Post::Send(token, kind, bytes) => {
                 self.net.core.send(token, &bytes, kind);
             }
-            Post::SendTo(token, to, bytes) => {
+            Post::SendTo(datagram) => {
+                let (token, to, bytes) = *datagram;
                 self.net.core.send_datagram(token, Some(to), &bytes);
             }
             Post::SendShared(token, bytes) => {
                 self.net.core.send_shared(token, &bytes);
+            }
+            // The reactor itself handles runs, within its budget.
+            Post::Run(mut run) => {
+                let len = run.len();
+                self.run_of_channel(&mut *run, len);
             }
             Post::Result(index, result) => {
                 if let Some(done) = self.net.offloads.try_remove(index) {
@@ -63,10 +69,13 @@ impl<S: 'static> Dispatch<S> {
             if conn.work.in_line {
                 return conn.make_ready();
             }
-            match conn.read_plain(&mut scratch.read) {
+            let buffer = &mut scratch.read[..];
+            match conn.read_plain(buffer) {
                 Some(Next::Read { len, more }) => {
                     self.net.core.begin_reply(token);
-                    self.offer_plain(token, (len, more), scratch);
+                    if !self.offer_plain(token, &buffer[..len], more) {
+                        self.go_on_from_plain(token, len, scratch);
+                    }
                 }
                 // Not plain, or the end, or an error: the general case goes on.
                 plain => match plain.map_or_else(|| conn.read_calm(&mut scratch.read), |_| None) {
@@ -229,8 +238,19 @@ impl<S: 'static> Dispatch<S> {
     }
 
     /// The end of the turn: flushes groups, then the dirty list.
+    #[inline]
     pub(super) fn flush(&mut self) {
-        self.net.core.flush_groups_of_turn::<false>();
+        if !self.net.core.groups.is_at_rest() {
+            self.net.core.flush_groups_of_turn::<false>();
+        }
+        if !self.net.core.work.dirty.is_empty() {
+            self.flush_listed();
+        }
+    }
+
+    /// Flushes the dirty list.
+    #[inline(never)] // most turns of an echo have none
+    fn flush_listed(&mut self) {
         let mut dirty = std::mem::take(&mut self.net.core.work.dirty);
         for token in dirty.drain(..) {
             self.flush_one(token);

@@ -10,25 +10,30 @@ impl<S: 'static> Dispatch<S> {
     /// The plain case: the input was read on the look-up that found the connection
     /// (`Conn::read_plain`). It is offered here; a second look-up writes the reply and keeps what is
     /// left.
-    #[inline]
-    pub(super) fn offer_plain(
-        &mut self,
-        token: Token,
-        (len, more): (usize, bool),
-        scratch: &mut Scratch,
-    ) {
-        let units = Budget::units_read(len);
-        self.net.core.work.charge(units);
-        let left = self.offer(token, &scratch.read[..len]);
+    ///
+    /// Returns whether the connection needs no further step.
+    #[inline(always)] // into the loop over the events
+    pub(super) fn offer_plain(&mut self, token: Token, bytes: &[u8], more: bool) -> bool {
+        self.net.core.work.charge(Budget::units_read(bytes.len()));
+        let left = self.offer_inlined(token, bytes);
         let done = self.net.core.with_own_reply(token, |conn| {
-            conn.after_plain(&scratch.read[len - left..len], left < len, more)
+            conn.write_reply();
+            if left == 0 && !more {
+                return true;
+            }
+            conn.keep(&bytes[bytes.len() - left..], left < bytes.len());
+            false
         });
-        if done == Some(false) {
-            let mut budget = Budget::new(&self.net.core.config);
-            budget.reads -= 1;
-            budget.charge(units);
-            self.serve_in_order(token, &mut budget, scratch);
-        }
+        done != Some(false)
+    }
+
+    /// There is more to do for a connection of which one read of `len` bytes has been offered.
+    #[inline(never)]
+    pub(super) fn go_on_from_plain(&mut self, token: Token, len: usize, scratch: &mut Scratch) {
+        let mut budget = Budget::new(&self.net.core.config);
+        budget.reads -= 1;
+        budget.charge(Budget::units_read(len));
+        self.serve_in_order(token, &mut budget, scratch);
     }
 
     /// Serves a connection.

@@ -186,7 +186,7 @@ impl<S: 'static> Reactor<S> {
     /// Messages from other threads.
     fn messages_until(&mut self) -> bool {
         self.take_messages();
-        let waiting = self.inbox.len().min(self.dispatch.net.core.config.posts_per_turn);
+        let waiting = self.messages_left().min(self.dispatch.net.core.config.posts_per_turn);
         for _ in 0..waiting {
             self.run_messages(1);
             if self.is_late() {

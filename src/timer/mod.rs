@@ -29,20 +29,18 @@ pub(crate) fn deadline_after(since_start: Duration, delay: Duration) -> u64 {
 
 /// Ticks of a delay: rounded up, so that nothing is due early. Saturates at `u64::MAX`.
 pub(crate) fn ticks_ceil(delay: Duration) -> u64 {
-    saturate(delay.as_nanos().div_ceil(NANOS_PER_TICK))
+    let part = delay.subsec_nanos().div_ceil(NANOS_PER_TICK);
+    // A division of 128 bits would cost as much as the rest of setting a timer but the clock.
+    delay.as_secs().saturating_mul(1_000).saturating_add(u64::from(part))
 }
 
 /// Ticks that have passed: rounded down, only a whole tick counts. Saturates at `u64::MAX`.
 pub(crate) fn ticks_floor(elapsed: Duration) -> u64 {
-    // Called once a turn: a division of 128 bits would cost as much as the rest of the conversion.
+    // As above, once a turn.
     elapsed.as_secs().saturating_mul(1_000).saturating_add(u64::from(elapsed.subsec_millis()))
 }
 
-const NANOS_PER_TICK: u128 = 1_000_000;
-
-fn saturate(ticks: u128) -> u64 {
-    u64::try_from(ticks).unwrap_or(u64::MAX)
-}
+const NANOS_PER_TICK: u32 = 1_000_000;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ mod support;
 mod accept;
 mod batches;
 mod callbacks;
+mod channel;
 mod close;
 mod connect;
 mod deadline;

@@ -225,6 +225,15 @@ impl Groups {
         }
     }
 
+    /// Whether the end of the turn has nothing to do for groups.
+    #[inline]
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.queue.is_empty()
+            && self.emptied.is_empty()
+            && self.work == 0
+            && !(self.has_pending() || self.gather.was_cut)
+    }
+
     /// The end of a turn: removes the named groups that have no members.
     pub(crate) fn remove_empty(&mut self) {
         while let Some(group) = self.emptied.pop() {
