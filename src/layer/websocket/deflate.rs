@@ -50,18 +50,15 @@ impl Deflate {
     /// The compressed form of `message`, if it is shorter.
     pub(super) fn deflate(&mut self, message: &[u8], now: Instant) -> Option<&[u8]> {
         self.out.clear();
-        if self.out.capacity() > KEPT {
-            self.out = Vec::new();
-        }
         let new = || Compress::new(Compression::fast(), false);
         let out = &mut self.out;
         let shorter = if self.agreed.forget {
-            FORGETFUL.with_borrow_mut(|shared| {
-                let stream = shared.get_or_insert_with(new);
-                let shorter = deflate_into(stream, message, out);
-                stream.reset();
-                shorter
-            })
+            // Taken out meanwhile: one that panics is not used again, with what it remembers of this peer.
+            let mut stream = FORGETFUL.take().unwrap_or_else(new);
+            let shorter = deflate_into(&mut stream, message, out);
+            stream.reset();
+            FORGETFUL.set(Some(stream));
+            shorter
         } else {
             self.used = Some(now);
             let stream = self.compress.get_or_insert_with(new);
@@ -75,6 +72,13 @@ impl Deflate {
         shorter?;
         self.out.truncate(self.out.len() - SYNC_TAIL.len());
         Some(&self.out)
+    }
+
+    /// What [`deflate`](Self::deflate) has made is written: a large buffer is given back.
+    pub(super) fn written(&mut self) {
+        if self.out.capacity() > KEPT {
+            self.out = Vec::new();
+        }
     }
 
     /// When the compressor is to be given back, if there is one.

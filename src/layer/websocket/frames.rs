@@ -390,6 +390,7 @@ impl Frames {
             Some(shorter) => write(cx, self.role, opcode, head::RSV1, shorter, wire),
             None => write(cx, self.role, opcode, 0, message, wire),
         }
+        deflate.written();
         if was_idle {
             cx.call_at(deflate.idle_at());
         }
