@@ -11,6 +11,7 @@
 //! | `batch.rs` | the call behind the last of the input, for handlers that ask |
 //! | `latest.rs`, `newest.rs` | values of which only the newest counts: their way to the queue; their line |
 //! | `write.rs` | sends, water marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
+//! | `published.rs` | what a group gives it from its log |
 //! | `close.rs` | carries out what `life.rs` decides |
 //! | `deadline.rs` | the one watchdog timer and what it finds |
 //! | `wire.rs` | the state of the layers; `decode.rs` input through them, `encode.rs` output |
@@ -49,6 +50,7 @@ mod open;
 mod output;
 mod pair;
 mod pool;
+mod published;
 mod read;
 mod reply;
 mod route;

@@ -173,7 +173,7 @@ pub trait Layer {
     /// The name of the layer in log lines and errors: `"tls"`, `"lines"`.
     fn name(&self) -> &'static str;
 
-    /// Whether the handler gets a stream or messages.
+    /// Whether the handler gets a stream or messages. It is asked once, when the layer is ready.
     fn delivery(&self) -> Delivery {
         Delivery::Messages
     }

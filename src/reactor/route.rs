@@ -30,11 +30,7 @@ impl<S: 'static> Dispatch<S> {
             Post::SendShared(token, bytes) => {
                 self.net.core.send_shared(token, &bytes);
             }
-            // The reactor itself handles runs, within its budget.
-            Post::Run(mut run) => {
-                let len = run.len();
-                self.run_of_channel(&mut *run, len);
-            }
+            Post::Run(_) => unreachable!("`messages.rs` cuts runs to the budget itself"),
             Post::Result(index, result) => {
                 if let Some(done) = self.net.offloads.try_remove(index) {
                     self.run_call(Callback::Done, |state, net| done(result, state, net));

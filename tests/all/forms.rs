@@ -146,6 +146,25 @@ fn a_layer_that_fails_while_it_encodes_for_its_class_ends_its_own_connection_alo
     }
 }
 
+#[test]
+fn a_layer_that_takes_away_what_others_wait_for_ends_its_own_connection_alone() {
+    // The last one is served first, and encodes for all.
+    let mut room = room(3, Config::default(), |n| {
+        let fails_at = (n == 2).then_some(&b"bad"[..]);
+        let class = Some(1);
+        Box::new(Counted { class, fails_at, takes_away: true, ..Counted::default() })
+    });
+    let group = room.group(3);
+    for message in ["good", "bad", "last"] {
+        room.net().publish(group, message);
+    }
+    turn(&mut room);
+    let reasons = room.log.reasons();
+    assert!(reasons.len() == 1 && reasons[0].contains("taken bytes away"), "{reasons:?}");
+    let all = [&[1, 4][..], b"good", &[1, 3], b"bad", &[1, 4], b"last"].concat();
+    assert_eq!(room.heard()[..2], [all.clone(), all]);
+}
+
 /// Drops what it is to encode once its peer has said something, and has no class then: as WebSocket does
 /// behind a Close.
 struct Quits(Counted, bool);

@@ -16,6 +16,7 @@ use tidegate::{
 };
 
 use crate::support::sockets::{small_client, small_options};
+use crate::support::through::Through;
 use crate::support::{
     Log, Probe, Told, address_of, client, listening, read_all, read_n, reset, settle, until,
     with_client,
@@ -908,48 +909,13 @@ fn what_comes_behind_a_handshake_in_the_same_read_does_not_count_as_handshake() 
     assert_eq!((fields.borrow().len(), failures.len()), (0, 1), "{failures:?}");
 }
 
-/// Passes a stream on as it is.
-struct Plainly;
-
-impl Layer for Plainly {
-    fn name(&self) -> &'static str {
-        "plainly"
-    }
-
-    fn delivery(&self) -> Delivery {
-        Delivery::Stream
-    }
-
-    fn decode(
-        &mut self,
-        _: &mut LayerContext<'_>,
-        wire: &mut [u8],
-        _unit: &mut Vec<u8>,
-        _reply: &mut Vec<u8>,
-    ) -> Result<Step, LayerError> {
-        let item = if wire.is_empty() { Item::Nothing } else { Item::Slice(0..wire.len()) };
-        Ok(Step::new(wire.len(), item))
-    }
-
-    fn encode(
-        &mut self,
-        _: &mut LayerContext<'_>,
-        message: &[u8],
-        _: MessageKind,
-        wire: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
-        wire.extend_from_slice(message);
-        Ok(())
-    }
-}
-
 #[test]
 fn a_stream_that_a_handler_takes_in_bits_is_offered_again_when_the_budget_was_used_up() {
     let config = Config::new().messages_per_turn(3);
     let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let log = Log::new();
     let of_handler = log.clone();
-    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Plainly);
+    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Through);
     let make = move |_: &Peer<'_>| {
         Probe::new(&of_handler).data(|cx, input| {
             let bit = input.take(1).unwrap_or_default();

@@ -193,6 +193,7 @@ mod idle {
     use std::os::unix::net::UnixStream;
 
     use tidegate::Adopt;
+    use tidegate::layer::{Item, Layer, LayerContext, LayerError, MessageKind, Step};
 
     use super::*;
 
@@ -303,6 +304,66 @@ mod idle {
         until(&mut reactor, "a part of its time", |_| resumed.elapsed() > limit / 10);
         peer.write_all(b"cd").unwrap();
         until(&mut reactor, "the rest", |_| log.data().ends_with(b"abcd") || log.closes() > 0);
+        assert_eq!(log.closes(), 0, "{:?}", log.reasons());
+    }
+
+    /// Messages that end with `;`; it holds the part of one itself.
+    #[derive(Default)]
+    struct Holds(Vec<u8>);
+
+    impl Layer for Holds {
+        fn name(&self) -> &'static str {
+            "holds"
+        }
+
+        fn decode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            wire: &mut [u8],
+            unit: &mut Vec<u8>,
+            _: &mut Vec<u8>,
+        ) -> Result<Step, LayerError> {
+            self.0.extend_from_slice(wire);
+            if !self.0.ends_with(b";") {
+                return Ok(Step::new(wire.len(), Item::Nothing));
+            }
+            unit.append(&mut self.0);
+            Ok(Step::new(wire.len(), Item::Unit))
+        }
+
+        fn encode(
+            &mut self,
+            _: &mut LayerContext<'_>,
+            message: &[u8],
+            _: MessageKind,
+            wire: &mut Vec<u8>,
+        ) -> Result<(), LayerError> {
+            wire.extend_from_slice(message);
+            Ok(())
+        }
+
+        fn holds_input(&self) -> bool {
+            !self.0.is_empty()
+        }
+    }
+
+    // row 92
+    #[test]
+    fn a_part_that_became_whole_while_no_timeout_was_set_is_forgotten() {
+        let log = Log::new();
+        let mut reactor = Reactor::new().unwrap();
+        let timed = StreamOptions::new().message_timeout(IDLE);
+        let (token, mut peer) = pair(&mut reactor, timed.clone(), Probe::new(&log));
+        until(&mut reactor, "the connection", |_| log.opens() == 1);
+        assert!(reactor.net().start_layer(token, Holds::default()));
+        peer.write_all(b"a").unwrap();
+        until(&mut reactor, "a part", |reactor| reactor.net().stats().bytes_read == 1);
+        assert!(reactor.net().set_options(token, StreamOptions::new().message_timeout(None)));
+        peer.write_all(b"b;").unwrap();
+        until(&mut reactor, "the rest", |_| log.data() == b"ab;");
+        assert!(reactor.net().set_options(token, timed));
+        let whole = Instant::now();
+        until(&mut reactor, "a while", |_| whole.elapsed() > IDLE * 3);
         assert_eq!(log.closes(), 0, "{:?}", log.reasons());
     }
 }

@@ -9,15 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::layer::tls::{TlsInfo, TlsVersion, rustls};
-use tidegate::layer::{
-    Delivery, Item, Layer, LayerContext, LayerError, LayerErrorKind, LengthPrefixed, Lines,
-    MessageKind, Step,
-};
+use tidegate::layer::{Layer, LayerErrorKind, LengthPrefixed, Lines};
 use tidegate::{
     CloseInfo, CloseReason, Connect, Context, Deadline, HandlerResult, Input, Listen, Reactor,
     SendStatus, StreamOptions,
 };
 
+use crate::support::through::Through;
 use crate::support::{Log, Probe, Told, address_of, client, read_all, secure, until, with_client};
 
 /// What the tests ask about the ends: the kind of a layer's error, or the text of another reason.
@@ -407,41 +405,6 @@ fn a_switch_outside_of_on_data_refuses_what_waits() {
         until(&mut reactor, "the end", |_| ends.borrow().len() == 1);
         assert_eq!(ends.take().remove(0).ok(), expected);
         assert_eq!(log.data(), b"STARTTLS");
-    }
-}
-
-/// A stream format: what it reads passes as it is.
-struct Through;
-
-impl Layer for Through {
-    fn name(&self) -> &'static str {
-        "through"
-    }
-
-    fn delivery(&self) -> Delivery {
-        Delivery::Stream
-    }
-
-    fn decode(
-        &mut self,
-        _: &mut LayerContext<'_>,
-        wire: &mut [u8],
-        _: &mut Vec<u8>,
-        _: &mut Vec<u8>,
-    ) -> Result<Step, LayerError> {
-        let item = if wire.is_empty() { Item::Nothing } else { Item::Slice(0..wire.len()) };
-        Ok(Step::new(wire.len(), item))
-    }
-
-    fn encode(
-        &mut self,
-        _: &mut LayerContext<'_>,
-        message: &[u8],
-        _: MessageKind,
-        wire: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
-        wire.extend_from_slice(message);
-        Ok(())
     }
 }
 

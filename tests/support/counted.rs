@@ -20,6 +20,8 @@ pub struct Counted {
     /// It fails for this message, and is not to be used behind it.
     pub fails_at: Option<&'static [u8]>,
     pub panics: bool,
+    /// Instead it empties the buffer that it was to append to.
+    pub takes_away: bool,
 }
 
 impl Counted {
@@ -53,6 +55,10 @@ impl Layer for Counted {
     ) -> Result<(), LayerError> {
         self.encoded.set(self.encoded.get() + 1);
         if self.fails_at == Some(message) {
+            if self.takes_away {
+                wire.clear();
+                return Ok(());
+            }
             if self.panics {
                 panic_on_purpose();
             }

@@ -13,6 +13,7 @@ pub mod rolling;
 #[cfg(feature = "tls")]
 pub mod secure;
 pub mod sockets;
+pub mod through;
 pub mod xorshift;
 
 use std::cell::RefCell;

@@ -48,8 +48,7 @@ impl Core {
     /// next message copy the log.
     fn settle(&mut self, member: Token) {
         while let Some((batch, give)) = self.take(member, usize::MAX) {
-            self.queue_batch(member, &batch, give);
-            let cost = batch.work(give.each());
+            let cost = self.queue_batch(member, &batch, give) + batch.work(give.each());
             self.groups.work += cost;
             // Callbacks cause it, so that their budget pays for it as well: a peer whose every line is
             // published and answered must not make the turn long.
@@ -62,31 +61,30 @@ impl Core {
     /// What the socket does not take is queued. Returns what that cost.
     pub(super) fn deliver(&mut self, member: Token, limit: usize) -> usize {
         let Some((batch, give)) = self.take(member, limit) else { return work::COPIED };
+        let mut cost = work::WRITE + batch.work(give.each());
         if give == Give::InWireForm {
             self.with(member, |conn| write_batch(conn, &batch));
         } else {
-            self.queue_batch(member, &batch, give);
+            cost += self.queue_batch(member, &batch, give);
             self.with(member, |conn| conn.flush());
         }
-        let cost = work::WRITE + batch.work(give.each());
         self.groups.give_back(batch);
         cost
     }
 
-    /// Queues what a batch has for a member.
-    fn queue_batch(&mut self, member: Token, batch: &Batch, give: Give) {
+    /// Queues what a batch has for a member. Returns what that cost beside its parts.
+    fn queue_batch(&mut self, member: Token, batch: &Batch, give: Give) -> usize {
         match give {
             Give::InWireForm => {
                 self.with(member, |conn| {
                     conn.queue_copies(batch.parts.iter().map(|p| &batch.bytes()[p.start..p.end]));
                 });
             }
-            // Each is encoded, not only copied.
-            Give::Runs { inner } => {
-                self.groups.work += self.queue_runs(member, batch, inner) * work::UNIT;
-            }
+            // Each run is encoded, not only copied.
+            Give::Runs { inner } => return self.queue_runs(member, batch, inner) * work::UNIT,
             Give::Each(_) => self.give_each(member, batch),
         }
+        0
     }
 
     /// The common case of [`deliver`](Self::deliver): one run of one log is pending, and is written

@@ -38,6 +38,7 @@ mod gather;
 mod log;
 mod member;
 mod registry;
+mod stats;
 mod take;
 mod work;
 
@@ -48,7 +49,7 @@ mod model_tests;
 
 pub(crate) use gather::QUIET_GAP;
 pub(crate) use registry::Groups;
-pub use registry::{GroupStats, Published};
+pub use stats::{GroupStats, Published};
 
 /// The index of nothing.
 const NONE: u32 = u32::MAX;

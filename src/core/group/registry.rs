@@ -20,6 +20,7 @@ use super::NONE;
 use super::gather::Gather;
 use super::log::{Log, Part};
 use super::member::{Member, Membership, Merge, shrink};
+use super::stats::{GroupStats, Published};
 use super::work::Visits;
 use crate::connection::{Classes, KEPT_CAPACITY, SendStatus};
 use crate::layer::MessageKind;
@@ -28,35 +29,6 @@ use crate::token::{Generations, Group, Token};
 /// How much of its log's memory a group keeps for each member between turns: a group of many is a
 /// busy one, and its log is small beside what the members themselves take.
 const KEPT_PER_MEMBER: usize = 1024;
-
-/// What is known of a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct GroupStats {
-    /// How many members it has.
-    pub members: usize,
-    /// How many messages were published for at least one member.
-    pub published: u64,
-    /// How many deliveries, each of one message to one member, were dropped: the member's queue was
-    /// at its limit, or its wire format cannot carry the message. Messages to members whose write
-    /// side has ended are not counted.
-    pub dropped: u64,
-    /// How many deliveries of [`Net::publish_latest`](crate::Net::publish_latest), each of one message
-    /// to one member that had fallen behind, took the place of an older message.
-    pub replaced: u64,
-}
-
-/// What a publish has done, and what became of earlier ones.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Published {
-    /// How many members the message is for; zero also if the group no longer exists.
-    pub members: usize,
-    /// How many deliveries of this group were dropped since its last publish: each of one message to one
-    /// member, at the member's output limit or because its wire format cannot carry the message. (This
-    /// message is delivered at the end of the turn, so its own drops are in the next result.)
-    pub dropped: u64,
-}
 
 /// A member's place in a group.
 #[derive(Debug, Clone, Copy)]

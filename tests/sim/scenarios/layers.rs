@@ -5,14 +5,17 @@
 
 use std::time::Duration;
 
-use tidegate::layer::{
-    Delivery, Item, Layer, LayerContext, LayerError, LengthPrefixed, Lines, MessageKind, Step,
-};
+use tidegate::layer::{LengthPrefixed, Lines};
 use tidegate::sim::{ScenarioResult, Sim};
 use tidegate::{
     CloseInfo, Connect, Context, Handler, HandlerResult, Input, Listen, Net, Notification,
     SocketOptions, Timer,
 };
+
+#[allow(unreachable_pub)] // the tests in tests/all use the same file
+#[path = "../../support/through.rs"]
+mod through;
+use through::Through;
 
 use super::{Dice, LIMIT, impatient, is_over, rough, us};
 
@@ -136,41 +139,6 @@ impl Handler<Clients> for Says {
 }
 
 // ---- a layer beneath another one ----
-
-/// A stream format: what it reads passes as it is.
-struct Through;
-
-impl Layer for Through {
-    fn name(&self) -> &'static str {
-        "through"
-    }
-
-    fn delivery(&self) -> Delivery {
-        Delivery::Stream
-    }
-
-    fn decode(
-        &mut self,
-        _: &mut LayerContext<'_>,
-        wire: &mut [u8],
-        _: &mut Vec<u8>,
-        _: &mut Vec<u8>,
-    ) -> Result<Step, LayerError> {
-        let item = if wire.is_empty() { Item::Nothing } else { Item::Slice(0..wire.len()) };
-        Ok(Step::new(wire.len(), item))
-    }
-
-    fn encode(
-        &mut self,
-        _: &mut LayerContext<'_>,
-        message: &[u8],
-        _: MessageKind,
-        wire: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
-        wire.extend_from_slice(message);
-        Ok(())
-    }
-}
 
 /// Frames are shorter than the number of any letter, so that clear text is none.
 fn secured() -> LengthPrefixed {
