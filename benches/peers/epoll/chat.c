@@ -6,38 +6,7 @@
 #include <stdlib.h>
 #include <sys/uio.h>
 
-// A run of bytes in the log by one speaker, who is the only one that must not get it.
-struct run {
-    int speaker;
-    size_t start, len;
-};
-
 enum { MAX_IOVECS = 1024 };
-
-static char *log_data;
-static size_t log_len, log_capacity;
-static struct run *runs;
-static size_t runs_len, runs_capacity;
-
-static void log_append(int speaker, const char *data, size_t len) {
-    if (log_len + len > log_capacity) {
-        while (log_len + len > log_capacity) log_capacity = log_capacity ? log_capacity * 2 : 1 << 16;
-        log_data = realloc(log_data, log_capacity);
-        if (!log_data) die("realloc");
-    }
-    memcpy(log_data + log_len, data, len);
-    if (runs_len && runs[runs_len - 1].speaker == speaker) {
-        runs[runs_len - 1].len += len;
-    } else {
-        if (runs_len == runs_capacity) {
-            runs_capacity = runs_capacity ? runs_capacity * 2 : 64;
-            runs = realloc(runs, runs_capacity * sizeof *runs);
-            if (!runs) die("realloc");
-        }
-        runs[runs_len++] = (struct run){speaker, log_len, len};
-    }
-    log_len += len;
-}
 
 static bool chat_ready(int fd, struct connection *c) {
     flush(fd, &c->out);
@@ -46,7 +15,7 @@ static bool chat_ready(int fd, struct connection *c) {
         if (n == 0) return false;
         if (n < READ_SIZE && !(n > 0 && c->ended)) c->unread = false;
         if (n < 0) break;
-        const char *last = memrchr(read_buffer, '\n', n);
+        const unsigned char *last = memrchr(read_buffer, '\n', n);
         size_t whole = last ? (size_t)(last + 1 - read_buffer) : 0;
         if (whole) {
             if (c->line) {
@@ -114,7 +83,7 @@ static void chat_turn_ends(struct connection *connections, int top) {
         }
         c->spoke = false;
     }
-    log_len = runs_len = 0;
+    log_clear();
 }
 
 const struct service chat_service = {.ready = chat_ready, .turn_ends = chat_turn_ends};

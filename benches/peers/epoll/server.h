@@ -2,6 +2,8 @@
 #ifndef ARENA_EPOLL_SERVER_H
 #define ARENA_EPOLL_SERVER_H
 
+#include "bytes.h"
+
 #include <netinet/in.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,12 +13,6 @@ enum {
     READ_SIZE = 256 * 1024, // one read takes a large message whole; every peer that reads by hand uses the same size
     MAX_EVENTS = 1024,
     MAX_CONNECTIONS = 1 << 16, // indexed by descriptor; untouched entries cost no memory
-};
-
-// Bytes that wait: allocated only while there are some, so that an idle connection holds two null pointers.
-struct buffer {
-    size_t start, len, capacity;
-    char data[];
 };
 
 struct connection {
@@ -37,22 +33,14 @@ struct service {
 };
 
 extern const struct service echo_service, sink_service, chat_service;
-extern char read_buffer[READ_SIZE];
+extern unsigned char read_buffer[READ_SIZE];
 
 void serve_tcp(const struct sockaddr_in *addr, const struct service *service);
 void serve_udp(const struct sockaddr_in *addr);
 
 // Prints `ready ADDRESS`, the line that the runner waits for.
 void announce(int fd);
-_Noreturn void die(const char *what);
 
-void buffer_append(struct buffer **b, const char *data, size_t len);
-void buffer_free(struct buffer **b);
-// Writes what waits until it is gone (true) or the socket is full (false). What a broken socket can't take is
-// dropped: its end shows on the read side.
-bool flush(int fd, struct buffer **b);
-// One write; returns what the socket took, 0 when it is full, -1 when it is gone.
-ptrdiff_t write_some(int fd, const char *data, size_t len);
 // One read into `read_buffer`: the length, 0 at the end or on failure, -1 when nothing is there.
 ptrdiff_t read_some(int fd);
 

@@ -1,9 +1,9 @@
 //! The tidegate peer over WebSocket, TLS and both, as one would write it, every setting as by default. A program of
 //! its own, so that the plain one is measured as it was: without layers in its code.
 
+use arena::handlers::{Client, Member, Sink};
 use arena::server::{self, Args, Mode, Over};
 use std::error::Error;
-use std::net::SocketAddr;
 use tidegate::layer::Layer;
 use tidegate::layer::tls::{Pem, TlsServerConfig};
 use tidegate::layer::websocket::WebSocket;
@@ -53,7 +53,9 @@ fn listen_for_messages<L: Layer + 'static>(
 ) -> Result<Token, Box<dyn Error>> {
     let listen = Listen::tcp(args.addr).layer(move |_peer| layer());
     Ok(match args.mode {
-        Mode::Echo => net.listen(listen, |peer| Client::from(peer.address().socket_addr()))?,
+        Mode::Echo => {
+            net.listen(listen, |peer| Echo(Client::from(peer.address().socket_addr())))?
+        }
         Mode::Chat => {
             let room = net.create_group();
             net.listen(listen, move |_peer| Talker { room })?
@@ -80,34 +82,19 @@ fn listen_for_bytes<L: Layer + 'static>(
     })
 }
 
-/// As in the plain server: 48 bytes of who it is, and what it had.
-struct Client {
-    from: Option<SocketAddr>,
-    messages: u64,
-    bytes: u64,
-}
+/// Its unit is the message, of text or binary as it came.
+struct Echo(Client);
 
-const _: () = assert!(size_of::<Client>() == 48);
-
-impl From<Option<SocketAddr>> for Client {
-    fn from(from: Option<SocketAddr>) -> Self {
-        Self { from, messages: 0, bytes: 0 }
-    }
-}
-
-impl Handler for Client {
-    /// One call is one message, of text or binary as it came; over TLS alone, what one turn decrypted.
+impl Handler for Echo {
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
         let bytes = input.take_all();
-        self.messages += 1;
-        self.bytes += bytes.len() as u64;
+        self.0.had(bytes);
         cx.send(Message::new(input.kind(), bytes));
         Ok(())
     }
 
-    fn on_close(&mut self, _cx: &mut Context<'_>, closed: &CloseInfo) {
-        let Self { from, messages, bytes } = self;
-        log::debug!("{from:?}: {bytes} bytes in {messages} messages, then {closed}");
+    fn on_close(&mut self, cx: &mut Context<'_>, closed: &CloseInfo) {
+        self.0.on_close(cx, closed);
     }
 }
 
@@ -125,45 +112,6 @@ impl Handler for Talker {
     fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
         let line = Message::new(input.kind(), input.take_all());
         cx.net.publish_except(self.room, cx.token, line);
-        Ok(())
-    }
-}
-
-#[derive(Default)]
-struct Sink {
-    received: u64,
-}
-
-impl Handler for Sink {
-    fn on_data(&mut self, _cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
-        self.received += input.take_all().len() as u64;
-        Ok(())
-    }
-
-    fn on_eof(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        cx.send(self.received.to_le_bytes());
-        cx.close();
-        Ok(())
-    }
-}
-
-/// A member of a room whose lines end with a newline.
-struct Member {
-    room: Group,
-}
-
-impl Handler for Member {
-    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
-        cx.net.join(self.room, cx.token);
-        Ok(())
-    }
-
-    /// Passes on the whole lines; the part of one stays in the input until its rest arrives.
-    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
-        let whole = input.iter().rposition(|&byte| byte == b'\n').map_or(0, |last| last + 1);
-        if let Some(lines) = input.take(whole).filter(|lines| !lines.is_empty()) {
-            cx.net.publish_except(self.room, cx.token, lines);
-        }
         Ok(())
     }
 }

@@ -28,9 +28,9 @@ pub struct Peer {
 enum Language {
     /// A binary of this package.
     Rust,
-    /// The C files of `peers/NAME` and, for those with layers, of `peers/shared`, linked with libraries that may be
-    /// missing on the machine.
-    C { libraries: &'static [&'static str] },
+    /// The C files of `peers/NAME` and these of `peers/shared`, linked with libraries that may be missing on the
+    /// machine.
+    C { shared: &'static [&'static str], libraries: &'static [&'static str] },
     /// `peers/NAME/server.js`, run by a program of that name: one that npm put there, or that is installed.
     Script { runtime: &'static str },
 }
@@ -52,8 +52,12 @@ impl Peer {
         Self::new(name, Language::Rust)
     }
 
-    const fn c(name: &'static str, libraries: &'static [&'static str]) -> Self {
-        Self::new(name, Language::C { libraries })
+    const fn c(
+        name: &'static str,
+        shared: &'static [&'static str],
+        libraries: &'static [&'static str],
+    ) -> Self {
+        Self::new(name, Language::C { shared, libraries })
     }
 
     const fn script(name: &'static str, runtime: &'static str) -> Self {
@@ -79,7 +83,7 @@ impl Peer {
 
 /// A new peer is one line here, and for a Rust one a file `src/bin/NAME_server.rs`.
 pub const ALL: &[Peer] = &[
-    Peer::c("epoll", &[]),
+    Peer::c("epoll", &["bytes.c"], &[]),
     Peer::rust("tidegate"),
     // Longer than the pause in `alone`, so that it never sleeps there.
     Peer::rust("tidegate-spin").setting(Setting {
@@ -91,7 +95,7 @@ pub const ALL: &[Peer] = &[
     Peer::rust("tokio"),
     Peer::rust("calloop"),
     Peer::rust("message-io").lacking(&[Mode::Sink]),
-    Peer::c("libuv", &["uv"]),
+    Peer::c("libuv", &[], &["uv"]),
     Peer::rust("tidegate").from("tidegate-layers").over(&[
         Over::WebSocket,
         Over::Deflate,
@@ -101,11 +105,11 @@ pub const ALL: &[Peer] = &[
     Peer::rust("tokio-tungstenite").over(&[Over::WebSocket, Over::Secure]),
     Peer::rust("tokio-websockets").over(&[Over::WebSocket]),
     Peer::rust("fastwebsockets").over(&[Over::WebSocket]),
-    Peer::c("epoll-ws", &[]).over(&[Over::WebSocket]),
+    Peer::c("epoll-ws", &["bytes.c", "loop.c"], &[]).over(&[Over::WebSocket]),
     Peer::script("bun", "bun").over(&[Over::WebSocket, Over::Deflate, Over::Secure]),
     Peer::script("node-ws", "node").over(&[Over::WebSocket, Over::Deflate, Over::Secure]),
     Peer::rust("tokio-rustls").over(&[Over::Tls]),
-    Peer::c("openssl", &["ssl", "crypto"]).over(&[Over::Tls]),
+    Peer::c("openssl", &["bytes.c", "loop.c"], &["ssl", "crypto"]).over(&[Over::Tls]),
 ];
 
 /// The peer that the others are compared with.
@@ -194,7 +198,7 @@ impl Peer {
                 return Err("it is not built, `cargo build --release` builds all of them".into());
             }
             Language::Rust => {}
-            Language::C { libraries } => self.compile(&program, libraries)?,
+            Language::C { shared, libraries } => self.compile(&program, shared, libraries)?,
             Language::Script { runtime } => return self.script_command(runtime),
         }
         Ok(vec![program])
@@ -219,23 +223,17 @@ impl Peer {
     }
 
     /// With the optimisation that the Rust profile asks for: the highest level, across files.
-    fn compile(&self, program: &Path, libraries: &[&str]) -> Result<()> {
-        let shared = self.folder().with_file_name("shared");
-        let mut folders = vec![self.folder()];
-        if !self.over.contains(&Over::Plain) {
-            folders.push(shared.clone());
-        }
-        let mut sources = Vec::new();
-        for folder in folders {
-            for entry in std::fs::read_dir(folder)? {
-                let path = entry?.path();
-                if path.extension().is_some_and(|extension| extension == "c") {
-                    sources.push(path);
-                }
+    fn compile(&self, program: &Path, shared: &[&str], libraries: &[&str]) -> Result<()> {
+        let folder = self.folder().with_file_name("shared");
+        let mut sources: Vec<_> = shared.iter().map(|name| folder.join(name)).collect();
+        for entry in std::fs::read_dir(self.folder())? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "c") {
+                sources.push(path);
             }
         }
         let mut command = Command::new("cc");
-        command.arg("-I").arg(shared);
+        command.arg("-I").arg(folder);
         command.args(["-O3", "-flto", "-g1", "-Wall", "-Wextra", "-D_GNU_SOURCE", "-o"]);
         command.arg(program).args(&sources);
         command.args(libraries.iter().map(|name| format!("-l{name}")));
