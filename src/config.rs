@@ -178,7 +178,8 @@ impl Config {
     /// delivering the messages of groups. The rest is done in the next turn, which begins at once.
     ///
     /// - Input: a callback is one unit; each KiB that a layer decoded, or 16 KiB that were read, is
-    ///   one more; a handshake step is 32.
+    ///   one more; a read that completes no message is one, and one more for each 16 KiB; a handshake
+    ///   step is 32.
     /// - Groups: a write for one member is one unit; each KiB that is written, encoded or copied is
     ///   one more; a message that a layer encodes, for one member or for all of its format, is four.
     ///

@@ -108,7 +108,7 @@ impl Conn<'_> {
             }
             if pull {
                 let kept = self.stream.wire_mut().and_then(|wire| wire.undecoded.take());
-                return NextLayered::Decode(kept.unwrap_or_else(|| self.work.pool.tail()));
+                return NextLayered::Decode(kept.unwrap_or_else(|| self.work.pool.tail(0)));
             }
             if self.stream.life.read == ReadSide::Ended {
                 if self.end_format() {
@@ -140,15 +140,25 @@ impl Conn<'_> {
     /// decoded; what is small comes by way of `buffer`, which has room for more.
     fn read_behind(&mut self, mut kept: Box<Tail>, buffer: &mut [u8]) {
         let tick = self.work.tick;
-        let pull = if kept.len() < DIRECT {
+        let received = if kept.len() < DIRECT {
             let received = self.read(buffer);
-            received.inspect(|received| kept.push(&buffer[..received.len], tick)).is_some()
+            if let Some(Received { len, .. }) = received {
+                kept = self.work.pool.roomy(kept, len);
+                kept.push(&buffer[..len], tick);
+            }
+            received
         } else {
+            let more = kept.len().min(buffer.len());
+            kept = self.work.pool.roomy(kept, more);
             let received = self.read(kept.room(buffer.len()));
-            received.inspect(|received| kept.filled(received.len)).is_some()
+            received.inspect(|received| kept.filled(received.len))
         };
+        if let Some(Received { len, .. }) = received {
+            // It may complete no unit, which would be charged for.
+            self.work.charge(Budget::units_read(len));
+        }
         let Some(wire) = self.stream.wire_mut() else { return self.work.pool.keep_tail(kept) };
-        wire.pull |= pull;
+        wire.pull |= received.is_some();
         wire.undecoded = Some(kept);
     }
 
@@ -237,10 +247,17 @@ impl Conn<'_> {
         let range = match item {
             Item::Slice(range) => Some(range),
             Item::Unit => None,
-            Item::Nothing => return Decoded::Step { consumed, opens, outcome: Outcome::Nothing },
+            Item::Nothing => {
+                if consumed > 0 {
+                    // The layer holds them.
+                    self.work.charge(Budget::units_read(consumed));
+                }
+                return Decoded::Step { consumed, opens, outcome: Outcome::Nothing };
+            }
             Item::Progress => {
-                budget.charge(1);
-                self.work.charge(1);
+                let units = Budget::units_read(consumed);
+                budget.charge(units);
+                self.work.charge(units);
                 return Decoded::Step { consumed, opens, outcome: Outcome::Progress };
             }
             Item::End => {
@@ -317,12 +334,14 @@ impl Conn<'_> {
         Some(false)
     }
 
-    /// Keeps bytes that were read and not consumed.
+    /// Keeps bytes that were read and not consumed. They are charged for, because what is decoded and
+    /// charged for later may be none of this turn's work, or never come.
     pub(crate) fn keep_undecoded(&mut self, rest: &[u8]) {
         let (tick, pool) = (self.work.tick, &mut self.work.pool);
         let Some(wire) = self.stream.wire_mut() else { return };
         if !rest.is_empty() {
-            wire.undecoded.get_or_insert_with(|| pool.tail()).push(rest, tick);
+            wire.undecoded.get_or_insert_with(|| pool.tail(rest.len())).push(rest, tick);
+            self.work.charge(Budget::units_read(rest.len()));
             self.watch_message();
         }
     }
@@ -335,7 +354,7 @@ impl Conn<'_> {
         }
         match self.stream.wire_mut() {
             Some(wire) if !kept.is_empty() => {
-                wire.undecoded = Some(kept);
+                wire.undecoded = Some(self.work.pool.fitting(kept));
                 self.watch_message();
             }
             _ => self.work.pool.keep_tail(kept),

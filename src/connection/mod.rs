@@ -403,6 +403,12 @@ impl Stream {
         self.output.is_none()
     }
 
+    /// What is allocated for undecoded bytes.
+    #[cfg(test)]
+    pub(crate) fn reserved_for_input(&self) -> usize {
+        self.wire().and_then(|wire| wire.undecoded.as_ref()).map_or(0, |tail| tail.capacity())
+    }
+
     #[cfg(test)]
     pub(crate) fn last_moved(&self) -> u64 {
         self.clock

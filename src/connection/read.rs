@@ -393,7 +393,7 @@ impl Conn<'_> {
             return self.work.pool.keep_tail(tail);
         }
         // No callback can have kept input meanwhile: it arrives only between callbacks.
-        self.stream.input = Some(tail);
+        self.stream.input = Some(self.work.pool.fitting(tail));
         self.keep(&[], taken);
     }
 
@@ -404,7 +404,7 @@ impl Conn<'_> {
         }
         if !rest.is_empty() {
             let tick = self.work.tick;
-            let tail = self.stream.input.get_or_insert_with(|| self.work.pool.tail());
+            let tail = self.stream.input.get_or_insert_with(|| self.work.pool.tail(rest.len()));
             tail.push(rest, tick);
         }
         if self.stream.unread() == 0 {

@@ -49,6 +49,8 @@ mod deadline_tests;
 #[cfg(test)]
 mod fault_tests;
 #[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
 mod latest_tests;
 #[cfg(all(test, feature = "splice", target_os = "linux"))]
 mod relay_tests;

@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::layer::Layer;
+use tidegate::layer::{Item, Layer, LayerContext, LayerError, MessageKind, Step};
 use tidegate::{
     Config, Context, Group, Handler, HandlerResult, Input, Listen, Peer, Reactor, Token,
 };
@@ -41,9 +41,17 @@ struct Stage {
 const BUDGET: usize = 100;
 
 fn stage<L: Layer + 'static>(peers: usize, layer: impl Fn() -> L + 'static) -> Stage {
+    stage_with(BUDGET, peers, layer)
+}
+
+fn stage_with<L: Layer + 'static>(
+    budget: usize,
+    peers: usize,
+    layer: impl Fn() -> L + 'static,
+) -> Stage {
     let counts = Rc::new(Counts::default());
     let of_handlers = Rc::clone(&counts);
-    let config = Config::new().work_per_turn(BUDGET);
+    let config = Config::new().work_per_turn(budget);
     let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listen = Listen::tcp("127.0.0.1:0").layer(move |_| layer());
     let make = move |_: &Peer<'_>| Counting(Rc::clone(&of_handlers));
@@ -159,6 +167,87 @@ fn input_of_no_format_counts_too() {
         let _ = reactor.turn(Some(Duration::from_millis(1))).unwrap();
         assert!(counts.units.get() <= BUDGET + 1, "{}", counts.units.get());
     }
+}
+
+/// Takes what comes and yields none of it.
+struct Holds;
+
+impl Layer for Holds {
+    fn name(&self) -> &'static str {
+        "holds"
+    }
+
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        Ok(Step::new(wire.len(), Item::Nothing))
+    }
+
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        _: &[u8],
+        _: MessageKind,
+        _: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        Ok(())
+    }
+
+    fn holds_input(&self) -> bool {
+        true
+    }
+}
+
+/// Peers send `piece` twice, which completes no message. A read is a unit, and 16 KiB of it another.
+fn pieces_of_messages<L: Layer + 'static>(layer: impl Fn() -> L + 'static, piece: &[u8]) {
+    const FEW: usize = 10;
+    const PEERS: usize = 4 * FEW;
+    let Stage { mut reactor, counts, mut clients } = stage_with(FEW, PEERS, layer);
+    for round in 1..=2 {
+        for client in &mut clients {
+            client.write_all(piece).unwrap();
+        }
+        let all = (round * PEERS * piece.len()) as u64;
+        let start = Instant::now();
+        let mut before = reactor.net().stats();
+        while before.bytes_read < all {
+            assert!(start.elapsed() < PATIENCE, "waited in vain for all");
+            let _ = reactor.turn(Some(Duration::from_millis(1))).unwrap();
+            let now = reactor.net().stats();
+            let (reads, bytes) =
+                (now.reads - before.reads, (now.bytes_read - before.bytes_read) as usize);
+            assert!(reads <= FEW as u64, "{reads} reads in a turn of {FEW} units");
+            // The last read may exceed what is left of them.
+            let most = FEW * 16 * 1024 + piece.len();
+            assert!(bytes <= most, "{bytes} bytes in a turn of {FEW} units");
+            before = now;
+        }
+    }
+    assert_eq!(counts.units.get(), 0, "there is no message");
+}
+
+// row 103
+#[test]
+fn reads_that_complete_no_message_count() {
+    pieces_of_messages(tidegate::layer::Lines::new, b"a");
+}
+
+// row 103
+#[test]
+fn bytes_of_a_large_message_count_as_they_come() {
+    let limits = || tidegate::layer::LengthPrefixed::new(4).frame_limit(1 << 30);
+    let piece = vec![1; 40 * 1024]; // announces 16 MiB
+    pieces_of_messages(limits, &piece);
+}
+
+// row 103
+#[test]
+fn bytes_that_a_layer_holds_count() {
+    pieces_of_messages(|| Holds, b"a");
 }
 
 // row 140
