@@ -255,6 +255,8 @@ impl Conn<'_> {
     /// A message of the running callback to its own connection: encoded into the reply. `None` if it
     /// does not fit there, and has to be queued.
     pub(crate) fn send_in_reply(&mut self, bytes: &[u8], kind: MessageKind) -> Option<SendStatus> {
+        debug_assert!(self.work.reply.is_encoded(self.token), "another connection's reply");
+        debug_assert!(self.stream.output.is_none(), "what is queued goes first");
         let room = self.stream.reply_room();
         if self.work.reply.encoded().len() + bytes.len() > room {
             return None;
@@ -496,6 +498,7 @@ impl Conn<'_> {
         if !self.work.reply.concerns(self.token) {
             return self.flush();
         }
+        debug_assert!(self.stream.output.is_none(), "what is queued goes first");
         // Written from where it was collected: taking the buffer out and putting it back costs more than
         // the rest of this.
         let bytes = self.work.reply.bytes();

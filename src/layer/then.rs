@@ -29,7 +29,7 @@ use super::{
 /// * A message that the inner layer refuses is lost alone. When the *outer* layer cannot encode bytes
 ///   that the inner one sends, the peer's inner layer misses a part of its stream: that fails as
 ///   [`LayerErrorKind::OutOfStep`], with the outer layer's reason as the source, and so does every
-///   later message.
+///   later message. It ends the connection, whether the message was sent to it or published to a group.
 ///
 /// ```
 /// use tidegate::layer::testkit::Driver;
@@ -157,10 +157,13 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         let outer = &mut cx.with_call_at(&mut self.outer_at);
         let encoded = self.outer.encode(outer, &self.said, MessageKind::Default, wire);
         recycle(&mut self.said);
-        encoded.map_err(|error| {
-            self.broken = true;
-            self.out_of_step("refused what was said above it").with_source(error)
-        })
+        encoded.map_err(|error| self.refused(error))
+    }
+
+    /// The outer layer cannot encode what the inner one says: the peer's inner layer misses it.
+    fn refused(&mut self, error: LayerError) -> LayerError {
+        self.broken = true;
+        self.out_of_step("refused what was said above it").with_source(error)
     }
 
     fn out_of_step(&self, what: &'static str) -> LayerError {
@@ -427,6 +430,9 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         kind: MessageKind,
         inner: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
+        if self.broken {
+            return Err(self.out_of_step("refused what was said before, so nothing can follow"));
+        }
         let inner_cx = &mut cx.with_call_at(&mut self.inner_at);
         let encoded = if self.outer.takes_runs() {
             self.inner.encode(inner_cx, message, kind, inner)
@@ -436,7 +442,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
                 let kind = MessageKind::Default;
                 let encoded = self.outer.encode_inner(outer_cx, &self.said, kind, inner);
                 recycle(&mut self.said);
-                encoded
+                encoded.map_err(|error| self.refused(error))
             })
         };
         self.pass_on_wishes(cx);
@@ -459,10 +465,7 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
             self.outer.encode_run(outer, run, wire)
         };
         self.pass_on_wishes(cx);
-        encoded.map_err(|error| {
-            self.broken = true;
-            self.out_of_step("refused what was said above it").with_source(error)
-        })
+        encoded.map_err(|error| self.refused(error))
     }
 
     fn layer_info(&self, fact: TypeId) -> Option<&dyn Any> {

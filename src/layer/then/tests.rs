@@ -299,6 +299,30 @@ fn words_the_outer_layer_refuses_are_the_last() {
     assert_eq!(driver.take_wire(), [END], "the outer layer still ends in order");
 }
 
+/// However the layers are nested, and also where the message goes to a group.
+#[test]
+fn words_a_middle_layer_refuses_are_the_last_in_each_nesting() {
+    fn refuses<L: Layer>(stack: L) {
+        let mut driver = Driver::new(stack);
+        driver.feed(b"knock\n");
+        let mut encode_inner = |message: &[u8]| {
+            let (mut environment, mut inner) = (Environment::new(), Vec::new());
+            let cx = &mut environment.cx();
+            let encoded =
+                driver.layer_mut().encode_inner(cx, message, MessageKind::Default, &mut inner);
+            encoded.map(|()| inner).map_err(|error| error.kind())
+        };
+        assert_eq!(encode_inner(b"one"), Ok(b"\x04one\n".to_vec()));
+        assert_eq!(encode_inner(b"t\nwo"), Err(LayerErrorKind::Unencodable), "lost alone");
+        assert_eq!(encode_inner(&[b'x'; 300]), Err(LayerErrorKind::OutOfStep));
+        assert_eq!(encode_inner(b"two"), Err(LayerErrorKind::OutOfStep));
+        let sent = driver.send(b"two", MessageKind::Default).unwrap_err();
+        assert_eq!(sent.kind(), LayerErrorKind::OutOfStep);
+    }
+    refuses(Veil::server().then(LengthPrefixed::new(1)).then(Lines::new()));
+    refuses(Veil::server().then(LengthPrefixed::new(1).then(Lines::new())));
+}
+
 #[test]
 fn a_slice_of_a_slice_is_not_copied() {
     let mut stack = LengthPrefixed::new(1).then(Lines::new());

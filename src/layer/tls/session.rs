@@ -16,7 +16,7 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedConnectionCommon,
-    UnbufferedStatus,
+    UnbufferedStatus, WriteTraffic,
 };
 use rustls::{CommonState, Error};
 use rustls_pki_types::ServerName;
@@ -199,9 +199,22 @@ fn encrypt<P: Process>(
     message: &[u8],
     wire: &mut Vec<u8>,
 ) -> Result<(), &'static str> {
-    let Ok(ConnectionState::WriteTraffic(mut traffic)) = conn.process(held).state else {
-        return Err("expected an open session, got bytes to send after its end");
-    };
+    loop {
+        match conn.process(held).state {
+            Ok(ConnectionState::WriteTraffic(traffic)) => return append(traffic, message, wire),
+            // What `rustls` has to say goes first. `take` leaves none of it today.
+            Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
+            Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+            _ => return Err("expected an open session, got bytes to send after its end"),
+        }
+    }
+}
+
+fn append<Data>(
+    mut traffic: WriteTraffic<'_, Data>,
+    message: &[u8],
+    wire: &mut Vec<u8>,
+) -> Result<(), &'static str> {
     let start = wire.len();
     let records = message.len().div_ceil(CONTENT_MAX);
     let mut room = message.len() + records * RECORD_OVERHEAD;

@@ -187,6 +187,38 @@ fn data_that_comes_with_the_last_flight_waits_for_the_handshake() {
     assert_eq!(pair.server.got, b"first words");
 }
 
+/// The driver of the session takes all that is to be said before anything is sent. If it did not, nothing
+/// would be lost.
+#[test]
+fn what_rustls_has_still_to_say_goes_before_what_is_sent() {
+    use rustls::unbuffered::ConnectionState;
+
+    let mut pair = World::new().pair();
+    let hello = mem::take(&mut pair.client.out);
+    pair.server.receive(&hello);
+    let flight = mem::take(&mut pair.server.out);
+    pair.client.receive(&flight);
+    let mut finished = mem::take(&mut pair.client.out);
+
+    let mut session = pair.server.tls.session.take().expect("it has begun");
+    let Session::Server(conn) = &mut session else { unreachable!() };
+    let (mut used, mut said) = (0, vec![0; 10_000]);
+    let first = loop {
+        let status = conn.process_tls_records(&mut finished[used..]);
+        used += status.discard;
+        match status.state.expect("it is in order") {
+            ConnectionState::EncodeTlsData(mut ticket) => break ticket.encode(&mut said).unwrap(),
+            ConnectionState::TransmitTlsData(data) => data.done(),
+            _ => assert!(used < finished.len(), "the server says nothing behind the handshake"),
+        }
+    };
+    said.truncate(first);
+    assert!(session.is_ready());
+    session.encrypt(&mut [], b"hello", &mut said).expect("it is open");
+    pair.client.receive(&said);
+    assert_eq!(pair.client.got, b"hello");
+}
+
 #[test]
 fn alpn_agrees_on_the_servers_first_choice_or_refuses() {
     let world = World::new();
