@@ -95,7 +95,9 @@ const PER_MESSAGE_THRESHOLD: usize = 128;
 /// `c.compress(m) + c.flush(zlib.Z_SYNC_FLUSH)` without the last four bytes.
 ///
 /// # Layer info
-/// [`CompressionRate`].
+/// [`CompressionRate`]. A message to a group is encoded once for all members of the same wire form, by the layer
+/// of one of them, and counts there alone; a connection with
+/// [`statistics`](crate::StreamOptions::statistics) encodes for itself, and counts all that it is sent.
 #[derive(Debug)]
 pub struct Deflate {
     limits: Limits,

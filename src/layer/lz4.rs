@@ -60,7 +60,9 @@ const THRESHOLD: usize = 128;
 /// `lz4.block.compress(message, store_size=False)`.
 ///
 /// # Layer info
-/// [`CompressionRate`].
+/// [`CompressionRate`]. A message to a group is encoded once for all members of the same wire form, by the layer
+/// of one of them, and counts there alone; a connection with
+/// [`statistics`](crate::StreamOptions::statistics) encodes for itself, and counts all that it is sent.
 #[derive(Debug)]
 pub struct Lz4 {
     limits: Limits,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tidegate::{Channel, Config, PostError, Reactor};
+use tidegate::{Channel, Config, Net, PostError, Reactor};
 
 use crate::support::{settle, until};
 
@@ -22,7 +22,7 @@ fn burst(numbers: impl IntoIterator<Item = u32>) -> Vec<Number> {
     numbers.into_iter().map(Number).collect()
 }
 
-// row 60
+// rows 60, 210
 #[test]
 fn messages_of_channels_and_posts_arrive_in_the_order_in_which_they_were_sent() {
     let mut reactor = Reactor::with_state(Seen::new()).unwrap();
@@ -43,7 +43,7 @@ fn messages_of_channels_and_posts_arrive_in_the_order_in_which_they_were_sent() 
     assert_eq!(*reactor.state(), (0..12).collect::<Vec<_>>());
 }
 
-// row 60
+// rows 60, 210
 #[test]
 fn no_typed_message_is_lost_and_each_threads_messages_keep_their_order() {
     const THREADS: u32 = 4;
@@ -75,6 +75,7 @@ fn no_typed_message_is_lost_and_each_threads_messages_keep_their_order() {
     settle(&mut reactor);
 }
 
+// row 211
 #[test]
 fn what_a_full_inbox_has_no_room_for_comes_back_in_its_order() {
     let config = Config::new().post_limit(5).posts_per_turn(2);
@@ -101,6 +102,30 @@ fn what_a_full_inbox_has_no_room_for_comes_back_in_its_order() {
     assert_eq!(reactor.net().stats().posts, 8, "each counts");
 }
 
+// row 213
+#[test]
+fn a_run_over_the_budget_of_a_turn_keeps_its_place() {
+    let config = Config::new().posts_per_turn(3);
+    let mut reactor = Reactor::build(config, |_| Ok(Seen::new())).unwrap();
+    let (remote, first, second) = (reactor.remote(), numbers(&reactor), numbers(&reactor));
+    first.send_all(&mut burst(0..5)).unwrap();
+    remote.post(|seen, _| seen.push(5)).unwrap();
+    second.send_all(&mut burst(6..9)).unwrap();
+    first.send(Number(9)).unwrap();
+    for turn in 1..=4 {
+        let _ = reactor.turn(Some(Duration::ZERO)).unwrap();
+        let seen = 10.min(3 * turn);
+        assert_eq!(*reactor.state(), (0..seen).collect::<Vec<_>>());
+        if turn == 1 {
+            // Behind all that waits, though a run of the same channel is being handled.
+            first.send(Number(10)).unwrap();
+        }
+    }
+    until(&mut reactor, "the last one", |r| r.state().len() == 11);
+    assert_eq!(*reactor.state(), (0..11).collect::<Vec<_>>());
+    settle(&mut reactor);
+}
+
 #[test]
 fn a_panic_ends_its_own_message_and_the_others_of_the_run_follow() {
     let mut reactor = Reactor::with_state(Seen::new()).unwrap();
@@ -123,6 +148,7 @@ impl Drop for Bomb {
     }
 }
 
+// row 212
 #[test]
 fn what_was_never_handled_is_dropped_one_by_one_and_later_messages_come_back() {
     let drops = Arc::new(AtomicUsize::new(0));
@@ -134,6 +160,41 @@ fn what_was_never_handled_is_dropped_one_by_one_and_later_messages_come_back() {
     assert_eq!(drops.load(Ordering::Relaxed), 3);
     let Err(PostError::Ended(back)) = channel.send(Bomb(drops)) else { panic!("accepted") };
     std::mem::forget(back);
+}
+
+/// What a stop leaves waits for the next `run`; what the end of the reactor leaves is dropped, and so are
+/// the closures.
+// row 212
+#[test]
+fn what_a_stop_or_a_shutdown_leaves_is_dropped_with_the_reactor() {
+    type End = fn(&mut Net<Vec<Arc<()>>>);
+    let ends: [End; 2] = [Net::stop, |net| net.shutdown(Duration::ZERO)];
+    for end in ends {
+        let config = Config::new().posts_per_turn(3);
+        let mut reactor = Reactor::build(config, |_| Ok(Vec::new())).unwrap();
+        let (message, closure) = (Arc::new(()), Arc::new(()));
+        let of_closure = Arc::clone(&closure);
+        let channel = reactor.remote().channel(move |seen: &mut Vec<_>, net, message: Arc<()>| {
+            let _ = &of_closure;
+            seen.push(message);
+            if seen.len() == 2 {
+                end(net);
+            }
+        });
+        channel.send_all(&mut vec![Arc::clone(&message); 7]).unwrap();
+        reactor.run().unwrap();
+        assert_eq!(reactor.state().len(), 3, "of the turn that ended it");
+        channel.send(Arc::clone(&message)).unwrap();
+        assert_eq!(Arc::strong_count(&message), 1 + 3 + 4 + 1);
+        drop(reactor);
+        assert_eq!(Arc::strong_count(&message), 1);
+        assert_eq!(channel.send(message), Err(PostError::Ended(Arc::new(()))));
+        let mut rest = vec![Arc::new(())];
+        assert_eq!(channel.send_all(&mut rest), Err(PostError::Ended(())));
+        assert_eq!(rest.len(), 1, "it comes back");
+        drop(channel);
+        assert_eq!(Arc::strong_count(&closure), 1);
+    }
 }
 
 #[test]
@@ -151,6 +212,7 @@ fn a_message_that_sends_the_next_one_does_not_hold_up_the_turn() {
     until(&mut reactor, "the next one", |r| *r.state() == 11);
 }
 
+// row 213
 #[test]
 fn a_turn_with_a_deadline_handles_a_run_in_pieces() {
     let mut reactor = Reactor::with_state(Seen::new()).unwrap();

@@ -89,6 +89,7 @@ fn a_pong_keeps_its_place_among_the_replies() {
     answered(WebSocket::server(), || Echo, vec![frames.concat()], &expected.concat());
 }
 
+// row 214
 #[test]
 fn small_and_large_messages_keep_their_order() {
     let small: Vec<u8> = (0..100).collect();
@@ -140,5 +141,48 @@ fn the_request_is_known_in_on_open_and_later_where_it_is_kept() {
         (WebSocket::server().keep_request(true), path.clone()),
     ] {
         answered(server, || Knows, vec![masked(TEXT, b"?")], &[path.clone(), later].concat());
+    }
+}
+
+/// Takes a line in front of the socket, as of a proxy, and says then what it knows of the request.
+struct Introduced;
+
+impl Handler for Introduced {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        if input.take_until(b'\n').is_none() {
+            input.take_all();
+            Knows::say(cx);
+        } else {
+            let server = WebSocket::server();
+            let keeps = !input.starts_with(b"GET /forget");
+            cx.net.start_layer(cx.token, server.keep_request(keeps).layer());
+        }
+        Ok(())
+    }
+}
+
+/// No callback comes between the head and the first message: who does not keep the head has no other look
+/// at it than `filter`.
+#[test]
+fn a_layer_in_mid_stream_keeps_the_request_or_shows_it_to_nobody() {
+    for (path, expected) in [("/room?name=anna", "/room?name=anna"), ("/forget", "nothing")] {
+        let mut reactor = Reactor::new().unwrap();
+        let listener = reactor.net().listen("127.0.0.1:0", |_| Introduced).unwrap();
+        let address = address_of(&mut reactor, listener);
+        let request = String::from_utf8(REQUEST.to_vec()).unwrap().replace("/room?name=anna", path);
+        let expected = plain(BINARY, expected.as_bytes());
+        let len = expected.len();
+        let said = with_client(&mut reactor, move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(format!("PROXY\n{request}").as_bytes()).unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.extend(read_n(&mut stream, 1));
+            }
+            stream.write_all(&masked(TEXT, b"?")).unwrap();
+            read_n(&mut stream, len)
+        });
+        assert_eq!(said, expected);
+        settle(&mut reactor);
     }
 }

@@ -226,7 +226,8 @@ impl WebSocketServer {
     /// rest of an idle connection does.
     ///
     /// Set it also for a layer that is put on an open connection
-    /// ([`Net::start_layer`](crate::Net::start_layer)), which has no `on_open` to read it in.
+    /// ([`Net::start_layer`](crate::Net::start_layer)), which has no `on_open` to read it in: there the
+    /// first callback that can read it is that of the first message.
     #[must_use]
     pub fn keep_request(self, on: bool) -> Self {
         self.with(|settings| settings.keep_request = on)

@@ -142,6 +142,11 @@ impl Upgrade {
 /// when the request was read until `on_open` has returned, or as long as the connection lasts where it
 /// is [kept](WebSocketServer::keep_request); [`Upgrade`], from when the socket is open; [`PeerClose`],
 /// from when the peer's Close frame came.
+///
+/// The request is given back in the first step of decoding behind the one that opened the socket. The
+/// driver calls `on_open` between the two. Where the layer is put on an open connection
+/// ([`Net::start_layer`](crate::Net::start_layer)) no callback comes between, so that a handler does not
+/// see a request that is not kept; [`filter`](WebSocketServer::filter) does in either case.
 #[derive(Debug)]
 pub struct WebSocket {
     side: Side,

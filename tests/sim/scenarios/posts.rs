@@ -1,13 +1,15 @@
-//! Messages from other threads: in bursts, while others are being handled, above the limit. What was
-//! taken is done once and in its order, what ends something is never refused, and the shutdown that was
-//! asked for last is the one that counts. Messages that come without end starve nobody.
+//! Messages from other threads, closures and those of channels: in bursts, while others are being handled,
+//! above the limit. What was taken is done once and in its order, no more waits than the limit says, what
+//! ends something is never refused, and the shutdown that was asked for last is the one that counts.
+//! Messages that come without end starve nobody.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tidegate::sim::{Host, ScenarioResult, Sim};
 use tidegate::{
-    CloseInfo, Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input,
-    Listen, Net, Notification, PostError, Remote, Timer, Token, Udp,
+    Channel, CloseInfo, Config, Connect, Context, Datagram, DatagramHandler, Handler,
+    HandlerResult, Input, Listen, Net, Notification, PostError, Remote, Timer, Token, Udp,
 };
 
 use super::{Dice, LIMIT, impatient, ms, rough, us};
@@ -117,10 +119,18 @@ fn starves_nobody(sim: &mut Sim, server: Host<Server>) -> ScenarioResult {
     Ok(())
 }
 
+/// A message of a channel: its number, and what shows whether each is dropped.
+#[derive(Debug)]
+struct Numbered {
+    number: u32,
+    _alive: Arc<()>,
+}
+
 /// Who posts.
-#[derive(Clone)]
 struct Poster {
     remote: Remote<Server>,
+    channels: [Channel<Server, Numbered>; 2],
+    alive: Arc<()>,
     dice: Dice,
     next: u32,
     /// Those that were taken.
@@ -131,8 +141,44 @@ struct Poster {
 }
 
 impl Poster {
+    fn numbered(&self, number: u32) -> Numbered {
+        Numbered { number, _alive: Arc::clone(&self.alive) }
+    }
+
+    /// Typed messages, one by one or all at once.
+    fn send(&mut self, channel: &Channel<Server, Numbered>) {
+        let numbers = self.next..self.next + self.dice.between(1, 5) as u32;
+        self.next = numbers.end;
+        if self.dice.percent(50) {
+            for number in numbers {
+                match channel.send(self.numbered(number)) {
+                    Ok(()) => self.taken.push(number),
+                    Err(PostError::Full(back)) => assert_eq!(back.number, number),
+                    Err(e) => panic!("{e}"),
+                }
+            }
+            return;
+        }
+        let mut waiting: Vec<_> = numbers.clone().map(|number| self.numbered(number)).collect();
+        let sent = channel.send_all(&mut waiting);
+        let taken = numbers.start..numbers.end - waiting.len() as u32;
+        let back = waiting.iter().map(|message| message.number);
+        assert!(back.eq(taken.end..numbers.end), "the rest comes back, in its order");
+        match sent {
+            Ok(()) => assert!(waiting.is_empty()),
+            Err(PostError::Full(())) => assert!(!waiting.is_empty()),
+            Err(e) => panic!("{e}"),
+        }
+        self.taken.extend(taken);
+    }
+
     fn burst(&mut self, most: u64, open: &[Token]) {
         for _ in 0..self.dice.between(1, most) {
+            let channel = self.channels.get(self.dice.size(0, 3));
+            if let Some(channel) = channel.cloned() {
+                self.send(&channel);
+                continue;
+            }
             let number = self.next;
             self.next += 1;
             let again = self.dice.percent(10).then(|| self.remote.clone());
@@ -165,13 +211,16 @@ impl Poster {
     }
 }
 
+/// A channel of numbers.
+fn numbers(remote: &Remote<Server>) -> Channel<Server, Numbered> {
+    remote.channel(|state: &mut Server, _, message: Numbered| state.done.push(message.number))
+}
+
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     rough(sim, &[])?;
     let mut dice = Dice::new(sim, 1);
-    let config = Config::new()
-        .read_buffer(1024)
-        .posts_per_turn(dice.size(1, 4))
-        .post_limit(dice.size(1, 16));
+    let limit = dice.size(1, 16);
+    let config = Config::new().read_buffer(1024).posts_per_turn(dice.size(1, 4)).post_limit(limit);
     let server = sim.host_with("server", config, |net| {
         let options = impatient().idle_timeout(None).close_timeout(ms(200));
         net.listen(Listen::tcp("0.0.0.0:5").options(options), |_| Waits)?;
@@ -189,6 +238,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let remote = sim.remote(server);
     let mut poster = Poster {
         remote: remote.clone(),
+        channels: [numbers(&remote), numbers(&remote)],
+        alive: Arc::default(),
         dice: dice.split(),
         next: 0,
         taken: Vec::new(),
@@ -200,6 +251,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         for _ in 0..dice.between(1, 6) {
             let open = sim.state(server).open.clone();
             sim.with(client, |(), _| poster.burst(6, &open));
+            let waiting = poster.taken.len() - sim.state(server).done.len();
+            assert!(waiting <= limit, "{waiting} messages wait, of {limit}");
             sim.run_for(Duration::from_nanos(dice.between(100, 3_000)))?;
         }
         sim.run_for(us(dice.between(0, 20_000)))?;
@@ -228,6 +281,10 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         sim.run_for(Duration::from_secs(1))?;
     }
     assert!(!sim.is_running(server), "the shutdown is over, and the loop is not");
+    let late = poster.channels[0].send(poster.numbered(0));
+    assert!(matches!(late, Err(PostError::Ended(_))), "{late:?}");
+    drop(late);
+    assert_eq!(Arc::strong_count(&poster.alive), 1, "messages that nobody dropped");
     // The clients' connections ended with the server, and so did their timers.
     sim.settle(Duration::from_secs(3600))?;
     Ok(())
