@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Core, DatagramSocket, Entity, Stopping};
-use crate::connection::{Due, SendStatus};
+use crate::connection::{Due, SENDS_UNTIL_LATE, SendStatus};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::drop_guarded;
 use crate::packet_info::PacketInfo;
@@ -58,6 +58,8 @@ pub(crate) struct SessionSocket {
     pub(crate) sessions: Vec<Token>,
     /// Those that wait for `on_drain`.
     refused: Vec<Token>,
+    /// Those that are to get it now: a deadline has come between. The next one last.
+    untold: Vec<Token>,
     /// Since when it is not paused: silence before that is not the peers'.
     pub(super) listens_since: u64,
 }
@@ -82,6 +84,7 @@ impl SessionSocket {
             by_origin: HashMap::new(),
             sessions: Vec::new(),
             refused: Vec::new(),
+            untold: Vec::new(),
             listens_since: 0,
         }
     }
@@ -278,7 +281,7 @@ impl Core {
             return SendStatus::Unencodable;
         }
         if !owner.socket.has_room_for(bytes.len()) {
-            self.empty_full_queue(socket);
+            self.empty_full_queue(socket, bytes.len());
         }
         let status = self.send_marked(socket, Some(peer), mark, bytes);
         if status == SendStatus::Full {
@@ -288,11 +291,17 @@ impl Core {
     }
 
     /// The queue is full: what the system takes leaves at once, since one message to many peers may be
-    /// more than the queue holds.
+    /// more than the queue holds. A turn with a deadline makes room for this message only.
     #[cold]
-    fn empty_full_queue(&mut self, socket: Token) {
+    fn empty_full_queue(&mut self, socket: Token, len: usize) {
+        let most = if self.work.keeps_deadline() { SENDS_UNTIL_LATE } else { usize::MAX };
         let Some((full, outbox)) = self.datagram_and_outbox(socket) else { return };
-        full.flush(outbox, usize::MAX);
+        loop {
+            full.flush(outbox, most);
+            if full.has_room_for(len) || !full.has_more() {
+                break;
+            }
+        }
         if full.drained || !full.errors.is_empty() {
             self.make_ready(socket);
         }
@@ -310,15 +319,31 @@ impl Core {
         }
     }
 
-    /// The queue is empty again: the sessions that are to be told.
+    /// The queue is empty again: the sessions that are to be told, the next one last. Those first that a
+    /// deadline has cut off.
     pub(crate) fn take_refused(&mut self, socket: Token) -> Vec<Token> {
         let Some(owner) = self.session_socket_mut(socket) else { return Vec::new() };
+        let untold = std::mem::take(&mut owner.untold);
+        if !untold.is_empty() && owner.socket.is_blocked() {
+            return untold; // the others wait for the next time that it is empty
+        }
         let mut told = std::mem::take(&mut owner.refused);
         told.retain(|&token| match self.session_mut(token) {
             Some(session) => std::mem::take(&mut session.refused) && !session.dead,
             None => false,
         });
+        told.reverse();
+        told.extend(untold);
         told
+    }
+
+    /// The deadline has come before these were told: they are the first ones next time.
+    #[cold]
+    pub(crate) fn tell_later(&mut self, socket: Token, untold: Vec<Token>) {
+        let Some(owner) = self.session_socket_mut(socket) else { return };
+        owner.untold = untold;
+        owner.socket.drained = true;
+        self.make_ready_later(socket);
     }
 
     /// Drops what was sent on a UDP socket, or to one session's peer, and has not left. Returns how

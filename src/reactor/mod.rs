@@ -130,6 +130,8 @@ pub struct Reactor<S: 'static = ()> {
     woken: bool,
     /// Where to go on after a turn that its deadline has cut.
     next_step: Option<Step>,
+    /// A signal has ended a poll: `turn_until` goes on waiting.
+    interrupted: bool,
 }
 
 /// What a shutdown cut off when its grace period ended.
@@ -211,6 +213,7 @@ impl<S: 'static> Reactor<S> {
             published_backlog: 0,
             woken: false,
             next_step: None,
+            interrupted: false,
         })
     }
 
@@ -369,6 +372,7 @@ impl<S: 'static> Reactor<S> {
                 // has come meanwhile (signal(7)): it is looked for, or timers would fire before it.
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
                     timeout = Some(Duration::ZERO);
+                    self.interrupted = true;
                 }
                 woken => break woken.map_err(|e| Error::new("cannot wait for readiness", e))?,
             }

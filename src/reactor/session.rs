@@ -17,10 +17,14 @@ impl<S: 'static> Dispatch<S> {
     /// The queue is empty again: tells the sessions that wait for that.
     #[cold]
     pub(super) fn tell_refused_sessions(&mut self, token: Token) {
-        for session in self.net.core.take_refused(token) {
+        let mut sessions = self.net.core.take_refused(token);
+        while let Some(session) = sessions.pop() {
             // One may end another.
             if self.net.is_open(session) {
                 self.call_datagram(session, Callback::Drain, |handler, cx| handler.on_drain(cx));
+            }
+            if !sessions.is_empty() && self.net.core.work.is_late() {
+                return self.net.core.tell_later(token, sessions);
             }
         }
     }
