@@ -14,7 +14,7 @@ use crate::guard::drop_guarded;
 use crate::stats::ReactorStats;
 use crate::sys::Clock;
 use crate::timer::{Chain, Fine, Owned, Wheel};
-use crate::token::Token;
+use crate::token::{Group, Token};
 
 /// The deadline of timers that are parked until their connection opens. Real deadlines saturate one
 /// tick later, so none equals it.
@@ -63,6 +63,8 @@ pub(crate) enum Note {
     EndAttempts(Vec<Attempt>),
     /// The connection leaves its groups.
     LeavesGroups(Token),
+    /// A value of this group that had to wait for the connection cannot be encoded for it.
+    Unencodable(Group),
 }
 
 /// The turn's time, the lists of work, the timers, the buffers: everything that a step of a

@@ -165,6 +165,12 @@ impl SessionSocket {
         if count > self.options.max_sessions || count != self.by_peer.len() {
             return Some(format!("{count} sessions, of {} peers", self.by_peer.len()));
         }
+        let SessionStats { open, accepted, closed, .. } = self.stats;
+        if accepted != open as u64 + closed.total() {
+            return Some(format!(
+                "{accepted} sessions were begun, {open} are open, ended: {closed}"
+            ));
+        }
         if origins != self.by_origin {
             return Some(format!("the sessions of each address are counted wrongly: {origins:?}"));
         }
@@ -205,18 +211,33 @@ impl Core {
 
     // ---- a session begins ----
 
-    /// Whose datagram this is; notes that its sender was heard.
-    pub(crate) fn heard(&mut self, socket: Token, from: SocketAddr) -> Sender {
-        let Some(known) = self.session_of(socket, from) else { return Sender::Unknown };
+    /// Whose datagram of `len` bytes this is; notes that its sender was heard.
+    pub(crate) fn heard(&mut self, socket: Token, from: SocketAddr, len: usize) -> Sender {
         let tick = self.work.tick;
+        let Some(owner) = self.session_socket_mut(socket) else { return Sender::Unknown };
+        let Some(&known) = owner.by_peer.get(&from) else { return Sender::Unknown };
+        owner.stats.messages_received += 1;
+        owner.stats.bytes_received += len as u64;
         match self.session_mut(known) {
             Some(session) if !session.dead => {
                 session.last = tick;
                 session.put_off = 0;
                 Sender::Session(known)
             }
-            _ => Sender::Ending,
+            _ => {
+                self.was_late(socket, len);
+                Sender::Ending
+            }
         }
+    }
+
+    /// Nobody gets that datagram.
+    #[cold]
+    fn was_late(&mut self, socket: Token, len: usize) {
+        let Some(owner) = self.session_socket_mut(socket) else { return };
+        owner.stats.late += 1;
+        owner.stats.messages_received -= 1;
+        owner.stats.bytes_received -= len as u64;
     }
 
     /// Notes to which address a session's peer sends: answers come from it.
@@ -276,16 +297,18 @@ impl Core {
         let Some(&Session { socket, peer, mark, dead: false, .. }) = self.session(token) else {
             return SendStatus::Gone;
         };
-        let Some(owner) = self.session_socket(socket) else { return SendStatus::Gone };
+        let Some(owner) = self.session_socket_mut(socket) else { return SendStatus::Gone };
         if bytes.len() > owner.options.datagram_limit {
             return SendStatus::Unencodable;
         }
+        owner.stats.messages_sent += 1;
+        owner.stats.bytes_sent += bytes.len() as u64;
         if !owner.socket.has_room_for(bytes.len()) {
             self.empty_full_queue(socket, bytes.len());
         }
         let status = self.send_marked(socket, Some(peer), mark, bytes);
         if status == SendStatus::Full {
-            self.wait_for_drain(socket, token);
+            self.was_refused(socket, token, bytes.len());
         }
         status
     }
@@ -307,7 +330,16 @@ impl Core {
         }
     }
 
+    /// A message to a session was not queued.
     #[cold]
+    fn was_refused(&mut self, socket: Token, token: Token, len: usize) {
+        if let Some(owner) = self.session_socket_mut(socket) {
+            owner.stats.messages_sent -= 1;
+            owner.stats.bytes_sent -= len as u64;
+        }
+        self.wait_for_drain(socket, token);
+    }
+
     fn wait_for_drain(&mut self, socket: Token, token: Token) {
         // A datagram that is longer than the whole queue waits for nothing.
         if self.datagram(socket).is_some_and(DatagramSocket::is_blocked)
@@ -374,6 +406,14 @@ impl Core {
     }
 
     // ---- a session ends ----
+
+    /// Counts an end.
+    pub(crate) fn count_session_end(&mut self, socket: Token, reason: &CloseReason) {
+        self.work.counts.sessions_closed.count(reason);
+        if let Some(owner) = self.session_socket_mut(socket) {
+            owner.stats.closed.count(reason);
+        }
+    }
 
     /// Starts the watch for a silent peer, for `at`.
     fn watch(&mut self, token: Token, at: u64) {

@@ -49,17 +49,13 @@ impl<S: 'static> Dispatch<S> {
     /// Gives a datagram to its sender's session.
     #[cold]
     pub(super) fn offer_to_session(&mut self, token: Token, datagram: Datagram<'_>) {
-        match self.net.core.heard(token, datagram.from) {
+        match self.net.core.heard(token, datagram.from, datagram.bytes.len()) {
             Sender::Session(session) => {
                 self.call_datagram(session, Callback::Datagram, |handler, cx| {
                     handler.on_datagram(cx, datagram)
                 });
             }
-            Sender::Ending => {
-                if let Some(owner) = self.net.core.session_socket_mut(token) {
-                    owner.stats.late += 1;
-                }
-            }
+            Sender::Ending => {}
             Sender::Unknown => self.meet(token, datagram),
         }
     }
@@ -134,6 +130,10 @@ impl<S: 'static> Dispatch<S> {
         if let Some(bytes) = left
             && self.net.is_open(session)
         {
+            if let Some(owner) = self.net.core.session_socket_mut(socket) {
+                owner.stats.messages_received += 1;
+                owner.stats.bytes_received += datagram.bytes.len() as u64;
+            }
             let datagram = Datagram { bytes, ..datagram };
             self.call_datagram(session, Callback::Datagram, |handler, cx| {
                 handler.on_datagram(cx, datagram)

@@ -7,8 +7,8 @@
 //! as for ten thousand, the end of the turn costs one write for each member, however many messages
 //! there were, and a slow member delays no other.
 //!
-//! Order: a member receives direct sends, and messages of all its groups, in the order of the calls. A direct send first moves what is pending for its member into the
-//! member's own queue.
+//! Order: a member receives direct sends, and messages of all its groups, in the order of the calls. A
+//! direct send first moves what is pending for its member into the member's own queue.
 //!
 //! Work: the flush stops when the turn's budget is used up (`Config::work_per_turn`). The next turn,
 //! which begins at once, goes on with the members that were not served; members that get new messages
