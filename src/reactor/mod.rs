@@ -1,8 +1,8 @@
 //! The loop: [`Reactor::turn`] is its list of steps, and the steps are in the other files.
 //!
 //! `route.rs` finds the step for a token and `call.rs` calls handlers, guarded. `accept.rs`, `open.rs`,
-//! `messages.rs`, `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs`, `session.rs` and `timers.rs` are the steps, `reap.rs` the
-//! end; `scratch.rs` holds the buffers that the steps share.
+//! `messages.rs`, `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs`, `session.rs` and `timers.rs`
+//! are the steps, `reap.rs` the end; `scratch.rs` holds the buffers that the steps share.
 
 use std::collections::VecDeque;
 use std::fmt;
