@@ -131,9 +131,12 @@ impl Core {
         let mut statuses = Vec::new();
         if let Some(stream) = table.stream_mut(member) {
             let mut conn = Conn { token: member, stream, work };
+            if groups.marked(&run, class, u32::MAX).told {
+                conn.sent_shared(); // before some of what is behind is encoded for it alone
+            }
             let log = groups.log_of(&run).0;
             let end = queue_values(&mut conn, log, class, from, &mut statuses);
-            groups.count_unencodable(&run, class, end);
+            groups.count_marked(&run, class, end);
         }
         for status in statuses {
             groups.count(group, status);

@@ -37,11 +37,11 @@ fn lend<T>(
         conn.encode_shared(inner, (message, kind), form)
     };
     let class = Rc::clone(class);
-    let (encode, cost, refused, failed) = (&mut encode as _, 0, false, None);
-    let mut lent = Lent { class, encode, limit, room, cost, refused, failed };
+    let (encode, cost, refused, told, failed) = (&mut encode as _, 0, false, false, None);
+    let mut lent = Lent { class, encode, limit, room, cost, refused, told, failed };
     let result = with(Some(&mut lent));
-    let Lent { cost, refused, failed, .. } = lent;
-    (result, Outcome { cost, refused, failed })
+    let Lent { cost, refused, told, failed, .. } = lent;
+    (result, Outcome { cost, refused, told, failed })
 }
 
 /// What came of lending a member's layers: see [`Lent`].
@@ -49,6 +49,7 @@ fn lend<T>(
 struct Outcome {
     cost: usize,
     refused: bool,
+    told: bool,
     failed: Option<LayerError>,
 }
 
@@ -86,6 +87,9 @@ impl Core {
         if outcome.refused && batch.parts.is_empty() {
             groups.give_back(batch);
             return self.take_each(member, limit, outcome.cost);
+        }
+        if outcome.told {
+            conn.sent_shared();
         }
         if !self.work.notes.is_empty() {
             self.apply_notes();
@@ -178,7 +182,9 @@ impl Core {
             conn.stream.lose(lost);
             conn.flush();
         }
-        groups.took_run_in_form(&run, class);
+        if groups.took_run_in_form(&run, class) {
+            conn.sent_shared();
+        }
         Ok(cost + written)
     }
 
