@@ -157,6 +157,7 @@ impl Core {
             None => log.view(None),
         };
         let (start, bytes, keyed) = (view.start(from), view.bytes(), log.has_keys());
+        let marked = view.has_marks();
         let part = &bytes[start..];
         if part.len() > room {
             return Err(cost);
@@ -182,9 +183,10 @@ impl Core {
             conn.stream.lose(lost);
             conn.flush();
         }
-        if groups.took_run_in_form(&run, class) {
+        if marked && groups.count_marked(&run, class, u32::MAX) {
             conn.sent_shared();
         }
+        groups.took_run(&run);
         Ok(cost + written)
     }
 

@@ -89,12 +89,13 @@ impl Form {
         self.ends.partition_point(|&end| end <= at) as u32
     }
 
-    /// Those of `messages` that are out of the ordinary.
     #[inline]
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marked.is_empty()
+    }
+
+    /// Those of `messages` that are out of the ordinary.
     pub(super) fn marked(&self, messages: Range<u32>) -> &[(u32, Mark)] {
-        if self.marked.is_empty() {
-            return &[];
-        }
         let place = |index| self.marked.partition_point(|&(one, _)| one < index);
         &self.marked[place(messages.start)..place(messages.end)]
     }

@@ -134,8 +134,13 @@ impl<'a> View<'a> {
         }
     }
 
-    /// What is out of the ordinary about those of these messages that are for the member.
+    /// Whether there is anything out of the ordinary about any message.
     #[inline]
+    pub(super) fn has_marks(&self) -> bool {
+        matches!(self.source, Source::Form(form) if form.has_marks())
+    }
+
+    /// What is out of the ordinary about those of these messages that are for the member.
     pub(super) fn marked(&self, messages: Range<u32>, member: u32) -> Marked {
         let mut marked = Marked::default();
         let Source::Form(form) = self.source else { return marked };

@@ -95,22 +95,8 @@ impl Groups {
         (log, seats[run.place as usize].from)
     }
 
-    /// The member has been given that run in the form of its class. What that cannot carry is counted.
-    /// Returns whether its layers must know.
-    #[inline]
-    pub(super) fn took_run_in_form(
-        &mut self,
-        run: &OnlyRun,
-        class: Option<&Rc<WireClass>>,
-    ) -> bool {
-        let told = self.count_marked(run, class, u32::MAX);
-        self.took_run(run);
-        told
-    }
-
     /// Counts what the format of a member cannot carry of the messages of its run before the one at `end`.
     /// Returns whether its layers must know of some of them.
-    #[inline]
     pub(super) fn count_marked(
         &mut self,
         run: &OnlyRun,
@@ -125,7 +111,6 @@ impl Groups {
     }
 
     /// What is out of the ordinary about the messages of a run before the one at `end`.
-    #[inline]
     pub(super) fn marked(&self, run: &OnlyRun, class: Option<&Rc<WireClass>>, end: u32) -> Marked {
         let (log, from) = self.log_of(run);
         log.view(class).marked(from..end, run.id)
