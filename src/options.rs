@@ -23,7 +23,9 @@ pub enum Overflow {
 /// Limits, deadlines and socket options of stream connections: of one outgoing connection, or of
 /// all that a listener accepts.
 ///
-/// Every limit is on by default. The methods take the value by `self` and return it, so that calls
+/// Every limit of memory is on by default, and so are the deadlines for a connect, a handshake, a stalled
+/// output and a close. [`idle_timeout`](Self::idle_timeout) and [`message_timeout`](Self::message_timeout) are off: how
+/// long a peer may be silent is the protocol's to say. The methods take the value by `self` and return it, so that calls
 /// chain:
 ///
 /// ```

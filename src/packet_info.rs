@@ -16,9 +16,10 @@ use crate::sys::Mark;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PacketInfo {
-    /// The address that it was sent to (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, RFC 3542), which may be one
-    /// of a multicast group or a broadcast address. For a socket that is bound to the unspecified address it differs from datagram to datagram, and an answer should
-    /// come from it. A socket of IPv6 sees IPv4 addresses in their mapped form.
+    /// The address that it was sent to (`IP_PKTINFO`, ip(7); `IPV6_PKTINFO`, RFC 3542), which may be
+    /// one of a multicast group or a broadcast address. For a socket that is bound to the unspecified
+    /// address it differs from datagram to datagram, and an answer should come from it. A socket of
+    /// IPv6 sees IPv4 addresses in their mapped form.
     pub local: Option<IpAddr>,
     /// The index of the interface on which it came.
     pub interface: Option<u32>,

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use crate::packet_info::PacketInfo;
+use crate::stats::Closes;
 
 /// Limits of the sessions of one UDP socket ([`Net::bind_sessions`](crate::Net::bind_sessions)).
 ///
@@ -202,6 +203,18 @@ pub struct SessionStats {
     pub open: usize,
     /// Sessions that were begun.
     pub accepted: u64,
+    /// Sessions that have ended, by the reason that `on_close` got. Outside callbacks `accepted` is `open`
+    /// and the total of these.
+    pub closed: Closes,
+    /// Datagrams that sessions were given, what [`skip`](Admission::skip) leaves of a first one included.
+    pub messages_received: u64,
+    /// Their bytes, with what was skipped.
+    pub bytes_received: u64,
+    /// Messages to sessions that were queued, published ones included. What the system refuses later is
+    /// in `errors`.
+    pub messages_sent: u64,
+    /// Their bytes.
+    pub bytes_sent: u64,
     /// Accepted peers that got no session, because a limit was reached or a shutdown is in progress.
     pub refused: u64,
     /// Replies to unknown peers that were queued.

@@ -28,6 +28,9 @@ GAME = os.path.join(RUST_PROGRAMS, "examples", "game")
 WAITS = os.path.join(RUST_PROGRAMS, "waits")
 
 LATE = re.compile(r"(?:late|age)_us p50 (\S+) p99 (\S+) max (\S+)")
+# What `examples/game` says each five seconds.
+REPORT = re.compile(r"^game: .* values, p50 (\S+), p99 (\S+), max (\S+) late;")
+UNITS = {"ns": 1e-3, "µs": 1.0, "ms": 1e3, "s": 1e6}
 
 
 def late(text):
@@ -36,6 +39,12 @@ def late(text):
     if not found:
         raise SystemExit(f"expected 'late_us p50 .. p99 .. max ..', got {text!r}")
     return [float(number) for number in found[-1]]
+
+
+def micros(text):
+    """A duration as Rust prints it, in microseconds."""
+    number, unit = re.fullmatch(r"([\d.]+)(\D+)", text).groups()
+    return float(number) * UNITS[unit]
 
 
 def run(*command):
@@ -62,6 +71,13 @@ class Started:
             if match := re.search(r"listening on \S+:(\d+)", line):
                 found.append(match.group(1))
         return found
+
+    def report(self):
+        """p50, p99 and max in microseconds, as the game says next."""
+        for line in self.process.stdout:
+            if match := REPORT.search(line):
+                return [micros(text) for text in match.groups()]
+        raise SystemExit(f"{self.process.args} has ended without a report")
 
     def rest(self):
         return self.process.communicate(timeout=PATIENCE)[0]
@@ -154,24 +170,21 @@ def waits():
 
 def ticks():
     print("## Ticks: how late a loop of 60 Hz is, µs: 200 players, chat, beside a loop that does nothing else")
-    if not os.path.exists(GAME):
-        print("examples/game is not there\n")
-        return
-    seconds = 3
+    seconds = 5  # as the game's reports
 
     def measure(spin):
         anywhere = ["127.0.0.1:0", "--chat", "127.0.0.1:0", "--web", "127.0.0.1:0"]
-        length = ["--seconds", str(seconds + 2), "--spin", str(spin)]
-        with Started(*ORDINARY, GAME, *anywhere, *length, quiet=True) as game:
+        with Started(*ORDINARY, GAME, *anywhere, "--spin", str(spin), quiet=True) as game:
             players, chat, _ = (f"127.0.0.1:{port}" for port in game.ports(3))
-            load = ["--players", "200", "--chat", chat, "--seconds", str(seconds + 1)]
+            load = ["--players", "200", "--chat", chat, "--seconds", str(2 * seconds + 1)]
             with Started(*BELOW, GAME, "bots", players, *load) as bots:
-                time.sleep(1)
-                bare = late(run(*ORDINARY, BARE, "tick", str(seconds)))
+                game.report()  # in these five seconds the players came; from here on both are under load
+                with Started(*ORDINARY, BARE, "tick", str(seconds)) as bare:
+                    measured = game.report(), late(bare.rest())
                 bots.rest()
                 if bots.process.returncode:
                     print("the bots say that something was wrong")
-            return late(game.rest()), bare
+            return measured
 
     measured = {"bare `ppoll`": [], "`examples/game`": [], "bare `ppoll` beside the next": [],
                 "`examples/game --spin 200`": []}

@@ -17,14 +17,9 @@ mkdir -p "$out"
 for name in bare relay; do
     cc -O3 -flto -Wall -Wextra -o "$out/$name" "benches/peers/realtime/$name.c"
 done
-features=timerfd
-examples=(--example feed)
-if [ -d examples/game ]; then
-    features=cookies,histograms,timerfd,udp-batch,websocket
-    examples+=(--example game)
-fi
+features=cookies,histograms,timerfd,udp-batch,websocket
 # A folder of its own: with other features everything would be compiled again each time.
-CARGO_TARGET_DIR="$out/target" cargo build --quiet --release --features "$features" "${examples[@]}"
+CARGO_TARGET_DIR="$out/target" cargo build --quiet --release --features "$features" --example feed --example game
 CARGO_TARGET_DIR="$out/target" cargo build --quiet --release --features realtime --bin waits \
     --manifest-path benches/Cargo.toml
 exec python3 tools/realtime.py "$out" "$out/target/release" "$@"

@@ -51,8 +51,8 @@ const RATE: u64 = 60; // snapshots a second for each player
 const TICK: Duration = Duration::from_nanos(1_000_000_000 / RATE);
 
 /// The loop. A turn waits for events until the next tick at most, and does not work for longer; the game
-/// moves between two turns. (A loop that waits for other things as well polls the reactor's `as_fd()`
-/// with them, until `next_deadline()` at the latest, and then turns.)
+/// moves between two turns. It waits for nothing else, so it needs neither `as_fd()` nor `next_deadline()`,
+/// with which a loop waits for other things too: the guide has such a program ("A loop of your own").
 fn serve(at: [&str; 3], spin: Duration, length: Duration) -> Outcome {
     let config = Config::new().spin_before_deadline(spin);
     let mut reactor = Reactor::build(config, |net| game::open(net, at))?;

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use tidegate::layer::Lines;
 use tidegate::sim::Fault::Loss;
 use tidegate::sim::{Faults, Host, Link, Sim, check};
-use tidegate::{Address, Error, Net};
+use tidegate::{Address, Connect, Context, Error, Handler, HandlerResult, Input, Net};
 
 use crate::bots::{self, Bots};
 use crate::game::{self, Game};
@@ -13,7 +14,8 @@ fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
 }
 
-/// In a simulation the ticks are a timer: it has its own loop.
+/// In a simulation the ticks are a timer: it has its own loop. That of `main.rs` asks the system for the
+/// time; turns that keep deadlines are simulated in `tests/sim`, in hosts whose every turn may be cut.
 fn tick(game: &mut Game, net: &mut Net<Game>) {
     game.tick(net);
     net.run_after(crate::TICK, tick);
@@ -56,6 +58,41 @@ fn snapshots_survive_loss_and_jitter_and_the_chat_is_whole() {
             let said = total(sim, &bots, |bots| bots.said);
             total(sim, &bots, |bots| bots.heard) == 6 * said
         })?;
+        Ok(())
+    });
+}
+
+/// Counts the lines of the chat that it gets.
+struct Slow;
+
+impl Handler<u64> for Slow {
+    fn on_data(&mut self, cx: &mut Context<'_, u64>, input: &mut Input<'_>) -> HandlerResult {
+        *cx.state += u64::from(input.take_all().starts_with(b"<"));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_slow_member_of_the_chat_delays_nobody() {
+    check(0..4, |sim| {
+        let (game, bots) = start(sim, true)?;
+        let slow = sim.host("slow", |net| {
+            net.connect(Connect::tcp("game:4001").layer(Lines::new()), Slow)?;
+            Ok(0)
+        })?;
+        // Three lines of 33 bytes a second, and their headers, are more than it gets.
+        sim.link("game", "slow", Link::new().bytes_per_second(60))?;
+        sim.run_for(ms(10_000))?;
+        let before = total(sim, &bots, |bots| bots.snapshots);
+        sim.run_for(ms(10_000))?;
+        let (said, heard) = (total(sim, &bots, |b| b.said), total(sim, &bots, |b| b.heard));
+        let (snapshots, lines) = (total(sim, &bots, |b| b.snapshots) - before, *sim.state(slow));
+        assert!(said > 40 && heard + 36 >= 6 * said, "{heard} heard of {said} lines");
+        assert!(lines < said - 10, "it has heard {lines} of {said}, and is not slow");
+        assert!(snapshots > 3_400, "{snapshots} of 3,600");
+        assert_eq!(total(sim, &bots, |bots| bots.wrong), 0);
+        let members = sim.with(game, |game, net| net.members(game.chat).len());
+        assert_eq!(members, 7, "nobody is closed");
         Ok(())
     });
 }

@@ -8,9 +8,10 @@
 //! empty: the paths that look for a queue find them by that, without a test of their own.
 
 use super::newest::{Newest, NewestStats, Put};
-use super::{Conn, Extra, Phase, SendStatus, Stream, WriteSide};
+use super::{Conn, Extra, Note, Phase, SendStatus, Stream, WriteSide};
 use crate::error::CloseReason;
 use crate::layer::{LayerErrorKind, MessageKind};
+use crate::token::Group;
 
 /// The units of work of one value that a layer encodes, as of a group's message for one member.
 const ENCODED: usize = 4;
@@ -65,18 +66,31 @@ impl Stream {
 }
 
 impl Conn<'_> {
-    /// Keeps a value until the socket takes it, in the place of an older one with this key.
-    pub(crate) fn send_latest(&mut self, key: u64, bytes: &[u8], kind: MessageKind) -> SendStatus {
-        let status = self.put_latest(key, bytes, kind);
+    /// Keeps a value until the socket takes it, in the place of an older one with this key. A group's is
+    /// counted there if it turns out later that it cannot be encoded.
+    pub(crate) fn send_latest(
+        &mut self,
+        key: u64,
+        group: Option<Group>,
+        bytes: &[u8],
+        kind: MessageKind,
+    ) -> SendStatus {
+        let status = self.put_latest(key, group, bytes, kind);
         self.count_sent(status)
     }
 
-    fn put_latest(&mut self, key: u64, bytes: &[u8], kind: MessageKind) -> SendStatus {
+    fn put_latest(
+        &mut self,
+        key: u64,
+        group: Option<Group>,
+        bytes: &[u8],
+        kind: MessageKind,
+    ) -> SendStatus {
         if !self.stream.accepts_output() {
             return SendStatus::Gone;
         }
         let room = self.stream.options().output_limit.saturating_sub(self.stream.queued());
-        match self.stream.newest_mut().put(key, kind, bytes, room) {
+        match self.stream.newest_mut().put(key, group, kind, bytes, room) {
             Put::New => {
                 self.values_wait();
                 self.status_of_queue()
@@ -99,9 +113,15 @@ impl Conn<'_> {
 
     /// A group's value: one for a connection that keeps up is like any other message.
     #[cold]
-    pub(crate) fn send_keyed(&mut self, key: u64, bytes: &[u8], kind: MessageKind) -> SendStatus {
+    pub(crate) fn send_keyed(
+        &mut self,
+        key: u64,
+        group: Group,
+        bytes: &[u8],
+        kind: MessageKind,
+    ) -> SendStatus {
         if self.falls_behind(bytes.len()) {
-            self.send_latest(key, bytes, kind)
+            self.send_latest(key, Some(group), bytes, kind)
         } else {
             self.send(bytes, kind)
         }
@@ -227,7 +247,10 @@ impl Conn<'_> {
             units += ENCODED;
             if let Err(error) = self.encode(&value.bytes, value.kind) {
                 let unencodable = error.kind() == LayerErrorKind::Unencodable;
-                self.stream.newest_mut().dropped += u64::from(unencodable);
+                if unencodable {
+                    self.stream.newest_mut().dropped += 1;
+                    self.work.notes.extend(value.group.map(Note::Unencodable));
+                }
                 if self.encode_failed(error) == SendStatus::Gone {
                     return false;
                 }

@@ -79,7 +79,7 @@ pub(crate) use read::{Budget, Next};
 pub(crate) use route::{Attempt, Route};
 pub(crate) use sharing::{Classes, Sharing};
 pub(crate) use wire::Wire;
-pub(crate) use work::{Due, Note, PARKED, Work};
+pub(crate) use work::{Due, Note, PARKED, SENDS_UNTIL_LATE, Work};
 pub(crate) use write::DIRECT;
 
 use batch::Listed;

@@ -12,6 +12,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::layer::MessageKind;
+use crate::token::Group;
 
 /// What a value costs beside its bytes: its place in the line, its entry in the map, and what the two
 /// reserve by growing.
@@ -53,6 +54,8 @@ pub(super) struct Value {
     key: u64,
     pub(super) bytes: Vec<u8>,
     pub(super) kind: MessageKind,
+    /// To which it was published, if it was.
+    pub(super) group: Option<Group>,
 }
 
 /// What became of a value.
@@ -116,7 +119,14 @@ impl Newest {
 
     /// Adds a value, or replaces the one with this key, if all of them cost `room` at most then. One
     /// that costs no more than the one that it replaces is always taken.
-    pub(super) fn put(&mut self, key: u64, kind: MessageKind, bytes: &[u8], room: usize) -> Put {
+    pub(super) fn put(
+        &mut self,
+        key: u64,
+        group: Option<Group>,
+        kind: MessageKind,
+        bytes: &[u8],
+        room: usize,
+    ) -> Put {
         let cost = self.cost();
         match self.places.get(&key) {
             Some(place) => {
@@ -125,7 +135,7 @@ impl Newest {
                 if bytes.len() > before && cost - before + bytes.len() > room {
                     return Put::Full;
                 }
-                value.kind = kind;
+                (value.kind, value.group) = (kind, group);
                 value.bytes.clear();
                 value.bytes.extend_from_slice(bytes);
                 if value.bytes.capacity() > 2 * bytes.len() + PLACE {
@@ -138,7 +148,7 @@ impl Newest {
             None if cost + PLACE + bytes.len() > room => Put::Full,
             None => {
                 self.places.insert(key, self.first + self.line.len() as u64);
-                self.line.push_back(Value { key, bytes: bytes.to_vec(), kind });
+                self.line.push_back(Value { key, bytes: bytes.to_vec(), kind, group });
                 self.bytes += bytes.len();
                 Put::New
             }

@@ -58,7 +58,7 @@ fn random_operations_agree_with_a_naive_model() {
                     bytes.resize(random.below(40), b'v');
                     let room = [usize::MAX, 4_000, 0][random.below(3)];
                     let expected = model.put(key, kind, &bytes, room);
-                    assert_eq!(newest.put(key, kind, &bytes, room), expected);
+                    assert_eq!(newest.put(key, None, kind, &bytes, room), expected);
                 }
                 60..99 => {
                     for _ in 0..random.below(keys / 2 + 2) {
@@ -87,8 +87,8 @@ fn random_operations_agree_with_a_naive_model() {
 #[test]
 fn a_replaced_value_gives_back_what_its_predecessor_was_longer() {
     let mut newest = Newest::default();
-    assert_eq!(newest.put(7, MessageKind::Default, &[1; 100_000], usize::MAX), Put::New);
-    assert_eq!(newest.put(7, MessageKind::Default, b"short", usize::MAX), Put::Replaced);
+    assert_eq!(newest.put(7, None, MessageKind::Default, &[1; 100_000], usize::MAX), Put::New);
+    assert_eq!(newest.put(7, None, MessageKind::Default, b"short", usize::MAX), Put::Replaced);
     let value = newest.take().unwrap();
     assert!(value.bytes.capacity() < 200 && value.bytes == b"short");
 }
@@ -97,12 +97,12 @@ fn a_replaced_value_gives_back_what_its_predecessor_was_longer() {
 fn an_empty_line_gives_its_memory_back() {
     let mut newest = Newest::default();
     for key in 0..10_000 {
-        newest.put(key, MessageKind::Default, b"value", usize::MAX);
+        newest.put(key, None, MessageKind::Default, b"value", usize::MAX);
     }
     while newest.take().is_some() {}
     assert!(newest.line.capacity() <= KEPT_PLACES && newest.places.capacity() <= 2 * KEPT_PLACES);
     // The numbers of the places go on.
-    newest.put(1, MessageKind::Default, b"a", usize::MAX);
-    assert_eq!(newest.put(1, MessageKind::Default, b"b", usize::MAX), Put::Replaced);
+    newest.put(1, None, MessageKind::Default, b"a", usize::MAX);
+    assert_eq!(newest.put(1, None, MessageKind::Default, b"b", usize::MAX), Put::Replaced);
     assert_eq!(newest.take().unwrap().bytes, b"b");
 }

@@ -80,27 +80,37 @@ impl Conn<'_> {
     }
 
     /// Appends the form of a message that all connections of this one's class have: the wire form, or that
-    /// of the inner layers.
+    /// of the inner layers. Returns whether the layers of all who get it must know of it.
     pub(crate) fn encode_shared(
         &mut self,
         inner: bool,
         (message, kind): (&[u8], MessageKind),
         form: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
+    ) -> Result<bool, LayerError> {
         let now = self.work.now;
-        let Some(wire) = self.stream.wire_mut() else { return Ok(()) };
+        let Some(wire) = self.stream.wire_mut() else { return Ok(false) };
         let called_at = wire.call_at;
         let mut fields = Vec::new(); // nothing is decoded
         let mut cx = LayerContext::new(now, &mut wire.call_at, &mut fields);
         let encoded = guarded(|| match inner {
             true => wire.layer.encode_inner(&mut cx, message, kind, form),
-            false => wire.layer.encode(&mut cx, message, kind, form),
+            false => wire.layer.encode_shared(&mut cx, message, kind, form),
         })
         .unwrap_or_else(|text| Err(LayerError::panicked(wire.layer.name(), text)));
         if wire.call_at != called_at {
             self.watch();
         }
         encoded
+    }
+
+    /// Tells its layers that messages leave which another one's have encoded for all.
+    #[cold]
+    pub(crate) fn sent_shared(&mut self) {
+        let Some(wire) = self.stream.wire_mut() else { return };
+        if let Err(text) = guarded(|| wire.layer.sent_shared()) {
+            let error = LayerError::panicked(wire.layer.name(), text);
+            self.encode_failed(error);
+        }
     }
 
     /// Queues the wire form of a run: of the form that the inner layers have made, or of bytes, for a

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::stats::Callback;
 #[cfg(feature = "histograms")]
 use crate::stats::Latency;
+use crate::timer::Key;
 
 /// What is kept for that.
 #[derive(Debug)]
@@ -40,6 +41,7 @@ impl Work {
         #[cfg(feature = "histograms")]
         {
             self.times.latency = config.measure.then(Box::default);
+            self.fine_timers.noted = config.measure;
         }
         self.timed = config.slow_callback.is_some() || config.measure;
     }
@@ -84,20 +86,29 @@ impl Work {
         self.times.slow.is_some_and(|limit| took >= limit).then_some(took)
     }
 
-    /// A timer that was due at the beginning of `tick` fires.
+    /// A timer that was just handed out fires.
     #[cold]
-    pub(crate) fn timer_fires(&mut self, tick: u64) {
-        let _ = tick;
+    pub(crate) fn timer_fires(&mut self, key: Key) {
+        let _ = key;
         #[cfg(feature = "histograms")]
         if self.times.latency.is_some()
-            && tick <= self.tick // else it was parked until its connection was open
-            && let Some(due) = self.instant_of(tick)
+            && let Some(due) = self.due_time_of(key)
         {
             let late = self.this_moment().saturating_duration_since(due);
             if let Some(latency) = &mut self.times.latency {
                 latency.timers.record(late);
             }
         }
+    }
+
+    /// When it was due; `None` if it was parked until its connection was open.
+    #[cfg(feature = "histograms")]
+    fn due_time_of(&mut self, key: Key) -> Option<Instant> {
+        if let Some(exactly) = self.fine_timers.was_due(&self.timers, key) {
+            return Some(exactly);
+        }
+        let tick = self.timers.deadline_of(key);
+        if tick <= self.tick { self.instant_of(tick) } else { None }
     }
 
     /// A message of another thread that came at `posted` is handled.

@@ -14,11 +14,15 @@ use crate::guard::drop_guarded;
 use crate::stats::ReactorStats;
 use crate::sys::Clock;
 use crate::timer::{Chain, Fine, Owned, Wheel};
-use crate::token::Token;
+use crate::token::{Group, Token};
 
 /// The deadline of timers that are parked until their connection opens. Real deadlines saturate one
 /// tick later, so none equals it.
 pub(crate) const PARKED: u64 = u64::MAX - 1;
+
+/// How many datagrams leave between two looks at the clock in a turn with a deadline. With `udp-batch`
+/// that is one system call.
+pub(crate) const SENDS_UNTIL_LATE: usize = 16;
 
 /// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub(crate) enum Note {
     EndAttempts(Vec<Attempt>),
     /// The connection leaves its groups.
     LeavesGroups(Token),
+    /// A value of this group that had to wait for the connection cannot be encoded for it.
+    Unencodable(Group),
 }
 
 /// The turn's time, the lists of work, the timers, the buffers: everything that a step of a
@@ -91,8 +97,14 @@ pub(crate) struct Work {
     /// turn with a deadline they are granted one by one, out of `reserve`.
     pub(crate) units: usize,
     reserve: usize,
+    /// How many datagrams a UDP socket may send in a turn.
+    pub(crate) sends_per_turn: usize,
+    /// How many before it looks whether it may send more: all of them, or less in a turn with a deadline.
+    pub(crate) sends_at_once: usize,
     /// When this turn has to end, if it keeps a deadline.
     until: Option<Instant>,
+    /// That was seen to have passed.
+    late: bool,
     /// The last turn ran out of units: events of this turn are served after what that one left over.
     pub(crate) in_line: bool,
     /// What is counted. The gauges are zero here: they are computed when somebody asks.
@@ -123,7 +135,10 @@ impl Work {
             notes: Vec::new(),
             units: usize::MAX, // before the first turn
             reserve: 0,
+            sends_per_turn: usize::MAX,
+            sends_at_once: usize::MAX,
             until: None,
+            late: false,
             in_line: false,
             counts: ReactorStats::default(),
             timed: false,
@@ -204,14 +219,17 @@ impl Work {
     /// goes on too.
     pub(crate) fn keep_deadline(&mut self, until: Instant) {
         self.until = Some(until);
+        self.late = false;
         self.reserve = self.units.saturating_sub(1);
         self.units = 1;
+        self.sends_at_once = self.sends_per_turn.min(SENDS_UNTIL_LATE);
     }
 
     /// From here on it keeps none.
     pub(crate) fn forget_deadline(&mut self) {
         if self.until.take().is_some() {
             self.units += std::mem::take(&mut self.reserve);
+            self.sends_at_once = self.sends_per_turn;
         }
     }
 
@@ -226,8 +244,20 @@ impl Work {
         if late {
             self.units = 0;
             self.reserve = 0;
+            self.late = true;
         }
         late
+    }
+
+    /// Whether this turn has seen its deadline pass.
+    pub(crate) fn was_late(&self) -> bool {
+        self.late
+    }
+
+    /// A late turn has left nothing: it does not count as one that ran out of units.
+    pub(crate) fn forgive(&mut self) {
+        self.late = false;
+        self.units = self.units.max(1);
     }
 
     /// Whether work is left that no event announces.

@@ -46,6 +46,8 @@ pub(crate) struct DatagramSocket {
     in_dirty: bool,
     /// Until this tick no further warning about errors of `on_datagram`.
     pub(crate) silent_until: u64,
+    /// A deadline has come between errors or the drain and the input: that comes first next time.
+    pub(crate) input_first: bool,
     /// The rest of a batch that arrived when the time of a turn was up: it is offered first.
     pub(crate) put_off: VecDeque<PutOff>,
     pub(crate) dead: bool,
@@ -95,6 +97,7 @@ impl DatagramSocket {
             in_ready: false,
             in_dirty: false,
             silent_until: 0,
+            input_first: false,
             put_off: VecDeque::new(),
             dead: false,
             sent: 0,
@@ -124,6 +127,11 @@ impl DatagramSocket {
     /// Whether datagrams are known to wait, or may.
     pub(crate) fn has_known_input(&self) -> bool {
         self.readable || !self.put_off.is_empty()
+    }
+
+    /// Whether there is something to tell the handler beside datagrams.
+    pub(crate) fn has_news(&self) -> bool {
+        !self.dead && (self.drained || !self.errors.is_empty())
     }
 
     pub(crate) fn queued(&self) -> usize {
@@ -317,7 +325,7 @@ impl Core {
 
     /// Sends from the queue up to the budget; the rest is sent in the next turn, which begins at once.
     pub(crate) fn flush_datagrams(&mut self, token: Token) {
-        let most = self.config.datagram_sends_per_turn;
+        let most = self.work.sends_at_once;
         let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
         socket.in_dirty = false;
         if socket.dead {
@@ -332,6 +340,33 @@ impl Core {
         if news {
             self.make_ready(token);
         } else if more {
+            self.send_more(token);
+        }
+    }
+
+    /// More could be sent: by a turn with a deadline, in pieces, until that has passed. What is above the
+    /// budget is sent in the next turn.
+    #[cold]
+    fn send_more(&mut self, token: Token) {
+        let mut left = self.work.sends_per_turn.saturating_sub(self.work.sends_at_once);
+        let mut news = false;
+        while left > 0 && !news && self.work.keeps_deadline() && !self.work.is_late() {
+            let most = left.min(self.work.sends_at_once);
+            let Some((socket, outbox)) = self.datagram_and_outbox(token) else { return };
+            socket.flush(outbox, most);
+            news = socket.drained || !socket.errors.is_empty();
+            let more = socket.has_more();
+            let (sent, dropped) = socket.take_counts();
+            self.work.counts.datagrams_sent += sent;
+            self.work.counts.datagrams_dropped += dropped;
+            if !more && !news {
+                return;
+            }
+            left -= most;
+        }
+        if news {
+            self.make_ready(token);
+        } else {
             self.make_ready_later(token);
         }
     }

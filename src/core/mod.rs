@@ -89,6 +89,8 @@ impl Core {
         let sys = sys::Poller::new(config.events_per_turn)?;
         let mut work = Work::new(sys.clock());
         work.time_as_told(&config);
+        work.sends_per_turn = config.datagram_sends_per_turn;
+        work.sends_at_once = config.datagram_sends_per_turn;
         Ok(Core {
             work,
             sys,

@@ -1,7 +1,7 @@
 //! The one place where a step of a connection runs, and where its notes are applied.
 
 use super::Core;
-use crate::connection::{Conn, Note};
+use crate::connection::{Conn, Note, SendStatus};
 use crate::token::Token;
 
 impl Core {
@@ -73,6 +73,7 @@ impl Core {
                         self.sys.deregister(&mut attempt.socket, true);
                     }
                 }
+                Note::Unencodable(group) => self.groups.count(group, SendStatus::Unencodable),
                 Note::LeavesGroups(token) => {
                     // Where the end did not come from a handler, this was not delivered before.
                     let lost = self.published_to(token);

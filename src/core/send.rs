@@ -78,7 +78,7 @@ impl Core {
     ) -> SendStatus {
         #[cfg(feature = "sim")]
         crate::witness::mixes_output(self, token);
-        let sent = self.with_settled(token, |conn| conn.send_latest(key, bytes, kind));
+        let sent = self.with_settled(token, |conn| conn.send_latest(key, None, bytes, kind));
         sent.unwrap_or(SendStatus::Gone)
     }
 

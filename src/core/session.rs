@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use super::{Core, DatagramSocket, Entity, Stopping};
-use crate::connection::{Due, SendStatus};
+use crate::connection::{Due, SENDS_UNTIL_LATE, SendStatus};
 use crate::error::{CloseReason, Deadline};
 use crate::guard::drop_guarded;
 use crate::packet_info::PacketInfo;
@@ -58,6 +58,8 @@ pub(crate) struct SessionSocket {
     pub(crate) sessions: Vec<Token>,
     /// Those that wait for `on_drain`.
     refused: Vec<Token>,
+    /// Those that are to get it now: a deadline has come between. The next one last.
+    untold: Vec<Token>,
     /// Since when it is not paused: silence before that is not the peers'.
     pub(super) listens_since: u64,
 }
@@ -82,6 +84,7 @@ impl SessionSocket {
             by_origin: HashMap::new(),
             sessions: Vec::new(),
             refused: Vec::new(),
+            untold: Vec::new(),
             listens_since: 0,
         }
     }
@@ -162,6 +165,12 @@ impl SessionSocket {
         if count > self.options.max_sessions || count != self.by_peer.len() {
             return Some(format!("{count} sessions, of {} peers", self.by_peer.len()));
         }
+        let SessionStats { open, accepted, closed, .. } = self.stats;
+        if accepted != open as u64 + closed.total() {
+            return Some(format!(
+                "{accepted} sessions were begun, {open} are open, ended: {closed}"
+            ));
+        }
         if origins != self.by_origin {
             return Some(format!("the sessions of each address are counted wrongly: {origins:?}"));
         }
@@ -202,18 +211,33 @@ impl Core {
 
     // ---- a session begins ----
 
-    /// Whose datagram this is; notes that its sender was heard.
-    pub(crate) fn heard(&mut self, socket: Token, from: SocketAddr) -> Sender {
-        let Some(known) = self.session_of(socket, from) else { return Sender::Unknown };
+    /// Whose datagram of `len` bytes this is; notes that its sender was heard.
+    pub(crate) fn heard(&mut self, socket: Token, from: SocketAddr, len: usize) -> Sender {
         let tick = self.work.tick;
+        let Some(owner) = self.session_socket_mut(socket) else { return Sender::Unknown };
+        let Some(&known) = owner.by_peer.get(&from) else { return Sender::Unknown };
+        owner.stats.messages_received += 1;
+        owner.stats.bytes_received += len as u64;
         match self.session_mut(known) {
             Some(session) if !session.dead => {
                 session.last = tick;
                 session.put_off = 0;
                 Sender::Session(known)
             }
-            _ => Sender::Ending,
+            _ => {
+                self.was_late(socket, len);
+                Sender::Ending
+            }
         }
+    }
+
+    /// Nobody gets that datagram.
+    #[cold]
+    fn was_late(&mut self, socket: Token, len: usize) {
+        let Some(owner) = self.session_socket_mut(socket) else { return };
+        owner.stats.late += 1;
+        owner.stats.messages_received -= 1;
+        owner.stats.bytes_received -= len as u64;
     }
 
     /// Notes to which address a session's peer sends: answers come from it.
@@ -273,32 +297,49 @@ impl Core {
         let Some(&Session { socket, peer, mark, dead: false, .. }) = self.session(token) else {
             return SendStatus::Gone;
         };
-        let Some(owner) = self.session_socket(socket) else { return SendStatus::Gone };
+        let Some(owner) = self.session_socket_mut(socket) else { return SendStatus::Gone };
         if bytes.len() > owner.options.datagram_limit {
             return SendStatus::Unencodable;
         }
+        owner.stats.messages_sent += 1;
+        owner.stats.bytes_sent += bytes.len() as u64;
         if !owner.socket.has_room_for(bytes.len()) {
-            self.empty_full_queue(socket);
+            self.empty_full_queue(socket, bytes.len());
         }
         let status = self.send_marked(socket, Some(peer), mark, bytes);
         if status == SendStatus::Full {
-            self.wait_for_drain(socket, token);
+            self.was_refused(socket, token, bytes.len());
         }
         status
     }
 
     /// The queue is full: what the system takes leaves at once, since one message to many peers may be
-    /// more than the queue holds.
+    /// more than the queue holds. A turn with a deadline makes room for this message only.
     #[cold]
-    fn empty_full_queue(&mut self, socket: Token) {
+    fn empty_full_queue(&mut self, socket: Token, len: usize) {
+        let most = if self.work.keeps_deadline() { SENDS_UNTIL_LATE } else { usize::MAX };
         let Some((full, outbox)) = self.datagram_and_outbox(socket) else { return };
-        full.flush(outbox, usize::MAX);
+        loop {
+            full.flush(outbox, most);
+            if full.has_room_for(len) || !full.has_more() {
+                break;
+            }
+        }
         if full.drained || !full.errors.is_empty() {
             self.make_ready(socket);
         }
     }
 
+    /// A message to a session was not queued.
     #[cold]
+    fn was_refused(&mut self, socket: Token, token: Token, len: usize) {
+        if let Some(owner) = self.session_socket_mut(socket) {
+            owner.stats.messages_sent -= 1;
+            owner.stats.bytes_sent -= len as u64;
+        }
+        self.wait_for_drain(socket, token);
+    }
+
     fn wait_for_drain(&mut self, socket: Token, token: Token) {
         // A datagram that is longer than the whole queue waits for nothing.
         if self.datagram(socket).is_some_and(DatagramSocket::is_blocked)
@@ -310,15 +351,31 @@ impl Core {
         }
     }
 
-    /// The queue is empty again: the sessions that are to be told.
+    /// The queue is empty again: the sessions that are to be told, the next one last. Those first that a
+    /// deadline has cut off.
     pub(crate) fn take_refused(&mut self, socket: Token) -> Vec<Token> {
         let Some(owner) = self.session_socket_mut(socket) else { return Vec::new() };
+        let untold = std::mem::take(&mut owner.untold);
+        if !untold.is_empty() && owner.socket.is_blocked() {
+            return untold; // the others wait for the next time that it is empty
+        }
         let mut told = std::mem::take(&mut owner.refused);
         told.retain(|&token| match self.session_mut(token) {
             Some(session) => std::mem::take(&mut session.refused) && !session.dead,
             None => false,
         });
+        told.reverse();
+        told.extend(untold);
         told
+    }
+
+    /// The deadline has come before these were told: they are the first ones next time.
+    #[cold]
+    pub(crate) fn tell_later(&mut self, socket: Token, untold: Vec<Token>) {
+        let Some(owner) = self.session_socket_mut(socket) else { return };
+        owner.untold = untold;
+        owner.socket.drained = true;
+        self.make_ready_later(socket);
     }
 
     /// Drops what was sent on a UDP socket, or to one session's peer, and has not left. Returns how
@@ -349,6 +406,14 @@ impl Core {
     }
 
     // ---- a session ends ----
+
+    /// Counts an end.
+    pub(crate) fn count_session_end(&mut self, socket: Token, reason: &CloseReason) {
+        self.work.counts.sessions_closed.count(reason);
+        if let Some(owner) = self.session_socket_mut(socket) {
+            owner.stats.closed.count(reason);
+        }
+    }
 
     /// Starts the watch for a silent peer, for `at`.
     fn watch(&mut self, token: Token, at: u64) {

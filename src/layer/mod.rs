@@ -32,8 +32,10 @@
 //! 8. A driver encodes message by message. Where a layer [takes runs](Layer::takes_runs) it may join
 //!    the bytes of several sends into one call of [`encode`](Layer::encode) (a run), and cut them
 //!    anywhere. Where several layers have equal [classes](Layer::wire_class), it may let one of them
-//!    encode a message and send the same bytes to the peers of the others, whose `encode` is not
-//!    called; the one may be asked for a message that its own peer does not get.
+//!    [encode a message for all](Layer::encode_shared) and send the same bytes to the peers of the
+//!    others, whose `encode` is not called; the one may be asked for a message that its own peer does
+//!    not get. Where the answer was that the layers must know of it, each whose peer gets the message
+//!    [is told so](Layer::sent_shared) before it encodes anything that leaves behind it.
 //! 9. After an error of `decode`, `wire_ended` or `on_time`, or after [`Item::End`], neither `decode`
 //!    nor `wire_ended` is called again. `encode`, `on_time` and `end` may be called after
 //!    [`Item::End`]; after an error only `end` is.
@@ -300,14 +302,40 @@ pub trait Layer {
         false
     }
 
-    /// What the wire form of a message depends on: two layers with equal classes encode every
-    /// message to the same bytes, or to bytes that decode to the same. The driver asks once the
-    /// layer is ready; the value holds until `decode` returns [`Item::End`] or an error, or `end`
-    /// is called. `None`, the default, is for a layer whose encoder has state (TLS, compression
-    /// with a window).
+    /// What the shared wire form of a message depends on: two layers with equal classes
+    /// [encode](Self::encode_shared) every message to the same bytes, or to bytes that decode to the same.
+    /// The driver asks once the layer is ready; the value holds until `decode` returns [`Item::End`] or
+    /// an error, or `end` is called. `None`, the default, is for a layer that cannot do without the
+    /// state of its own encoder (TLS).
     fn wire_class(&self) -> Option<WireClass> {
         None
     }
+
+    /// Appends the wire form of one message that is right for the peers of all layers of this one's
+    /// [class](Self::wire_class). A layer whose encoder has state (compression with a window) must not
+    /// use or change it here, nor may this layer take it that its own peer gets the message. By default
+    /// as [`encode`](Self::encode).
+    ///
+    /// Returns whether the layers must know of the message: then [`sent_shared`](Self::sent_shared) of each
+    /// is called for whose peer it leaves, this one included. `false`, the default, is free.
+    ///
+    /// # Errors
+    /// As of [`encode`](Self::encode).
+    fn encode_shared(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        self.encode(cx, message, kind, wire).map(|()| false)
+    }
+
+    /// This layer's peer is sent messages that [`encode_shared`](Self::encode_shared) of some layer of the
+    /// class has made, and of which it said that the others must know. It is called before anything is
+    /// encoded that leaves behind them, once at least, and once for all messages that leave together. A
+    /// compressor resets its window here: it would refer to bytes that are no longer where it thinks.
+    fn sent_shared(&mut self) {}
 
     /// Whether a driver may join the bytes of several sends into one call of [`encode`](Self::encode): a
     /// run, and cut it anywhere. By default where [`delivery`](Self::delivery) is a stream, and in a stack
@@ -320,12 +348,13 @@ pub trait Layer {
     /// [class](Self::wire_class) of what lies within. [`Then`] answers; no other layer needs this. Where
     /// it is `Some`, a driver may encode a message to many members in two steps: once for all of a class
     /// with [`encode_inner`](Self::encode_inner), then for each with [`encode_run`](Self::encode_run).
+    /// [`sent_shared`](Self::sent_shared) is as with one step.
     fn inner_class(&self) -> Option<WireClass> {
         None
     }
 
     /// The first step of two, see [`inner_class`](Self::inner_class): appends what the inner layers make
-    /// of one message.
+    /// of one message, as [`encode_shared`](Self::encode_shared) does, and returns the same.
     ///
     /// # Errors
     /// As of [`encode`](Self::encode).
@@ -335,8 +364,8 @@ pub trait Layer {
         message: &[u8],
         kind: MessageKind,
         inner: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
-        self.encode(cx, message, kind, inner)
+    ) -> Result<bool, LayerError> {
+        self.encode_shared(cx, message, kind, inner)
     }
 
     /// The second step of two, see [`inner_class`](Self::inner_class): appends the wire form of a run of
@@ -425,6 +454,18 @@ impl Layer for Box<dyn Layer> {
     fn wire_class(&self) -> Option<WireClass> {
         (**self).wire_class()
     }
+    fn encode_shared(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        (**self).encode_shared(cx, message, kind, wire)
+    }
+    fn sent_shared(&mut self) {
+        (**self).sent_shared();
+    }
     fn takes_runs(&self) -> bool {
         (**self).takes_runs()
     }
@@ -437,7 +478,7 @@ impl Layer for Box<dyn Layer> {
         message: &[u8],
         kind: MessageKind,
         inner: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
+    ) -> Result<bool, LayerError> {
         (**self).encode_inner(cx, message, kind, inner)
     }
     fn encode_run(

@@ -151,11 +151,20 @@ impl<Outer: Layer, Inner: Layer> Then<Outer, Inner> {
         cx: &mut LayerContext<'_>,
         wire: &mut Vec<u8>,
     ) -> Result<(), LayerError> {
+        self.pass_on(cx, |outer, cx, said| outer.encode(cx, said, MessageKind::Default, wire))
+    }
+
+    /// Hands what the inner layer sends to the outer one, if it is anything.
+    fn pass_on<T: Default>(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        encode: impl FnOnce(&mut Outer, &mut LayerContext<'_>, &[u8]) -> Result<T, LayerError>,
+    ) -> Result<T, LayerError> {
         if self.said.is_empty() {
-            return Ok(());
+            return Ok(T::default());
         }
         let outer = &mut cx.with_call_at(&mut self.outer_at);
-        let encoded = self.outer.encode(outer, &self.said, MessageKind::Default, wire);
+        let encoded = encode(&mut self.outer, outer, &self.said);
         recycle(&mut self.said);
         encoded.map_err(|error| self.refused(error))
     }
@@ -408,6 +417,33 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         Some(self.outer.wire_class()?.then(self.inner.wire_class()?))
     }
 
+    fn encode_shared(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        if self.broken {
+            return Err(self.out_of_step("refused what was said before, so nothing can follow"));
+        }
+        let inner = &mut cx.with_call_at(&mut self.inner_at);
+        let encoded = self.inner.encode_shared(inner, message, kind, &mut self.said);
+        let encoded = encoded.and_then(|told| {
+            let encode = |outer: &mut Outer, cx: &mut LayerContext<'_>, said: &[u8]| {
+                outer.encode_shared(cx, said, MessageKind::Default, wire)
+            };
+            Ok(self.pass_on(cx, encode)? || told)
+        });
+        self.pass_on_wishes(cx);
+        encoded
+    }
+
+    fn sent_shared(&mut self) {
+        self.outer.sent_shared();
+        self.inner.sent_shared();
+    }
+
     fn takes_runs(&self) -> bool {
         self.outer.takes_runs() && self.inner.takes_runs()
     }
@@ -429,20 +465,23 @@ impl<Outer: Layer, Inner: Layer> Layer for Then<Outer, Inner> {
         message: &[u8],
         kind: MessageKind,
         inner: &mut Vec<u8>,
-    ) -> Result<(), LayerError> {
+    ) -> Result<bool, LayerError> {
         if self.broken {
             return Err(self.out_of_step("refused what was said before, so nothing can follow"));
         }
         let inner_cx = &mut cx.with_call_at(&mut self.inner_at);
         let encoded = if self.outer.takes_runs() {
-            self.inner.encode(inner_cx, message, kind, inner)
+            self.inner.encode_shared(inner_cx, message, kind, inner)
         } else {
-            self.inner.encode(inner_cx, message, kind, &mut self.said).and_then(|()| {
+            self.inner.encode_shared(inner_cx, message, kind, &mut self.said).and_then(|told| {
                 let outer_cx = &mut cx.with_call_at(&mut self.outer_at);
                 let kind = MessageKind::Default;
                 let encoded = self.outer.encode_inner(outer_cx, &self.said, kind, inner);
                 recycle(&mut self.said);
-                encoded.map_err(|error| self.refused(error))
+                match encoded {
+                    Ok(outer_told) => Ok(outer_told || told),
+                    Err(error) => Err(self.refused(error)),
+                }
             })
         };
         self.pass_on_wishes(cx);

@@ -7,9 +7,11 @@ use std::any::TypeId;
 /// members is encoded once for each class.
 ///
 /// A layer of one type builds it from its own type and from *everything* that its
-/// [`encode`](super::Layer::encode) depends on, limits on what is sent included: they
-/// decide whether a message can be sent at all. A layer whose encoder has state (a cipher, a
-/// compressor with a window) has no class.
+/// [`encode_shared`](super::Layer::encode_shared) (by default its [`encode`](super::Layer::encode))
+/// depends on, limits on what is sent included: they decide whether a message can be sent at all. A
+/// layer that cannot encode without its own state (a cipher) has no class. One that can has
+/// (a compressor with a window: `encode_shared` compresses without it, and
+/// [`sent_shared`](super::Layer::sent_shared) resets it).
 ///
 /// ```
 /// use tidegate::layer::{Layer, Lines, LengthPrefixed};

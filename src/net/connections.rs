@@ -70,6 +70,9 @@ impl<S> Net<S> {
     /// - **Layers** encode a value when it leaves. One that waits when a layer is
     ///   [started](Self::start_layer) leaves through it.
     /// - **When all has left** `on_drain` says so, if both water marks are zero.
+    /// - **Connections only.** For a UDP socket or a session it is [`Gone`](SendStatus::Gone), as for a token
+    ///   that names nothing, and nothing is sent: a datagram does not wait behind others of its peer.
+    ///   Use [`send`](Self::send), and [`clear_queue`](Self::clear_queue) before what replaces all of it.
     ///
     /// The system has a buffer of its own, in which nothing is replaced, and which may grow to megabytes:
     /// set [`SocketOptions::not_sent_low_water`](crate::SocketOptions::not_sent_low_water) or

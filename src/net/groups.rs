@@ -75,7 +75,7 @@ impl<S> Net<S> {
     }
 
     /// Sends a message to all members. Returns how many these are, and how many deliveries of earlier
-    /// messages were dropped since the last publish.
+    /// messages were dropped or replaced since the last publish.
     ///
     /// The message is stored once. It is written at the end of the turn, or in one of the next
     /// turns if the work exceeds [`Config::work_per_turn`](crate::Config::work_per_turn). The
@@ -108,6 +108,9 @@ impl<S> Net<S> {
     ///   and a key that changes a hundred times meanwhile costs it one message. Nobody is closed for
     ///   that, and what waits is as much as there are keys.
     /// - It has caught up when nothing waits for it any more. Then it gets every value again.
+    /// - A member that is a session of a UDP peer gets every value as by `publish`, in a datagram of its
+    ///   own: it never falls behind, and none replaces another. What its socket's queue has no room for
+    ///   is dropped.
     ///
     /// No member gets a value of a key behind a newer one, and each gets the last one, unless its
     /// [`output_limit`](crate::StreamOptions::output_limit) has refused it. Keys are those of the

@@ -37,7 +37,8 @@ impl<S> Default for Slow<S> {
 impl<S> Net<S> {
     /// What the reactor has counted since it was made, and what there is now.
     ///
-    /// The counters are always on: they cost less than ten instructions a message. The gauges (how many
+    /// The counters are always on. They cost some ten instructions a message (counted: 13 of 1,013 where
+    /// one connection is served in a turn, none that shows where many are). The gauges (how many
     /// connections, how many bytes wait) are computed here, by one walk over all sockets and timers:
     /// ask once a second, and not for each message. Numbers that are cheap to have at any time are
     /// [`connection_count`](Self::connection_count) and [`queued`](Self::queued).
@@ -45,9 +46,11 @@ impl<S> Net<S> {
         self.core.stats()
     }
 
-    /// What one connection has moved. `None` if it does not count
+    /// What one connection has moved, over TCP or a Unix socket. `None` if it does not count
     /// ([`StreamOptions::statistics`](crate::StreamOptions::statistics)), is not established yet, or is
-    /// gone. Also available in `on_close`, with the final figures.
+    /// gone; and for UDP sockets and sessions, which have no figures of their own: those of all sessions of
+    /// a socket together are in [`session_stats`](Self::session_stats). Also available in `on_close`, with
+    /// the final figures.
     pub fn connection_stats(&self, token: Token) -> Option<ConnectionStats> {
         let stream = self.core.stream(token)?;
         stream.stats(self.core.unsent(token), self.core.work.now)
@@ -63,7 +66,7 @@ impl<S> Net<S> {
     /// - `NotFound`: the token names no connection.
     /// - `NotConnected`: it is not established yet, or was reset; or the socket is bound to a device
     ///   (`SO_BINDTODEVICE`), for which the system is not asked.
-    /// - `Unsupported`: it is no TCP connection, in a simulation, and on other systems than Linux and Android.
+    /// - `Unsupported`: it is a Unix socket; in a simulation; and on other systems than Linux and Android.
     /// - The system's own error, for instance if a sandbox permits no netlink sockets.
     #[cfg(feature = "tcp-info")]
     pub fn tcp_info(&mut self, token: Token) -> Result<TcpInfo, Error> {
@@ -71,11 +74,15 @@ impl<S> Net<S> {
         let unknown = || io::Error::new(ErrorKind::NotFound, "the token names no connection");
         let stream = self.core.stream(token).ok_or_else(unknown).map_err(failed)?;
         #[cfg(feature = "sim")]
-        let is_simulated = self.core.sys.is_simulated();
-        #[cfg(not(feature = "sim"))]
-        let is_simulated = false;
-        let unsupported = || io::Error::new(ErrorKind::Unsupported, "no TCP connection");
-        let ip = |it: Address| it.socket_addr().filter(|_| !is_simulated).ok_or_else(unsupported);
+        if self.core.sys.is_simulated() {
+            let what =
+                "the network is simulated, and has no TCP_INFO; expected a reactor of the system";
+            return Err(failed(io::Error::new(ErrorKind::Unsupported, what)));
+        }
+        let ip = |it: Address| {
+            let what = format!("expected a TCP connection, got a Unix socket ({it})");
+            it.socket_addr().ok_or_else(|| io::Error::new(ErrorKind::Unsupported, what))
+        };
         let local = stream.socket().local_addr().and_then(ip).map_err(failed)?;
         let peer = stream.socket().peer_addr().and_then(ip).map_err(failed)?;
         self.core.diagnosis.of(local, peer).map_err(failed)

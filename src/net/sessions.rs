@@ -105,7 +105,7 @@ impl<S: 'static> Net<S> {
     ///
     /// # Errors
     /// As for [`bind_udp`](Self::bind_udp). Also if an option is zero, or if `udp` is connected to a
-    /// peer.
+    /// peer, which an adopted socket may be.
     pub fn bind_sessions<H, F>(
         &mut self,
         udp: impl Into<Udp>,
@@ -119,12 +119,18 @@ impl<S: 'static> Net<S> {
         let what = "cannot bind UDP for sessions";
         options.check().map_err(|e| Error::new(what, e))?;
         let udp = udp.into();
-        if udp.is_connected() {
+        let connected = || {
             let connected = "expected a socket for any peer, got one that is connected to one";
-            let wrong = io::Error::new(io::ErrorKind::InvalidInput, connected);
-            return Err(Error::new(what, wrong));
+            Error::new(what, io::Error::new(io::ErrorKind::InvalidInput, connected))
+        };
+        if udp.is_connected() {
+            return Err(connected());
         }
-        let socket = Box::new(SessionSocket::new(udp.open()?, options));
+        let socket = udp.open()?;
+        if socket.socket.peer_addr().is_ok() {
+            return Err(connected()); // an adopted one
+        }
+        let socket = Box::new(SessionSocket::new(socket, options));
         let token = self.insert(Entity::SessionSocket(socket), what)?;
         let registered = self.core.register_datagram(token);
         self.or_remove(token, registered, "cannot register the UDP socket")?;

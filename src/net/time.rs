@@ -40,8 +40,10 @@ impl<S> Net<S> {
     }
 
     /// The same, not rounded up to milliseconds: for pacing, audio, market data. Never early either, and
-    /// late by what the system takes to wake the thread, and by what the turn does before. The timers of
-    /// one turn fire in this order: fine ones, then the others.
+    /// late by what the system takes to wake the thread, and by what the turn does before. Fine timers fire in the
+    /// order of their deadlines, and ordinary ones in that of theirs. Of those that become due for one turn
+    /// the fine ones come first, as a rule; but what the turn before has left over, and an ordinary one that
+    /// was set in the millisecond in which that turn began and without a delay, comes before them.
     ///
     /// On Linux this needs the feature `timerfd`: without it, and where mio uses poll(2), the poll itself
     /// rounds up to whole milliseconds. kqueue does not round. A fine timer costs more than an ordinary

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::call::Dispatch;
 use super::scratch::Scratch;
-use crate::core::PutOff;
+use crate::core::{DatagramSocket, PutOff};
 use crate::error::DatagramError;
 use crate::guard::{drop_guarded, log_guarded};
 use crate::handler::Datagram;
@@ -39,11 +39,10 @@ impl<S: 'static> Dispatch<S> {
     pub(super) fn serve_datagrams(&mut self, token: Token, scratch: &mut Scratch) {
         self.open_datagram(token);
         self.net.core.flush_datagrams(token);
-        self.report_errors(token);
-        let Some(socket) = self.net.core.datagram_mut(token) else { return };
-        if !socket.dead && std::mem::take(&mut socket.drained) {
-            self.call_datagram(token, Callback::Drain, |handler, cx| handler.on_drain(cx));
-            self.tell_refused_sessions(token);
+        if self.net.core.datagram(token).is_some_and(DatagramSocket::has_news)
+            && self.tell_news(token)
+        {
+            return;
         }
         self.receive(token, scratch);
         self.net.core.flush_datagrams(token);
@@ -59,15 +58,41 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.datagram(token).is_some_and(|socket| !socket.dead)
     }
 
-    fn report_errors(&mut self, token: Token) {
-        loop {
-            let Some(socket) = self.net.core.datagram_mut(token) else { return };
-            if socket.dead {
-                return;
-            }
-            let Some(error) = socket.errors.pop_front() else { return };
-            self.report_error(token, error);
+    /// Tells the handler of errors and of the drain. `true` if the deadline of the turn comes before the
+    /// input: that is the next thing then, or an endless sequence of errors would starve it.
+    #[cold]
+    fn tell_news(&mut self, token: Token) -> bool {
+        let Some(socket) = self.net.core.datagram_mut(token) else { return false };
+        if std::mem::take(&mut socket.input_first) {
+            self.net.core.make_ready_later(token);
+            return false;
         }
+        while let Some(socket) = self.net.core.datagram_mut(token) {
+            if socket.dead {
+                return false;
+            }
+            let error = socket.errors.pop_front();
+            let last = error.is_none();
+            match error {
+                Some(error) => self.report_error(token, error),
+                None if std::mem::take(&mut socket.drained) => {
+                    self.call_datagram(token, Callback::Drain, |handler, cx| handler.on_drain(cx));
+                    self.tell_refused_sessions(token);
+                }
+                None => return false,
+            }
+            if self.net.core.work.is_late() {
+                if let Some(socket) = self.net.core.datagram_mut(token) {
+                    socket.input_first = true;
+                }
+                self.net.core.make_ready_later(token);
+                return true;
+            }
+            if last {
+                return false; // what it has queued may have drained again
+            }
+        }
+        false
     }
 
     #[cold]
@@ -143,7 +168,8 @@ impl<S: 'static> Dispatch<S> {
     fn offer_datagram(&mut self, token: Token, arrived: Arrived<'_>) -> bool {
         let Arrived { bytes, from, truncated, info } = arrived;
         let datagram = Datagram { bytes, from, truncated, info };
-        let timed = self.net.core.work.timed;
+        // Where peers have sessions nothing is called here; `offer_to_session` times what is.
+        let timed = self.net.core.work.timed && self.net.core.session_socket(token).is_none();
         if timed {
             self.net.core.work.callback_begins(Callback::Datagram);
         }

@@ -320,6 +320,32 @@ fn layers_encode_values_when_they_leave() {
     assert_eq!(rig.room(&[ALL]).written(), "\0\0\0\u{5}first\0\0\0\u{1}3");
 }
 
+// row 217
+#[test]
+fn a_value_that_cannot_be_encoded_when_it_leaves_is_counted_by_its_group() {
+    let mut rig = Rig::layered(Lines::new(), &[2]);
+    let (one, other) = (rig.group(), rig.group());
+    let long = value(0, 20_000);
+    rig.publish(one, 1, &long);
+    rig.flush();
+    assert!(rig.stats().3, "it has fallen behind: what follows waits, not encoded");
+    rig.publish(one, 2, "no\nline");
+    rig.publish(one, 3, "no\nline");
+    rig.publish(other, 3, "no\nline either");
+    rig.publish(other, 4, "a line");
+    rig.put(5, "no\nline of a group");
+    rig.flush();
+    assert_eq!(rig.stats(), (4, 1, 0, true));
+    let written = rig.room(&[ALL; 10]).written();
+    assert_eq!(written, [&long, "\na line\n"].concat());
+    assert_eq!(rig.stats(), (0, 1, 3, false));
+    let mut dropped = |group| {
+        let published = rig.net().publish(group, "");
+        (rig.net().group_stats(group).unwrap().dropped, published.dropped)
+    };
+    assert_eq!((dropped(one), dropped(other)), ((1, 1), (1, 1)));
+}
+
 /// A value of some length, with a number in front.
 fn value(number: usize, len: usize) -> String {
     format!("{number:<width$};", width = len - 1)
@@ -512,6 +538,29 @@ fn publish_reports_what_was_dropped_since_the_last_one() {
     assert_eq!(rig.net().publish_latest(group, 1, value(21, 100)).dropped, 1);
     assert_eq!(rig.net().publish(group, "").dropped, 0);
     assert_eq!(rig.net().group_stats(group).unwrap().dropped, 11);
+}
+
+// row 218
+#[test]
+fn publish_reports_what_was_replaced_since_the_last_one() {
+    let mut rig = Rig::new(StreamOptions::new(), &[150]);
+    let group = rig.group();
+    for n in 0..300 {
+        let published = rig.net().publish_latest(group, n % 10, value(n as usize, 100));
+        assert_eq!((published.members, published.replaced), (1, 0));
+    }
+    rig.flush();
+    assert_eq!(rig.net().publish(group, "").replaced, 288);
+    assert_eq!(rig.net().publish(group, "").replaced, 0);
+    rig.publish(group, 3, value(300, 100));
+    rig.flush();
+    let last = rig.net().publish_latest(group, 4, value(301, 100));
+    assert_eq!((last.dropped, last.replaced), (0, 1));
+    rig.flush();
+    assert_eq!(rig.net().group_stats(group).unwrap().replaced, 290);
+    let token = rig.token;
+    assert!(rig.net().leave(group, token));
+    assert_eq!(rig.net().publish(group, "").replaced, 1, "also where nobody is left");
 }
 
 #[test]

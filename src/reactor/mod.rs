@@ -1,8 +1,8 @@
 //! The loop: [`Reactor::turn`] is its list of steps, and the steps are in the other files.
 //!
 //! `route.rs` finds the step for a token and `call.rs` calls handlers, guarded. `accept.rs`, `open.rs`,
-//! `messages.rs`, `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs`, `session.rs` and `timers.rs` are the steps, `reap.rs` the
-//! end; `scratch.rs` holds the buffers that the steps share.
+//! `messages.rs`, `stream.rs`, `layered.rs`, `relay.rs`, `datagram.rs`, `session.rs` and `timers.rs`
+//! are the steps, `reap.rs` the end; `scratch.rs` holds the buffers that the steps share.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -132,6 +132,8 @@ pub struct Reactor<S: 'static = ()> {
     woken: bool,
     /// Where to go on after a turn that its deadline has cut.
     next_step: Option<Step>,
+    /// A signal has ended a poll: `turn_until` goes on waiting.
+    interrupted: bool,
 }
 
 /// What a shutdown cut off when its grace period ended.
@@ -213,6 +215,7 @@ impl<S: 'static> Reactor<S> {
             published_backlog: 0,
             woken: false,
             next_step: None,
+            interrupted: false,
         })
     }
 
@@ -371,6 +374,7 @@ impl<S: 'static> Reactor<S> {
                 // has come meanwhile (signal(7)): it is looked for, or timers would fire before it.
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {
                     timeout = Some(Duration::ZERO);
+                    self.interrupted = true;
                 }
                 woken => break woken.map_err(|e| Error::new("cannot wait for readiness", e))?,
             }

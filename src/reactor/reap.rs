@@ -49,7 +49,11 @@ impl<S: 'static> Dispatch<S> {
                 unsent
             }
             Some(Entity::Datagram(socket)) => socket.queued(),
-            Some(Entity::Session(session)) => session.unsent,
+            Some(Entity::Session(session)) => {
+                let (socket, unsent) = (session.socket, session.unsent);
+                self.net.core.count_session_end(socket, &reason);
+                unsent
+            }
             Some(_) => 0,
         };
         let listener = self.net.core.stream(token).and_then(|stream| stream.listener());

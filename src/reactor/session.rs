@@ -17,10 +17,14 @@ impl<S: 'static> Dispatch<S> {
     /// The queue is empty again: tells the sessions that wait for that.
     #[cold]
     pub(super) fn tell_refused_sessions(&mut self, token: Token) {
-        for session in self.net.core.take_refused(token) {
+        let mut sessions = self.net.core.take_refused(token);
+        while let Some(session) = sessions.pop() {
             // One may end another.
             if self.net.is_open(session) {
                 self.call_datagram(session, Callback::Drain, |handler, cx| handler.on_drain(cx));
+            }
+            if !sessions.is_empty() && self.net.core.work.is_late() {
+                return self.net.core.tell_later(token, sessions);
             }
         }
     }
@@ -45,17 +49,13 @@ impl<S: 'static> Dispatch<S> {
     /// Gives a datagram to its sender's session.
     #[cold]
     pub(super) fn offer_to_session(&mut self, token: Token, datagram: Datagram<'_>) {
-        match self.net.core.heard(token, datagram.from) {
+        match self.net.core.heard(token, datagram.from, datagram.bytes.len()) {
             Sender::Session(session) => {
                 self.call_datagram(session, Callback::Datagram, |handler, cx| {
                     handler.on_datagram(cx, datagram)
                 });
             }
-            Sender::Ending => {
-                if let Some(owner) = self.net.core.session_socket_mut(token) {
-                    owner.stats.late += 1;
-                }
-            }
+            Sender::Ending => {}
             Sender::Unknown => self.meet(token, datagram),
         }
     }
@@ -130,6 +130,10 @@ impl<S: 'static> Dispatch<S> {
         if let Some(bytes) = left
             && self.net.is_open(session)
         {
+            if let Some(owner) = self.net.core.session_socket_mut(socket) {
+                owner.stats.messages_received += 1;
+                owner.stats.bytes_received += datagram.bytes.len() as u64;
+            }
             let datagram = Datagram { bytes, ..datagram };
             self.call_datagram(session, Callback::Datagram, |handler, cx| {
                 handler.on_datagram(cx, datagram)

@@ -25,6 +25,8 @@ struct Counts {
     bytes: u64,
     refused: u64,
     drains: u64,
+    /// In which turn each was.
+    drained_in: Vec<u64>,
     cookie: Vec<u8>,
 }
 
@@ -40,6 +42,7 @@ impl DatagramHandler<Counts> for Count {
 
     fn on_drain(&mut self, cx: &mut Context<'_, Counts>) -> HandlerResult {
         cx.state.drains += 1;
+        cx.state.drained_in.push(cx.net.stats().turns);
         Ok(())
     }
 }
@@ -177,6 +180,24 @@ fn who_was_refused_is_told_when_the_queue_is_empty() {
     sim.run_for(Duration::from_millis(10)).unwrap();
     assert_eq!(sim.state(server).drains, 4);
     sim.run_for(Duration::from_secs(1)).unwrap();
+}
+
+// row 216
+#[test]
+fn a_deadline_comes_between_the_drains_of_two_sessions() {
+    let (mut sim, server, _) = crowd(5, 4, Some(10_000));
+    sim.keep_deadlines(server, Duration::ZERO);
+    sim.with(server, |counts, net| {
+        let sessions = net.sessions(counts.socket.unwrap()).to_vec();
+        while net.send(sessions[0], [7; 100]) == SendStatus::Queued {}
+        for &session in &sessions {
+            assert_eq!(net.send(session, [7; 100]), SendStatus::Full);
+        }
+    });
+    sim.run_for(Duration::from_secs(1)).unwrap();
+    let turns = &sim.state(server).drained_in;
+    assert_eq!(turns.len(), 4, "each is told once");
+    assert!(turns.windows(2).all(|two| two[0] < two[1]), "one in a turn: {turns:?}");
 }
 
 // row 193: 60 snapshots of 1.2 KB a second for 200 players, for five seconds

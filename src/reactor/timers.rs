@@ -79,7 +79,7 @@ impl<S: 'static> Dispatch<S> {
     fn times_timer(&mut self, key: Key) {
         let work = &mut self.net.core.work;
         if work.timed {
-            work.timer_fires(work.timers.deadline_of(key));
+            work.timer_fires(key);
         }
     }
 

@@ -22,14 +22,24 @@ pub(super) enum Step {
     Messages,
     Events,
     Leftovers,
+    Notifications,
     Timers,
+    Groups,
     Flush,
     Reap,
 }
 
 impl Step {
-    const ALL: [Step; 6] =
-        [Step::Messages, Step::Events, Step::Leftovers, Step::Timers, Step::Flush, Step::Reap];
+    const ALL: [Step; 8] = [
+        Step::Messages,
+        Step::Events,
+        Step::Leftovers,
+        Step::Notifications,
+        Step::Timers,
+        Step::Groups,
+        Step::Flush,
+        Step::Reap,
+    ];
 }
 
 impl<S: 'static> Reactor<S> {
@@ -63,9 +73,18 @@ impl<S: 'static> Reactor<S> {
     /// # Ok::<(), tidegate::Error>(())
     /// ```
     ///
-    /// A turn ends late by one callback at most, with the write of its reply, or by one other write; by
-    /// one accepted connection; by one read of a relay. Everything else stops: reads, posts, timers,
-    /// datagrams, and the flushes of large groups. Order holds across the cut, and fairness: where
+    /// A turn ends late by one item at most. These are one item each:
+    /// - a callback with the write of its reply; and those of one connection that follow from one event:
+    ///   `on_open` and its first input, the end of a batch, `on_eof`, `on_drain` behind input;
+    /// - a write of one connection's queue, of as much as its socket takes (at most its send buffer:
+    ///   tcp(7), `tcp_wmem`, 4 MiB; [`SocketOptions::send_buffer`](crate::SocketOptions::send_buffer)
+    ///   makes it smaller);
+    /// - 16 datagrams of one UDP socket, before and after a callback of its handler; all that wait for one
+    ///   that closes;
+    /// - one accepted connection; one read of a relay; the encoding of eight messages for one member.
+    ///
+    /// Everything else stops: reads, posts, timers, datagrams, the errors and drains of a UDP socket and
+    /// its sessions, and the flushes of large groups. Order holds across the cut, and fairness: where
     /// every turn is cut, the next one begins with the step behind the cut. The turn that ends the
     /// loop is not cut. Nothing is gathered before the flush of a large group, as
     /// [`turn`](Self::turn) does under load (step 9).
@@ -97,6 +116,11 @@ impl<S: 'static> Reactor<S> {
             self.steps_until(Step::Messages);
         }
         self.put_off_events();
+        if self.dispatch.net.core.work.was_late() && !self.is_anything_left() {
+            // The deadline has cut nothing.
+            self.next_step = None;
+            self.dispatch.net.core.work.forgive();
+        }
         self.dispatch.net.core.work.forget_deadline();
         self.publish_backlog(0);
         let draining = matches!(self.dispatch.net.core.stopping, Stopping::Draining(_));
@@ -124,7 +148,9 @@ impl<S: 'static> Reactor<S> {
                 Step::Messages => self.messages_until(),
                 Step::Events => self.events_until(),
                 Step::Leftovers => self.leftovers_until(),
+                Step::Notifications => self.notifications_until(),
                 Step::Timers => self.timers_until(),
+                Step::Groups => self.groups_until(),
                 Step::Flush => self.flush_until(),
                 Step::Reap => self.reap_until(),
             };
@@ -141,6 +167,14 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.net.core.is_last_turn()
     }
 
+    /// Whether there is something that this turn would have done without its deadline.
+    fn is_anything_left(&self) -> bool {
+        let core = &self.dispatch.net.core;
+        core.has_work()
+            || !self.inbox.is_empty()
+            || self.next_timer().is_some_and(|at| at <= core.work.now)
+    }
+
     fn is_late(&mut self) -> bool {
         self.dispatch.net.core.work.is_late()
     }
@@ -152,33 +186,46 @@ impl<S: 'static> Reactor<S> {
             return self.poll(Some(Duration::ZERO));
         }
         let until = self.next_timer().map_or(deadline, |timer| timer.min(deadline));
-        let core = &mut self.dispatch.net.core;
-        let awake = core.config.spin_before_deadline;
+        let awake = self.dispatch.net.core.config.spin_before_deadline;
         let awake = if until == deadline { awake } else { Duration::ZERO };
-        let now = core.work.this_moment();
-        let mut left = until.saturating_duration_since(now).saturating_sub(awake);
-        if !left.is_zero() {
-            if core.sys.set_alarm(now, left) {
-                // The alarm ends the poll. A timeout close behind it would be a second one, which the
-                // kernel has to take back before the thread runs: 10 µs of a virtual machine.
-                if core.config.spin.is_zero() {
-                    left += BEHIND_THE_ALARM;
-                }
-            } else if !awake.is_zero() {
-                // The poll may round up to a millisecond, which would be beyond the deadline.
-                left = Duration::from_millis(left.as_millis() as u64);
+        loop {
+            self.interrupted = false;
+            let left = self.time_asleep(until, awake);
+            let mut woken = self.poll(Some(left))?;
+            let asleep = self.interrupted;
+            while !(awake.is_zero() || asleep) && self.goes_on_waiting(woken, until) {
+                std::hint::spin_loop();
+                woken = self.poll(Some(Duration::ZERO))?;
+            }
+            // A signal has ended the poll, and nothing has come: the rest of the time is still to be waited.
+            if !(asleep && self.goes_on_waiting(woken, until)) {
+                return Ok(woken);
             }
         }
-        let mut woken = self.poll(Some(left))?;
-        while !awake.is_zero() && !woken && self.events.is_empty() && self.is_before(until) {
-            std::hint::spin_loop();
-            woken = self.poll(Some(Duration::ZERO))?;
-        }
-        Ok(woken)
     }
 
-    fn is_before(&self, at: Instant) -> bool {
-        self.dispatch.net.core.work.this_moment() < at
+    fn goes_on_waiting(&self, woken: bool, until: Instant) -> bool {
+        !woken && self.events.is_empty() && self.dispatch.net.core.work.this_moment() < until
+    }
+
+    /// How long the poll may sleep so that it ends `awake` before `until`.
+    fn time_asleep(&mut self, until: Instant, awake: Duration) -> Duration {
+        let core = &mut self.dispatch.net.core;
+        let now = core.work.this_moment();
+        let left = until.saturating_duration_since(now).saturating_sub(awake);
+        if left.is_zero() {
+            return left;
+        }
+        if core.sys.set_alarm(now, left) {
+            // The alarm ends the poll. A timeout close behind it would be a second one, which the
+            // kernel has to take back before the thread runs: 10 µs of a virtual machine.
+            return if core.config.spin.is_zero() { left + BEHIND_THE_ALARM } else { left };
+        }
+        if !awake.is_zero() && core.sys.rounds_up() {
+            // Up to a millisecond more, which would be beyond the deadline.
+            return Duration::from_millis(left.as_millis() as u64);
+        }
+        left
     }
 
     // Each step returns whether it had something to do, and has then done one thing at least.
@@ -227,9 +274,15 @@ impl<S: 'static> Reactor<S> {
             }
             self.dispatch.serve_next(&mut self.scratch);
             if self.is_late() {
-                return true;
+                break;
             }
         }
+        waiting > 0
+    }
+
+    /// A step of its own: a cut of the one before puts every socket on its list, which would never let
+    /// this one begin.
+    fn notifications_until(&mut self) -> bool {
         let core = &self.dispatch.net.core;
         let notifications = core.notifications.len().min(core.config.posts_per_turn);
         for _ in 0..notifications {
@@ -238,7 +291,7 @@ impl<S: 'static> Reactor<S> {
                 break;
             }
         }
-        waiting + notifications > 0
+        notifications > 0
     }
 
     fn timers_until(&mut self) -> bool {
@@ -259,15 +312,19 @@ impl<S: 'static> Reactor<S> {
         fired > 0
     }
 
-    /// Groups first, then the dirty list, as in any turn.
-    fn flush_until(&mut self) -> bool {
+    /// Groups, and then the dirty list, as in any turn. Each is a step of its own, or groups to which
+    /// somebody always publishes would starve the list.
+    fn groups_until(&mut self) -> bool {
         self.dispatch.install_pending_handlers();
         let core = &mut self.dispatch.net.core;
         let pending = core.groups.has_pending();
         core.flush_groups_of_turn::<true>();
-        if pending && core.work.is_late() {
-            return true;
-        }
+        pending
+    }
+
+    fn flush_until(&mut self) -> bool {
+        self.dispatch.install_pending_handlers();
+        let core = &mut self.dispatch.net.core;
         let mut dirty = std::mem::take(&mut core.work.dirty);
         let mut flushed = 0;
         for &token in &dirty {
@@ -281,7 +338,7 @@ impl<S: 'static> Reactor<S> {
         // A flush may end a connection and so queue for others: those are flushed in the next turn.
         dirty.append(&mut self.dispatch.net.core.work.dirty);
         self.dispatch.net.core.work.dirty = dirty;
-        pending || flushed > 0
+        flushed > 0
     }
 
     fn reap_until(&mut self) -> bool {

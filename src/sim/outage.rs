@@ -183,6 +183,12 @@ impl Sim {
         (config, (most > 0).then(|| Duration::from_nanos(self.rng.below(most))))
     }
 
+    /// The loop of a host keeps deadlines, each so long after the begin of its turn.
+    #[cfg(test)]
+    pub(crate) fn keep_deadlines<S>(&mut self, host: super::Host<S>, length: Duration) {
+        self.hosts[host.index as usize].turn = Some(length);
+    }
+
     pub(super) fn start(&mut self, host: u32) -> Result<(), Error> {
         let index = host as usize;
         let world = self.world_mut();

@@ -123,8 +123,10 @@ pub struct Latency {
     pub turns: Histogram,
     /// Callbacks: of handlers, hooks and closures.
     pub callbacks: Histogram,
-    /// How late timers fired: handlers' own, and those of `run_after`. A timer is rounded up to a
-    /// millisecond, which does not count as late.
+    /// How late timers fired: handlers' own, and those of `run_after`. An ordinary one is rounded up
+    /// to a millisecond, which does not count as late; a fine one counts from its exact time. One
+    /// without a delay (`Duration::ZERO`) counts from the beginning of the millisecond in which it was
+    /// set: up to a millisecond too much.
     pub timers: Histogram,
     /// How long callbacks waited that readiness caused: from the return of the poll until they began. An
     /// event with several callbacks (messages in one read) counts once for each. What a budget has put

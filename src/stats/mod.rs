@@ -49,6 +49,8 @@ macro_rules! figures {
             /// Connections that have ended, by the reason that `on_close` got. Those that ended before
             /// they had a handler count too.
             pub closed: Closes,
+            /// Sessions of UDP peers that have ended, by the reason that `on_close` got.
+            pub sessions_closed: Closes,
         }
 
         impl $name {
@@ -72,6 +74,7 @@ macro_rules! figures {
                         Kind::Gauge => self.$field,
                     },)*
                     closed: self.closed - earlier.closed,
+                    sessions_closed: self.sessions_closed - earlier.sessions_closed,
                 }
             }
         }
@@ -84,6 +87,7 @@ macro_rules! figures {
                 $name {
                     $($field: self.$field.saturating_add(other.$field),)*
                     closed: self.closed + other.closed,
+                    sessions_closed: self.sessions_closed + other.sessions_closed,
                 }
             }
         }
@@ -160,7 +164,8 @@ figures! {
             posts,
         Counter: /// Notifications that were handed to handlers.
             notifications,
-        Counter: /// Turns that spent all of `Config::work_per_turn` on input, or that a deadline cut (`turn_until`).
+        Counter: /// Turns that spent all of `Config::work_per_turn` on input, or whose deadline (`turn_until`)
+            /// passed with work left.
             work_exhausted,
         Counter: /// Turns whose poll returned as many events as `Config::events_per_turn`.
             events_exhausted,
@@ -201,11 +206,13 @@ figures! {
 }
 
 impl ReactorStats {
-    /// Each figure with its name, in the order of the declaration; the last is `closed`, the total of
-    /// all reasons ([`Closes::iter`] has them one by one).
+    /// Each figure with its name, in the order of the declaration; the last are `sessions_closed` and
+    /// `closed`, the totals of all reasons ([`Closes::iter`] has them one by one).
     pub fn fields(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
         let names = Self::FIGURES.iter().map(|&(name, ..)| name);
-        names.zip(self.values()).chain([("closed", self.closed.total())])
+        let closed =
+            [("sessions_closed", self.sessions_closed.total()), ("closed", self.closed.total())];
+        names.zip(self.values()).chain(closed)
     }
 }
 
@@ -215,20 +222,21 @@ impl fmt::Display for ReactorStats {
         let mut comma = "";
         for (name, value) in self.fields().filter(|&(_, value)| value > 0) {
             write!(f, "{comma}{name} {value}")?;
+            match name {
+                "closed" => write!(f, " ({})", self.closed)?,
+                "sessions_closed" => write!(f, " ({})", self.sessions_closed)?,
+                _ => {}
+            }
             comma = ", ";
         }
-        match (comma, self.closed.total()) {
-            ("", _) => f.write_str("nothing yet"),
-            (_, 0) => Ok(()),
-            _ => write!(f, " ({})", self.closed),
-        }
+        if comma.is_empty() { f.write_str("nothing yet") } else { Ok(()) }
     }
 }
 
-/// How many connections have ended for which reason.
+/// How many connections, or sessions, have ended for which reason.
 ///
 /// There is a name for each kind of [`CloseReason`], for each [`Deadline`] and each [`Limit`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Closes {
     counts: [u64; REASONS.len()],
 }
@@ -279,11 +287,13 @@ fn index_of(reason: &CloseReason) -> usize {
         CloseReason::Panicked(_) => 16,
         CloseReason::Layer(_) => 17,
         CloseReason::ReactorDropped => 18,
-        CloseReason::SocketClosed => 19, // of sessions, which are not counted here
+        CloseReason::SocketClosed => SOCKET_CLOSED,
     }
 }
 
 const CONNECT_FAILED: usize = 4;
+/// Of sessions alone.
+const SOCKET_CLOSED: usize = 19;
 
 impl Closes {
     pub(crate) fn count(&mut self, reason: &CloseReason) {
@@ -299,6 +309,26 @@ impl Closes {
     /// How many never were established.
     pub(crate) fn connect_failed(&self) -> u64 {
         self.counts[CONNECT_FAILED]
+    }
+
+    /// The reasons that connections may have.
+    pub(crate) fn of_connections(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        self.iter().take(SOCKET_CLOSED)
+    }
+
+    /// The reasons that sessions may have.
+    pub(crate) fn of_sessions(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+        const THEIRS: [&str; 8] = [
+            "closed",
+            "aborted",
+            "idle_timeout",
+            "shutdown",
+            "handler",
+            "panicked",
+            "reactor_dropped",
+            REASONS[SOCKET_CLOSED],
+        ];
+        self.iter().filter(|(name, count)| *count > 0 || THEIRS.contains(name))
     }
 
     /// How many have ended.
@@ -373,7 +403,7 @@ mod tests {
     #[test]
     fn every_figure_has_a_name_of_its_own_and_a_text() {
         let names: std::collections::BTreeSet<_> = ReactorStats::default().fields().collect();
-        assert_eq!(names.len(), ReactorStats::FIGURES.len() + 1);
+        assert_eq!(names.len(), ReactorStats::FIGURES.len() + 2);
         for (name, _, help) in ReactorStats::FIGURES {
             assert!(help.trim().ends_with('.'), "{name}: {help}");
             assert!(!help.contains(['\n', '\\']), "{name}: a HELP line is one line");
@@ -386,6 +416,11 @@ mod tests {
         assert_eq!(stats.to_string(), "events 2");
         stats.closed.count(&CloseReason::LimitExceeded(Limit::QueuedOutput, 1));
         assert_eq!(stats.to_string(), "events 2, closed 1 (output_limit 1)");
+        stats.sessions_closed.count(&CloseReason::SocketClosed);
+        assert_eq!(
+            stats.to_string(),
+            "events 2, sessions_closed 1 (socket_closed 1), closed 1 (output_limit 1)"
+        );
         assert_eq!(ReactorStats::default().to_string(), "nothing yet");
     }
 
@@ -409,6 +444,7 @@ mod tests {
             CloseReason::Handler("".into()),
             CloseReason::Panicked(String::new()),
             CloseReason::ReactorDropped,
+            CloseReason::SocketClosed,
         ];
         let mut closes = Closes::default();
         for (count, reason) in reasons.iter().enumerate() {

@@ -26,7 +26,8 @@ pub fn prometheus(stats: &ReactorStats) -> String {
 /// A page for Prometheus, written figure by figure.
 ///
 /// The names of the reactor's figures begin with `tidegate_`, and those of counters end in `_total`.
-/// Ends of connections are `tidegate_closed_total`, with the reason as a label. A page of two thousand
+/// Ends of connections are `tidegate_closed_total`, with the reason as a label, and those of sessions
+/// `tidegate_sessions_closed_total`. A page of two thousand
 /// samples takes a fraction of a millisecond to write; it can be answered from a listener of the same
 /// reactor (`examples/metrics.rs`).
 ///
@@ -59,8 +60,8 @@ impl Exposition {
 
     /// A label for every sample that follows, in addition to those before: which of several reactors it is,
     /// say. A figure has one value on a page, so that a label cannot tell several of one name apart. Each
-    /// value of a label is a time series of its own, so that it must not be anything that peers choose. What a name
-    /// may not have in it becomes `_`.
+    /// value of a label is a time series of its own, so that it must not be anything that peers choose.
+    /// What a name may not have in it becomes `_`.
     #[must_use]
     pub fn label(mut self, name: &str, value: &str) -> Self {
         let comma = if self.labels.is_empty() { "" } else { "," };
@@ -83,7 +84,12 @@ impl Exposition {
         }
         let name = "tidegate_closed_total";
         self.head(name, "Connections that have ended, by the reason.", "counter");
-        for (reason, count) in stats.closed.iter() {
+        for (reason, count) in stats.closed.of_connections() {
+            self.sample(name, Some(("reason", reason)), count);
+        }
+        let name = "tidegate_sessions_closed_total";
+        self.head(name, "Sessions of UDP peers that have ended, by the reason.", "counter");
+        for (reason, count) in stats.sessions_closed.of_sessions() {
             self.sample(name, Some(("reason", reason)), count);
         }
     }

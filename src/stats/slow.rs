@@ -17,7 +17,8 @@ pub struct SlowCallback {
     /// closures, `Reactor` for a whole turn.
     pub handler: &'static str,
     /// The callback (`on_data`, `on_timer` and so on). Of a listener it is `filter`, `layer`, `factory`
-    /// or `on_unopened`, of a UDP socket with sessions `admit`; of a source `on_ready`; of closures `post`, `run_after` or `done` (of a job).
+    /// or `on_unopened`, of a UDP socket with sessions `admit`; of a source `on_ready`; of closures
+    /// `post`, `run_after` or `done` (of a job).
     ///
     /// `turn` is a whole turn, without the wait for events, that took so long without one callback that
     /// did: ten callbacks of a tenth delay the next event as much.

@@ -133,6 +133,19 @@ const SHORT_IO_DRAINS: bool = cfg!(all(
 /// edge of its own.
 const URGENT_IS_REPORTED: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
+/// Whether the poll rounds its timeouts up to milliseconds, where it has no alarm: all but kqueue do.
+const ROUNDS_UP: bool = cfg!(any(
+    mio_unsupported_force_poll_poll,
+    not(any(
+        target_os = "macos",
+        target_os = "ios",
+        target_os = "freebsd",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "dragonfly",
+    ))
+));
+
 /// The token of the waker. No socket's token has this value.
 const WAKE: mio::Token = mio::Token(usize::MAX);
 
@@ -335,6 +348,15 @@ impl Poller {
             Poller::Os { poll, alarm, .. } => alarm.set(poll.registry(), now, after),
             #[cfg(feature = "sim")]
             Poller::Sim { .. } => false, // it is exact
+        }
+    }
+
+    /// Whether a poll that no alarm ends may end a millisecond after its timeout.
+    pub(crate) fn rounds_up(&self) -> bool {
+        match self {
+            Poller::Os { .. } => ROUNDS_UP,
+            #[cfg(feature = "sim")]
+            Poller::Sim { .. } => false,
         }
     }
 

@@ -25,20 +25,33 @@ pub(crate) enum Alarm {
         /// When it goes off, or went off.
         at: Instant,
     },
-    /// The system had no descriptor for it.
-    Missing,
+    /// The system had no descriptor for it. It is asked again at this time.
+    Missing(Instant),
 }
+
+/// How often the system is asked for an alarm that it has refused.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Alarm {
     /// Whether it goes off `after` from `now`, a time that is not zero.
     pub(crate) fn set(&mut self, registry: &Registry, now: Instant, after: Duration) -> bool {
         let Some(new) = now.checked_add(after) else { return false };
-        if matches!(self, Alarm::Unused) {
+        let (is_due, first) = match *self {
+            Alarm::Unused => (true, true),
+            Alarm::Missing(again) => (now >= again, false),
+            Alarm::Made { .. } => (false, false),
+        };
+        if is_due {
             *self = match make(registry) {
                 Ok(timer) => Alarm::Made { timer, at: now },
                 Err(e) => {
-                    log::warn!("deadlines are rounded up to milliseconds: timerfd_create: {e}");
-                    Alarm::Missing
+                    // Once: descriptors may be missing for long.
+                    let level = if first { log::Level::Warn } else { log::Level::Debug };
+                    log::log!(
+                        level,
+                        "deadlines are rounded up to milliseconds: timerfd_create: {e}"
+                    );
+                    Alarm::Missing(now.checked_add(AGAIN).unwrap_or(now))
                 }
             };
         }
@@ -64,4 +77,20 @@ fn make(registry: &Registry) -> io::Result<OwnedFd> {
     let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
     registry.register(&mut SourceFd(&timer.as_raw_fd()), super::ALARM, Interest::READABLE)?;
     Ok(timer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // row 223
+    #[test]
+    fn an_alarm_that_the_system_refused_is_asked_for_again() {
+        let poll = mio::Poll::new().unwrap();
+        let (now, soon) = (Instant::now(), Duration::from_millis(1));
+        let mut alarm = Alarm::Missing(now + AGAIN);
+        assert!(!alarm.set(poll.registry(), now, soon), "not with each deadline");
+        assert!(alarm.set(poll.registry(), now + AGAIN, soon));
+        assert!(matches!(alarm, Alarm::Made { .. }));
+    }
 }

@@ -6,13 +6,16 @@
 //! behind, which is dropped when it is met, or when such entries are the greater part.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 use std::time::Instant;
 
 use super::{Chain, Key, Owned, Wheel};
 
 /// The deadlines of these timers in the wheel begin here, after 292 million years.
 const FIRST: u64 = 1 << 63;
+
+/// The deadline in the wheel of one that is due: over, whatever the time is.
+const RELEASED: u64 = 0;
 
 /// Below so many entries none are looked for that no longer count.
 const FEW: usize = 64;
@@ -22,6 +25,10 @@ pub(crate) struct Fine {
     heap: BinaryHeap<Reverse<Entry>>,
     /// How many deadlines there have been.
     count: u64,
+    /// Whether it is kept when those that wait to be fired were due: somebody asks how late they are.
+    pub(crate) noted: bool,
+    /// That, in their order. Some of them may have been cancelled or moved since.
+    released: VecDeque<(Key, Instant)>,
 }
 
 /// In the order of the deadlines; of equal ones in that in which they were set.
@@ -58,6 +65,7 @@ impl Fine {
         let place = self.place();
         let moved = wheel.rearm(key, place);
         if moved {
+            self.released.retain(|&(released, _)| released != key);
             self.push(wheel, Entry { at, place, key });
         }
         moved
@@ -66,11 +74,30 @@ impl Fine {
     /// Makes those that are due by `now` due at the wheel's next advance, in their order.
     pub(crate) fn release<T: Owned>(&mut self, wheel: &mut Wheel<T>, now: Instant) {
         while self.next().is_some_and(|at| at <= now) {
-            let Some(Reverse(Entry { place, key, .. })) = self.heap.pop() else { return };
+            let Some(Reverse(Entry { place, key, at })) = self.heap.pop() else { return };
             if wheel.is_set_for(key, place) {
-                wheel.rearm(key, 0);
+                if self.noted {
+                    if !wheel.is_any_at_hand() {
+                        self.released.clear(); // all of them have fired or ended
+                    }
+                    self.released.push_back((key, at));
+                }
+                wheel.rearm(key, RELEASED);
             }
         }
+    }
+
+    /// When one that was just handed out was due; `None` if it is no timer of these, or its time was not
+    /// noted.
+    #[cold]
+    #[cfg(any(test, feature = "histograms"))]
+    pub(crate) fn was_due<T: Owned>(&mut self, wheel: &Wheel<T>, key: Key) -> Option<Instant> {
+        if wheel.deadline_of(key) != RELEASED {
+            return None;
+        }
+        // They fire in this order: the ones before it have ended otherwise.
+        let place = self.released.iter().position(|&(released, _)| released == key)?;
+        self.released.drain(..=place).next_back().map(|(_, at)| at)
     }
 
     fn place(&mut self) -> u64 {
@@ -109,12 +136,15 @@ mod tests {
         wheel: Wheel<u32>,
         chain: Chain,
         start: Instant,
+        /// When those that have fired were due.
+        due: Vec<u64>,
     }
 
     impl Rig {
         fn new() -> Self {
-            let (fine, chain) = (Fine::default(), Chain::default());
-            Rig { fine, wheel: Wheel::with_capacity(0), chain, start: Instant::now() }
+            let (fine, chain) = (Fine { noted: true, ..Fine::default() }, Chain::default());
+            let (start, due) = (Instant::now(), Vec::new());
+            Rig { fine, wheel: Wheel::with_capacity(0), chain, start, due }
         }
 
         fn at(&self, micros: u64) -> Instant {
@@ -132,6 +162,8 @@ mod tests {
             self.wheel.advance(micros / 1_000);
             let mut fired = Vec::new();
             while let Some((key, _)) = self.wheel.pop_due() {
+                let due = self.fine.was_due(&self.wheel, key);
+                self.due.extend(due.map(|at| (at - self.start).as_micros() as u64));
                 fired.extend(self.wheel.finish(&mut self.chain, key));
             }
             fired
@@ -160,6 +192,32 @@ mod tests {
         assert!(!rig.fine.rearm(&mut rig.wheel, cancelled, later));
         assert_eq!(rig.fire(49), []);
         assert_eq!(rig.fire(50), [2]);
+    }
+
+    // row 215
+    #[test]
+    fn it_is_known_when_each_was_due() {
+        let mut rig = Rig::new();
+        let due = [(10, 1), (20, 2), (30, 3), (40, 4), (2_000, 5), (2_001, 6)];
+        let keys = due.map(|(at, n)| rig.set(at, n));
+        // Due, and then cancelled or moved before they fire; the others fire long after that.
+        let now = rig.at(35);
+        rig.fine.release(&mut rig.wheel, now);
+        rig.wheel.advance(0);
+        assert_eq!(rig.wheel.cancel(&mut rig.chain, keys[1]), Some(2));
+        let later = rig.at(36);
+        assert!(rig.fine.rearm(&mut rig.wheel, keys[0], later));
+        assert_eq!(rig.fire(1_500), [3, 1, 4]);
+        assert_eq!(rig.due, [30, 36, 40]);
+        // One of the wheel's own among them.
+        rig.wheel.insert(&mut rig.chain, 0, 7);
+        assert_eq!(rig.fire(3_000), [7, 5, 6]);
+        assert_eq!(rig.due, [30, 36, 40, 2_000, 2_001]);
+        rig.set(3_001, 8);
+        rig.set(3_002, 9);
+        assert_eq!(rig.fire(4_000), [8, 9]);
+        assert_eq!(rig.due[5..], [3_001, 3_002]);
+        assert!(rig.fine.released.is_empty());
     }
 
     #[test]

@@ -185,6 +185,7 @@ impl<T: Owned> Wheel<T> {
     }
 
     /// The tick at which a timer that was just handed out is due.
+    #[cfg(any(test, feature = "histograms"))]
     pub(crate) fn deadline_of(&self, key: Key) -> u64 {
         self.link(key.index).deadline
     }
@@ -192,6 +193,11 @@ impl<T: Owned> Wheel<T> {
     /// Whether [`pop_due`](Self::pop_due) has one to hand out.
     pub(crate) fn is_any_due(&self) -> bool {
         self.lists[Place::DUE.list()].head != NIL
+    }
+
+    /// Whether the next [`advance`](Self::advance) hands one out, whatever the time is.
+    pub(crate) fn is_any_at_hand(&self) -> bool {
+        self.is_any_due() || self.lists[Place::SOON.list()].head != NIL
     }
 
     /// Takes a timer that [`pop_due`](Self::pop_due) handed out from its owner, before it is fired.
@@ -220,7 +226,7 @@ impl<T: Owned> Wheel<T> {
         if self.entries.is_empty() {
             return None;
         }
-        if self.lists[Place::DUE.list()].head != NIL || self.lists[Place::SOON.list()].head != NIL {
+        if self.is_any_at_hand() {
             return Some(self.now);
         }
         self.next_stop().map(|(_, start)| start)

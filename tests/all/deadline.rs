@@ -10,9 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tidegate::layer::Lines;
-use tidegate::{Config, Listen, Net, Reactor};
+use tidegate::{Config, Listen, Net, Peer, Reactor};
 
-use crate::support::datagrams::{Heard, datagram, rig_that, socket};
+#[cfg(target_os = "linux")]
+use crate::support::child;
+use crate::support::datagrams::{Ear, Heard, address, datagram, received, rig, rig_that, socket};
 use crate::support::{
     Log, PATIENCE, Probe, address_of, client, is_data, listening, read_all, read_n, settle, until,
 };
@@ -425,6 +427,165 @@ fn plain_turns_go_on_where_a_cut_one_stopped() {
     for client in &mut clients {
         assert_eq!(read_n(client, 1), b"x");
     }
+}
+
+// row 148
+#[test]
+fn groups_that_always_have_a_message_do_not_starve_other_sends() {
+    let (mut reactor, log, mut clients) = echoes(4);
+    let mut opened = log.opened();
+    let alone = opened.pop().unwrap();
+    let group = reactor.net().create_group();
+    for &member in &opened {
+        assert!(reactor.net().join(group, member));
+    }
+    let heard = Rc::default();
+    let ear = Ear { heard: Rc::clone(&heard), act: Box::new(|_, _| {}) };
+    let udp = reactor.net().bind_udp("127.0.0.1:0", ear).unwrap();
+    let peer = socket();
+    reactor.net().send(alone, b"x");
+    reactor.net().send_to(udp, address(&peer), b"x");
+    let mut turns = 0;
+    while reactor.net().queued(alone) + reactor.net().queued(udp) > 0 {
+        reactor.net().publish(group, b"y");
+        late_turn(&mut reactor);
+        turns += 1;
+        assert!(turns < 100, "neither has left in {turns} turns");
+    }
+    assert_eq!(read_n(&mut clients[3], 1), b"x");
+    assert_eq!(received(&peer), b"x");
+    assert_eq!(*heard.borrow(), [Heard::Open]);
+}
+
+// row 148
+#[test]
+fn a_flood_does_not_starve_notifications() {
+    let (log, notes) = (Log::new(), Rc::new(Cell::new(0)));
+    let (of_handlers, counted) = (log.clone(), Rc::clone(&notes));
+    let mut reactor = Reactor::new().unwrap();
+    let listen = Listen::tcp("127.0.0.1:0").layer(|_| Lines::new());
+    let make = move |_: &Peer<'_>| {
+        let counted = Rc::clone(&counted);
+        Probe::new(&of_handlers).notify(move |_, _| {
+            counted.set(counted.get() + 1);
+            Ok(())
+        })
+    };
+    let listener = reactor.net().listen(listen, make).unwrap();
+    let address = address_of(&mut reactor, listener);
+    let (mut flood, _quiet) = (client(address), client(address));
+    until(&mut reactor, "both to open", |_| log.opens() == 2);
+    settle(&mut reactor);
+    flood.write_all(&b"line\n".repeat(1_000)).unwrap();
+    late_until(&mut reactor, "the first line", || log.count(is_data) > 0);
+    for token in log.opened() {
+        assert!(reactor.net().notify(token, ()));
+    }
+    late_until(&mut reactor, "both notes", || notes.get() == 2);
+    let lines = log.count(is_data);
+    assert!(lines < 100, "{lines} lines were before them");
+    late_until(&mut reactor, "all lines", || log.count(is_data) == 1_000);
+}
+
+// row 216
+#[test]
+fn datagrams_of_one_socket_leave_over_several_turns() {
+    let mut rig = rig("127.0.0.1:0");
+    settle(&mut rig.reactor);
+    let (peer, all) = (socket(), 100_u8);
+    for n in 0..all {
+        assert!(rig.send_to(address(&peer), [n]).is_accepted());
+    }
+    let token = rig.token;
+    let mut waiting = usize::from(all);
+    while waiting > 0 {
+        late_turn(&mut rig.reactor);
+        let left = rig.reactor.net().queued(token);
+        assert!(waiting - left <= 32, "{} datagrams left in one turn", waiting - left);
+        waiting = left;
+    }
+    for n in 0..all {
+        assert_eq!(received(&peer), [n]);
+    }
+    // In time they all leave in one turn.
+    for n in 0..all {
+        assert!(rig.send_to(address(&peer), [n]).is_accepted());
+    }
+    let _ = rig.reactor.turn_until(Instant::now() + PATIENCE).unwrap();
+    assert_eq!(rig.reactor.net().queued(token), 0);
+}
+
+// row 216
+#[test]
+fn errors_of_one_socket_are_told_over_several_turns_and_do_not_starve_its_input() {
+    let mut rig = rig("127.0.0.1:0");
+    settle(&mut rig.reactor);
+    let peer = socket();
+    let too_long = vec![0; 65_530];
+    let errors = |heard: &[Heard]| heard.iter().filter(|h| matches!(h, Heard::Error(..))).count();
+    for _ in 0..3 {
+        assert!(rig.send_to(address(&peer), &too_long).is_accepted());
+    }
+    let start = Instant::now();
+    while errors(&rig.heard()) < 3 {
+        let before = errors(&rig.heard());
+        late_turn(&mut rig.reactor);
+        assert!(errors(&rig.heard()) <= before + 1, "{:?}", rig.heard());
+        assert!(start.elapsed() < PATIENCE);
+    }
+    // Another one for each turn.
+    peer.send_to(b"x", rig.address()).unwrap();
+    for turn in 0.. {
+        if rig.heard().contains(&datagram(b"x")) {
+            break;
+        }
+        rig.send_to(address(&peer), &too_long);
+        late_turn(&mut rig.reactor);
+        assert!(turn < 100, "the input is starved by errors: {:?}", rig.heard());
+    }
+}
+
+// row 161
+#[test]
+fn a_late_turn_that_has_left_nothing_is_none_that_was_cut() {
+    let mut reactor = Reactor::new().unwrap();
+    let slow = || std::thread::sleep(Duration::from_millis(2));
+    reactor.net().run_after(Duration::ZERO, move |_, _| slow());
+    let start = Instant::now();
+    while reactor.net().stats().timers_fired < 1 {
+        let _ = reactor.turn_until(Instant::now() + Duration::from_millis(1)).unwrap();
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(reactor.net().stats().work_exhausted, 0);
+    for _ in 0..3 {
+        reactor.net().run_after(Duration::ZERO, move |_, _| slow());
+    }
+    while reactor.net().stats().timers_fired < 4 {
+        let _ = reactor.turn_until(Instant::now() + Duration::from_millis(1)).unwrap();
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert_eq!(reactor.net().stats().work_exhausted, 2, "the third one has left nothing");
+}
+
+// row 146
+#[test]
+#[cfg(target_os = "linux")]
+fn a_process_that_was_stopped_waits_for_its_deadline_all_the_same() {
+    const LONG: Duration = Duration::from_millis(500);
+    if child::part().is_some() {
+        let mut reactor = Reactor::new().unwrap();
+        child::say("waits");
+        let deadline = Instant::now() + LONG;
+        let _ = reactor.turn_until(deadline).unwrap();
+        return child::say(if Instant::now() < deadline { "early" } else { "in time" });
+    }
+    let test = a_process_that_was_stopped_waits_for_its_deadline_all_the_same;
+    let mut helper = child::Helper::start(test, "wait");
+    assert_eq!(helper.hear(), "waits");
+    helper.wait_until_asleep();
+    helper.stop();
+    helper.go_on();
+    assert_eq!(helper.hear(), "in time");
 }
 
 // row 150

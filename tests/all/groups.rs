@@ -37,6 +37,16 @@ impl Room {
         config: Config,
         adapt: impl FnOnce(Listen) -> Listen,
     ) -> Self {
+        Self::greeted(members, config, |_| Vec::new(), adapt)
+    }
+
+    /// Each client says first what `greeting` has for its number.
+    pub(crate) fn greeted(
+        members: usize,
+        config: Config,
+        greeting: impl Fn(usize) -> Vec<u8>,
+        adapt: impl FnOnce(Listen) -> Listen,
+    ) -> Self {
         let log = Log::new();
         let of_handler = log.clone();
         let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
@@ -45,7 +55,9 @@ impl Room {
         let address = address_of(&mut reactor, listener);
         let mut streams = Vec::new();
         for n in 1..=members {
-            streams.push(client(address));
+            let mut stream = client(address);
+            stream.write_all(&greeting(n - 1)).unwrap();
+            streams.push(stream);
             until(&mut reactor, "a member to open", |_| log.opens() == n);
         }
         let tokens = log.opened();

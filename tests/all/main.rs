@@ -16,6 +16,7 @@ mod channel;
 mod close;
 mod connect;
 mod deadline;
+mod deflated;
 mod echo;
 mod fairness;
 mod forms;

@@ -555,6 +555,75 @@ fn bad_options_are_errors_that_say_what_was_expected() {
     let error = reactor.net().bind_sessions(connected, SessionOptions::new(), accept).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     assert!(error.to_string().contains("expected a socket for any peer"), "{error}");
+    // Nor one that was connected before it was adopted.
+    let adopted = UdpSocket::bind("127.0.0.1:0").unwrap();
+    adopted.connect("127.0.0.1:9").unwrap();
+    let error = reactor
+        .net()
+        .bind_sessions(Udp::adopt(adopted), SessionOptions::new(), accept)
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("expected a socket for any peer"), "{error}");
+    let adopted = Udp::adopt(UdpSocket::bind("127.0.0.1:0").unwrap());
+    assert!(reactor.net().bind_sessions(adopted, SessionOptions::new(), accept).is_ok());
+}
+
+// row 219
+#[test]
+fn ends_and_messages_of_sessions_are_counted() {
+    let mut rig =
+        rig_that(SessionOptions::new(), Config::new(), |_, spy| Admission::accept(spy).skip(2));
+    let mut peers = Vec::new();
+    for says in [&b"close"[..], b"abort", b"error", b"echo"] {
+        let (peer, to) = (socket(), rig.address());
+        peer.send_to(&[b"hi", says].concat(), to).unwrap();
+        peers.push((peer, says.len()));
+    }
+    let log = rig.log.clone();
+    until(&mut rig.reactor, "three ends", |_| log.closes() == 3);
+    until(&mut rig.reactor, "the fourth", |_| log.count(|told| *told == data(b"echo")) == 1);
+    settle(&mut rig.reactor);
+    assert_eq!(received(&peers[3].0), b"echo");
+    let stats = rig.stats();
+    assert_eq!((stats.open as u64, stats.accepted), (1, 4));
+    assert_eq!(stats.closed.to_string(), "closed 1, aborted 1, handler 1");
+    let bytes = 4 * 2 + "closeaborterrorecho".len() as u64;
+    assert_eq!((stats.messages_received, stats.bytes_received), (4, bytes));
+    // "never" was queued, and then aborted.
+    assert_eq!((stats.messages_sent, stats.bytes_sent), (2, 9));
+    // The reactor's own figures outlive the socket.
+    rig.reactor.net().close(rig.socket);
+    until(&mut rig.reactor, "the last end", |_| log.closes() == 4);
+    let stats = rig.reactor.net().stats();
+    assert_eq!(
+        stats.sessions_closed.to_string(),
+        "closed 1, aborted 1, handler 1, socket_closed 1"
+    );
+    assert_eq!(stats.closed.total(), 0, "no connection was there");
+    let page = tidegate::stats::prometheus(&stats);
+    let line = "tidegate_sessions_closed_total{reason=\"socket_closed\"} 1";
+    assert!(page.contains(line) && !page.contains("tidegate_closed_total{reason=\"socket_closed"));
+}
+
+// row 221
+#[test]
+fn a_session_is_sent_no_value_that_could_be_replaced_and_every_one_that_is_published() {
+    let mut rig = rig(SessionOptions::new());
+    let (peer, token) = rig.meets(b"x");
+    assert_eq!(received(&peer), b"x");
+    let net = rig.reactor.net();
+    assert_eq!(net.send_latest(token, 7, b"value"), SendStatus::Gone);
+    assert_eq!(net.queued(token), 0);
+    let group = net.create_group();
+    assert!(net.join(group, token));
+    for n in 0..10_u8 {
+        assert_eq!(net.publish_latest(group, 7, [n]).members, 1);
+    }
+    settle(&mut rig.reactor);
+    for n in 0..10_u8 {
+        assert_eq!(received(&peer), [n]);
+    }
+    assert_eq!(rig.reactor.net().group_stats(group).unwrap().replaced, 0);
 }
 
 // row 190

@@ -109,4 +109,6 @@ fn what_is_no_tcp_connection_has_none() {
     until(&mut reactor, "it opens", |reactor| !reactor.state().is_empty());
     let error = reactor.net().tcp_info(token).unwrap_err();
     assert_eq!(error.io().kind(), ErrorKind::Unsupported, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("expected a TCP connection, got a Unix socket"), "{text}");
 }

@@ -8,7 +8,7 @@ use super::work;
 use crate::connection::{Conn, SendStatus};
 use crate::core::Core;
 use crate::layer::WireClass;
-use crate::token::Token;
+use crate::token::{Group, Token};
 
 /// How a member is given a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,9 +131,12 @@ impl Core {
         let mut statuses = Vec::new();
         if let Some(stream) = table.stream_mut(member) {
             let mut conn = Conn { token: member, stream, work };
+            if groups.marked(&run, class, u32::MAX).told {
+                conn.sent_shared(); // before some of what is behind is encoded for it alone
+            }
             let log = groups.log_of(&run).0;
-            let end = queue_values(&mut conn, log, class, from, &mut statuses);
-            groups.count_unencodable(&run, class, end);
+            let end = queue_values(&mut conn, log, group, class, from, &mut statuses);
+            groups.count_marked(&run, class, end);
         }
         for status in statuses {
             groups.count(group, status);
@@ -208,7 +211,7 @@ impl Core {
             for (part, key) in batch.parts.iter().zip(&keys) {
                 let message = &batch.bytes()[part.start..part.end];
                 let status = match *key {
-                    Some(key) => conn.send_keyed(key, message, part.kind),
+                    Some(key) => conn.send_keyed(key, part.group, message, part.kind),
                     None => conn.send(message, part.kind),
                 };
                 groups.count(part.group, status);
@@ -263,6 +266,7 @@ impl Core {
 fn queue_values(
     conn: &mut Conn<'_>,
     log: &Log,
+    group: Group,
     class: Option<&Rc<WireClass>>,
     from: usize,
     statuses: &mut Vec<SendStatus>,
@@ -289,7 +293,7 @@ fn queue_values(
     for message in next..log.len() {
         let bytes = &plain.bytes()[plain.start(message)..plain.end(message)];
         statuses.push(match log.key(message) {
-            Some(key) => conn.send_latest(key, bytes, log.kind(message)),
+            Some(key) => conn.send_latest(key, Some(group), bytes, log.kind(message)),
             None => conn.send(bytes, log.kind(message)),
         });
     }

@@ -37,11 +37,11 @@ fn lend<T>(
         conn.encode_shared(inner, (message, kind), form)
     };
     let class = Rc::clone(class);
-    let (encode, cost, refused, failed) = (&mut encode as _, 0, false, None);
-    let mut lent = Lent { class, encode, limit, room, cost, refused, failed };
+    let (encode, cost, refused, told, failed) = (&mut encode as _, 0, false, false, None);
+    let mut lent = Lent { class, encode, limit, room, cost, refused, told, failed };
     let result = with(Some(&mut lent));
-    let Lent { cost, refused, failed, .. } = lent;
-    (result, Outcome { cost, refused, failed })
+    let Lent { cost, refused, told, failed, .. } = lent;
+    (result, Outcome { cost, refused, told, failed })
 }
 
 /// What came of lending a member's layers: see [`Lent`].
@@ -49,6 +49,7 @@ fn lend<T>(
 struct Outcome {
     cost: usize,
     refused: bool,
+    told: bool,
     failed: Option<LayerError>,
 }
 
@@ -86,6 +87,9 @@ impl Core {
         if outcome.refused && batch.parts.is_empty() {
             groups.give_back(batch);
             return self.take_each(member, limit, outcome.cost);
+        }
+        if outcome.told {
+            conn.sent_shared();
         }
         if !self.work.notes.is_empty() {
             self.apply_notes();
@@ -153,6 +157,7 @@ impl Core {
             None => log.view(None),
         };
         let (start, bytes, keyed) = (view.start(from), view.bytes(), log.has_keys());
+        let marked = view.has_marks();
         let part = &bytes[start..];
         if part.len() > room {
             return Err(cost);
@@ -178,7 +183,10 @@ impl Core {
             conn.stream.lose(lost);
             conn.flush();
         }
-        groups.took_run_in_form(&run, class);
+        if marked && groups.count_marked(&run, class, u32::MAX) {
+            conn.sent_shared();
+        }
+        groups.took_run(&run);
         Ok(cost + written)
     }
 

@@ -11,12 +11,12 @@ use crate::layer::{LayerError, LayerErrorKind, MessageKind, WireClass};
 /// each message through their own layers.
 const MOST: usize = 8;
 
-type Encode<'a> = &'a mut dyn FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<(), LayerError>;
+type Encode<'a> = &'a mut dyn FnMut(&[u8], MessageKind, &mut Vec<u8>) -> Result<bool, LayerError>;
 
 /// What a member's layers are lent for: they encode messages for all members of their class.
 pub(crate) struct Lent<'a> {
     pub(super) class: Rc<WireClass>,
-    /// Appends the form of a message.
+    /// Appends the form of a message. Returns whether the layers of all who get it must know of it.
     pub(super) encode: Encode<'a>,
     /// About what it may cost; one message is encoded whatever it costs.
     pub(super) limit: usize,
@@ -25,6 +25,8 @@ pub(crate) struct Lent<'a> {
     pub(super) room: usize,
     /// They are more, or the log has no room for one more form: it gets each message through its own layers.
     pub(super) refused: bool,
+    /// The member is given messages that its layers must know of.
+    pub(super) told: bool,
     /// The layers have failed, and are not to be used any more.
     pub(super) failed: Option<LayerError>,
 }
@@ -43,10 +45,19 @@ pub(super) struct Form {
     bytes: Rc<Vec<u8>>,
     /// Where each message ends; as many as are encoded so far.
     ends: Vec<usize>,
-    /// The indices of the messages that this format cannot carry, in order.
-    unencodable: Vec<u32>,
+    /// The indices of the messages that are out of the ordinary, in order. In most forms there is none.
+    marked: Vec<(u32, Mark)>,
     /// A message of this log, or of the one before, has it.
     used: bool,
+}
+
+/// What is out of the ordinary about a message in one form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// This format cannot carry it.
+    Unencodable,
+    /// The layers of each member that gets it must know of it ([`Layer::sent_shared`](crate::layer::Layer)).
+    Told,
 }
 
 impl Form {
@@ -55,7 +66,7 @@ impl Form {
             class: Rc::clone(class),
             bytes: Rc::default(),
             ends: Vec::new(),
-            unencodable: Vec::new(),
+            marked: Vec::new(),
             used: true,
         }
     }
@@ -78,14 +89,15 @@ impl Form {
         self.ends.partition_point(|&end| end <= at) as u32
     }
 
-    /// Those of `messages` that this format cannot carry.
     #[inline]
-    pub(super) fn unencodable(&self, messages: Range<u32>) -> &[u32] {
-        if self.unencodable.is_empty() {
-            return &[];
-        }
-        let place = |index| self.unencodable.partition_point(|&one| one < index);
-        &self.unencodable[place(messages.start)..place(messages.end)]
+    pub(super) fn has_marks(&self) -> bool {
+        !self.marked.is_empty()
+    }
+
+    /// Those of `messages` that are out of the ordinary.
+    pub(super) fn marked(&self, messages: Range<u32>) -> &[(u32, Mark)] {
+        let place = |index| self.marked.partition_point(|&(one, _)| one < index);
+        &self.marked[place(messages.start)..place(messages.end)]
     }
 
     /// Encodes messages of `plain` before index `until` that are not encoded yet.
@@ -114,11 +126,12 @@ impl Form {
                         Some(LayerError::new("the layer of a group's member", kind, what));
                     return;
                 }
-                Ok(()) => {}
+                Ok(false) => {}
+                Ok(true) => self.marked.push((next as u32, Mark::Told)),
                 Err(error) if error.kind() == LayerErrorKind::Unencodable => {
                     log::debug!("a group's message is not sent to members of one format: {error}");
                     bytes.truncate(before);
-                    self.unencodable.push(next as u32);
+                    self.marked.push((next as u32, Mark::Unencodable));
                 }
                 Err(error) => {
                     bytes.truncate(before);
@@ -133,7 +146,7 @@ impl Form {
 
     fn finish(&mut self) {
         self.ends.clear();
-        self.unencodable.clear();
+        self.marked.clear();
     }
 
     /// Keeps memory for `kept` bytes at most. Returns how many those are.
@@ -145,7 +158,7 @@ impl Form {
             bytes.clear();
         }
         if self.reserved() > kept {
-            (self.ends, self.unencodable) = (Vec::new(), Vec::new());
+            (self.ends, self.marked) = (Vec::new(), Vec::new());
         }
         self.reserved()
     }
@@ -153,7 +166,7 @@ impl Form {
     fn reserved(&self) -> usize {
         self.bytes.capacity()
             + self.ends.capacity() * size_of::<usize>()
-            + self.unencodable.capacity() * size_of::<u32>()
+            + self.marked.capacity() * size_of::<(u32, Mark)>()
     }
 }
 

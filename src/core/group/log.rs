@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::NONE;
-use super::form::{Form, Forms, Lent};
+use super::form::{Form, Forms, Lent, Mark};
 use crate::layer::{MessageKind, WireClass};
 use crate::token::Group;
 
@@ -134,13 +134,35 @@ impl<'a> View<'a> {
         }
     }
 
-    /// How many of these messages are for the member and cannot be carried by its format.
+    /// Whether there is anything out of the ordinary about any message.
     #[inline]
-    pub(super) fn unencodable(&self, messages: Range<u32>, member: u32) -> u64 {
-        let Source::Form(form) = self.source else { return 0 };
-        let lost = form.unencodable(messages).iter();
-        lost.filter(|&&index| !self.log.excludes(index, member)).count() as u64
+    pub(super) fn has_marks(&self) -> bool {
+        matches!(self.source, Source::Form(form) if form.has_marks())
     }
+
+    /// What is out of the ordinary about those of these messages that are for the member.
+    pub(super) fn marked(&self, messages: Range<u32>, member: u32) -> Marked {
+        let mut marked = Marked::default();
+        let Source::Form(form) = self.source else { return marked };
+        for &(index, mark) in form.marked(messages) {
+            if !self.log.excludes(index, member) {
+                match mark {
+                    Mark::Unencodable => marked.lost += 1,
+                    Mark::Told => marked.told = true,
+                }
+            }
+        }
+        marked
+    }
+}
+
+/// What one member's messages have out of the ordinary.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Marked {
+    /// How many its format cannot carry.
+    pub(super) lost: u64,
+    /// Its layers must know that they leave.
+    pub(super) told: bool,
 }
 
 impl Log {

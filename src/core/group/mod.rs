@@ -7,8 +7,8 @@
 //! as for ten thousand, the end of the turn costs one write for each member, however many messages
 //! there were, and a slow member delays no other.
 //!
-//! Order: a member receives direct sends, and messages of all its groups, in the order of the calls. A direct send first moves what is pending for its member into the
-//! member's own queue.
+//! Order: a member receives direct sends, and messages of all its groups, in the order of the calls. A
+//! direct send first moves what is pending for its member into the member's own queue.
 //!
 //! Work: the flush stops when the turn's budget is used up (`Config::work_per_turn`). The next turn,
 //! which begins at once, goes on with the members that were not served; members that get new messages
@@ -22,7 +22,8 @@
 //! Layers: where the wire forms of all members of a class are equal (`Layer::wire_class`), a message is
 //! encoded once for all of them, when the first of them is served. The forms stand beside the log
 //! (`form`), and leave as plain messages do. Behind TLS each member gets the touching messages of a turn as
-//! one run, in as few records as there can be; what lies within TLS (WebSocket) is shared as well.
+//! one run, in as few records as there can be; what lies within TLS (WebSocket) is shared as well. A layer
+//! with state that can do without it for such a message is told behind it (`Layer::sent_shared`).
 //!
 //! `registry`, `log`, `form`, `member`, `take` and `gather` are pure: they know no connection. `deliver`
 //! is where a connection is touched, `encoded` the same for those with layers.

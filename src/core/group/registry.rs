@@ -20,7 +20,7 @@ use super::NONE;
 use super::gather::Gather;
 use super::log::{Log, Part};
 use super::member::{Member, Membership, Merge, shrink};
-use super::stats::{GroupStats, Published};
+use super::stats::{GroupStats, Published, Since};
 use super::work::Visits;
 use crate::connection::{Classes, KEPT_CAPACITY, SendStatus};
 use crate::layer::MessageKind;
@@ -56,9 +56,9 @@ pub(super) struct State {
     pub(super) log: Log,
     published: u64,
     dropped: u64,
-    /// Of these, since the last publish.
-    dropped_since: u64,
     replaced: u64,
+    /// Of both, since the last publish.
+    since: Since,
     name: Option<Box<[u8]>>,
     /// It is in the list of named groups that may have no members.
     in_emptied: bool,
@@ -68,7 +68,7 @@ impl State {
     /// So many deliveries were dropped.
     pub(super) fn count_dropped(&mut self, deliveries: u64) {
         self.dropped += deliveries;
-        self.dropped_since += deliveries;
+        self.since.drop(deliveries);
     }
 
     /// Gives back what an empty log does not need.
@@ -173,8 +173,8 @@ impl Groups {
             log: Log::default(),
             published: 0,
             dropped: 0,
-            dropped_since: 0,
             replaced: 0,
+            since: Since::default(),
             name,
             in_emptied: false,
         });
@@ -241,12 +241,15 @@ impl Groups {
     }
 
     /// Counts what became of a message for one member.
-    pub(super) fn count(&mut self, group: Group, status: SendStatus) {
+    pub(in crate::core) fn count(&mut self, group: Group, status: SendStatus) {
         let Some(index) = self.index_of(group) else { return };
         let state = &mut self.slots[index];
         match status {
             SendStatus::Full | SendStatus::Unencodable => state.count_dropped(1),
-            SendStatus::Replaced => state.replaced += 1,
+            SendStatus::Replaced => {
+                state.replaced += 1;
+                state.since.replace();
+            }
             SendStatus::Queued | SendStatus::AboveHighWater | SendStatus::Gone => {}
         }
     }
@@ -399,7 +402,7 @@ impl Groups {
         let mut unmarked = state.marked..state.tokens.len();
         let members = state.tokens.len() - usize::from(excluded.is_some());
         if members == 0 {
-            return Published { members, dropped: std::mem::take(&mut state.dropped_since) };
+            return Published::new(members, std::mem::take(&mut state.since));
         }
         let (mut previous, mut except) = (NONE, NONE);
         if let Some((_, id, place)) = excluded {
@@ -423,7 +426,7 @@ impl Groups {
         if state.log.len() == 2 {
             self.gather.crowded += state.marked;
         }
-        Published { members, dropped: std::mem::take(&mut state.dropped_since) }
+        Published::new(members, std::mem::take(&mut state.since))
     }
 
     /// Appends a message with a key: of what waits for a member that has fallen behind, it replaces the
@@ -535,7 +538,8 @@ impl Groups {
         state.tokens[..state.marked].last().copied()
     }
 
-    /// The member to serve next, and its index. It is off the queue: take what is pending for it, or forget that.
+    /// The member to serve next, and its index. It is off the queue: take what is pending for it, or forget
+    /// that.
     #[inline]
     pub(crate) fn next_member(&mut self) -> Option<(Token, u32)> {
         while let Some(id) = self.queue.pop_front() {

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::NONE;
 use super::form::Lent;
-use super::log::{Log, Part};
+use super::log::{Log, Marked, Part};
 use super::member::Membership;
 use super::registry::{Groups, State};
 use super::work;
@@ -95,26 +95,25 @@ impl Groups {
         (log, seats[run.place as usize].from)
     }
 
-    /// The member has been given that run in the form of its class. What that cannot carry is counted.
-    #[inline]
-    pub(super) fn took_run_in_form(&mut self, run: &OnlyRun, class: Option<&Rc<WireClass>>) {
-        self.count_unencodable(run, class, u32::MAX);
-        self.took_run(run);
-    }
-
     /// Counts what the format of a member cannot carry of the messages of its run before the one at `end`.
-    #[inline]
-    pub(super) fn count_unencodable(
+    /// Returns whether its layers must know of some of them.
+    pub(super) fn count_marked(
         &mut self,
         run: &OnlyRun,
         class: Option<&Rc<WireClass>>,
         end: u32,
-    ) {
-        let (log, from) = self.log_of(run);
-        let lost = log.view(class).unencodable(from..end, run.id);
+    ) -> bool {
+        let Marked { lost, told } = self.marked(run, class, end);
         if lost > 0 {
             self.slots[run.group as usize].count_dropped(lost);
         }
+        told
+    }
+
+    /// What is out of the ordinary about the messages of a run before the one at `end`.
+    pub(super) fn marked(&self, run: &OnlyRun, class: Option<&Rc<WireClass>>, end: u32) -> Marked {
+        let (log, from) = self.log_of(run);
+        log.view(class).marked(from..end, run.id)
     }
 
     /// Encodes the log of a run with what is lent.
@@ -197,14 +196,14 @@ impl Groups {
         id: u32,
         membership: Membership,
         how: Take,
-        lent: Option<&mut Lent<'_>>,
+        mut lent: Option<&mut Lent<'_>>,
         parts: &mut Vec<Part>,
     ) -> Bytes {
         let index = membership.group as usize;
         let State { handle, log, seats, .. } = &mut self.slots[index];
         let (group, seat) = (*handle, &mut seats[membership.place as usize]);
         let mut paid = 0;
-        let view = match lent {
+        let view = match &mut lent {
             None => log.view(None),
             Some(lent) => {
                 log.encode(log.len(), lent);
@@ -248,7 +247,10 @@ impl Groups {
                 }
             }
         }
-        let lost = view.unencodable(from..next, id);
+        let Marked { lost, told } = view.marked(from..next, id);
+        if let Some(lent) = lent {
+            lent.told = told;
+        }
         if next == log.len() {
             self.members[id as usize].first_pending = NONE;
             self.unmark(index, membership.place);
@@ -320,7 +322,10 @@ impl Groups {
                 break;
             }
             seat.from += 1;
-            let lost = view.unencodable(message..message + 1, id);
+            let Marked { lost, told } = view.marked(message..message + 1, id);
+            if let Some(lent) = &mut lent {
+                lent.told |= told;
+            }
             if !log.excludes(message, id) {
                 let start = bytes.len();
                 bytes.extend_from_slice(&view.bytes()[view.start(message)..view.end(message)]);

@@ -4,6 +4,8 @@ use super::*;
 
 mod layers;
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use layers::{ALERT, END, Polite, PoliteFact, Quiet, Veil, VeilFact};
@@ -310,7 +312,7 @@ fn words_a_middle_layer_refuses_are_the_last_in_each_nesting() {
             let cx = &mut environment.cx();
             let encoded =
                 driver.layer_mut().encode_inner(cx, message, MessageKind::Default, &mut inner);
-            encoded.map(|()| inner).map_err(|error| error.kind())
+            encoded.map(|_| inner).map_err(|error| error.kind())
         };
         assert_eq!(encode_inner(b"one"), Ok(b"\x04one\n".to_vec()));
         assert_eq!(encode_inner(b"t\nwo"), Err(LayerErrorKind::Unencodable), "lost alone");
@@ -520,6 +522,104 @@ fn the_wire_form_of_a_stack_is_that_of_all_its_layers() {
     }
     assert_eq!(class(&Clockwork(1, b'a').then(lines())), None);
     assert_eq!(class(&lines().then(Clockwork(1, b'a'))), None);
+}
+
+/// Encodes for all in another way than for its own peer, and counts how often it hears of it.
+#[derive(Default)]
+struct Shares(Rc<Cell<u32>>);
+
+impl Layer for Shares {
+    fn name(&self) -> &'static str {
+        "shares"
+    }
+
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        Ok(Step::new(wire.len(), Item::Nothing))
+    }
+
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.push(b'o');
+        wire.extend_from_slice(message);
+        Ok(())
+    }
+
+    fn wire_class(&self) -> Option<WireClass> {
+        Some(WireClass::of::<Shares>())
+    }
+
+    fn encode_shared(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        _: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        wire.push(b'a');
+        wire.extend_from_slice(message);
+        Ok(message.ends_with(b"!"))
+    }
+
+    fn sent_shared(&mut self) {
+        self.0.set(self.0.get() + 1);
+    }
+}
+
+#[test]
+fn what_a_stack_encodes_for_all_is_what_each_of_its_layers_does() {
+    let told = Rc::<Cell<u32>>::default();
+    let shares = || Shares(Rc::clone(&told));
+    let prefix = || LengthPrefixed::new(1);
+    let stacks: [(Boxed, &[u8], &[u8]); 4] = [
+        (boxed(shares().then(prefix())), b"o\x02x!", b"a\x02x!"),
+        (boxed(prefix().then(shares())), b"\x03ox!", b"\x03ax!"),
+        (boxed(prefix().then(shares()).then(prefix())), b"\x04o\x02x!", b"\x04a\x02x!"),
+        (boxed(prefix().then(boxed(prefix().then(shares())))), b"\x04\x03ox!", b"\x04\x03ax!"),
+    ];
+    for (at, (mut stack, own, all)) in stacks.into_iter().enumerate() {
+        let mut environment = Environment::new();
+        let (cx, kind, mut wire) = (&mut environment.cx(), MessageKind::Default, Vec::new());
+        stack.encode(cx, b"x!", kind, &mut wire).unwrap();
+        assert_eq!(wire, own, "number {at}");
+        wire.clear();
+        assert!(stack.encode_shared(cx, b"x!", kind, &mut wire).unwrap(), "number {at}");
+        assert_eq!(wire, all, "number {at}");
+        assert!(!stack.encode_shared(cx, b"x", kind, &mut wire).unwrap());
+        let before = told.get();
+        stack.sent_shared();
+        assert_eq!(told.get(), before + 1);
+    }
+}
+
+#[test]
+fn what_lies_within_a_stream_layer_is_encoded_for_all_and_hears_of_it() {
+    let told = Rc::<Cell<u32>>::default();
+    let shares = || Shares(Rc::clone(&told));
+    let stacks: [(Boxed, &[u8]); 2] = [
+        (boxed(Veil::server().then(shares())), b"ax!"),
+        (boxed(Veil::server().then(LengthPrefixed::new(1)).then(shares())), b"\x03ax!"),
+    ];
+    for (mut stack, all) in stacks {
+        let mut environment = Environment::new();
+        let (cx, kind, mut inner) = (&mut environment.cx(), MessageKind::Default, Vec::new());
+        assert!(stack.inner_class().is_some() && stack.wire_class().is_none());
+        assert!(stack.encode_inner(cx, b"x!", kind, &mut inner).unwrap());
+        assert_eq!(inner, all);
+        let before = told.get();
+        stack.sent_shared();
+        assert_eq!(told.get(), before + 1);
+    }
 }
 
 /// Layers with different parameters, each of which changes what is sent; two of each.

@@ -148,6 +148,7 @@ impl WebSocketServer {
     /// costs up to 360 KiB for each connection that uses both directions, and time; and it
     /// lets an attacker who can put text of its own into a message guess secrets in it from the length
     /// (CRIME), under TLS too. [`message_limit`](Self::message_limit) counts what comes out of it.
+    /// A message to a group is compressed once for all its members with one threshold.
     #[must_use]
     pub fn deflate(self, on: bool) -> Self {
         self.with(|settings| settings.limits.deflate = on)

@@ -396,6 +396,36 @@ impl Frames {
         }
     }
 
+    /// As `Layer::encode_shared`. What is not compressed is not in the peers' windows (RFC 7692 section
+    /// 7.2.1), so the other layers need not know of it.
+    pub(super) fn encode_shared(
+        &mut self,
+        limits: &Limits,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        let Some(opcode) = self.opcode_of(limits, message, kind)? else { return Ok(false) };
+        if let Some(deflate) = &mut self.deflate
+            && message.len() >= limits.deflate_from
+            && let Some(shorter) = deflate.deflate_alone(message)
+        {
+            write(cx, self.role, opcode, head::RSV1, shorter, wire);
+            deflate.written();
+            return Ok(true);
+        }
+        write(cx, self.role, opcode, 0, message, wire);
+        Ok(false)
+    }
+
+    /// As `Layer::sent_shared`.
+    pub(super) fn sent_shared(&mut self) {
+        if let Some(deflate) = &mut self.deflate {
+            deflate.passed_over();
+        }
+    }
+
     /// As `Layer::on_time`: gives the compressor back, if it was not used meanwhile.
     pub(super) fn on_time(&mut self, cx: &mut LayerContext<'_>) {
         let Some(deflate) = &mut self.deflate else { return };
@@ -468,10 +498,10 @@ impl Frames {
 
     /// As `Layer::wire_class`.
     pub(super) fn wire_class(&self, limits: &Limits) -> Option<WireClass> {
-        let remembers = self.deflate.as_ref().is_some_and(|deflate| !deflate.forgets());
-        if self.role == Role::Client || remembers || self.closing != Closing::Open {
+        if self.role == Role::Client || self.closing != Closing::Open {
             return None;
         }
+        // Whether the peer keeps its window makes no difference: the shared form needs none.
         let class = WireClass::of::<WebSocket>()
             .with(self.deflate.as_ref().map_or(u64::MAX, |_| limits.deflate_from as u64))
             .with(limits.default_text.into());

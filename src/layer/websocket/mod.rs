@@ -70,7 +70,9 @@
 //! Compressing costs tens of microseconds a message, and the compressor of a connection 300 KiB. So
 //! messages under [1 KiB](WebSocketServer::deflate_threshold) are sent as they are; a connection
 //! that has compressed nothing for ten seconds gives its compressor back; and those that agreed to forget each
-//! message (`server_no_context_takeover`) share one for each thread.
+//! message (`server_no_context_takeover`) share one for each thread. So do the messages of groups, each of
+//! which is compressed [once](Layer::encode_shared) and refers to no other: a connection's own compressor, if it
+//! has one, begins anew behind them.
 //!
 //! # What there is not
 //!
@@ -380,12 +382,32 @@ impl Layer for WebSocket {
         }
     }
 
-    /// That of a server which does not compress, or forgets each message: a client masks each frame
-    /// with another key.
+    /// That of a server: a client masks each frame with another key.
     fn wire_class(&self) -> Option<WireClass> {
         match &self.state {
             State::Open(frames) => frames.wire_class(self.side.limits()),
             State::Opening(_) | State::Over => None,
+        }
+    }
+
+    fn encode_shared(
+        &mut self,
+        cx: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<bool, LayerError> {
+        match &mut self.state {
+            State::Open(frames) => {
+                frames.encode_shared(self.side.limits(), cx, message, kind, wire)
+            }
+            State::Opening(_) | State::Over => Err(not_open()),
+        }
+    }
+
+    fn sent_shared(&mut self) {
+        if let State::Open(frames) = &mut self.state {
+            frames.sent_shared();
         }
     }
 

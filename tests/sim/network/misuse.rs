@@ -137,3 +137,13 @@ fn raw_peers_get_errors_for_what_they_cannot_do() {
     sim.run_for(Duration::from_secs(1)).unwrap();
     assert_eq!(sim.raw(peer).error(), Some(std::io::ErrorKind::ConnectionRefused));
 }
+
+#[cfg(feature = "tcp-info")]
+#[test]
+fn what_a_simulated_network_cannot_tell() {
+    let mut sim = Sim::new(1);
+    idle(&mut sim, "server");
+    let client = sim.host("client", |net| net.connect("server:7", tidegate::Relayed)).unwrap();
+    let text = refusal(sim.with(client, |&mut token, net| net.tcp_info(token)));
+    assert!(text.ends_with("has no TCP_INFO; expected a reactor of the system"), "{text}");
+}

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
+#[cfg(feature = "websocket")]
+use tidegate::layer::websocket::WebSocket;
 use tidegate::layer::{
     Item, Layer, LayerContext, LayerError, LengthPrefixed, MessageKind, Step, WireClass,
 };
@@ -76,13 +78,20 @@ impl Server {
 
     fn message(&mut self) -> Vec<u8> {
         self.next += 1;
-        let mut message = format!("<{} ", self.next).into_bytes();
+        let mut message = format!("<{} ", self.next);
         let len =
             if self.dice.percent(90) { self.dice.size(0, 40) } else { self.dice.size(0, 900) };
-        message.resize(message.len() + len, b'g');
-        message
+        let len = message.len() + len;
+        while message.len() < len {
+            message.push_str(WORDS[self.dice.size(0, WORDS.len() - 1)]);
+        }
+        message.truncate(len);
+        message.into_bytes()
     }
 }
+
+/// They come again and again: what compresses refers to earlier messages.
+const WORDS: [&str; 8] = ["tide ", "gate", " opens, ", "and ", "closes; ", "the ", "water ", "7"];
 
 fn send(state: &mut Server, net: &mut Net<Server>, to: Token) {
     let message = state.message();
@@ -310,12 +319,14 @@ struct Talks {
     breaks: bool,
     /// Says so before the end.
     quits: bool,
+    /// Leaves it to the server to end: its layer's end would cut off what is on its way.
+    stays: bool,
     slow: bool,
     address: String,
 }
 
 /// How many bytes of length are in front of each message, by port.
-const FRAMED: [usize; 10] = [0, 0, 2, 0, 0, 0, 2, 0, 1, 1];
+const FRAMED: [usize; 12] = [0, 0, 2, 0, 0, 0, 2, 0, 1, 1, 0, 0];
 
 const NEXT: u64 = 0;
 const PAUSE_OVER: u64 = 1;
@@ -348,7 +359,9 @@ impl Handler<Peers> for Talks {
             if self.breaks {
                 cx.send([255, 255, 255, 255, 0]);
             }
-            cx.half_close();
+            if !self.stays {
+                cx.half_close();
+            }
             return Ok(());
         }
         self.left -= 1;
@@ -443,6 +456,11 @@ impl Handler<Peers> for Feeds {
     }
 }
 
+#[cfg(feature = "websocket")]
+fn socket() -> WebSocket {
+    WebSocket::client("server", "/").deflate(true).layer()
+}
+
 /// Until when the server publishes to everybody, so that nobody is idle.
 const TALK: Duration = Duration::from_millis(600);
 
@@ -492,6 +510,18 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         net.listen(framed, |_| Member::framed(2))?;
         let stream = Listen::tcp("0.0.0.0:7").options(options.clone());
         net.listen(stream.layer(|_| Rolling::default()), |_| Member::framed(0))?;
+        // Messages that are compressed with a window of what the member was sent before.
+        #[cfg(feature = "websocket")]
+        {
+            let threshold = Dice::of(seed, 4).size(10, 300);
+            let server = WebSocket::server().deflate(true).deflate_threshold(threshold);
+            let of_streams = server.clone();
+            let sockets = Listen::tcp("0.0.0.0:10").options(options.clone());
+            net.listen(sockets.layer(move |_| server.layer()), |_| Member::framed(0))?;
+            let within = Listen::tcp("0.0.0.0:11").options(options.clone());
+            let within = within.layer(move |_| Rolling::default().then(of_streams.layer()));
+            net.listen(within, |_| Member::framed(0))?;
+        }
         let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
         net.listen(listeners, |_| Member::framed(0))?;
         let ends = options.high_water(500).output_limit(TARGET_LIMIT);
@@ -522,7 +552,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut left = 0;
         let relay = dice.percent(60);
         let ports = [1, 1, 1, 2, 2, 8, 8, 9, 3, 3, 4, 5, 6, 6, 7, 7];
-        for port in ports {
+        let sockets: &[u16] = if cfg!(feature = "websocket") { &[10, 10, 10, 11, 11] } else { &[] };
+        for port in ports.into_iter().chain(sockets.iter().copied()) {
             let mut own = dice.split();
             if if matches!(port, 4 | 5) { !relay } else { own.percent(40) } {
                 continue;
@@ -533,6 +564,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                 framed: FRAMED[port as usize],
                 breaks: FRAMED[port as usize] > 0 && own.percent(60),
                 quits: port == 9,
+                stays: port >= 10,
                 slow: port != 3 && own.percent(40),
                 address: String::new(),
                 dice: own.split(),
@@ -542,6 +574,10 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                 let connect = Connect::tcp(("server", port)).options(options);
                 let connect = match port {
                     6 | 7 => connect.layer(Rolling::default()),
+                    #[cfg(feature = "websocket")]
+                    10 => connect.layer(socket()),
+                    #[cfg(feature = "websocket")]
+                    11 => connect.layer(Rolling::default().then(socket())),
                     _ => connect,
                 };
                 // Refused while the reactor is being dropped.

@@ -334,3 +334,79 @@ fn those_that_forget_share_a_compressor() {
         }
     }
 }
+
+/// What this end encodes for its class, and whether all must know.
+fn for_all(end: &mut End, message: &[u8]) -> (Vec<u8>, bool) {
+    let mut environment = Environment::new();
+    let (cx, kind) = (&mut environment.cx(), MessageKind::Binary);
+    let told = end.layer.encode_shared(cx, message, kind, &mut end.out).expect("any");
+    assert_eq!(environment.call_at(), None, "there is nothing to give back later");
+    (end.said(), told)
+}
+
+#[test]
+fn what_is_encoded_for_all_depends_on_what_was_agreed_and_not_on_whose_layer_it_is() {
+    let (takeover, forget) = ("", "; server_no_context_takeover");
+    let settings = WebSocket::server();
+    let class = |settings: &WebSocketServer, parameters| {
+        let (server, client) = compressed(settings, parameters);
+        assert_eq!(client.layer.wire_class(), None, "a client masks");
+        server.layer.wire_class().expect("a server has one")
+    };
+    assert_eq!(class(&settings, takeover), class(&settings, forget));
+    assert_ne!(Some(class(&settings, takeover)), server(&settings).layer.wire_class());
+    assert_ne!(class(&settings, takeover), class(&settings.clone().deflate_threshold(9), takeover));
+
+    let sentence = b"the tide comes in, the tide goes out. ".repeat(50);
+    let random: Vec<u8> = (0..5000).map(|_| rand::random()).collect();
+    let mut ends = [takeover, forget].map(|parameters| compressed(&settings, parameters).0);
+    for end in &mut ends {
+        // What it has sent to its own peer makes no difference.
+        let cx = &mut Environment::new();
+        end.layer.encode(&mut cx.cx(), &sentence, MessageKind::Binary, &mut end.out).expect("any");
+        end.said();
+    }
+    for (message, compressed) in [(&sentence, true), (&random, false), (&b"short".to_vec(), false)]
+    {
+        let [one, other] = ends.each_mut().map(|end| for_all(end, message));
+        assert_eq!(one, other);
+        assert_eq!(one.1, compressed);
+        assert_eq!(one.0[0] == BINARY | 0x40, compressed);
+    }
+}
+
+#[test]
+fn a_peer_follows_whatever_mixture_of_its_own_and_shared_messages_it_gets() {
+    let settings = WebSocket::server().deflate_threshold(32);
+    for parameters in ["", "; server_no_context_takeover"] {
+        let (mut one, mut client) = compressed(&settings, parameters);
+        let (mut lent, _) = compressed(&settings, "");
+        let sentence = |n: usize| format!("the tide {n} comes in, the tide {} goes out. ", n / 2);
+        for n in 0..400_usize {
+            let message = match n % 7 {
+                0 => b"short".to_vec(),
+                1 => (0..100).map(|_| rand::random()).collect(),
+                more => sentence(n).repeat(more * more).into_bytes(),
+            };
+            // Its own, another one's, or its own for all.
+            match n / 3 % 3 {
+                0 => {
+                    let cx = &mut Environment::new();
+                    let kind = MessageKind::Binary;
+                    one.layer.encode(&mut cx.cx(), &message, kind, &mut one.out).expect("any");
+                    client.feed(&one.said());
+                }
+                whose => {
+                    let end = if whose == 1 { &mut lent } else { &mut one };
+                    let (wire, told) = for_all(end, &message);
+                    if told {
+                        one.layer.sent_shared();
+                    }
+                    client.feed(&wire);
+                }
+            }
+            assert_eq!(client.seen.pop(), Some(binary(&message)), "message {n}: {}", client.why());
+        }
+        assert!(!frames(&lent).has_compressor(), "it has sent nothing of its own");
+    }
+}
