@@ -87,12 +87,18 @@ impl Frames {
         self.message.is_some()
     }
 
-    /// Bytes that are kept for messages in pieces.
     #[cfg(test)]
     pub(super) fn has_compressor(&self) -> bool {
         self.deflate.as_ref().is_some_and(|deflate| deflate.idle_at().is_some())
     }
 
+    /// Bytes that are reserved for compressed messages.
+    #[cfg(test)]
+    pub(super) fn held_by_deflate(&self) -> usize {
+        self.deflate.as_ref().map_or(0, |deflate| deflate.reserved())
+    }
+
+    /// Bytes that are kept for messages in pieces.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partial.capacity()
@@ -407,16 +413,17 @@ impl Frames {
         wire: &mut Vec<u8>,
     ) -> Result<bool, LayerError> {
         let Some(opcode) = self.opcode_of(limits, message, kind)? else { return Ok(false) };
-        if let Some(deflate) = &mut self.deflate
-            && message.len() >= limits.deflate_from
-            && let Some(shorter) = deflate.deflate_alone(message)
-        {
-            write(cx, self.role, opcode, head::RSV1, shorter, wire);
-            deflate.written();
-            return Ok(true);
-        }
-        write(cx, self.role, opcode, 0, message, wire);
-        Ok(false)
+        let Some(deflate) = self.deflate.as_mut().filter(|_| message.len() >= limits.deflate_from)
+        else {
+            write(cx, self.role, opcode, 0, message, wire);
+            return Ok(false);
+        };
+        let shorter = deflate.deflate_alone(message);
+        let compressed = shorter.is_some();
+        let bits = if compressed { head::RSV1 } else { 0 };
+        write(cx, self.role, opcode, bits, shorter.unwrap_or(message), wire);
+        deflate.written();
+        Ok(compressed)
     }
 
     /// As `Layer::sent_shared`.
