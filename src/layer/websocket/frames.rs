@@ -50,7 +50,7 @@ pub(super) struct Frames {
     limit: u64,
     /// The message that is arriving in pieces, if one is.
     message: Option<MessageKind>,
-    /// Whether it is compressed (RFC 7692 section 7.2).
+    /// Whether it is compressed (RFC 7692 section 6).
     compressed: bool,
     /// What there is of it, unmasked and inflated. Empty whenever `message` is `None`.
     partial: Vec<u8>,
@@ -403,7 +403,7 @@ impl Frames {
     }
 
     /// As `Layer::encode_shared`. What is not compressed is not in the peers' windows (RFC 7692 section
-    /// 7.2.1), so the other layers need not know of it.
+    /// 7.2.2), so the other layers need not know of it.
     pub(super) fn encode_shared(
         &mut self,
         limits: &Limits,
