@@ -137,6 +137,17 @@ impl Udp {
         }
     }
 
+    /// A socket there that shares its port with none: an error if it is taken.
+    pub(crate) fn bound_alone(&self) -> Result<sys::Datagram, Error> {
+        let target = self.bound_to().into_iter();
+        let addresses = target.map(addresses_of).collect::<Result<Vec<_>, _>>()?;
+        let options = self.options.clone().reuse_port(false);
+        first_that_works(addresses.concat(), |address| {
+            let failed = |e| Error::new(format!("cannot bind UDP {address}"), e).about_binding();
+            sys::bind_udp(address, None, &options).map_err(failed)
+        })
+    }
+
     /// The same on a port that other sockets bind too.
     pub(crate) fn on_shared_port(mut self, target: Target) -> Self {
         self.on = On::Bind(target);

@@ -100,6 +100,14 @@ impl ListeningSockets {
         self.draining.is_some() && self.share.as_ref().is_some_and(|share| share.others_take())
     }
 
+    /// Whether a shutdown may close it now, that has come to the end of the backlog or leaves it to another
+    /// worker.
+    pub(crate) fn may_close(&self) -> bool {
+        let Some(share) = &self.share else { return true };
+        !self.expects_connections()
+            && share.retire(!self.sockets.is_empty() && !self.leaves_the_rest())
+    }
+
     /// Whether the port's acceptor has given it connections that it has not come to.
     pub(crate) fn expects_connections(&self) -> bool {
         self.share.as_ref().is_some_and(|share| share.on_their_way(self.stats.open) > 0)
@@ -123,16 +131,14 @@ impl ListeningSockets {
 
 impl ListeningSockets {
     /// Closes the sockets and removes their paths: the addresses are free then. A port of several workers is
-    /// closed with the last of their listeners, unless it is to be `kept` for one that comes back.
-    pub(crate) fn close(&mut self, sys: &mut sys::Poller, kept: bool) {
+    /// closed with the last of their listeners, unless one comes back.
+    pub(crate) fn close(&mut self, sys: &mut sys::Poller) {
         // Paths first: the system does not reuse an inode while its socket is open.
         self.remove_paths();
         for mut listening in self.sockets.drain(..) {
             sys.deregister(&mut listening.socket, false);
         }
-        if let Some(share) = self.share.take() {
-            share.leave(kept);
-        }
+        self.share = None;
     }
 
     fn remove_paths(&mut self) {

@@ -83,8 +83,6 @@ pub(crate) struct Core {
     pub(crate) diagnosis: sys::Diagnosis,
     /// The reactor is being dropped: no new socket is made.
     pub(crate) ended: bool,
-    /// It is dropped, and built again: the ports that it shares with other workers stay open.
-    pub(crate) keeps_ports: bool,
 }
 
 impl Core {
@@ -113,7 +111,6 @@ impl Core {
             #[cfg(feature = "tcp-info")]
             diagnosis: sys::Diagnosis::default(),
             ended: false,
-            keeps_ports: false,
         })
     }
 

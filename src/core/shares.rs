@@ -36,6 +36,8 @@ pub(crate) struct Shares {
 struct State {
     seats: Vec<Arc<Seat>>,
     acceptor: Option<Arc<Seat>>,
+    /// Workers that have died and are being built again: the port waits for them.
+    returning: Vec<usize>,
     /// Empty: the port is closed for good.
     sockets: Vec<sys::SharedListener>,
     #[cfg(unix)]
@@ -108,6 +110,18 @@ impl Shares {
         self.lock().sockets.is_empty()
     }
 
+    /// This worker has died and is being built again.
+    pub(crate) fn will_return(&self, worker: usize) {
+        self.lock().returning.push(worker);
+    }
+
+    /// It is back, or does not come back.
+    pub(crate) fn has_returned(&self, worker: usize) {
+        let mut state = self.lock();
+        state.returning.retain(|&other| other != worker);
+        state.close_if_deserted();
+    }
+
     /// A place for a worker's listener. It takes no connection yet.
     pub(crate) fn join(self: &Arc<Self>, worker: usize, listener: Token) -> Share {
         let seat = Arc::new(Seat {
@@ -170,7 +184,7 @@ impl Share {
 
     /// Whether this worker has to have the sockets in its poll.
     pub(crate) fn is_acceptor(&self) -> bool {
-        self.shares.lock().acceptor.as_ref().is_some_and(|seat| Arc::ptr_eq(seat, &self.seat))
+        self.shares.lock().is_acceptor(&self.seat)
     }
 
     /// Descriptors of the port's sockets, for the acceptor.
@@ -212,9 +226,9 @@ impl Share {
         may() // somebody may have made room before the mark
     }
 
-    /// A place for a connection that was accepted here. `alone`: here, if nobody takes it.
-    pub(crate) fn place(&self, alone: bool) -> Option<Place> {
-        self.shares.place(Some(&self.seat), alone.then_some(&self.seat))
+    /// A place for a connection that was accepted here: here, if nobody takes it any more.
+    pub(crate) fn place(&self) -> Option<Place> {
+        self.shares.place(Some(&self.seat), Some(&self.seat))
     }
 
     /// How many connections are on their way to here, if `open` of its own are open.
@@ -233,29 +247,66 @@ impl Share {
         self.shares.changed();
     }
 
-    /// The listener closes. The acceptor's part goes to a worker that takes connections, else to any; with
-    /// the last worker the port is closed, unless it is to be `kept` for one that comes back.
-    pub(crate) fn leave(mut self, kept: bool) {
+    /// A listener that is being shut down asks whether it may close. The acceptor may if another worker takes
+    /// connections, whose part the backlog is then, or if it has `drained` the backlog. The answer and what
+    /// follows from it are one step: nobody makes this worker the acceptor after a yes.
+    pub(crate) fn retire(&self, drained: bool) -> bool {
         let mut state = self.shares.lock();
+        let others_take =
+            state.seats.iter().any(|seat| seat.takes() && !Arc::ptr_eq(seat, &self.seat));
+        if state.is_acceptor(&self.seat) && !drained && !others_take {
+            return false;
+        }
+        self.give_up(&mut state);
+        let next = state.acceptor.clone();
+        drop(state);
+        self.pass_to(next);
+        true
+    }
+
+    /// The seat is free. The acceptor's part goes to a worker that takes connections, else to any; with the
+    /// last seat the port is closed, unless a worker comes back.
+    fn give_up(&self, state: &mut State) {
         self.seat.takes.store(false, Ordering::SeqCst);
         state.seats.retain(|seat| !Arc::ptr_eq(seat, &self.seat));
-        if state.acceptor.as_ref().is_some_and(|seat| Arc::ptr_eq(seat, &self.seat)) {
-            state.acceptor = Shares::least(&state, None).or_else(|| state.seats.first().cloned());
+        if state.is_acceptor(&self.seat) {
+            state.acceptor = Shares::least(state, None).or_else(|| state.seats.first().cloned());
         }
-        let next = state.acceptor.clone();
-        if state.seats.is_empty() && !kept {
-            state.close();
-        }
-        drop(state);
+        state.close_if_deserted();
+    }
+
+    fn pass_to(&self, next: Option<Arc<Seat>>) {
         match next {
             Some(seat) => (self.shares.look)(seat.worker, seat.listener),
             None => self.shares.waits.store(false, Ordering::SeqCst),
         }
+    }
+}
+
+/// The listener is gone, in order or not.
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut state = self.shares.lock();
+        self.give_up(&mut state);
+        let next = state.acceptor.clone();
+        drop(state);
+        self.pass_to(next);
+        // Those that came too late for this listener are another's.
         self.arrived.drain(..).for_each(Arrived::pass_on);
     }
 }
 
 impl State {
+    fn is_acceptor(&self, seat: &Arc<Seat>) -> bool {
+        self.acceptor.as_ref().is_some_and(|acceptor| Arc::ptr_eq(acceptor, seat))
+    }
+
+    fn close_if_deserted(&mut self) {
+        if self.seats.is_empty() && self.returning.is_empty() {
+            self.close();
+        }
+    }
+
     fn close(&mut self) {
         // Paths first: the system does not reuse an inode while its socket is open.
         #[cfg(unix)]
@@ -286,12 +337,13 @@ impl Place {
         self.admitted = true;
     }
 
-    /// Another place, because this worker's listener is gone. `None` if nobody takes connections.
+    /// Another place, because this worker's listener is gone: with one that takes connections, else with any.
     fn elsewhere(&self) -> Option<Place> {
         let state = self.shares.lock();
         self.seat.takes.store(false, Ordering::SeqCst);
+        let any = state.seats.iter().find(|seat| !Arc::ptr_eq(seat, &self.seat)).cloned();
         drop(state);
-        self.shares.place(None, None)
+        self.shares.place(None, any.as_ref())
     }
 }
 
@@ -300,7 +352,7 @@ impl Arrived {
     /// the backlog of a listener that closes.
     pub(crate) fn pass_on(self) {
         let Some(place) = self.place.elsewhere() else {
-            return log::debug!("{}: no worker takes it any more", self.address);
+            return log::debug!("{}: no worker is left for it", self.address);
         };
         let shares = Arc::clone(&place.shares);
         (shares.carry)(Arrived { place, ..self });
@@ -407,7 +459,7 @@ mod tests {
                         assert_eq!(may, total < LIMIT && least.is_some());
                         refused = !may;
                         if may {
-                            let place = share.place(false).unwrap();
+                            let place = share.place().unwrap();
                             let to = place.worker();
                             assert!(seats[to].takes && Some(seats[to].open) == least);
                             assert_eq!(place.listener(), seats[to].token);
@@ -449,7 +501,8 @@ mod tests {
                     // Seldom a worker leaves, and may come back.
                     _ if next(10) == 0 => match seats[worker].share.take() {
                         Some(share) => {
-                            share.leave(true);
+                            shares.will_return(worker);
+                            drop(share);
                             seats[worker].takes = false;
                         }
                         None => {
@@ -457,6 +510,7 @@ mod tests {
                             on_their_way.retain(|(to, _)| *to != worker);
                             let token = seats[worker].token;
                             seats[worker].share = Some(shares.join(worker, token));
+                            shares.has_returned(worker);
                             seats[worker].open = 0;
                         }
                     },
@@ -467,17 +521,59 @@ mod tests {
         }
     }
 
+    // row 240
     #[test]
-    fn the_last_seat_closes_the_port_unless_it_is_kept() {
+    fn the_last_seat_closes_the_port_unless_a_worker_comes_back() {
         let (shares, _looked) = port(1);
         let token = Token::new(1, 1).unwrap();
-        shares.join(0, token).leave(true);
+        let lost = shares.join(0, token);
+        shares.will_return(0);
+        drop(lost);
         assert!(!shares.is_closed());
         let (one, other) = (shares.join(0, token), shares.join(1, token));
         assert_eq!(one.descriptors().unwrap().len(), 1);
-        one.leave(false);
-        assert!(other.is_acceptor() && !shares.is_closed());
-        other.leave(false);
+        // The other ends in order while the first is away again.
+        drop(one);
+        assert!(other.is_acceptor());
+        drop(other);
+        assert!(!shares.is_closed(), "its first worker is not back yet");
+        shares.has_returned(0);
         assert!(shares.is_closed());
+    }
+
+    // row 239
+    #[test]
+    fn an_acceptor_retires_only_when_its_backlog_is_anothers_or_empty() {
+        let (shares, looked) = port(9);
+        let token = |at| Token::new(at, 1).unwrap();
+        let (one, other) = (shares.join(0, token(0)), shares.join(1, token(1)));
+        assert!(!one.retire(false), "nobody takes connections");
+        other.set_taking(true);
+        assert!(one.retire(false));
+        assert!(other.is_acceptor(), "at once, and not when the first one closes");
+        assert_eq!(looked.try_iter().last(), Some((1, token(1))));
+        other.set_taking(false);
+        assert!(!other.retire(false));
+        assert!(other.retire(true));
+        assert!(shares.is_closed());
+        drop((one, other));
+    }
+
+    // row 241
+    #[test]
+    fn a_connection_whose_taker_has_paused_meanwhile_has_a_place_all_the_same() {
+        let (shares, _looked) = port(9);
+        let token = |at| Token::new(at, 1).unwrap();
+        let (one, other) = (shares.join(0, token(0)), shares.join(1, token(1)));
+        other.set_taking(true);
+        assert!(one.may_accept(false));
+        other.set_taking(false);
+        assert!(!one.may_accept(false));
+        let place = one.place().unwrap();
+        assert!(one.owns(&place));
+        let late = one.place().unwrap();
+        drop(one);
+        let elsewhere = late.elsewhere().unwrap();
+        assert!(other.owns(&elsewhere));
     }
 }

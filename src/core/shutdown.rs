@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Core, Stopping};
+use super::{Core, Entity, Stopping};
 use crate::token::Token;
 
 /// How many connections a listener accepts at most once a shutdown has begun, so that new ones cannot
@@ -49,6 +49,14 @@ impl Core {
         let tokens = std::mem::take(&mut self.draining);
         self.draining = tokens.into_iter().filter(|&t| self.is_listening(t)).collect();
         !self.draining.is_empty()
+    }
+
+    /// Whether all that is left are connections that other workers are about to give to this one.
+    pub(crate) fn only_expects_connections(&self) -> bool {
+        self.draining.iter().any(|&token| match self.entity(token) {
+            Some(Entity::Listener(listener)) => listener.expects_connections(),
+            _ => false,
+        })
     }
 
     fn is_listening(&mut self, token: Token) -> bool {

@@ -26,6 +26,11 @@ impl Core {
         }
     }
 
+    /// Whether it is a listener with a part of a port of several workers.
+    pub(crate) fn shares_port(&mut self, token: Token) -> bool {
+        self.listener_mut(token).is_some_and(|listener| listener.share.is_some())
+    }
+
     /// A listener gets the sockets of its port.
     pub(crate) fn take_sockets(
         &mut self,

@@ -17,7 +17,9 @@ use crate::workers::{Item, Undelivered, WorkerToken};
 /// All of these work on a reactor alone, too, which is worker 0 of one. A message to a token of this worker is
 /// sent as by the method without `_across`. One to another worker leaves at the end of the turn, with all that
 /// was said to that worker, and never blocks. What one worker says to another arrives in the order of the
-/// calls, messages by name ([`publish_named`](Self::publish_named)) and closures among them.
+/// calls, messages by name ([`publish_named`](Self::publish_named)) and closures among them. A value is handed to
+/// `on_notify` later in that turn, as by [`notify`](Self::notify): a closure or an end behind it comes first, and
+/// a connection that is closed meanwhile never gets it.
 ///
 /// A message that could not be delivered is counted
 /// ([`WorkersHandle::undelivered`](crate::WorkersHandle::undelivered)): its connection is gone or refused it,
@@ -84,12 +86,19 @@ impl<S> Net<S> {
     /// Posts a typed value to a handler of any worker, as [`notify`](Self::notify) does. `false` if it is
     /// known here already that it is not delivered.
     pub fn notify_across<T: Send + 'static>(&mut self, to: WorkerToken, value: T) -> bool {
-        let notified = match self.desk() {
-            Some(desk) if !desk.is_here(to) => desk.notify(to, Box::new(value), None),
-            _ => self.is_here(to) && self.notify_boxed(to.token(), Box::new(value)),
+        let value = Box::new(value);
+        let here = self.is_here(to);
+        let refused = match self.desk() {
+            Some(desk) if !here => desk.notify(to, value),
+            _ if here => self.notify_boxed(to.token(), value),
+            _ => Err(value as Box<dyn Any + Send>),
         };
-        if !notified && let Some(desk) = self.desk() {
-            desk.not_delivered();
+        let notified = refused.is_ok();
+        if let Err(value) = refused {
+            drop_guarded(value);
+            if let Some(desk) = self.desk() {
+                desk.not_delivered();
+            }
         }
         notified
     }
@@ -157,7 +166,8 @@ impl<S> Net<S> {
     /// # Ok::<(), tidegate::Error>(())
     /// ```
     ///
-    /// A panic of `ask` is logged, and its answer is `None`. Questions that wait for answers count towards
+    /// A panic of `ask` is logged, and its answer is `None`; so is that of a worker for which too much waits.
+    /// Questions that wait for answers count towards
     /// [`Config::offload_limit`](crate::Config::offload_limit); `false`, and neither closure is called, if there
     /// are too many, or if the reactor is being dropped.
     pub fn ask_workers<T: Send + 'static>(
@@ -252,18 +262,31 @@ impl<S> Net<S> {
         if let Some(desk) = self.desk() {
             desk.not_delivered();
         }
-        if let Some(tell) = tell {
-            self.notify_across(tell, Undelivered { to });
+        match tell {
+            Some(of) if self.is_here(of) => self.report_undelivered(of, to),
+            Some(of) => self.desk().map_or((), |desk| desk.report(of, to)),
+            None => {}
+        }
+    }
+
+    /// The handler that asked for it is here, or gone.
+    pub(crate) fn report_undelivered(&mut self, of: WorkerToken, to: WorkerToken) {
+        if self.is_here(of) {
+            self.notify(of.token(), Undelivered { to });
         }
     }
 
     /// [`notify`](Self::notify) for a value that is boxed already.
-    pub(crate) fn notify_boxed(&mut self, to: Token, value: Box<dyn Any + Send>) -> bool {
-        let known = self.takes_notifications(to);
-        if known {
-            self.core.notifications.push_back((to, Notification::from_box(value)));
+    pub(crate) fn notify_boxed(
+        &mut self,
+        to: Token,
+        value: Box<dyn Any + Send>,
+    ) -> Result<(), Box<dyn Any + Send>> {
+        if !self.takes_notifications(to) {
+            return Err(value);
         }
-        known
+        self.core.notifications.push_back((to, Notification::from_box(value)));
+        Ok(())
     }
 
     pub(super) fn takes_notifications(&self, to: Token) -> bool {

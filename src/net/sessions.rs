@@ -126,7 +126,7 @@ impl<S: 'static> Net<S> {
         if udp.is_connected() {
             return Err(connected());
         }
-        let (udp, key) = self.part_of_udp(udp);
+        let (udp, key) = self.part_of_udp(udp)?;
         let socket = udp.open()?;
         if socket.socket.peer_addr().is_ok() {
             return Err(connected()); // an adopted one

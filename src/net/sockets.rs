@@ -144,7 +144,7 @@ impl<S: 'static> Net<S> {
     where
         H: DatagramHandler<S> + 'static,
     {
-        let (udp, key) = self.part_of_udp(udp.into());
+        let (udp, key) = self.part_of_udp(udp.into())?;
         let socket = udp.open()?;
         let token = self.insert(Entity::Datagram(Box::new(socket)), "cannot bind UDP")?;
         let registered = self.core.register_datagram(token);
@@ -165,10 +165,10 @@ impl<S: 'static> Net<S> {
     }
 
     /// The UDP socket's part of a port of several workers, if its set-up runs.
-    pub(super) fn part_of_udp(&mut self, udp: Udp) -> (Udp, Option<Key>) {
+    pub(super) fn part_of_udp(&mut self, udp: Udp) -> Result<(Udp, Option<Key>), Error> {
         match self.desk().filter(|desk| desk.is_setting_up()) {
             Some(desk) => desk.shared_udp(udp),
-            None => (udp, None),
+            None => Ok((udp, None)),
         }
     }
 

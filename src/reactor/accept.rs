@@ -57,8 +57,15 @@ impl<S: 'static> Dispatch<S> {
                 || seen_empty == listener.sockets.len()
                 || listener.leaves_the_rest()
             {
-                if listener.draining.is_some() && !listener.expects_connections() {
-                    self.net.core.close(token, None);
+                if listener.draining.is_none() || listener.expects_connections() {
+                    return;
+                }
+                if listener.may_close() {
+                    return self.net.core.close(token, None);
+                }
+                // The port's backlog has become this worker's part at this moment.
+                if listener.retry.is_none() {
+                    self.net.core.make_ready_later(token);
                 }
                 return;
             }
@@ -81,17 +88,12 @@ impl<S: 'static> Dispatch<S> {
                     if let Some(left) = &mut listener.draining {
                         *left -= 1;
                     }
-                    let alone = listener.takes_the_rest();
-                    match &listener.share {
-                        None => self.admit(token, stream, address, None),
-                        Some(share) => match share.place(alone) {
-                            Some(place) if share.owns(&place) => {
-                                self.admit(token, stream, address, Some(place));
-                            }
-                            Some(place) => self.hand_over(token, stream, address, place),
-                            // The last one that took connections has stopped at this moment.
-                            None => log::debug!("{token}: {address}: no worker takes it"),
-                        },
+                    let place = listener.share.as_ref().and_then(|share| share.place());
+                    match (&listener.share, place) {
+                        (Some(share), Some(place)) if !share.owns(&place) => {
+                            self.hand_over(token, stream, address, place);
+                        }
+                        (_, place) => self.admit(token, stream, address, place),
                     }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => seen_empty += 1,

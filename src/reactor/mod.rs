@@ -366,7 +366,9 @@ impl<S: 'static> Reactor<S> {
             || match net.core.stopping {
                 Stopping::No => false,
                 Stopping::Now => true,
-                Stopping::Draining(_) => net.core.streams == 0,
+                Stopping::Draining(_) => {
+                    net.core.streams == 0 && !net.core.only_expects_connections()
+                }
             }
     }
 

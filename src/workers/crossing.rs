@@ -44,7 +44,12 @@ pub(crate) enum Item<S> {
     Notify {
         to: WorkerToken,
         value: Box<dyn Any + Send>,
-        tell: Option<WorkerToken>,
+    },
+    /// To the handler `of`, which asked for it: a message to `to` was not delivered. It is never refused, and
+    /// counts as no message.
+    Report {
+        of: WorkerToken,
+        to: WorkerToken,
     },
     HalfClose(WorkerToken),
     Close(WorkerToken),
@@ -104,11 +109,13 @@ struct Outgoing<S> {
     items: VecDeque<Item<S>>,
     bytes: Vec<u8>,
     cost: usize,
+    /// There is a message by name among them.
+    hears: bool,
 }
 
 impl<S> Default for Outgoing<S> {
     fn default() -> Self {
-        Outgoing { items: VecDeque::new(), bytes: Vec::new(), cost: 0 }
+        Outgoing { items: VecDeque::new(), bytes: Vec::new(), cost: 0, hears: false }
     }
 }
 
@@ -157,17 +164,19 @@ impl<S> Outbox<S> {
         from_beyond: bool,
     ) -> u64 {
         let mut refused = 0;
-        let cost = message.bytes.len() + OVERHEAD;
+        // Whoever gets one message keeps all that is said in this turn.
+        let said = self.said.bytes.len() + name.len() + message.bytes.len();
         let mut index = None;
         for worker in each(to) {
             let outgoing = &mut self.to[worker];
-            if !team.has_room(worker, outgoing.cost + cost) {
+            if !team.has_room(worker, outgoing.cost + said + OVERHEAD) {
                 refused += 1;
                 continue;
             }
             let said = &mut self.said;
             let index = *index.get_or_insert_with(|| said.add(name, message, key, from_beyond));
-            outgoing.cost += cost;
+            outgoing.cost += OVERHEAD;
+            outgoing.hears = true;
             outgoing.items.push_back(Item::Publish(index));
             self.pending |= 1 << worker;
         }
@@ -185,9 +194,11 @@ impl<S: 'static> Outbox<S> {
         let said = Arc::new(std::mem::take(&mut self.said));
         let mut crossed = 0;
         for worker in each(pending) {
-            let Outgoing { items, bytes, cost } = std::mem::take(&mut self.to[worker]);
+            let Outgoing { items, bytes, cost, hears } = std::mem::take(&mut self.to[worker]);
             crossed += items.iter().filter(|item| item.is_message()).count() as u64;
-            team.post(Batch::new(team, worker, items, bytes, Arc::clone(&said), cost));
+            let said = if hears { Arc::clone(&said) } else { Arc::default() };
+            let cost = cost + said.bytes.len();
+            team.post(Batch::new(team, worker, items, bytes, said, cost));
         }
         crossed
     }
@@ -201,7 +212,7 @@ impl<S> Item<S> {
 
     /// Whether it may be refused where too much waits: not what ends something, and not what each socket and
     /// listener causes once.
-    fn is_bounded(&self) -> bool {
+    pub(super) fn is_bounded(&self) -> bool {
         self.is_message()
     }
 }
@@ -253,11 +264,17 @@ impl<S: 'static> Batch<S> {
                     net.not_delivered(to, tell);
                 }
             }
-            Item::Notify { to, value, tell } => {
-                if !(net.is_here(to) && net.notify_boxed(to.token, value)) {
-                    net.not_delivered(to, tell);
+            Item::Notify { to, value } => {
+                let here = net.is_here(to);
+                match if here { net.notify_boxed(to.token, value) } else { Err(value) } {
+                    Ok(()) => {}
+                    Err(value) => {
+                        drop_guarded(value);
+                        net.not_delivered(to, None);
+                    }
                 }
             }
+            Item::Report { of, to } => net.report_undelivered(of, to),
             Item::HalfClose(to) if net.is_here(to) => net.half_close(to.token),
             Item::Close(to) if net.is_here(to) => net.close(to.token),
             Item::Abort(to) if net.is_here(to) => net.abort(to.token),
@@ -275,7 +292,9 @@ impl<S: 'static> Batch<S> {
                 }
             }
             Item::Socket(arrived) => net.connection_arrives(arrived),
-            Item::Look(listener) => net.core.make_ready(listener),
+            // The token may be one of the worker's former life, and so another's by now.
+            Item::Look(listener) if net.core.shares_port(listener) => net.core.make_ready(listener),
+            Item::Look(_) => {}
             Item::NameChanged(name) => net.name_changed_elsewhere(&name),
         }
     }
@@ -289,7 +308,9 @@ impl<S: 'static> Run<S> for Batch<S> {
     fn handle(&mut self, most: usize, state: &mut S, net: &mut Net<S>) {
         for _ in 0..most {
             let Some(item) = self.items.pop_front() else { return };
-            self.handle_one(item, state, net);
+            if let Err(text) = guarded(|| self.handle_one(item, state, net)) {
+                log::error!("what another worker said caused a panic: {text}");
+            }
         }
     }
 
@@ -316,12 +337,7 @@ impl<S: 'static> Team<S> {
         }
         match item {
             Item::Send { to, tell: Some(tell), .. } => self.tell_undelivered(to, tell),
-            Item::Notify { to, tell, value } => {
-                drop_guarded(value);
-                if let Some(tell) = tell {
-                    self.tell_undelivered(to, tell);
-                }
-            }
+            Item::Notify { value, .. } => drop_guarded(value),
             Item::Socket(arrived) => arrived.pass_on(),
             Item::Call(call) => drop_guarded(call),
             _ => {}
@@ -330,8 +346,7 @@ impl<S: 'static> Team<S> {
 
     /// From any thread.
     pub(super) fn tell_undelivered(self: &Arc<Self>, to: WorkerToken, tell: WorkerToken) {
-        let value = Box::new(Undelivered { to });
-        let notify = Item::Notify { to: tell, value, tell: None };
-        self.post(Batch::of_one(self, tell.worker(), Vec::new(), notify));
+        let report = Item::Report { of: tell, to };
+        self.post(Batch::of_one(self, tell.worker(), Vec::new(), report));
     }
 }

@@ -36,7 +36,8 @@ pub(super) fn run<S: 'static>(reactor: &mut Reactor<S>) -> Result<ShutdownReport
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, mpsc};
 use std::time::Duration;
 
 use super::{OnFailure, RunningWorkers, WorkerToken, Workers};
@@ -246,4 +247,101 @@ fn an_end_reaches_a_worker_that_is_being_built_again() {
     running.handle().shutdown(PATIENCE);
     running.wait().unwrap();
     assert!(TcpStream::connect(address).is_err(), "the port is free");
+}
+
+// row 240
+#[test]
+fn a_set_up_that_fails_once_leaves_no_seat_and_no_name_behind() {
+    for workers in [1, 2] {
+        let (addresses, found) = mpsc::channel();
+        let builds = AtomicUsize::new(0);
+        let running = Workers::new(workers)
+            .on_failure(OnFailure::Rebuild)
+            .start(move |worker, net| {
+                let listener = net.listen("127.0.0.1:0", |_peer| Member)?;
+                let _ = addresses.send(net.local_addr(listener));
+                if worker.index() == 0 && builds.fetch_add(1, Ordering::SeqCst) == 1 {
+                    net.group("forgotten");
+                    return Err(io::Error::other("the database is not back yet").into());
+                }
+                Ok(State::default())
+            })
+            .unwrap();
+        let Some(Address::Ip(address)) = found.recv().unwrap() else { panic!() };
+        kill(&running, 0, Death::Poll);
+        wait_for(&running, 0);
+        let clients: Vec<_> = (0..workers).map(|_| connect(address)).collect();
+        assert!(clients.iter().any(|client| (client.worker, client.life) == (0, 2)));
+        let (answer, answered) = mpsc::channel();
+        let last = workers - 1;
+        running.handle().post(last, move |_, net| {
+            net.publish_named("forgotten", "nobody is there");
+            net.run_after(Duration::from_millis(1), move |_, net| {
+                answer.send(net.stats().crossings).unwrap();
+            });
+        });
+        assert_eq!(answered.recv_timeout(PATIENCE).unwrap(), 0);
+        drop(clients);
+        running.handle().stop();
+        running.wait().unwrap();
+        assert!(TcpStream::connect(address).is_err(), "the port is free");
+    }
+}
+
+// row 240
+#[test]
+fn a_port_waits_for_a_worker_that_is_being_built_again() {
+    let (addresses, found) = mpsc::channel();
+    let (goes_on, gate) = mpsc::channel::<()>();
+    let (gate, builds) = (Mutex::new(gate), AtomicUsize::new(0));
+    let running = Workers::new(2)
+        .on_failure(OnFailure::Rebuild)
+        .start(move |worker, net| {
+            if worker.index() == 1 && builds.fetch_add(1, Ordering::SeqCst) == 1 {
+                gate.lock().unwrap().recv().unwrap();
+            }
+            let listener = net.listen("127.0.0.1:0", |_peer| Member)?;
+            let _ = addresses.send(net.local_addr(listener));
+            Ok(State::default())
+        })
+        .unwrap();
+    let first = found.recv().unwrap();
+    assert_eq!(found.recv().unwrap(), first);
+    let Some(Address::Ip(address)) = first.clone() else { panic!() };
+    kill(&running, 1, Death::Panic);
+    // The other one ends in order meanwhile.
+    let handle = running.handle();
+    let before = handle.remote(0).unwrap();
+    assert!(handle.post(0, |_, net| net.stop()));
+    wait_for_the_end_of(&before);
+    // A peer waits in the backlog.
+    let mut waits = TcpStream::connect(address).unwrap();
+    goes_on.send(()).unwrap();
+    assert_eq!(found.recv_timeout(PATIENCE).unwrap(), first);
+    let mut hello = [0; 2];
+    waits.set_read_timeout(Some(PATIENCE)).unwrap();
+    waits.read_exact(&mut hello).unwrap();
+    assert_eq!(hello, [1, 1]);
+    drop(waits);
+    handle.stop();
+    running.wait().unwrap();
+}
+
+// row 240
+#[test]
+fn a_worker_that_dies_while_all_end_is_reported() {
+    let (running, address) = start(2, OnFailure::Rebuild);
+    let clients = [connect(address), connect(address)]; // which hold the workers
+    let handle = running.handle();
+    let (begins, begun) = mpsc::channel();
+    handle.post(1, move |_, _| {
+        begun.recv().unwrap();
+        DEATH.set(Some(Death::Poll));
+    });
+    handle.shutdown(PATIENCE);
+    begins.send(()).unwrap();
+    handle.remote(0).unwrap().stop().unwrap();
+    let error = running.wait().unwrap_err().to_string();
+    assert_eq!(error, "worker 1 has died: cannot wait for readiness: a test");
+    drop(clients);
 }

@@ -74,9 +74,16 @@ impl<S> Desk<S> {
         &mut self,
         to: WorkerToken,
         value: Box<dyn Any + Send>,
-        tell: Option<WorkerToken>,
-    ) -> bool {
-        self.push(to.worker(), &[], Item::Notify { to, value, tell }).is_ok()
+    ) -> Result<(), Box<dyn Any + Send>> {
+        match self.push(to.worker(), &[], Item::Notify { to, value }) {
+            Err(Item::Notify { value, .. }) => Err(value),
+            _ => Ok(()),
+        }
+    }
+
+    /// To a handler that asked for it.
+    pub(crate) fn report(&mut self, of: WorkerToken, to: WorkerToken) {
+        let _ = self.push(of.worker(), &[], Item::Report { of, to });
     }
 
     /// What ends something is never refused.

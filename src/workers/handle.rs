@@ -50,7 +50,7 @@ impl<S: 'static> WorkersHandle<S> {
     /// Posts a typed value to a handler, as [`Net::notify_across`] does. `false` if it is known already that it
     /// is not delivered.
     pub fn notify<T: Send + 'static>(&self, to: WorkerToken, value: T) -> bool {
-        let notify = Item::Notify { to, value: Box::new(value), tell: None };
+        let notify = Item::Notify { to, value: Box::new(value) };
         self.post_item(to.worker(), Vec::new(), notify)
     }
 
@@ -117,8 +117,8 @@ impl<S: 'static> WorkersHandle<S> {
 
     fn post_item(&self, worker: usize, bytes: Vec<u8>, item: Item<S>) -> bool {
         let there = worker < self.team.count();
-        if !(there && self.team.has_room(worker, bytes.len()) && self.team.inbox(worker).is_some())
-        {
+        let fits = there && (!item.is_bounded() || self.team.has_room(worker, bytes.len()));
+        if !(fits && self.team.inbox(worker).is_some()) {
             self.team.item_is_lost(item);
             return false;
         }

@@ -64,13 +64,8 @@ where
         let (of_thread, running) = (Arc::clone(&gate), Arc::clone(&running));
         // 15 bytes are what Linux shows of a name.
         let started = Thread::start(format!("tidegate-{index}"), move || {
-            let ended = life.live(&ready, &of_thread);
-            let mut running = lock(&running);
-            *running -= 1;
-            if *running == 0 {
-                life.team.close_ports();
-            }
-            ended
+            let _counted = Counted { running, team: Arc::clone(&life.team) };
+            life.live(&ready, &of_thread)
         });
         let set_up = match started {
             Ok(thread) => {
@@ -92,8 +87,37 @@ where
     Ok(RunningWorkers { handle: WorkersHandle::new(&team), threads })
 }
 
+/// A thread of a worker. With the last one all ports are closed.
+struct Counted<S: 'static> {
+    running: Arc<Mutex<usize>>,
+    team: Arc<Team<S>>,
+}
+
+impl<S: 'static> Drop for Counted<S> {
+    fn drop(&mut self) {
+        let mut running = lock(&self.running);
+        *running -= 1;
+        if *running == 0 {
+            self.team.close_ports();
+        }
+    }
+}
+
 fn died(index: usize, why: impl Into<String>) -> Error {
     Error::new(format!("worker {index} has died"), io::Error::other(why.into()))
+}
+
+/// A worker has died.
+struct Death {
+    error: Error,
+    /// All workers were to end already.
+    during_the_end: bool,
+}
+
+impl Death {
+    fn before_the_end(error: Error) -> Self {
+        Death { error, during_the_end: false }
+    }
 }
 
 /// One worker's thread.
@@ -131,10 +155,18 @@ where
         let (mut next, mut life, mut failures) = (Ok(reactor), 0, 0);
         loop {
             let begun = sys::Clock::Os.now();
-            let error = match next.and_then(|reactor| self.run(reactor)) {
+            let returns = self.workers.on_failure == OnFailure::Rebuild && failures < FAILURES;
+            let ran = next.map_err(Death::before_the_end);
+            let death = match ran.and_then(|reactor| self.run(reactor, returns)) {
                 Ok(report) => return Ok(report),
-                Err(error) => error,
+                Err(death) => death,
             };
+            let error = death.error;
+            if death.during_the_end {
+                log::error!("{error}, while all workers end");
+                self.team.awaits(self.index, false);
+                return Err(error);
+            }
             failures = if self.lived(begun) > APART { 1 } else { failures + 1 };
             let grace = match self.workers.on_failure {
                 OnFailure::EndAll(grace) => Some(grace),
@@ -143,13 +175,13 @@ where
             };
             if let Some(grace) = grace {
                 log::error!("{error}; all workers end");
-                if self.team.ending().is_none() {
-                    self.team.end(Some(grace));
-                }
+                self.team.awaits(self.index, false);
+                self.team.end(Some(grace));
                 return Err(error);
             }
             log::error!("{error}; it is built again");
             if self.team.wait_for_end(STEP * (failures - 1)) {
+                self.team.awaits(self.index, false);
                 return Ok(ShutdownReport::default());
             }
             life += 1;
@@ -175,19 +207,23 @@ where
         let mut reactor = match built {
             Ok(Ok(reactor)) => reactor,
             Ok(Err(error)) => {
+                self.team.forget_names(self.index);
                 let what = format!("cannot set up worker {}", self.index);
                 return Err(Error::new(what, io::Error::new(error.kind(), error.to_string())));
             }
             Err(text) => {
+                self.team.forget_names(self.index);
                 let what = format!("cannot set up worker {}", self.index);
                 return Err(Error::new(what, io::Error::other(format!("it panicked: {text}"))));
             }
         };
         reactor.net().enter_team();
+        self.team.awaits(self.index, false);
         Ok(reactor)
     }
 
-    fn run(&self, mut reactor: Reactor<S>) -> Result<ShutdownReport, Error> {
+    /// Runs it to its end. `returns`: if it dies it is built again.
+    fn run(&self, mut reactor: Reactor<S>, returns: bool) -> Result<ShutdownReport, Death> {
         let ran = guarded(|| {
             // What the set-up has said is not to wait for the first event.
             if let std::ops::ControlFlow::Break(report) = reactor.turn(Some(Duration::ZERO))? {
@@ -198,15 +234,17 @@ where
             #[cfg(not(test))]
             reactor.run()
         });
-        let dead = !matches!(ran, Ok(Ok(_)));
-        reactor.net().core.keeps_ports =
-            dead && matches!(self.workers.on_failure, OnFailure::Rebuild);
-        self.end(reactor);
-        match ran {
-            Ok(Ok(report)) => Ok(report),
-            Ok(Err(error)) => Err(died(self.index, error.to_string())),
-            Err(text) => Err(died(self.index, format!("it panicked: {text}"))),
+        if returns && !matches!(ran, Ok(Ok(_))) {
+            self.team.awaits(self.index, true);
         }
+        let during_the_end = self.team.ending().is_some();
+        self.end(reactor);
+        let error = match ran {
+            Ok(Ok(report)) => return Ok(report),
+            Ok(Err(error)) => died(self.index, error.to_string()),
+            Err(text) => died(self.index, format!("it panicked: {text}")),
+        };
+        Err(Death { error, during_the_end })
     }
 
     /// The reactor ends, and with it what the others know of it.

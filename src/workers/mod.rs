@@ -68,10 +68,15 @@ use team::Team;
 /// - **Ports.** What the set-up listens on is one port for all workers, port 0 too. Whichever accepts a
 ///   connection gives it to the worker with the fewest open ones of that port, before its layers and its handler
 ///   exist ([`Balance`]). [`Listen::connection_limit`](crate::Listen::connection_limit) counts all workers
-///   together. UDP sockets that the set-up binds are one for each worker on the same port, and the system
-///   spreads the peers over them (`SO_REUSEPORT`, socket(7)). What a handler listens on or binds later, and
+///   together; those of a worker whose listener has closed count no more. UDP sockets that the set-up binds are
+///   one for each worker on the same port, and the system spreads the peers over them by a hash of their
+///   addresses (`SO_REUSEPORT`, socket(7)). When one worker ends or is built again, the system spreads the peers
+///   of *all* of them anew, so that sessions find themselves on other workers. What a handler listens on or binds later, and
 ///   adopted sockets, belong to its worker alone.
 /// - **Pausing and closing** a listener concerns its worker: the others go on.
+/// - **A worker that blocks** holds up its own connections, what others say to it, and while it is the one that
+///   accepts, new connections of all. No callback may block here, as on a reactor alone:
+///   [`Net::offload`].
 /// - **Settings** ([`config`](Self::config)) hold for each worker. Each has its own budgets, buffers and offload
 ///   threads.
 /// - **The end.** [`WorkersHandle::shutdown`] and [`stop`](WorkersHandle::stop) end all workers.
@@ -164,7 +169,10 @@ impl Workers {
     }
 
     /// How many bytes may wait for one worker in messages of other workers, before further ones are refused and
-    /// counted as undelivered. Each message counts 64 bytes more. Default 64 MiB, a second of a busy worker; a
+    /// counted as undelivered. Each message counts 64 bytes more; a batch with messages by name counts all that
+    /// was said by name in that turn, because it keeps it. What each of the others has collected in its
+    /// present turn comes on top, and what ends something is never refused. Messages that wait count towards
+    /// [`Config::post_limit`], too, for threads that post to that worker. Default 64 MiB, a second of a busy worker; a
     /// worker that takes none for longer has failed.
     pub fn crossing_limit(mut self, bytes: usize) -> Self {
         self.crossing_limit = bytes;

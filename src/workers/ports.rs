@@ -41,6 +41,12 @@ pub(crate) enum Part {
     Own(Opened),
 }
 
+impl Ports {
+    pub(super) fn all(&self) -> impl Iterator<Item = &Arc<Shares>> {
+        self.shared.iter().map(|(_, shares)| shares)
+    }
+}
+
 impl<S: 'static> Desk<S> {
     /// The port of that address, which the first worker that asks opens.
     pub(crate) fn open_listener(
@@ -54,7 +60,8 @@ impl<S: 'static> Desk<S> {
             return on.open(backlog, options).map(Part::Own); // an adopted socket is its worker's
         };
         let key = self.key(Purpose::Listen, &target);
-        if self.team.balance == Balance::ReusePort && !target.is_unix() {
+        let spread = self.team.balance == Balance::ReusePort && self.team.count() > 1;
+        if spread && !target.is_unix() {
             *limit = limit.div_ceil(self.team.count());
             return self.open_own(key, backlog, options).map(Part::Own);
         }
@@ -99,7 +106,12 @@ impl<S: 'static> Desk<S> {
             let target = Target(Named::Addresses(addresses.clone()));
             return On::Target(target).open(backlog, &options);
         }
-        let opened = On::Target(key.1.clone()).open(backlog, &options)?;
+        let open = |options| On::Target(key.1.clone()).open(backlog, options);
+        // Another program that has the port is an error, which the option would hide.
+        let mut alone = options.clone();
+        alone.socket = alone.socket.reuse_port(false);
+        drop(open(&alone)?);
+        let opened = open(&options)?;
         let addresses = opened.sockets.iter().filter_map(|socket| socket.local_addr().ok());
         let addresses = addresses.filter_map(|address| Address::socket_addr(&address)).collect();
         ports.bound.push((key, addresses));
@@ -108,18 +120,25 @@ impl<S: 'static> Desk<S> {
 
     /// A UDP socket on a port that each worker binds; the system spreads the peers. Returns what to bind, and
     /// what to report to [`udp_is_bound`](Self::udp_is_bound) if it is the first.
-    pub(crate) fn shared_udp(&mut self, udp: Udp) -> (Udp, Option<Key>) {
-        let Some(target) = udp.bound_to().cloned() else {
-            return (udp, None); // adopted, or connected to one peer
+    ///
+    /// # Errors
+    /// Another program has the port, which the option would hide.
+    pub(crate) fn shared_udp(&mut self, udp: Udp) -> Result<(Udp, Option<Key>), Error> {
+        let target = udp.bound_to().filter(|_| self.team.count() > 1).cloned();
+        let Some(target) = target else {
+            return Ok((udp, None)); // adopted, connected to one peer, or one worker's alone
         };
         let key = self.key(Purpose::Udp, &target);
         let ports = lock(&self.team.ports);
         let known = ports.bound.iter().find(|(other, _)| *other == key);
         match known {
-            None => (udp.on_shared_port(target), Some(key)),
+            None => {
+                drop(udp.bound_alone()?);
+                Ok((udp.on_shared_port(target), Some(key)))
+            }
             Some((_, addresses)) => {
                 let target = Target(Named::Addresses(addresses.clone()));
-                (udp.on_shared_port(target), None)
+                Ok((udp.on_shared_port(target), None))
             }
         }
     }

@@ -12,6 +12,9 @@ use crate::net::Net;
 use crate::remote::Shared;
 use crate::sys;
 
+/// The end of a grace beyond the clock's range: ten years.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);
+
 /// All workers of one service.
 pub(crate) struct Team<S> {
     inboxes: Vec<Mutex<Option<Live<S>>>>,
@@ -154,7 +157,10 @@ impl<S> Team<S> {
         };
         *ending = Some(match grace {
             None => Ending::Now,
-            Some(grace) => Ending::Shutdown(sys::Clock::Os.now() + grace),
+            Some(grace) => {
+                let now = sys::Clock::Os.now();
+                Ending::Shutdown(now.checked_add(grace).unwrap_or(now + FAR))
+            }
         });
         for inbox in &self.inboxes {
             let live = lock(inbox).clone();
@@ -174,6 +180,13 @@ impl<S> Team<S> {
         let ending = lock(&self.ending);
         let waited = self.ends.wait_timeout_while(ending, most, |ending| ending.is_none());
         waited.map_or(true, |(ending, _)| ending.is_some())
+    }
+
+    /// A worker has died, and is being built again: its ports wait for it. Or it is back, or does not come back.
+    pub(super) fn awaits(&self, worker: usize, returns: bool) {
+        for shares in lock(&self.ports).all() {
+            if returns { shares.will_return(worker) } else { shares.has_returned(worker) }
+        }
     }
 
     /// All workers have ended: their ports are closed, also where a handle of a user keeps this value.

@@ -357,6 +357,32 @@ fn udp_sockets_of_all_workers_have_one_port() {
     running.wait().unwrap();
 }
 
+// row 235
+#[test]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn a_port_of_another_program_is_refused_whatever_spreads_its_peers() {
+    // As the other program has them: shared with whoever asks for it.
+    let (sent, other) = mpsc::channel();
+    let first = Workers::new(2).balance(Balance::ReusePort).start(move |worker, net| {
+        let udp = net.bind_udp("127.0.0.1:0", Reply(worker.index()))?;
+        let tcp = net.listen("127.0.0.1:0", |_peer| Silent)?;
+        sent.send([udp, tcp].map(|token| net.local_addr(token).unwrap())).unwrap();
+        Ok(())
+    });
+    let first = first.unwrap();
+    let [udp, tcp] = other.recv().unwrap().map(|address| address.socket_addr().unwrap());
+    for workers in [1, 2] {
+        let again = Workers::new(workers).balance(Balance::ReusePort);
+        let refused = again.start(move |_, net| net.bind_udp(udp, Reply(0)).map(drop));
+        assert!(refused.unwrap_err().to_string().contains("in use"));
+        let again = Workers::new(workers).balance(Balance::ReusePort);
+        let refused = again.start(move |_, net| net.listen(tcp, |_peer| Silent).map(drop));
+        assert!(refused.unwrap_err().to_string().contains("in use"));
+    }
+    first.handle().stop();
+    first.wait().unwrap();
+}
+
 // row 236
 #[test]
 fn what_one_worker_says_to_another_arrives_in_order() {
@@ -431,6 +457,141 @@ fn what_is_not_delivered_is_counted_and_told_to_who_asked() {
     drop(a);
     service.end();
     assert_eq!(handle.undelivered(), before + 11);
+}
+
+/// Holds a worker in a closure until the sender is used.
+fn hold(handle: &tidegate::WorkersHandle<State>, worker: usize) -> Sender<()> {
+    let (goes_on, gate) = mpsc::channel::<()>();
+    assert!(handle.post(worker, move |_, _| gate.recv().unwrap()));
+    goes_on
+}
+
+// row 237
+#[test]
+fn a_report_is_never_refused_and_counts_as_no_message() {
+    let mut service = Service::start(Workers::new(2).crossing_limit(20_000));
+    let (a, mut b) = (service.client(), service.client());
+    let (gone, sender) = (b.name, a.name);
+    b.says("bye");
+    b.hears_the_end();
+    drop(b);
+    assert_eq!(service.news(), News::Closed(gone.worker()));
+    let handle = service.handle();
+    handle.post(sender.worker(), move |_, net| {
+        (0..3).for_each(|_| net.send_across_or_notify(gone, "x", sender.token()));
+    });
+    // Meanwhile the asker gets as much as it may have waiting.
+    let goes_on = hold(&handle, sender.worker());
+    while handle.post(sender.worker(), |_, _| {}) {}
+    let before = handle.undelivered();
+    assert!(before <= 4, "those three, and the closure that was refused");
+    goes_on.send(()).unwrap();
+    (0..3).for_each(|_| assert_eq!(service.news(), News::Undelivered(gone)));
+    drop(a);
+    service.end();
+    assert_eq!(handle.undelivered(), 4);
+}
+
+// row 237
+#[test]
+fn a_busy_worker_bounds_what_others_keep_for_it() {
+    const LIMIT: usize = 1 << 20;
+    let mut service = Service::start(Workers::new(3).crossing_limit(LIMIT));
+    let mut clients: Vec<_> = (0..3).map(|_| service.client()).collect();
+    clients.sort_by_key(|client| client.worker);
+    let long = "n".repeat(60_000);
+    clients[1].joins("small");
+    clients[1].joins(&long);
+    clients[1].joins("other");
+    clients[2].joins("big");
+    let handle = service.handle();
+    let goes_on = hold(&handle, 1);
+    let (done, is_done) = mpsc::channel();
+    let publish = |what: fn(&mut Net<State>)| {
+        let before = handle.undelivered();
+        // Turn by turn, and the third worker keeps up.
+        for _ in 0..50 {
+            let done = done.clone();
+            handle.post(0, move |_, net| {
+                what(net);
+                net.post_to_worker(2, move |_, _| done.send(()).unwrap());
+            });
+            is_done.recv_timeout(PATIENCE).unwrap();
+        }
+        handle.undelivered() - before
+    };
+    // A byte for the busy one keeps all that is said to others in that turn.
+    let refused = publish(|net| {
+        net.publish_named("small", "x");
+        net.publish_named("big", vec![7; 100_000]);
+    });
+    assert!((39..=41).contains(&refused), "{refused} of 50 refused, with room for ten turns");
+    // Names are kept, too.
+    let refused = publish(|net| {
+        let long = "n".repeat(60_000);
+        net.publish_named(&long, "");
+        net.publish_named("other", "");
+    });
+    assert!(refused >= 90, "{refused} of 100 refused, with no room left");
+    goes_on.send(()).unwrap();
+    drop(clients);
+    service.end();
+}
+
+// row 237
+#[test]
+fn a_value_whose_drop_panics_ends_nothing() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("as the test has said");
+        }
+    }
+    let mut service = Service::start(Workers::new(2));
+    let (a, mut b) = (service.client(), service.client());
+    let gone = b.name;
+    b.says("bye");
+    b.hears_the_end();
+    drop(b);
+    assert_eq!(service.news(), News::Closed(gone.worker()));
+    let handle = service.handle();
+    assert!(handle.notify(gone, Bomb));
+    handle.post(a.worker, move |_, net| {
+        net.notify_across(gone, Bomb);
+    });
+    handle.post(gone.worker(), move |_, net| {
+        assert!(!net.notify_across(gone, Bomb));
+    });
+    let (answer, answered) = mpsc::channel();
+    assert!(handle.post(gone.worker(), move |state, net| {
+        answer.send((state.worker, net.is_open(state.listener))).unwrap();
+    }));
+    let lives = answered.recv_timeout(PATIENCE).unwrap();
+    assert_eq!(lives, (gone.worker(), true));
+    drop(a);
+    service.end();
+    assert_eq!(handle.undelivered(), 3);
+}
+
+// row 239
+#[test]
+fn no_end_is_too_far_and_none_is_refused() {
+    let mut service = Service::start(Workers::new(2).crossing_limit(1_000));
+    let (mut a, mut b) = (service.client(), service.client());
+    let handle = service.handle();
+    let goes_on = hold(&handle, a.worker);
+    while handle.post(a.worker, |_, _| {}) {}
+    // A worker for which no more may wait still closes what it is told to.
+    handle.close(a.name);
+    goes_on.send(()).unwrap();
+    a.hears_the_end();
+    drop(a);
+    let running = service.running.take().unwrap();
+    handle.shutdown(Duration::MAX);
+    b.says("bye");
+    b.hears_the_end();
+    drop(b);
+    running.wait().unwrap();
 }
 
 // row 238
