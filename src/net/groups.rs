@@ -22,7 +22,8 @@ impl<S> Net<S> {
     /// A named group exists as long as it has members: an empty one is removed at the end of the
     /// turn. So look it up by name each time and do not store its [`Group`]. For a group that
     /// outlives its members use [`create_group`](Self::create_group). To publish, use
-    /// [`find_group`](Self::find_group), which creates nothing.
+    /// [`publish_named`](Self::publish_named), or [`find_group`](Self::find_group) for the members of
+    /// this reactor alone; neither creates one.
     ///
     /// A name is any bytes, and its memory is twice its length. If peers choose names, the handler
     /// must limit their length.
@@ -30,7 +31,11 @@ impl<S> Net<S> {
     /// # Panics
     /// More than 2^32 groups (2^20 on 32-bit targets) exist at once.
     pub fn group(&mut self, name: impl AsRef<[u8]>) -> Group {
-        self.core.groups.named(name.as_ref()).expect("more groups than can be named")
+        let name = name.as_ref();
+        if self.interconnect.is_some() && self.core.groups.find(name).is_none() {
+            self.name_gained(name);
+        }
+        self.core.groups.named(name).expect("more groups than can be named")
     }
 
     /// The group with this name; `None` if there is none.

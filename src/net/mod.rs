@@ -17,12 +17,15 @@ use crate::token::Token;
 
 mod connections;
 mod groups;
+mod interconnect;
 mod observe;
 mod offload;
 mod sessions;
 mod sockets;
 mod time;
+mod topics;
 
+use interconnect::Interconnect;
 pub(crate) use observe::Slow;
 use offload::Done;
 pub use offload::{JobPanicked, OffloadError};
@@ -48,6 +51,8 @@ pub struct Net<S = ()> {
     pub(crate) workers: sys::Workers,
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) slow: Slow<S>,
+    /// What reaches beyond this reactor; nothing does in most programs.
+    pub(crate) interconnect: Option<Box<Interconnect>>,
 }
 
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>)>;

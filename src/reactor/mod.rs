@@ -200,6 +200,7 @@ impl<S: 'static> Reactor<S> {
             offloads: Slab::new(),
             shared,
             slow: Slow::default(),
+            interconnect: None,
         };
         let state = set_up(&mut net)?;
         Ok(Reactor {
@@ -297,6 +298,9 @@ impl<S: 'static> Reactor<S> {
         self.gather()?; // 9
         self.dispatch.flush(); // 10
         self.dispatch.reap(); // 11
+        if self.dispatch.net.interconnect.is_some() {
+            self.dispatch.net.names_lost();
+        }
         let verdict = self.verdict();
         self.publish_backlog(0);
         self.wake_for_fine_timers();

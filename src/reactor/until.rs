@@ -122,6 +122,9 @@ impl<S: 'static> Reactor<S> {
             self.dispatch.net.core.work.forgive();
         }
         self.dispatch.net.core.work.forget_deadline();
+        if self.dispatch.net.interconnect.is_some() {
+            self.dispatch.net.names_lost();
+        }
         self.publish_backlog(0);
         let draining = matches!(self.dispatch.net.core.stopping, Stopping::Draining(_));
         let verdict = if draining && self.next_step.is_some() {

@@ -965,3 +965,23 @@ fn what_was_published_and_is_lost_counts_as_unsent() {
     assert_eq!(room.log.of(first).pop(), end(110));
     assert_eq!(room.log.of(second).pop(), end(60));
 }
+
+// row 230
+#[test]
+fn a_message_by_name_reaches_the_members_of_that_name_and_makes_no_group() {
+    let mut room = Room::new(3);
+    let [first, second, other] = room.tokens[..] else { panic!() };
+    let net = room.net();
+    assert_eq!(net.publish_named("lobby", "nobody").members, 0);
+    assert_eq!(net.find_group("lobby"), None);
+    let (lobby, hall) = (net.group("lobby"), net.group("hall"));
+    assert!(net.join(lobby, first) && net.join(lobby, second) && net.join(hall, other));
+    assert_eq!(net.publish_named("lobby", "1").members, 2);
+    assert_eq!(net.publish(lobby, "2").members, 2);
+    assert_eq!(net.publish_named_except("lobby", first, "3").members, 1);
+    assert_eq!(net.publish_named_latest("lobby", 7, "4").members, 2);
+    let heard = room.heard();
+    assert_eq!(heard[0], b"124");
+    assert_eq!(heard[1], b"1234");
+    assert_eq!(heard[2], b"");
+}

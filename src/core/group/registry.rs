@@ -87,6 +87,8 @@ pub(crate) struct Groups {
     names: HashMap<Box<[u8]>, Group>,
     /// Named groups to look at at the end of the turn: those without members are removed.
     emptied: Vec<Group>,
+    /// The names of removed groups, where something outside this reactor asks for them.
+    pub(crate) removed_names: Option<Vec<Box<[u8]>>>,
     pub(super) members: Slab<Member>,
     /// The member, or [`NONE`], by the index of its token.
     ids: Vec<u32>,
@@ -119,6 +121,7 @@ impl Default for Groups {
             generations: Generations::new(),
             names: HashMap::new(),
             emptied: Vec::new(),
+            removed_names: None,
             members: Slab::new(),
             ids: Vec::new(),
             queue: VecDeque::new(),
@@ -154,6 +157,11 @@ impl Groups {
         self.names.insert(name.into(), group);
         self.note_empty(group.0.index());
         Some(group)
+    }
+
+    /// The names of all named groups.
+    pub(crate) fn all_names(&self) -> impl Iterator<Item = &[u8]> {
+        self.names.keys().map(|name| &**name)
     }
 
     /// The group of that name, if there is one.
@@ -194,6 +202,9 @@ impl Groups {
         }
         if let Some(name) = state.name {
             self.names.remove(&name);
+            if let Some(removed) = &mut self.removed_names {
+                removed.push(name);
+            }
         }
     }
 

@@ -1,0 +1,206 @@
+//! What reaches beyond one reactor: a bridge, which carries named groups to other processes.
+//!
+//! A reactor without one pays a look at a null pointer for each turn and each named publish.
+
+use super::Net;
+use crate::message::Message;
+use crate::notification::Notification;
+use crate::token::Token;
+
+/// Carries the messages of named groups to other processes. It only records what it is given; the work
+/// is its handler's, which gets one [`Errand`] as a notification for all that is recorded until then.
+#[allow(dead_code)] // until the first bridge
+pub(crate) trait Bridge {
+    /// A name has got a group on this reactor. May be called again for a name that was not lost.
+    fn gained(&mut self, name: &[u8]);
+
+    /// The last member of a name is gone.
+    fn lost(&mut self, name: &[u8]);
+
+    /// A message was published by name here, with a key if it replaces older ones of that key. What
+    /// came through the bridge itself is not offered to it.
+    fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>);
+}
+
+/// The notification of a bridge's handler: something is recorded.
+pub(crate) struct Errand;
+
+/// What reaches beyond this reactor.
+#[derive(Default)]
+pub(crate) struct Interconnect {
+    bridge: Option<Attached>,
+}
+
+struct Attached {
+    handler: Token,
+    bridge: Box<dyn Bridge>,
+    /// The handler has a notification under way.
+    told: bool,
+}
+
+impl Interconnect {
+    /// Lets the bridge record something. Returns its handler if that has to be notified.
+    fn record(&mut self, record: impl FnOnce(&mut dyn Bridge)) -> Option<Token> {
+        let attached = self.bridge.as_mut()?;
+        record(&mut *attached.bridge);
+        (!std::mem::replace(&mut attached.told, true)).then_some(attached.handler)
+    }
+}
+
+impl<S> Net<S> {
+    /// Attaches a bridge, in place of the one before. It is told of the names that there are.
+    #[allow(dead_code)] // until the first bridge
+    pub(crate) fn attach_bridge(&mut self, handler: Token, bridge: Box<dyn Bridge>) {
+        let attached = Attached { handler, bridge, told: false };
+        self.interconnect.get_or_insert_default().bridge = Some(attached);
+        self.core.groups.removed_names.get_or_insert_default();
+        let names: Vec<Box<[u8]>> = self.core.groups.all_names().map(Box::from).collect();
+        for name in names {
+            self.name_gained(&name);
+        }
+    }
+
+    /// The bridge's handler takes up what is recorded: the next record notifies it again.
+    #[allow(dead_code)] // until the first bridge
+    pub(crate) fn errand_is_run(&mut self) {
+        if let Some(interconnect) = &mut self.interconnect
+            && let Some(attached) = &mut interconnect.bridge
+        {
+            attached.told = false;
+        }
+    }
+
+    /// A group of that name is about to be made.
+    #[cold]
+    pub(super) fn name_gained(&mut self, name: &[u8]) {
+        self.tell_bridge(|bridge| bridge.gained(name));
+    }
+
+    /// The end of a turn: names whose last member is gone.
+    pub(crate) fn names_lost(&mut self) {
+        let Some(removed) = &mut self.core.groups.removed_names else { return };
+        for name in std::mem::take(removed) {
+            // It may have been made anew meanwhile.
+            if self.core.groups.find(&name).is_none() {
+                self.tell_bridge(|bridge| bridge.lost(&name));
+            }
+        }
+    }
+
+    /// A message was published by name on this reactor.
+    #[cold]
+    pub(super) fn published_beyond(
+        &mut self,
+        name: &[u8],
+        message: Message<&[u8]>,
+        key: Option<u64>,
+    ) {
+        self.tell_bridge(|bridge| bridge.published(name, message, key));
+    }
+
+    fn tell_bridge(&mut self, record: impl FnOnce(&mut dyn Bridge)) {
+        let Some(interconnect) = &mut self.interconnect else { return };
+        if let Some(handler) = interconnect.record(record) {
+            self.core.notifications.push_back((handler, Notification::new(Errand)));
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{Context, Handler, HandlerResult, Input, MessageKind, Reactor};
+
+    type Book = Rc<RefCell<Vec<String>>>;
+
+    struct Recorder(Book);
+
+    impl Recorder {
+        fn note(&mut self, what: &str, name: &[u8]) {
+            self.0.borrow_mut().push(format!("{what} {}", String::from_utf8_lossy(name)));
+        }
+    }
+
+    impl Bridge for Recorder {
+        fn gained(&mut self, name: &[u8]) {
+            self.note("gained", name);
+        }
+        fn lost(&mut self, name: &[u8]) {
+            self.note("lost", name);
+        }
+        fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>) {
+            let Message { bytes, kind } = message;
+            assert_eq!(kind, MessageKind::Text);
+            let text = format!("published {} {key:?} in", String::from_utf8_lossy(bytes));
+            self.note(&text, name);
+        }
+    }
+
+    /// Notes the errands of its bridge, and is a member.
+    struct Carrier(Book);
+
+    impl Handler for Carrier {
+        fn on_data(&mut self, _: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+            input.take_all();
+            Ok(())
+        }
+        fn on_notify(&mut self, cx: &mut Context<'_>, value: Notification) -> HandlerResult {
+            assert!(value.is::<Errand>());
+            cx.net.errand_is_run();
+            self.0.borrow_mut().push("errand".into());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_bridge_hears_of_names_and_of_what_is_published_to_them_once() {
+        let book = Book::default();
+        let mut reactor = Reactor::new().unwrap();
+        let turn = |reactor: &mut Reactor| {
+            for _ in 0..3 {
+                assert!(reactor.turn(Some(Duration::ZERO)).unwrap().is_continue());
+            }
+        };
+        let heard = || book.take().join(", ");
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let member = reactor.net().adopt(ours, Carrier(Rc::clone(&book))).unwrap();
+        turn(&mut reactor);
+        let early = reactor.net().group("early");
+        assert!(reactor.net().join(early, member));
+        reactor.net().attach_bridge(member, Box::new(Recorder(Rc::clone(&book))));
+        let net = reactor.net();
+        assert_eq!(net.publish_named("room", Message::text("0")).members, 0);
+        let room = net.group("room");
+        assert!(net.join(room, member));
+        assert_eq!(net.group("room"), room, "which is no second one");
+        assert_eq!(net.publish_named("room", Message::text("1")).members, 1);
+        net.publish_named_latest("room", 7, Message::text("2"));
+        net.publish_here(b"room", Message::text(&b"from beyond"[..]), None, None);
+        net.publish(room, Message::text("to this reactor alone"));
+        let all = "gained early, published 0 None in room, gained room, published 1 None in room, \
+                   published 2 Some(7) in room";
+        assert_eq!(heard(), all);
+        turn(&mut reactor);
+        assert_eq!(heard(), "errand", "one for all of it");
+        // Left and joined again in one turn: it was never lost.
+        let net = reactor.net();
+        assert!(net.leave(room, member) && net.join(room, member));
+        net.remove_group(early);
+        let early = net.group("early");
+        assert!(net.join(early, member));
+        turn(&mut reactor);
+        assert_eq!(heard(), "gained early, errand");
+        drop(theirs);
+        while reactor.net().is_open(member) {
+            assert!(reactor.turn(None).unwrap().is_continue());
+        }
+        turn(&mut reactor);
+        let mut lost: Vec<String> = book.take();
+        lost.sort();
+        assert_eq!(lost.join(", "), "lost early, lost room");
+    }
+}
