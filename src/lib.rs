@@ -47,6 +47,8 @@
 //! `docs/simulation.md` to tests of it.
 
 mod address;
+#[cfg(feature = "backplane")]
+pub mod backplane;
 mod channel;
 mod config;
 mod connect;

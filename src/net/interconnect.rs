@@ -3,13 +3,14 @@
 //! A reactor without one pays a look at a null pointer for each turn and each named publish.
 
 use super::Net;
+use crate::core::Stopping;
 use crate::message::Message;
 use crate::notification::Notification;
 use crate::token::Token;
 
 /// Carries the messages of named groups to other processes. It only records what it is given; the work
 /// is its handler's, which gets one [`Errand`] as a notification for all that is recorded until then.
-#[allow(dead_code)] // until the first bridge
+#[allow(dead_code)] // without the feature `backplane`
 pub(crate) trait Bridge {
     /// A name has got a group on this reactor. May be called again for a name that was not lost.
     fn gained(&mut self, name: &[u8]);
@@ -32,7 +33,7 @@ pub(crate) struct Interconnect {
 }
 
 struct Attached {
-    handler: Token,
+    handler: Option<Token>,
     bridge: Box<dyn Bridge>,
     /// The handler has a notification under way.
     told: bool,
@@ -43,14 +44,20 @@ impl Interconnect {
     fn record(&mut self, record: impl FnOnce(&mut dyn Bridge)) -> Option<Token> {
         let attached = self.bridge.as_mut()?;
         record(&mut *attached.bridge);
-        (!std::mem::replace(&mut attached.told, true)).then_some(attached.handler)
+        if std::mem::replace(&mut attached.told, true) { None } else { attached.handler }
     }
 }
 
 impl<S> Net<S> {
-    /// Attaches a bridge, in place of the one before. It is told of the names that there are.
-    #[allow(dead_code)] // until the first bridge
-    pub(crate) fn attach_bridge(&mut self, handler: Token, bridge: Box<dyn Bridge>) {
+    /// Attaches a bridge, in place of the one before. It is told of the names that there are. Without a
+    /// handler it records, and nobody is notified.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn attach_bridge(
+        &mut self,
+        handler: impl Into<Option<Token>>,
+        bridge: Box<dyn Bridge>,
+    ) {
+        let handler = handler.into();
         let attached = Attached { handler, bridge, told: false };
         self.interconnect.get_or_insert_default().bridge = Some(attached);
         self.core.groups.removed_names.get_or_insert_default();
@@ -60,8 +67,27 @@ impl<S> Net<S> {
         }
     }
 
+    /// Takes the bridge away.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn detach_bridge(&mut self) {
+        if let Some(interconnect) = &mut self.interconnect {
+            interconnect.bridge = None;
+        }
+    }
+
+    /// The handler of the bridge. A shutdown closes it when all other connections have ended.
+    pub(crate) fn bridge_handler(&self) -> Option<Token> {
+        self.interconnect.as_ref()?.bridge.as_ref()?.handler
+    }
+
+    /// Whether a shutdown is in progress, or the reactor is being dropped.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn is_ending(&self) -> bool {
+        self.core.ended || matches!(self.core.stopping, Stopping::Draining(_))
+    }
+
     /// The bridge's handler takes up what is recorded: the next record notifies it again.
-    #[allow(dead_code)] // until the first bridge
+    #[allow(dead_code)] // without the feature `backplane`
     pub(crate) fn errand_is_run(&mut self) {
         if let Some(interconnect) = &mut self.interconnect
             && let Some(attached) = &mut interconnect.bridge

@@ -26,6 +26,7 @@ mod time;
 mod topics;
 
 use interconnect::Interconnect;
+pub(crate) use interconnect::{Bridge, Errand};
 pub(crate) use observe::Slow;
 use offload::Done;
 pub use offload::{JobPanicked, OffloadError};

@@ -480,6 +480,7 @@ impl<S: 'static> Reactor<S> {
 
     /// Whether the loop goes on. A shutdown whose grace is over ends the remaining connections here.
     fn verdict(&mut self) -> ControlFlow<ShutdownReport> {
+        self.close_bridge();
         let core = &mut self.dispatch.net.core;
         match core.stopping {
             Stopping::No => ControlFlow::Continue(()),
@@ -513,6 +514,21 @@ impl<S: 'static> Reactor<S> {
                 self.dispatch.reap();
                 ControlFlow::Break(report)
             }
+        }
+    }
+}
+
+impl<S: 'static> Reactor<S> {
+    /// A bridge to other processes ends by itself never. In a shutdown it serves until every other
+    /// connection has ended, and is then closed: it does not use up the grace.
+    fn close_bridge(&mut self) {
+        let net = &mut self.dispatch.net;
+        if net.core.streams == 1
+            && matches!(net.core.stopping, Stopping::Draining(_))
+            && let Some(handler) = net.bridge_handler()
+            && !net.core.drains_listeners()
+        {
+            net.close(handler);
         }
     }
 }

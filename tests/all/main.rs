@@ -10,6 +10,8 @@
 mod support;
 
 mod accept;
+#[cfg(all(feature = "backplane", unix))]
+mod backplane;
 mod batches;
 mod callbacks;
 mod channel;

@@ -1,0 +1,173 @@
+//! From one connection to the next.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::link::Link;
+use super::plane::{Phase, Plane, Recorder};
+use super::url::Url;
+use super::{BackplaneEvent, Hook};
+use crate::address::{Address, Target};
+use crate::connect::Connect;
+use crate::layer::{Layer, Resp};
+use crate::net::Net;
+use crate::options::StreamOptions;
+
+/// The wait before the first attempt after a failure. It doubles with each further one.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+
+/// What one connection inherits from the one before.
+pub(super) struct Control<S> {
+    pub(super) plane: Rc<RefCell<Plane>>,
+    pub(super) url: Url,
+    pub(super) silence: Duration,
+    pub(super) longest_wait: Duration,
+    /// Of a message as the engine sends it.
+    pub(super) resp: Resp,
+    pub(super) message_limit: usize,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Option<crate::layer::tls::TlsClientConfig>,
+    pub(super) hook: Option<Hook<S>>,
+}
+
+impl<S: 'static> Control<S> {
+    /// One line in the log, and the program's hook. Nothing is borrowed meanwhile.
+    pub(super) fn tell(&self, event: &BackplaneEvent, state: &mut S, net: &mut Net<S>) {
+        let at = (&self.url.host, self.url.port);
+        match event {
+            BackplaneEvent::Connected | BackplaneEvent::Resumed { .. } => {
+                log::info!("backplane {}:{}: {event}", at.0, at.1);
+            }
+            _ => log::warn!("backplane {}:{}: {event}", at.0, at.1),
+        }
+        if let Some(hook) = &self.hook {
+            hook(event, state, net);
+        }
+    }
+
+    fn layer(&self) -> Result<Box<dyn Layer>, String> {
+        #[cfg(feature = "tls")]
+        if let Some(tls) = &self.tls {
+            let tls = tls.layer(&self.url.host).map_err(|error| error.to_string())?;
+            return Ok(Box::new(tls.then(self.resp.clone())));
+        }
+        Ok(Box::new(self.resp.clone()))
+    }
+}
+
+/// Makes an attempt. A name is looked up on another thread; an address needs none.
+pub(super) fn dial<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &mut Net<S>) {
+    if control.plane.borrow().phase != Phase::Down || net.is_ending() {
+        return;
+    }
+    let target = Target::from((&*control.url.host, control.url.port));
+    if target.is_address() {
+        connect(control, target, state, net);
+        return;
+    }
+    let looked_up = Rc::clone(control);
+    let job = move || crate::sys::resolve(&target);
+    let done =
+        move |found: Result<std::io::Result<Vec<Address>>, _>, state: &mut S, net: &mut Net<S>| {
+            match found {
+                Ok(Ok(found)) => {
+                    let addresses: Vec<_> = found.iter().filter_map(Address::socket_addr).collect();
+                    connect(&looked_up, Target::from(&*addresses), state, net);
+                }
+                Ok(Err(error)) => {
+                    let why = format!("cannot resolve {}: {error}", looked_up.url.host);
+                    lost(&looked_up, why, state, net);
+                }
+                Err(crate::net::JobPanicked { .. }) => {
+                    lost(&looked_up, "the look-up panicked".into(), state, net);
+                }
+            }
+        };
+    if let Err(error) = net.offload(job, done) {
+        let why = format!("cannot look up {}: {error}", control.url.host);
+        lost(control, why, state, net);
+    }
+}
+
+fn connect<S: 'static>(control: &Rc<Control<S>>, to: Target, state: &mut S, net: &mut Net<S>) {
+    if control.plane.borrow().phase != Phase::Down || net.is_ending() {
+        return;
+    }
+    let layer = match control.layer() {
+        Ok(layer) => layer,
+        Err(why) => return lost(control, why, state, net),
+    };
+    let options =
+        StreamOptions::new().connect_timeout(control.silence).messages_up_to(control.message_limit);
+    let link = Link::new(Rc::clone(control), net.now());
+    match net.connect(Connect::tcp(to).options(options).layer(layer), link) {
+        Ok(token) => {
+            control.plane.borrow_mut().phase = Phase::Dialing(token);
+            net.attach_bridge(Some(token), Box::new(Recorder(Rc::clone(&control.plane))));
+        }
+        Err(error) => lost(control, error.to_string(), state, net),
+    }
+}
+
+/// A connection has ended, or was never made. The next attempt is due after a wait.
+pub(super) fn lost<S: 'static>(
+    control: &Rc<Control<S>>,
+    why: String,
+    state: &mut S,
+    net: &mut Net<S>,
+) {
+    let now = net.now();
+    let (event, wait) = {
+        let plane = &mut *control.plane.borrow_mut();
+        let was_up = matches!(plane.phase, Phase::Up(_));
+        if plane.phase == Phase::Stopped {
+            return;
+        }
+        plane.phase = Phase::Down;
+        plane.topics.disconnected();
+        let unconfirmed = plane.outbox.unsend();
+        let wait = backoff(plane.failures, control.longest_wait);
+        plane.failures = plane.failures.saturating_add(1);
+        let event = if was_up {
+            plane.away_since = Some(now);
+            plane.dropped_before = plane.stats.dropped;
+            BackplaneEvent::Lost { why, unconfirmed }
+        } else {
+            BackplaneEvent::Failed { why, again_in: wait }
+        };
+        (event, wait)
+    };
+    if net.is_ending() {
+        return;
+    }
+    let again = Rc::clone(control);
+    net.run_after(wait, move |state, net| dial(&again, state, net));
+    control.tell(&event, state, net);
+}
+
+/// Half of the wait is fixed, half is chance: processes that lost one engine together do not come back
+/// together.
+fn backoff(failures: u32, longest: Duration) -> Duration {
+    let wait = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(longest);
+    let mut chance = [0; 2];
+    crate::sys::random::fill(&mut chance);
+    wait / 2 + (wait / 2).mul_f64(f64::from(u16::from_ne_bytes(chance)) / 65536.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_the_longest_and_half_of_each_is_chance() {
+        let longest = Duration::from_secs(5);
+        for (failures, wait) in [(0, 100), (1, 200), (5, 3200), (6, 5000), (u32::MAX, 5000)] {
+            let wait = Duration::from_millis(wait);
+            for _ in 0..100 {
+                let got = backoff(failures, longest);
+                assert!(wait / 2 <= got && got <= wait, "{failures}: {got:?}");
+            }
+        }
+    }
+}
