@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::dial::{Control, lost};
-use super::plane::Phase;
+use super::plane::{Delivery, Phase};
 use super::topics::Change;
 use super::{BackplaneError, BackplaneEvent};
 use crate::connection::Input;
@@ -146,7 +146,7 @@ impl<S: 'static> Link<S> {
             (Some(b"message"), Some(channel), Some(payload)) => {
                 let now = cx.net.now();
                 let arrived = self.control.plane.borrow_mut().arrived(now, channel, payload);
-                if let Some((topic, message, key)) = arrived {
+                if let Some(Delivery { topic, message, key }) = arrived {
                     cx.net.publish_here(topic, message, None, key);
                 }
                 Ok(())

@@ -32,6 +32,13 @@ pub(super) enum Phase {
     Stopped,
 }
 
+/// A message for the members here.
+pub(super) struct Delivery<'a> {
+    pub(super) topic: &'a [u8],
+    pub(super) message: Message<&'a [u8]>,
+    pub(super) key: Option<u64>,
+}
+
 #[derive(Debug)]
 pub(super) struct Plane {
     publisher: Publisher,
@@ -84,14 +91,14 @@ impl Plane {
         [&self.prefix, topic].concat()
     }
 
-    /// The message in a payload that came on this channel, with the name of its topic. `None` for one of
-    /// this process, and for one that has come before.
+    /// What a payload on this channel is for the members here. `None` for a message of this process, and for
+    /// one that has come before.
     pub(super) fn arrived<'a>(
         &mut self,
         now: Instant,
         channel: &'a [u8],
         payload: &'a [u8],
-    ) -> Option<(&'a [u8], Message<&'a [u8]>, Option<u64>)> {
+    ) -> Option<Delivery<'a>> {
         let topic = channel.strip_prefix(&*self.prefix)?;
         let arrived = envelope::open(payload);
         if let Some((publisher, number)) = arrived.sent {
@@ -108,7 +115,7 @@ impl Plane {
             self.forget_one();
         }
         self.stats.received += 1;
-        Some((topic, arrived.message, arrived.key))
+        Some(Delivery { topic, message: arrived.message, key: arrived.key })
     }
 
     fn forget_one(&mut self) {

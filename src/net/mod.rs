@@ -26,6 +26,7 @@ mod time;
 mod topics;
 
 use interconnect::Interconnect;
+#[cfg(feature = "backplane")]
 pub(crate) use interconnect::{Bridge, Errand};
 pub(crate) use observe::Slow;
 use offload::Done;
