@@ -229,6 +229,59 @@ def what_is_published_through_many_restarts_comes_in_order_and_once():
 
 
 @check
+def of_kept_topics_nothing_is_lost_whatever_is_killed():
+    """Lines go on in both directions while Redis is killed five times; it keeps its streams in a file."""
+    with tempfile.TemporaryDirectory() as directory:
+        keeping = ["--appendonly", "yes", "--appendfsync", "always", "--dir", directory]
+        redis = Redis(*keeping)
+        port = redis.port
+        try:
+            options = ("--keep", "100000")
+            with Topics(redis.url(), *options) as a, Topics(redis.url(), *options) as b:
+                a.connected(), b.connected()
+                with Member(a, "tide") as anna, Member(b, "tide") as ben:
+                    anna.tell("say tide begin")  # until both read
+                    equal([anna.line(), ben.line()], ["begin"] * 2)
+                    number = 0
+                    for restart in range(5):
+                        for _ in range(200):
+                            anna.tell(f"say tide anna {number}")
+                            ben.tell(f"say tide ben {number}")
+                            number += 1
+                            if number % 200 == 100:
+                                redis.kill()
+                        with redis:
+                            pass
+                        redis = Redis(*keeping, port=port)
+                        for process in (a, b):
+                            process.wait_until(
+                                lambda p=process: p.out().count("resumed after") > restart, "resumed"
+                            )
+                    for member in (anna, ben):
+                        came = {"anna": [], "ben": []}
+                        for _ in range(2 * number):
+                            name, told = member.line().split()
+                            came[name].append(int(told))
+                        for name in came:
+                            equal(came[name], list(range(number)))
+                    # A newcomer, and one to a process that was not there.
+                    with Topics(redis.url(), *options) as c:
+                        c.connected()
+                        until(lambda: len(redis.cli("CLIENT", "LIST").splitlines()) >= 7, "c reads")
+                        with Member(c, "tide") as carla, Member(b, "tide") as dora:
+                            anna.tell("say tide end")
+                            for member in (carla, dora):
+                                came = [member.line()]
+                                while came[-1] != "end":
+                                    came.append(member.line())
+                                assert len(came) >= 10, came
+                                equal(came, list(dict.fromkeys(came)))  # nothing twice
+        finally:
+            with redis:
+                pass
+
+
+@check
 def a_login_is_accepted_or_refused_with_one_line():
     with Redis("--requirepass", "geh@im") as redis:
         with Topics(redis.url(":geh%40im@")) as a:

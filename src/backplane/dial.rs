@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::plane::{Phase, Plane, Recorder};
+use super::reader::{Reader, Reading, join};
 use super::url::Url;
 use super::{BackplaneEvent, Hook};
 use crate::address::{Address, Target};
 use crate::connect::Connect;
-use crate::layer::{Layer, Resp};
+#[cfg(feature = "tls")]
+use crate::layer::Layer;
+use crate::layer::Resp;
 use crate::net::Net;
 use crate::options::StreamOptions;
 
@@ -29,6 +32,8 @@ pub(super) struct Control<S> {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<crate::layer::tls::TlsClientConfig>,
     pub(super) hook: Option<Hook<S>>,
+    /// Where the engine was found last.
+    pub(super) address: RefCell<Option<Target>>,
 }
 
 impl<S: 'static> Control<S> {
@@ -46,13 +51,15 @@ impl<S: 'static> Control<S> {
         }
     }
 
-    fn layer(&self) -> Result<Box<dyn Layer>, String> {
+    fn connect_to(&self, to: Target, resp: Resp, limit: usize) -> Result<Connect, String> {
+        let options = StreamOptions::new().connect_timeout(self.silence).messages_up_to(limit);
+        let connect = Connect::tcp(to).options(options);
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
             let tls = tls.layer(&self.url.host).map_err(|error| error.to_string())?;
-            return Ok(Box::new(tls.then(self.resp.clone())));
+            return Ok(connect.layer(tls.then(resp)));
         }
-        Ok(Box::new(self.resp.clone()))
+        Ok(connect.layer(resp))
     }
 }
 
@@ -94,19 +101,79 @@ fn connect<S: 'static>(control: &Rc<Control<S>>, to: Target, state: &mut S, net:
     if control.plane.borrow().phase != Phase::Down || net.is_ending() {
         return;
     }
-    let layer = match control.layer() {
-        Ok(layer) => layer,
+    *control.address.borrow_mut() = Some(to.clone());
+    let link = Link::new(Rc::clone(control), net.now());
+    let connect = match control.connect_to(to, control.resp.clone(), control.message_limit) {
+        Ok(connect) => connect,
         Err(why) => return lost(control, why, state, net),
     };
-    let options =
-        StreamOptions::new().connect_timeout(control.silence).messages_up_to(control.message_limit);
-    let link = Link::new(Rc::clone(control), net.now());
-    match net.connect(Connect::tcp(to).options(options).layer(layer), link) {
+    match net.connect(connect, link) {
         Ok(token) => {
             control.plane.borrow_mut().phase = Phase::Dialing(token);
             net.attach_bridge(Some(token), Box::new(Recorder(Rc::clone(&control.plane))));
+            if let Some(reader) = control.plane.borrow().reader {
+                net.set_second_bridge_handler(reader);
+            }
         }
         Err(error) => lost(control, error.to_string(), state, net),
+    }
+}
+
+/// So much may one answer with the entries of streams take.
+const PAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Connects a second time, for the names that the engine keeps, if there may be any.
+pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) {
+    {
+        let plane = control.plane.borrow();
+        let is_up = matches!(plane.phase, Phase::Up(_));
+        if !is_up || !plane.streams.is_used() || plane.reading != Reading::Down || net.is_ending() {
+            return;
+        }
+    }
+    let Some(to) = control.address.borrow().clone() else { return };
+    let limit = control.message_limit.saturating_add(PAGE_BYTES);
+    let resp = Resp::client().message_limit(limit).element_limit(1024 * 1024);
+    let reader = Reader::new(Rc::clone(control), net.now());
+    let connected = control
+        .connect_to(to, resp, limit)
+        .and_then(|connect| net.connect(connect, reader).map_err(|error| error.to_string()));
+    match connected {
+        Ok(token) => {
+            let plane = &mut *control.plane.borrow_mut();
+            plane.reader = Some(token);
+            plane.reading = Reading::Busy;
+            net.set_second_bridge_handler(token);
+        }
+        Err(why) => log::warn!("backplane: no second connection: {why}"),
+    }
+}
+
+/// The second connection has ended. Who waits for it joins without a history.
+pub(super) fn reader_lost<S: 'static>(
+    control: &Rc<Control<S>>,
+    why: String,
+    state: &mut S,
+    net: &mut Net<S>,
+) {
+    let (newcomers, wait) = {
+        let plane = &mut *control.plane.borrow_mut();
+        plane.reader = None;
+        plane.reading = Reading::Down;
+        let wait = backoff(plane.reader_failures, control.longest_wait);
+        plane.reader_failures = plane.reader_failures.saturating_add(1);
+        (plane.streams.take_newcomers(), wait)
+    };
+    for newcomer in &newcomers {
+        join(newcomer, net);
+    }
+    if net.is_ending() || control.plane.borrow().phase == Phase::Stopped {
+        return;
+    }
+    let again = Rc::clone(control);
+    net.run_after(wait, move |_, net| dial_reader(&again, net));
+    if matches!(control.plane.borrow().phase, Phase::Up(_)) {
+        control.tell(&BackplaneEvent::Failed { why, again_in: wait }, state, net);
     }
 }
 
@@ -127,6 +194,7 @@ pub(super) fn lost<S: 'static>(
         plane.phase = Phase::Down;
         plane.topics.disconnected();
         let unconfirmed = plane.outbox.unsend();
+        plane.unblocking = false;
         let wait = backoff(plane.failures, control.longest_wait);
         plane.failures = plane.failures.saturating_add(1);
         let event = if was_up {

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::dial::{Control, lost};
+use super::dial::{Control, dial_reader, lost};
 use super::plane::{Delivery, Phase};
+use super::reader::{Poke, Reading};
 use super::topics::Change;
+use super::url::Url;
 use super::{BackplaneError, BackplaneEvent};
 use crate::connection::Input;
 use crate::context::Context;
@@ -28,6 +30,7 @@ enum Expected {
     Subscribed,
     Unsubscribed,
     Published,
+    Unblocked,
     Pong,
 }
 
@@ -112,6 +115,28 @@ impl<S: 'static> Link<S> {
         batch.clear();
         batch.shrink_to(BATCH);
         self.batch = batch;
+        self.poke_reader(cx);
+    }
+
+    /// Lets the other connection know that there is something else to do.
+    fn poke_reader(&mut self, cx: &mut Context<'_, S>) {
+        let plane = &mut *self.control.plane.borrow_mut();
+        if !plane.streams.changed {
+            return;
+        }
+        match plane.reading {
+            Reading::Idle => {
+                if let Some(reader) = plane.reader {
+                    cx.net.notify(reader, Poke);
+                }
+            }
+            Reading::Blocked(client) if !plane.unblocking && !plane.cannot_unblock => {
+                plane.unblocking = true;
+                cx.send(Command::encode(&["CLIENT", "UNBLOCK", &client.to_string()]));
+                self.expected.push_back((Expected::Unblocked, 1));
+            }
+            _ => {} // it looks itself, or is not there
+        }
     }
 
     /// Logged in and subscribed: from now on nothing is missed.
@@ -135,6 +160,7 @@ impl<S: 'static> Link<S> {
                 },
             }
         };
+        dial_reader(&self.control, cx.net);
         self.control.tell(&event, cx.state, cx.net);
     }
 
@@ -157,11 +183,7 @@ impl<S: 'static> Link<S> {
     }
 
     fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
-        let refused = if message.starts_with(b"-") {
-            Some(String::from_utf8_lossy(message[1..].trim_ascii_end()).into_owned())
-        } else {
-            None
-        };
+        let refused = refusal(message);
         let expected = self.next();
         match (expected, refused) {
             (Some(Expected::Hello), None) => {
@@ -176,8 +198,7 @@ impl<S: 'static> Link<S> {
             (Some(Expected::Hello), Some(why)) => return Err(login_refused(&why)),
             (Some(Expected::Select), None) => self.logged_in(cx),
             (Some(Expected::Select), Some(why)) => {
-                let database = self.control.url.database;
-                return Err(failed(format!("the server refused database {database}: {why}")));
+                return Err(database_refused(self.control.url.database, &why));
             }
             (Some(Expected::Published), refused) => {
                 {
@@ -199,6 +220,16 @@ impl<S: 'static> Link<S> {
                 }
                 self.check_joined(cx);
             }
+            (Some(Expected::Unblocked), refused) => {
+                {
+                    let plane = &mut *self.control.plane.borrow_mut();
+                    plane.unblocking = false;
+                    // An ACL: reads are short from then on.
+                    plane.cannot_unblock |= refused.is_some();
+                }
+                // It may have come before what it was to end: then it is sent again.
+                self.pump(cx);
+            }
             (Some(Expected::Unsubscribed | Expected::Pong), _) => {}
             (None, _) => {
                 let said = String::from_utf8_lossy(message[..message.len().min(60)].trim_ascii());
@@ -219,12 +250,29 @@ impl<S: 'static> Link<S> {
     }
 }
 
-fn failed(what: String) -> BoxError {
+pub(super) fn failed(what: String) -> BoxError {
     Box::new(BackplaneError::new(what))
 }
 
+pub(super) fn hello(url: &Url) -> Vec<u8> {
+    match &url.login {
+        None => Command::encode(&["HELLO", "3"]),
+        Some((user, password)) => Command::encode(&["HELLO", "3", "AUTH", user, password]),
+    }
+}
+
+/// What an error says.
+pub(super) fn refusal(message: &[u8]) -> Option<String> {
+    let text = message.strip_prefix(b"-")?;
+    Some(String::from_utf8_lossy(text.trim_ascii_end()).into_owned())
+}
+
+pub(super) fn database_refused(database: u32, why: &str) -> BoxError {
+    failed(format!("the server refused database {database}: {why}"))
+}
+
 /// Of the answer to HELLO.
-fn login_refused(why: &str) -> BoxError {
+pub(super) fn login_refused(why: &str) -> BoxError {
     let code = why.split(' ').next().unwrap_or_default();
     failed(match code {
         "NOPROTO" => format!("the server is too old, expected Redis 6 or newer: {why}"),
@@ -240,11 +288,7 @@ impl<S: 'static> Handler<S> for Link<S> {
     fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
         self.heard = cx.net.now();
         self.expect(Expected::Hello, 1);
-        let hello = match &self.control.url.login {
-            None => Command::encode(&["HELLO", "3"]),
-            Some((user, password)) => Command::encode(&["HELLO", "3", "AUTH", user, password]),
-        };
-        cx.send(hello);
+        cx.send(hello(&self.control.url));
         cx.set_timer(self.control.silence / 2, 0);
         Ok(())
     }

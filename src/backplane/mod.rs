@@ -57,6 +57,8 @@ mod envelope;
 mod link;
 mod outbox;
 mod plane;
+mod reader;
+mod streams;
 mod topics;
 mod url;
 
@@ -70,12 +72,15 @@ pub use outbox::WhenFull;
 use dial::{Control, dial};
 use outbox::Outbox;
 use plane::{Phase, Plane, Recorder};
+use reader::Reading;
+use streams::{Newcomer, Streams};
 use url::Url;
 
 use crate::layer::Resp;
 #[cfg(feature = "tls")]
 use crate::layer::tls::TlsClientConfig;
-use crate::net::Net;
+use crate::net::{Errand, Net};
+use crate::token::Token;
 
 /// The default limit on a message, its name included.
 const MAX_MESSAGE: usize = 1024 * 1024;
@@ -98,6 +103,7 @@ pub struct Backplane<S = ()> {
     longest_wait: Duration,
     #[cfg(feature = "tls")]
     tls: Option<TlsClientConfig>,
+    kept: Option<(Vec<u8>, usize)>,
     hook: Option<Hook<S>>,
 }
 
@@ -123,6 +129,7 @@ impl<S: 'static> Backplane<S> {
             longest_wait: Duration::from_secs(5),
             #[cfg(feature = "tls")]
             tls: None,
+            kept: None,
             hook: None,
         })
     }
@@ -170,6 +177,20 @@ impl<S: 'static> Backplane<S> {
         self
     }
 
+    /// Names that begin with `prefix` (the empty one: all) are kept by the engine, in a Redis Stream each,
+    /// with about the last `keep` messages: those that others publish while this process is away from the
+    /// engine arrive afterwards, and [`join_with_history`](BackplaneHandle::join_with_history) has what was
+    /// said before somebody came. None by default.
+    ///
+    /// It costs a second connection, which waits in the engine (XREAD) and names all these topics each time:
+    /// for hundreds of topics in a process, not for ten thousand. `keep` has to exceed what is said in the
+    /// longest absence, and the engine has to keep it too (`appendonly yes`) where its own restart must lose
+    /// nothing. The key of a stream is the topic with its prefix, in the database of the URL.
+    pub fn keep(mut self, prefix: impl Into<Vec<u8>>, keep: usize) -> Self {
+        self.kept = Some((prefix.into(), keep));
+        self
+    }
+
     /// How a `rediss://` server is verified. Without it Mozilla's authorities are trusted, with the
     /// feature `tls-webpki-roots`.
     #[cfg(feature = "tls")]
@@ -199,7 +220,8 @@ impl<S: 'static> Backplane<S> {
         // What is put around a message: types and lengths, the envelope.
         let message_limit = self.message_limit.saturating_add(256 + envelope::OVERHEAD);
         let outbox = Outbox::new(self.queue_limit, self.when_full);
-        let plane = Plane::new(self.prefix, self.message_limit, outbox);
+        let streams = Streams::new(self.kept);
+        let plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
         let control = Control {
             plane: Rc::new(RefCell::new(plane)),
             url: self.url,
@@ -210,6 +232,7 @@ impl<S: 'static> Backplane<S> {
             #[cfg(feature = "tls")]
             tls,
             hook: self.hook,
+            address: RefCell::new(None),
         };
         let plane = Rc::clone(&control.plane);
         net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane))));
@@ -255,7 +278,7 @@ impl BackplaneHandle {
     pub fn stats(&self) -> BackplaneStats {
         let plane = self.plane.borrow();
         BackplaneStats {
-            topics: plane.topics.len(),
+            topics: plane.topics.len() + plane.streams.len(),
             queued_messages: plane.outbox.messages(),
             queued_bytes: plane.outbox.bytes(),
             ..plane.stats
@@ -267,12 +290,43 @@ impl BackplaneHandle {
         matches!(self.plane.borrow().phase, Phase::Up(_))
     }
 
+    /// Lets a connection join the group of a name, and sends it the last `count` messages of it before: of a
+    /// name that is [kept](Backplane::keep). Nothing is missed in between, and nothing comes twice.
+    ///
+    /// It joins when the engine has answered; while that is away, at once and without a history. Of a name
+    /// that is not kept it is a plain join.
+    pub fn join_with_history<S: 'static>(
+        &self,
+        net: &mut Net<S>,
+        name: impl AsRef<[u8]>,
+        token: Token,
+        count: usize,
+    ) {
+        let newcomer = Newcomer { token, name: name.as_ref().into(), count };
+        let link = {
+            let plane = &mut *self.plane.borrow_mut();
+            let kept = plane.streams.keeps(&newcomer.name).is_some();
+            plane.token().filter(|_| kept && plane.reading != Reading::Down)
+        };
+        match link {
+            Some(link) => {
+                self.plane.borrow_mut().streams.greet(newcomer);
+                net.notify(link, Errand);
+            }
+            None => reader::join(&newcomer, net),
+        }
+    }
+
     /// Ends it: what was handed to the connection is flushed, what waits is dropped, and no event follows.
     /// Named groups are those of this reactor again.
     pub fn stop<S: 'static>(&self, net: &mut Net<S>) {
-        let token = self.plane.borrow().token();
-        self.plane.borrow_mut().phase = Phase::Stopped;
-        if let Some(token) = token {
+        let tokens = {
+            let plane = &mut *self.plane.borrow_mut();
+            let tokens = [plane.token(), plane.reader];
+            plane.phase = Phase::Stopped;
+            tokens
+        };
+        for token in tokens.into_iter().flatten() {
             net.close(token);
         }
         net.detach_bridge();

@@ -9,6 +9,8 @@ use std::time::Instant;
 use super::BackplaneStats;
 use super::envelope::{self, Publisher};
 use super::outbox::Outbox;
+use super::reader::Reading;
+use super::streams::{Id, Streams};
 use super::topics::Topics;
 use crate::layer::resp::Command;
 use crate::message::Message;
@@ -47,6 +49,15 @@ pub(super) struct Plane {
     message_limit: usize,
     pub(super) outbox: Outbox,
     pub(super) topics: Topics,
+    pub(super) streams: Streams,
+    /// The second connection, and what it does.
+    pub(super) reader: Option<Token>,
+    pub(super) reading: Reading,
+    pub(super) reader_failures: u32,
+    /// A CLIENT UNBLOCK is under way.
+    pub(super) unblocking: bool,
+    /// The engine refuses it.
+    pub(super) cannot_unblock: bool,
     pub(super) stats: BackplaneStats,
     pub(super) phase: Phase,
     /// Since when it is away, if it was there before.
@@ -60,7 +71,12 @@ pub(super) struct Plane {
 }
 
 impl Plane {
-    pub(super) fn new(prefix: Vec<u8>, message_limit: usize, outbox: Outbox) -> Self {
+    pub(super) fn new(
+        prefix: Vec<u8>,
+        message_limit: usize,
+        outbox: Outbox,
+        streams: Streams,
+    ) -> Self {
         let mut publisher = Publisher::default();
         crate::sys::random::fill(&mut publisher);
         Plane {
@@ -70,6 +86,12 @@ impl Plane {
             message_limit,
             outbox,
             topics: Topics::default(),
+            streams,
+            reader: None,
+            reading: Reading::Down,
+            reader_failures: 0,
+            unblocking: false,
+            cannot_unblock: false,
             stats: BackplaneStats::default(),
             phase: Phase::Down,
             away_since: None,
@@ -118,6 +140,31 @@ impl Plane {
         Some(Delivery { topic, message: arrived.message, key: arrived.key })
     }
 
+    /// What an entry of a stream is for the members here.
+    pub(super) fn read<'a>(
+        &mut self,
+        key: &'a [u8],
+        id: Id,
+        payload: &'a [u8],
+    ) -> Option<Delivery<'a>> {
+        let topic = key.strip_prefix(&*self.prefix)?;
+        let arrived = envelope::open(payload);
+        if !self.streams.is_new(topic, id, arrived.sent, &self.publisher) {
+            let own = arrived.sent.is_some_and(|(publisher, _)| publisher == self.publisher);
+            *if own { &mut self.stats.own } else { &mut self.stats.repeated } += 1;
+            return None;
+        }
+        self.stats.received += 1;
+        Some(Delivery { topic, message: arrived.message, key: arrived.key })
+    }
+
+    fn want(&mut self, name: &[u8], wanted: bool) {
+        match self.streams.keeps(name) {
+            Some(_) => self.streams.want(name, wanted),
+            None => self.topics.want(name, wanted),
+        }
+    }
+
     fn forget_one(&mut self) {
         if self.heard.len() <= PUBLISHERS {
             return;
@@ -134,11 +181,11 @@ pub(super) struct Recorder(pub(super) Rc<RefCell<Plane>>);
 
 impl Bridge for Recorder {
     fn gained(&mut self, name: &[u8]) {
-        self.0.borrow_mut().topics.want(name, true);
+        self.0.borrow_mut().want(name, true);
     }
 
     fn lost(&mut self, name: &[u8]) {
-        self.0.borrow_mut().topics.want(name, false);
+        self.0.borrow_mut().want(name, false);
     }
 
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>) {
@@ -152,7 +199,19 @@ impl Bridge for Recorder {
         plane.stats.published += 1;
         let mut payload = Vec::with_capacity(envelope::sealed_len(key, message));
         envelope::seal(&plane.publisher, plane.number, key, message, &mut payload);
-        let command = Command::encode(&[b"PUBLISH", &*plane.channel(name), &*payload]);
+        let channel = plane.channel(name);
+        let command = match plane.streams.keeps(name) {
+            None => Command::encode(&[b"PUBLISH", &*channel, &*payload]),
+            Some(keep) => {
+                plane.streams.said(name, plane.number, message);
+                let keep = keep.to_string();
+                // About so many: exactly would cost a look at each entry.
+                let [maxlen, about]: [&[u8]; 2] = [b"MAXLEN", b"~"];
+                let words =
+                    [b"XADD", &*channel, maxlen, about, keep.as_bytes(), b"*", b"m", &payload];
+                Command::encode(&words)
+            }
+        };
         plane.stats.dropped += plane.outbox.push(command);
     }
 }

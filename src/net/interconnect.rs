@@ -35,6 +35,8 @@ pub(crate) struct Interconnect {
 struct Attached {
     handler: Option<Token>,
     bridge: Box<dyn Bridge>,
+    /// A second connection of the bridge.
+    second: Option<Token>,
     /// The handler has a notification under way.
     told: bool,
 }
@@ -58,7 +60,7 @@ impl<S> Net<S> {
         bridge: Box<dyn Bridge>,
     ) {
         let handler = handler.into();
-        let attached = Attached { handler, bridge, told: false };
+        let attached = Attached { handler, bridge, second: None, told: false };
         self.interconnect.get_or_insert_default().bridge = Some(attached);
         self.core.groups.removed_names.get_or_insert_default();
         let names: Vec<Box<[u8]>> = self.core.groups.all_names().map(Box::from).collect();
@@ -75,9 +77,22 @@ impl<S> Net<S> {
         }
     }
 
-    /// The handler of the bridge. A shutdown closes it when all other connections have ended.
-    pub(crate) fn bridge_handler(&self) -> Option<Token> {
-        self.interconnect.as_ref()?.bridge.as_ref()?.handler
+    /// A bridge may have two connections.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn set_second_bridge_handler(&mut self, second: Token) {
+        if let Some(interconnect) = &mut self.interconnect
+            && let Some(attached) = &mut interconnect.bridge
+        {
+            attached.second = Some(second);
+        }
+    }
+
+    /// The open connections of the bridge. A shutdown closes them when all others have ended.
+    pub(crate) fn bridge_connections(&self) -> impl Iterator<Item = Token> + Clone + use<S> {
+        let attached = self.interconnect.as_ref().and_then(|i| i.bridge.as_ref());
+        let tokens = attached.map_or([None; 2], |attached| [attached.handler, attached.second]);
+        let is_there = |token: &Token| self.core.stream(*token).is_some();
+        tokens.map(|token| token.filter(is_there)).into_iter().flatten()
     }
 
     /// Whether a shutdown is in progress, or the reactor is being dropped.

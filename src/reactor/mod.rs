@@ -523,12 +523,14 @@ impl<S: 'static> Reactor<S> {
     /// connection has ended, and is then closed: it does not use up the grace.
     fn close_bridge(&mut self) {
         let net = &mut self.dispatch.net;
-        if net.core.streams == 1
-            && matches!(net.core.stopping, Stopping::Draining(_))
-            && let Some(handler) = net.bridge_handler()
-            && !net.core.drains_listeners()
-        {
-            net.close(handler);
+        if !matches!(net.core.stopping, Stopping::Draining(_)) || net.interconnect.is_none() {
+            return;
+        }
+        let connections = net.bridge_connections();
+        if connections.clone().count() == net.core.streams && !net.core.drains_listeners() {
+            for connection in connections {
+                net.close(connection);
+            }
         }
     }
 }

@@ -26,8 +26,43 @@ struct Engine {
     pings: usize,
     /// What it answers to HELLO in place of its greeting.
     refusal: Option<&'static str>,
-    /// It does not answer to PUBLISH.
+    /// It does not answer to PUBLISH and XADD.
     keeps_quiet: bool,
+    /// The number of the next client, and who is which.
+    clients: Vec<Token>,
+    streams: HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
+    last_id: u64,
+    /// Who waits in XREAD for what.
+    blocked: Vec<(Token, Vec<(Vec<u8>, u64)>)>,
+}
+
+fn entry(id: u64, payload: &[u8]) -> Vec<u8> {
+    let fields = Value::Array(vec![Value::Bulk(b"m"), Value::Bulk(payload)]);
+    let id = format!("{id}-0");
+    Value::Array(vec![Value::Bulk(id.as_bytes()), fields]).encode(Version::Resp3)
+}
+
+fn place(id: &[u8]) -> u64 {
+    std::str::from_utf8(id).unwrap().strip_suffix("-0").unwrap().parse().unwrap()
+}
+
+impl Engine {
+    /// What XREAD answers, if there is anything.
+    fn read(&self, names: &[(Vec<u8>, u64)]) -> Option<Vec<u8>> {
+        let (mut streams, mut count) = (Vec::new(), 0);
+        for (name, from) in names {
+            let all = self.streams.get(name).map_or(&[][..], Vec::as_slice);
+            let new: Vec<_> = all.iter().filter(|(id, _)| id > from).collect();
+            if new.is_empty() {
+                continue;
+            }
+            count += 1;
+            streams.extend(Value::Bulk(name).encode(Version::Resp3));
+            streams.extend(format!("*{}\r\n", new.len()).bytes());
+            streams.extend(new.iter().flat_map(|(id, payload)| entry(*id, payload)));
+        }
+        (count > 0).then(|| [format!("%{count}\r\n").as_bytes(), &streams].concat())
+    }
 }
 
 struct Session;
@@ -37,7 +72,7 @@ impl Handler<Engine> for Session {
         let command = Command::new(input.take_all(), input.fields());
         let words: Vec<&[u8]> = command.words().collect();
         let shown = words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>();
-        if !matches!(words[0], b"PUBLISH" | b"PING") {
+        if !matches!(words[0], b"PUBLISH" | b"PING" | b"XADD" | b"XREAD" | b"XREVRANGE") {
             cx.state.commands.push(shown.join(" "));
         }
         let confirmed = |word, channel| {
@@ -47,7 +82,11 @@ impl Handler<Engine> for Session {
         let answer = match words[..] {
             [b"HELLO", ..] => match cx.state.refusal {
                 Some(refusal) => Value::Error(refusal.as_bytes()),
-                None => Value::Map(vec![(Value::Bulk(b"proto"), Value::Integer(3))]),
+                None => {
+                    cx.state.clients.push(token);
+                    let id = Value::Integer(cx.state.clients.len() as i64);
+                    Value::Map(vec![(Value::Bulk(b"id"), id)])
+                }
             },
             [b"SELECT", _] => Value::Simple(b"OK"),
             [b"PING"] => {
@@ -75,6 +114,51 @@ impl Handler<Engine> for Session {
                     return Ok(());
                 }
                 Value::Integer(subscribers.len() as i64)
+            }
+            [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
+                cx.state.last_id += 1;
+                let id = cx.state.last_id;
+                cx.state.streams.entry(key.into()).or_default().push((id, payload.into()));
+                for (token, names) in std::mem::take(&mut cx.state.blocked) {
+                    match cx.state.read(&names) {
+                        Some(answer) => drop(cx.net.send(token, answer)),
+                        None => cx.state.blocked.push((token, names)),
+                    }
+                }
+                if !cx.state.keeps_quiet {
+                    cx.send(Value::Bulk(format!("{id}-0").as_bytes()).encode(Version::Resp3));
+                }
+                return Ok(());
+            }
+            [b"XREVRANGE", key, b"+", b"-", b"COUNT", count] => {
+                let count: usize = std::str::from_utf8(count)?.parse()?;
+                let all = cx.state.streams.get(key).map_or(&[][..], Vec::as_slice);
+                let last = all.iter().rev().take(count);
+                let head = format!("*{}\r\n", count.min(all.len())).into_bytes();
+                let entries = last.flat_map(|(id, payload)| entry(*id, payload));
+                cx.send(head.into_iter().chain(entries).collect::<Vec<u8>>());
+                return Ok(());
+            }
+            [b"XREAD", b"COUNT", _, b"BLOCK", _, b"STREAMS", ref names @ ..] => {
+                let (names, ids) = names.split_at(names.len() / 2);
+                let names = names.iter().zip(ids);
+                let names: Vec<_> = names.map(|(name, id)| (name.to_vec(), place(id))).collect();
+                match cx.state.read(&names) {
+                    Some(answer) => drop(cx.send(answer)),
+                    None => cx.state.blocked.push((token, names)),
+                }
+                return Ok(());
+            }
+            [b"CLIENT", b"UNBLOCK", id] => {
+                let id: usize = std::str::from_utf8(id)?.parse()?;
+                let waits = cx.state.clients[id - 1];
+                let before = cx.state.blocked.len();
+                cx.state.blocked.retain(|(token, _)| *token != waits);
+                let woken = before - cx.state.blocked.len();
+                if woken == 1 {
+                    cx.net.send(waits, Value::Null.encode(Version::Resp3));
+                }
+                Value::Integer(woken as i64)
             }
             _ => Value::Error(b"ERR unknown command"),
         };
@@ -170,14 +254,21 @@ impl Process {
         Self::new(&format!("redis://{address}"), |backplane| backplane)
     }
 
-    fn member_of(&mut self, name: &str) -> Member {
+    /// A connection that is in no group.
+    fn stranger(&mut self) -> Member {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
-        let net = self.reactor.net();
-        let token = net.adopt(Adopt::from(near).layer(Shown), Probe::new(&Log::new())).unwrap();
-        let group = net.group(name);
-        assert!(net.join(group, token));
+        let adopt = Adopt::from(near).layer(Shown);
+        let token = self.reactor.net().adopt(adopt, Probe::new(&Log::new())).unwrap();
         Member { token, far }
+    }
+
+    fn member_of(&mut self, name: &str) -> Member {
+        let member = self.stranger();
+        let net = self.reactor.net();
+        let group = net.group(name);
+        assert!(net.join(group, member.token));
+        member
     }
 
     fn say(&mut self, name: &str, message: &str) {
@@ -494,4 +585,124 @@ fn a_stopped_backplane_leaves_local_groups_and_says_nothing_more() {
     assert_eq!(engine.state().published, 0);
     assert_eq!(a.next_event(), Some(BackplaneEvent::Connected));
     assert_eq!(a.next_event(), None);
+}
+
+/// A process whose names are all kept.
+fn keeping(address: SocketAddr) -> Process {
+    Process::new(&format!("redis://{address}"), |backplane| backplane.keep("", 1000))
+}
+
+/// The next engine at that address, with the streams of the one before.
+fn restarted(mut before: Reactor<Engine>, address: SocketAddr) -> Reactor<Engine> {
+    let streams = std::mem::take(&mut before.state_mut().streams);
+    let last_id = before.state().last_id;
+    drop(before);
+    let (mut after, _) = engine(address);
+    after.state_mut().streams = streams;
+    after.state_mut().last_id = last_id;
+    after
+}
+
+// row 248
+#[test]
+fn of_names_that_are_kept_nothing_is_lost_while_the_engine_is_away() {
+    let (mut first, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let (mut of_a, mut of_b) = (a.member_of("room"), b.member_of("room"));
+    until!(first, a, b; first.state().blocked.len() == 2);
+    a.say("room", "1");
+    b.say("room", "2");
+    let mut got = [String::new(), String::new()];
+    until!(first, a, b; {
+        got[0] += &of_a.got();
+        got[1] += &of_b.got();
+        got.iter().all(|got| got.len() == 8)
+    });
+    assert_eq!(got[0], "T:1|T:2|");
+    // Nobody confirms 3 and 4, which are there twice then; what is said by a while b is away is there when
+    // b comes back.
+    first.state_mut().keeps_quiet = true;
+    a.say("room", "3");
+    a.say("room", "4");
+    until!(first, a; first.state().last_id == 4);
+    let mut second = restarted(first, address);
+    until!(a, b; !a.backplane.is_connected() && !b.backplane.is_connected());
+    a.say("room", "5");
+    until!(second, a; a.backplane.stats().queued_messages == 0);
+    assert_eq!(second.state().last_id, 7);
+    assert!(!b.backplane.is_connected());
+    let mut got = String::new();
+    until!(second, a, b; { got += &of_b.got(); got.ends_with("T:5|") });
+    assert_eq!(got, "T:3|T:4|T:5|");
+    assert_eq!(of_a.got(), got, "here they were heard at once");
+    // And the next is not lost either.
+    b.say("room", "6");
+    until!(second, a, b; of_a.got() == "T:6|");
+    assert_eq!(of_b.got(), "T:6|");
+    assert!(second.state().channels.is_empty(), "no subscription");
+}
+
+// row 247
+#[test]
+fn a_newcomer_hears_what_was_said_before_and_nothing_twice() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let mut of_a = a.member_of("room");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && b.backplane.is_connected());
+    for n in 1..=5 {
+        a.say("room", &n.to_string());
+    }
+    until!(engine, a, b; a.backplane.stats().own == 5);
+    // The first member of b, and one more of a, which has just said something that nobody has read.
+    let (mut of_b, mut late) = (b.stranger(), a.stranger());
+    b.backplane.join_with_history(b.reactor.net(), "room", of_b.token, 3);
+    a.say("room", "6");
+    a.backplane.join_with_history(a.reactor.net(), "room", late.token, 2);
+    let mut got = [String::new(), String::new()];
+    until!(engine, a, b; {
+        got[0] += &of_b.got();
+        got[1] += &late.got();
+        got.iter().all(|got| got.ends_with("6|"))
+    });
+    a.say("room", "7");
+    b.say("room", "8");
+    let mut all = String::new();
+    until!(engine, a, b; {
+        got[0] += &of_b.got();
+        got[1] += &late.got();
+        all += &of_a.got();
+        got.iter().all(|got| got.contains("7|") && got.contains("8|")) && all.contains("8|")
+    });
+    let without = |text: &str| text.replace("T:8|", "");
+    let history = without(&got[0]);
+    assert!("T:2|T:3|T:4|T:5|T:6|T:7|".ends_with(&history) && history.len() >= 16, "{history}");
+    let history = without(&got[1]);
+    assert!("T:3|T:4|T:5|T:6|T:7|".ends_with(&history) && history.len() >= 12, "{history}");
+    assert_eq!(without(&all), "T:1|T:2|T:3|T:4|T:5|T:6|T:7|");
+    // Without the engine they join at once.
+    drop(engine);
+    until!(a, b; !a.backplane.is_connected());
+    let mut alone = a.stranger();
+    a.backplane.join_with_history(a.reactor.net(), "room", alone.token, 3);
+    a.say("room", "9");
+    until!(a, b; alone.got() == "T:9|");
+}
+
+// row 247
+#[test]
+fn names_come_and_go_while_the_reader_waits() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let _first = a.member_of("first");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && b.backplane.is_connected());
+    let mut others: Vec<Member> = (0..20).map(|n| a.member_of(&format!("room{n}"))).collect();
+    until!(engine, a, b; matches!(&engine.state().blocked[..], [(_, names)] if names.len() == 21));
+    for n in 0..20 {
+        b.say(&format!("room{n}"), "hello");
+    }
+    for other in &mut others {
+        until!(engine, a, b; other.got() == "T:hello|");
+    }
+    drop(others);
+    until!(engine, a, b; matches!(&engine.state().blocked[..], [(_, names)] if names.len() == 1));
 }
