@@ -613,6 +613,54 @@ def ctrl_c_and_sigterm_close_the_room_gracefully():
 
 
 @check
+def one_room_spans_the_workers():
+    with server("chat", *ADDRESSES["chat"], "--workers", "3", "--metrics", "127.0.0.1:0") as (
+        program,
+        port,
+    ):
+        at = int(program.wait_for(r"listening on \S+:(\d+), figures").group(1))
+        people = []
+        for number in range(1, 7):
+            people.append(Person(port))
+            equal(people[-1].name, f"guest{number}")
+            for earlier in people[:-1]:
+                equal(earlier.line(), f"* guest{number} has joined")
+        # Two on each worker: everybody hears each of them, in order.
+        for line in range(20):
+            for person in people:
+                person.say(str(line))
+        for person in people:
+            heard = {}
+            for _ in range(20 * 5):
+                name, said = re.fullmatch(r"<(\w+)> (\d+)", person.line()).groups()
+                equal(int(said), heard.get(name, -1) + 1)
+                heard[name] = int(said)
+            equal(sorted(heard.values()), [19] * 5)
+        people[0].say("/stats")
+        told = people[0].line()
+        assert re.match(r"\* 6 here, 120 lines said; .* accepted 6 connections", told), told
+        page = parsed_by_prometheus(scrape(at))
+        equal(page["chat_members"][1][0][2], 6.0)
+        # The lines of two thirds of the people crossed to others.
+        assert page["tidegate_crossings"][1][0][2] > 0
+        people[3].say("/nick Dora")
+        equal([person.line() for person in people], ["* guest4 is now Dora"] * 6)
+        people[3].say("/who")
+        equal(people[3].line(), "* Here now: Dora, guest1, guest2, guest3, guest5, guest6")
+        program.process.send_signal(signal.SIGINT)
+        for person in people:
+            equal(person.line(), "* The room is closing. Goodbye!")
+            equal(person.lines.readline(), b"")
+            person.lines.close()
+            person.socket.close()
+        equal(program.status(), 0)
+        assert "chat: closed\n" in program.out(), program.out()
+    with example("chat", "--workers", "0") as program:
+        equal(program.status(), 2)
+        assert "did not expect --workers '0'" in program.err(), program.err()
+
+
+@check
 def a_member_that_does_not_go_cannot_hold_the_room_open():
     with server("chat") as (program, port), Person(port) as a:
         program.process.send_signal(signal.SIGINT)

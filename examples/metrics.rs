@@ -6,7 +6,7 @@ mod support;
 
 use std::process::ExitCode;
 use std::time::Duration;
-use tidegate::stats::Exposition;
+use tidegate::stats::{Exposition, ReactorStats};
 use tidegate::{Config, Context, Handler, HandlerResult, Input, Net, Reactor};
 
 const HELP: &str = "metrics - an echo with figures for Prometheus
@@ -32,9 +32,9 @@ impl Handler<Shared> for Echo {
 }
 
 /// The page: the reactor's figures, where its time went since the last scrape, and our own.
-fn page(state: &mut Shared, net: &mut Net<Shared>) -> Exposition {
+fn page(state: &mut Shared, net: &mut Net<Shared>, all: &ReactorStats) -> Exposition {
     let mut page = Exposition::new();
-    page.reactor(&net.stats());
+    page.reactor(all);
     if let Some(latency) = net.take_latency() {
         page.latency(&latency);
     }

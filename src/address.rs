@@ -77,6 +77,15 @@ pub(crate) enum Named {
 }
 
 impl Target {
+    /// Whether it is the path of a Unix socket.
+    pub(crate) fn is_unix(&self) -> bool {
+        #[cfg(unix)]
+        if let Named::Unix(_) = self.0 {
+            return true;
+        }
+        false
+    }
+
     /// The Unix stream socket at `path`.
     #[cfg(unix)]
     pub fn unix(path: impl AsRef<Path>) -> Self {

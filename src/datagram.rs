@@ -129,6 +129,21 @@ impl Udp {
         self
     }
 
+    /// The address that it binds, for any peer.
+    pub(crate) fn bound_to(&self) -> Option<&Target> {
+        match &self.on {
+            On::Bind(target) if self.peer.is_none() => Some(target),
+            _ => None,
+        }
+    }
+
+    /// The same on a port that other sockets bind too.
+    pub(crate) fn on_shared_port(mut self, target: Target) -> Self {
+        self.on = On::Bind(target);
+        self.options = self.options.reuse_port(true);
+        self
+    }
+
     pub(crate) fn is_connected(&self) -> bool {
         self.peer.is_some()
     }

@@ -100,6 +100,13 @@ impl StdError for Error {
     }
 }
 
+/// For set-up code that does other I/O, too.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Error::new("cannot set up", error)
+    }
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         io::Error::new(error.source.kind(), error.to_string())

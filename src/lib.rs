@@ -39,6 +39,7 @@
 //!   [`SocketOptions`]: limits, deadlines and socket options, each with its default.
 //! - [`Reactor`]: the loop and the steps of one turn. [`Config`]: its budgets. [`Remote`]: a handle
 //!   for other threads, [`Channel`] one for typed messages; [`Net::offload`] runs a job on one.
+//! - [`Workers`]: several reactors on several threads, one port, topics that span them.
 //! - [`CloseReason`]: why a connection ended.
 //! - [`layer`]: wire formats, and the contract for a layer of your own.
 //! - `backplane` (feature `backplane`): named groups that span processes, through Redis.
@@ -83,6 +84,7 @@ mod timers;
 mod token;
 #[cfg(feature = "sim")]
 mod witness;
+mod workers;
 
 pub use address::{Address, Target};
 pub use channel::Channel;
@@ -116,6 +118,9 @@ pub use source::Readiness;
 pub use stats::{ConnectionStats, ReactorStats, SlowCallback};
 pub use timers::Timer;
 pub use token::{Group, Token};
+pub use workers::{
+    Balance, OnFailure, RunningWorkers, Undelivered, Worker, WorkerToken, Workers, WorkersHandle,
+};
 
 /// The `mio` this crate is built on, for custom sources.
 pub use mio;

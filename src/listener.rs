@@ -304,6 +304,7 @@ where
 }
 
 /// The sockets of a listener.
+#[derive(Default)]
 pub(crate) struct Opened {
     pub(crate) sockets: Vec<sys::Listener>,
     #[cfg(unix)]

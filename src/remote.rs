@@ -54,7 +54,7 @@ pub struct Remote<S = ()> {
     shared: Arc<Shared<S>>,
 }
 
-type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>) + Send>;
+pub(crate) type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>) + Send>;
 
 /// A message to the reactor.
 pub(crate) enum Post<S> {
@@ -436,6 +436,21 @@ impl<S> Shared<S> {
             self.wake();
             self.woken.store(true, Ordering::Relaxed);
         }
+    }
+
+    /// Adds messages of another worker, whatever waits: their own limit is in bytes. They are returned if the
+    /// reactor has ended.
+    pub(crate) fn push_run(&self, run: Box<dyn Run<S>>) -> Result<(), Box<dyn Run<S>>> {
+        if !self.waker.may_wake() {
+            return Err(run);
+        }
+        let inbox = self.lock();
+        if inbox.closed {
+            return Err(run);
+        }
+        let len = run.len();
+        self.add(inbox, |inbox| inbox.begin_run(run, len));
+        Ok(())
     }
 
     pub(crate) fn remote(self: &Arc<Self>) -> Remote<S> {

@@ -35,8 +35,19 @@ pub enum Over {
     Secure,
 }
 
+/// Whose cryptography TLS takes, where a server has the choice.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Crypto {
+    /// ring, which is tidegate's default.
+    #[default]
+    Ring,
+    /// aws-lc.
+    AwsLc,
+}
+
 /// `--mode echo|chat|udp|train|sink --addr IP:PORT [--spin MILLISECONDS]`; port 0 lets the system choose. With layers
-/// the mode is one of `ws-echo`, `deflate-chat`, `tls-sink`, `wss-chat` and so on, and TLS needs `--cert` and `--key`.
+/// the mode is one of `ws-echo`, `deflate-chat`, `tls-sink`, `wss-chat` and so on, and TLS needs `--cert` and `--key`,
+/// and may have `--crypto aws-lc`.
 #[derive(Clone, Debug)]
 pub struct Args {
     /// What to serve.
@@ -51,6 +62,8 @@ pub struct Args {
     pub cert: PathBuf,
     /// Its private key, PEM; empty where there is none.
     pub key: PathBuf,
+    /// Of TLS.
+    pub crypto: Crypto,
 }
 
 impl Args {
@@ -68,7 +81,7 @@ impl Args {
             || {
                 let names: Vec<_> = overs.iter().map(|over| over.prefix()).collect();
                 let modes = format!("{}-echo|chat|sink", names.join("|"));
-                usage(&modes, "[--cert FILE --key FILE]")
+                usage(&modes, "[--cert FILE --key FILE [--crypto ring|aws-lc]]")
             },
         )
     }
@@ -77,7 +90,7 @@ impl Args {
         let mut spoken = None;
         let mut addr = None;
         let mut spin = Duration::ZERO;
-        let (mut cert, mut key) = (PathBuf::new(), PathBuf::new());
+        let (mut cert, mut key, mut crypto) = (PathBuf::new(), PathBuf::new(), Crypto::Ring);
         let mut words = std::env::args().skip(1);
         while let (Some(name), Some(value)) = (words.next(), words.next()) {
             match name.as_str() {
@@ -86,11 +99,12 @@ impl Args {
                 "--spin" => spin = Duration::from_millis(value.parse().unwrap_or(0)),
                 "--cert" => cert = value.into(),
                 "--key" => key = value.into(),
+                "--crypto" => crypto = Crypto::parse(&value)?,
                 _ => break,
             }
         }
         let (over, mode) = spoken?;
-        Some(Self { mode, over, addr: addr?, spin, cert, key })
+        Some(Self { mode, over, addr: addr?, spin, cert, key, crypto })
     }
 }
 
@@ -115,6 +129,16 @@ fn parse_mode(name: &str) -> Option<(Over, Mode)> {
         .into_iter()
         .find(|over| over.prefix() == prefix)?;
     Some((over, Mode::parse(mode)?))
+}
+
+impl Crypto {
+    fn parse(name: &str) -> Option<Self> {
+        match name {
+            "ring" => Some(Self::Ring),
+            "aws-lc" => Some(Self::AwsLc),
+            _ => None,
+        }
+    }
 }
 
 impl Over {

@@ -11,15 +11,17 @@ mod simulated;
 mod support;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use tidegate::layer::Lines;
 use tidegate::{
-    Address, Group, Layer, Listen, Net, Overflow, Peer, Reactor, SocketOptions, StreamOptions,
+    Address, Error, Layer, Listen, Net, Overflow, Peer, SocketOptions, StreamOptions, Workers,
+    WorkersHandle,
 };
 
-use room::{Form, MAX_LINE, Member, Room};
+use room::{Form, MAX_LINE, Member, ROOM, Room};
 
 const HELP: &str = "chat - a room for many people, one line of text a message
 
@@ -28,6 +30,7 @@ Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
     --web ADDRESS   a web page for browsers (default 127.0.0.1:8080)
+    --workers N     as many threads, each with a part of the members (default 1)
     --metrics ADDRESS   figures for Prometheus at http://ADDRESS/metrics; off by default
     --name HOST     a name that browsers may know it by, besides its IP addresses and localhost
     --cert FILE     the certificate chain for TLS, PEM; with none, a self-signed one is made at
@@ -44,47 +47,53 @@ fn main() -> ExitCode {
         let tls_address = arguments.option("--tls")?.unwrap_or("127.0.0.1:8889".to_owned());
         let web_address = arguments.option("--web")?.unwrap_or("127.0.0.1:8080".to_owned());
         let metrics: Option<String> = arguments.option("--metrics")?;
-        let name = arguments.option("--name")?;
+        let workers = arguments.option::<NonZeroUsize>("--workers")?.map_or(1, NonZeroUsize::get);
+        let name: Option<String> = arguments.option("--name")?;
         let certificate = support::certificate::from_arguments(arguments)?.build()?;
         let [lines_address] = arguments.rest(["127.0.0.1:8888"])?;
 
-        // The same line of text in three forms; the handler is the same behind all of them.
-        let lines = || Lines::new().line_limit(MAX_LINE);
-        let tls_lines = move || certificate.layer().then(lines());
-        let web = page::server(name);
-        let messages = move || web.layer();
+        let people = Room::default();
+        let report = Workers::new(workers).run(move |worker, net| {
+            // The same line of text in three forms; the handler is the same behind all of them.
+            let lines = || Lines::new().line_limit(MAX_LINE);
+            let certificate = certificate.clone();
+            let tls_lines = move || certificate.layer().then(lines());
+            let web = page::server(name.clone());
+            let messages = move || web.layer();
 
-        let mut reactor = Reactor::with_state(Room::default())?;
-        let net = reactor.net();
-        let room = net.create_group();
-        for at in open(net, room, &lines_address, Form::Lines, lines)? {
-            let near = reachable(at);
-            support::say(format!(
-                "chat: listening on {at}, lines: nc {} {}",
-                near.ip(),
-                near.port()
-            ))?;
-        }
-        for at in open(net, room, &tls_address, Form::Lines, tls_lines)? {
-            let near = reachable(at);
-            support::say(format!(
-                "chat: listening on {at}, TLS: openssl s_client -quiet -connect {near}"
-            ))?;
-        }
-        for at in open(net, room, &web_address, Form::Messages, messages)? {
-            support::say(format!("chat: listening on {at}, the web: http://{}/", reachable(at)))?;
-        }
-        if let Some(address) = metrics {
-            let listener = support::metrics::listen(net, &address, room::figures)?;
-            for at in net.local_addrs(listener).iter().filter_map(Address::socket_addr) {
-                let near = reachable(at);
-                support::say(format!("chat: listening on {at}, figures: http://{near}/metrics"))?;
+            let for_lines = open(net, &lines_address, Form::Lines, lines)?;
+            let for_tls = open(net, &tls_address, Form::Lines, tls_lines)?;
+            let for_web = open(net, &web_address, Form::Messages, messages)?;
+            if worker.index() > 0 {
+                return Ok(people.clone()); // one worker speaks for all
             }
-        }
-        #[cfg(unix)]
-        close_on_signals(net, room)?;
-
-        let report = reactor.run()?;
+            for at in for_lines {
+                let (ip, port) = (reachable(at).ip(), at.port());
+                support::say(format!("chat: listening on {at}, lines: nc {ip} {port}"))?;
+            }
+            for at in for_tls {
+                let near = reachable(at);
+                support::say(format!(
+                    "chat: listening on {at}, TLS: openssl s_client -quiet -connect {near}"
+                ))?;
+            }
+            for at in for_web {
+                let near = reachable(at);
+                support::say(format!("chat: listening on {at}, the web: http://{near}/"))?;
+            }
+            if let Some(address) = &metrics {
+                let listener = support::metrics::listen(net, address, room::figures)?;
+                for at in net.local_addrs(listener).iter().filter_map(Address::socket_addr) {
+                    let near = reachable(at);
+                    support::say(format!(
+                        "chat: listening on {at}, figures: http://{near}/metrics"
+                    ))?;
+                }
+            }
+            #[cfg(unix)]
+            close_on_signals(net, worker.handle().clone())?;
+            Ok(people.clone())
+        })?;
         match report.connections_cut {
             0 => support::say("chat: closed")?,
             cut => support::say(format!("chat: closed; {cut} had not hung up in time"))?,
@@ -97,11 +106,10 @@ fn main() -> ExitCode {
 /// and their `Member`. Returns its addresses.
 fn open<L: Layer + 'static>(
     net: &mut Net<Room>,
-    room: Group,
     address: &str,
     form: Form,
     layer: impl Fn() -> L + 'static,
-) -> Result<Vec<SocketAddr>, tidegate::Error> {
+) -> Result<Vec<SocketAddr>, Error> {
     // What the room says to a member who does not read waits in that member's own queue, and
     // the others notice nothing. At 256 KiB, some thousands of lines, the member is
     // disconnected: `Overflow::Drop` would keep the connection and leave lines out, and a
@@ -116,7 +124,7 @@ fn open<L: Layer + 'static>(
         .connection_limit(1000) // so that the list of who is here fits into the queue
         .layer(move |_peer| layer());
     // Called for each connection, to make its handler.
-    let member = move |peer: &Peer<'_>| Member::new(room, form, peer.address().clone());
+    let member = move |peer: &Peer<'_>| Member::new(form, peer.address().clone());
     let listener = net.listen(listen, member)?;
     Ok(net.local_addrs(listener).iter().filter_map(Address::socket_addr).collect())
 }
@@ -132,31 +140,35 @@ fn reachable(mut at: SocketAddr) -> SocketAddr {
     at
 }
 
-/// Says goodbye to everybody and lets what was said still reach them, for two seconds at most.
-fn close_room(net: &mut Net<Room>, room: Group) {
-    log::info!("closing the room; Ctrl-C again ends it at once");
+/// Says goodbye to everybody on this worker and lets what was said still reach them.
+fn close_room(net: &mut Net<Room>) {
+    let Some(room) = net.find_group(ROOM) else { return };
     net.publish(room, "* The room is closing. Goodbye!");
     for member in net.members(room).to_vec() {
         net.close(member);
     }
-    net.shutdown(Duration::from_secs(2));
 }
 
-/// Makes Ctrl-C and SIGTERM close the room. mio can wait for signals as for sockets, with the help
-/// of signal-hook; anything else that mio can wait for is registered in the same way.
+/// Makes Ctrl-C and SIGTERM close the room, within two seconds at most. mio can wait for signals as for
+/// sockets, with the help of signal-hook; anything else that mio can wait for is registered in the same way.
 #[cfg(unix)]
-fn close_on_signals(net: &mut Net<Room>, room: Group) -> Result<(), Box<dyn std::error::Error>> {
+fn close_on_signals(net: &mut Net<Room>, workers: WorkersHandle<Room>) -> Result<(), Error> {
     use signal_hook_mio::v1_0::Signals;
     use tidegate::mio::Interest;
 
     let signals = Signals::new([2, 15])?; // SIGINT (that is Ctrl-C) and SIGTERM
     let mut closing = false;
-    net.register_source(signals, Interest::READABLE, move |signals, cx, _ready| {
+    net.register_source(signals, Interest::READABLE, move |signals, _cx, _ready| {
         for _ in signals.pending() {
-            match std::mem::replace(&mut closing, true) {
-                false => close_room(cx.net, room),
-                true => cx.net.stop(),
+            if std::mem::replace(&mut closing, true) {
+                workers.stop();
+                continue;
             }
+            log::info!("closing the room; Ctrl-C again ends it at once");
+            for worker in 0..workers.count() {
+                workers.post(worker, |_room, net| close_room(net));
+            }
+            workers.shutdown(Duration::from_secs(2));
         }
         Ok(())
     })?;

@@ -1,11 +1,14 @@
 //! The room and the people in it: all of the chat but its sockets.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tidegate::stats::Exposition;
-use tidegate::{
-    Address, CloseInfo, CloseReason, Context, Group, Handler, HandlerResult, Input, Net,
-};
+use tidegate::stats::{Exposition, ReactorStats};
+use tidegate::{Address, CloseInfo, CloseReason, Context, Handler, HandlerResult, Input, Net};
+
+/// The name of the group of all members: what is published to it reaches them all, on whichever worker
+/// they are.
+pub(crate) const ROOM: &str = "room";
 
 const COMMANDS: &str =
     "* /nick NAME  /who  /ping WORD  /stats  /quit  /help; anything else is said to everybody";
@@ -15,10 +18,19 @@ pub(crate) const MAX_LINE: usize = 4096;
 /// The longest name, in characters.
 const MAX_NAME: usize = 20;
 
-/// What all members share. Every callback gets it as `cx.state`; there is one thread, so that
-/// nothing needs a lock.
+/// What all members share. Every callback gets it as `cx.state`. Each worker has one, and all of them are
+/// the same people, behind a lock that nobody holds for longer than a look.
+#[derive(Clone, Default)]
+pub(crate) struct Room(Arc<Mutex<People>>);
+
+impl Room {
+    fn people(&self) -> MutexGuard<'_, People> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Default)]
-pub(crate) struct Room {
+struct People {
     /// The names in use. Their lower-case form is the key, so that Anna and anna can't both be here.
     names: BTreeMap<String, String>,
     guests: u64,
@@ -27,15 +39,16 @@ pub(crate) struct Room {
 }
 
 /// The page for Prometheus.
-pub(crate) fn figures(room: &mut Room, net: &mut Net<Room>) -> Exposition {
+pub(crate) fn figures(room: &mut Room, _: &mut Net<Room>, all: &ReactorStats) -> Exposition {
+    let people = room.people();
     let mut page = Exposition::new();
-    page.reactor(&net.stats());
-    page.gauge("chat_members", "People in the room.", room.names.len() as u64);
-    page.counter("chat_lines_total", "Lines that were said to everybody.", room.said);
+    page.reactor(all);
+    page.gauge("chat_members", "People in the room.", people.names.len() as u64);
+    page.counter("chat_lines_total", "Lines that were said to everybody.", people.said);
     page
 }
 
-impl Room {
+impl People {
     /// Takes `name` for a newcomer or a renamed member, if nobody has it but perhaps themselves.
     fn take_name(&mut self, name: &str, before: &str) -> bool {
         let free = !self.names.contains_key(&name.to_lowercase())
@@ -73,8 +86,6 @@ pub(crate) enum Form {
 /// between it and the socket. It knows nothing of TCP, TLS or WebSocket, nor which of them its
 /// neighbours use.
 pub(crate) struct Member {
-    /// The group of all members: what is published to it reaches them all.
-    room: Group,
     /// `Lines` until the first one has come.
     form: Form,
     address: Address,
@@ -84,12 +95,13 @@ pub(crate) struct Member {
 
 impl Handler<Room> for Member {
     fn on_open(&mut self, cx: &mut Context<'_, Room>) -> HandlerResult {
-        self.name = cx.state.guest_name();
+        self.name = cx.state.people().guest_name();
         log::info!("{} is {}", self.address, self.name);
         cx.send(format!("* Welcome. You are {}. /help lists the commands.", self.name));
         self.who(cx);
-        cx.net.publish(self.room, format!("* {} has joined", self.name));
-        cx.net.join(self.room, cx.token); // after that message, which is for the others
+        cx.net.publish_named(ROOM, format!("* {} has joined", self.name));
+        let room = cx.net.group(ROOM);
+        cx.net.join(room, cx.token); // after that message, which is for the others
         Ok(())
     }
 
@@ -127,8 +139,8 @@ impl Handler<Room> for Member {
                 // Notices begin with a star and what people say with a name: nobody can fake
                 // the one with the other.
                 let said = format!("<{}> {line}", self.name);
-                cx.state.said += 1;
-                cx.net.publish_except(self.room, cx.token, said);
+                cx.state.people().said += 1;
+                cx.net.publish_named_except(ROOM, cx.token, said);
             }
         }
         Ok(())
@@ -149,43 +161,51 @@ impl Handler<Room> for Member {
 }
 
 impl Member {
-    pub(crate) fn new(room: Group, form: Form, address: Address) -> Member {
-        Member { room, form, address, name: String::new() }
+    pub(crate) fn new(form: Form, address: Address) -> Member {
+        Member { form, address, name: String::new() }
     }
 
     /// Tells the others, once, and makes the name free.
     fn leave(&mut self, cx: &mut Context<'_, Room>, how: &str) {
         let name = std::mem::take(&mut self.name);
-        if cx.state.names.remove(&name.to_lowercase()).is_some() {
-            cx.net.publish_except(self.room, cx.token, format!("* {name} {how}"));
+        let was_here = cx.state.people().names.remove(&name.to_lowercase()).is_some();
+        if was_here {
+            cx.net.publish_named_except(ROOM, cx.token, format!("* {name} {how}"));
         }
     }
 
     fn who(&self, cx: &mut Context<'_, Room>) {
-        let names: Vec<&str> = cx.state.names.values().map(String::as_str).collect();
+        let names: Vec<String> = cx.state.people().names.values().cloned().collect();
         cx.send(format!("* Here now: {}", names.join(", ")));
     }
 
     /// Live figures of the server, and of this connection. Members may ask as often as they like: a
-    /// question costs one walk over the sockets, which are a thousand at most.
+    /// question costs each worker one walk over its sockets, which are a thousand at most. The answer comes
+    /// when all workers have given theirs.
     fn stats(&self, cx: &mut Context<'_, Room>) {
-        let stats = cx.net.stats();
-        cx.send(format!(
-            "* {} here, {} lines said; the server has read {} bytes, written {}, accepted {} \
-             connections, lost {}",
-            cx.state.names.len(),
-            cx.state.said,
-            stats.bytes_read,
-            stats.bytes_written,
-            stats.accepted,
-            stats.closed.failed(),
-        ));
-        // Counted from the first question on: most never ask.
-        if let Some(own) = cx.connection_stats() {
-            cx.send(format!("* You: {own}"));
-        } else if let Some(options) = cx.net.options(cx.token).cloned() {
-            cx.set_options(options.statistics(true));
-        }
+        let token = cx.token;
+        let answer = move |room: &mut Room,
+                           net: &mut Net<Room>,
+                           answers: Vec<Option<ReactorStats>>| {
+            let all = answers.into_iter().flatten().fold(ReactorStats::default(), |a, b| a + b);
+            let (here, said) = (room.people().names.len(), room.people().said);
+            let text = format!(
+                "* {here} here, {said} lines said; the server has read {} bytes, written {}, accepted \
+                 {} connections, lost {}",
+                all.bytes_read,
+                all.bytes_written,
+                all.accepted,
+                all.closed.failed(),
+            );
+            net.send(token, text);
+            // Counted from the first question on: most never ask.
+            if let Some(own) = net.connection_stats(token) {
+                net.send(token, format!("* You: {own}"));
+            } else if let Some(options) = net.options(token).cloned() {
+                net.set_options(token, options.statistics(true));
+            }
+        };
+        cx.net.ask_workers(|_room, net| net.stats(), answer);
     }
 
     fn rename(&mut self, cx: &mut Context<'_, Room>, name: &str) {
@@ -195,8 +215,11 @@ impl Member {
             cx.send(format!(
                 "* A name has 1 to {MAX_NAME} letters, digits, dots, hyphens or underscores"
             ));
-        } else if cx.state.take_name(name, &self.name) {
-            cx.net.publish(self.room, format!("* {} is now {name}", self.name));
+            return;
+        }
+        let taken = cx.state.people().take_name(name, &self.name);
+        if taken {
+            cx.net.publish_named(ROOM, format!("* {} is now {name}", self.name));
             self.name = name.to_owned();
         } else {
             cx.send(format!("* {name} is taken"));

@@ -3,9 +3,7 @@
 //! Three visitors talk, one of them over a WebSocket. Whatever the network does, nobody hears a line
 //! twice or out of order, and nobody misses one while they are in the room.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 use std::time::Duration;
 
 use tidegate::layer::Lines;
@@ -13,7 +11,7 @@ use tidegate::layer::websocket::WebSocket;
 use tidegate::sim::Fault::{AcceptErrors, Crashes, Descriptors, Resets};
 use tidegate::sim::{Faults, Host, Sim, check};
 use tidegate::{
-    CloseInfo, Connect, Context, Error, Group, Handler, HandlerResult, Input, MessageKind, Net,
+    CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, MessageKind, Net,
     SocketOptions, StreamOptions, Timer,
 };
 
@@ -24,22 +22,14 @@ fn ms(time: u64) -> Duration {
     Duration::from_millis(time)
 }
 
-/// Where a host's set-up leaves the room.
-type Made = Rc<Cell<Option<Group>>>;
-
 /// The server as `main` makes it, but for TLS, whose randomness the simulation does not decide.
-fn start_room(sim: &mut Sim) -> Result<(Host<Room>, Made), Error> {
-    let cell = Made::default();
-    let made = cell.clone();
-    let host = sim.host("server", move |net| {
-        let room = net.create_group();
-        made.set(Some(room));
+fn start_room(sim: &mut Sim) -> Result<Host<Room>, Error> {
+    sim.host("server", move |net| {
         let web = page::server(Some("server".to_owned()));
-        open(net, room, "0.0.0.0:8888", Form::Lines, || Lines::new().line_limit(MAX_LINE))?;
-        open(net, room, "0.0.0.0:8080", Form::Messages, move || web.layer())?;
+        open(net, "0.0.0.0:8888", Form::Lines, || Lines::new().line_limit(MAX_LINE))?;
+        open(net, "0.0.0.0:8080", Form::Messages, move || web.layer())?;
         Ok(Room::default())
-    })?;
-    Ok((host, cell))
+    })
 }
 
 /// How long a visitor waits for a sign of life: longer than any fault of a network takes.
@@ -183,7 +173,7 @@ fn everybody_hears_each_line_once_and_in_order() {
         // Slow, late and ragged streams, but none that ends.
         let gentle = [AcceptErrors, Crashes, Descriptors, Resets];
         sim.faults(gentle.into_iter().fold(Faults::swarm(), Faults::without).until(ms(10_000)));
-        let (server, room) = start_room(sim)?;
+        let server = start_room(sim)?;
         let visitors = start_visitors(sim, 3)?;
         sim.run_until(ms(60_000), |sim| visitors.iter().all(|&v| sim.state(v).done))?;
         // What the others said last may still be on its way to those who are done.
@@ -193,8 +183,10 @@ fn everybody_hears_each_line_once_and_in_order() {
             assert_eq!(heard, [LINES, LINES]);
         }
         // Ctrl-C: everybody is told, and the loop ends.
-        let room = room.get().expect("the set-up has run");
-        sim.with(server, |_, net| close_room(net, room));
+        sim.with(server, |_, net| {
+            close_room(net);
+            net.shutdown(ms(2_000));
+        });
         sim.run_until(ms(10_000), |sim| !sim.is_running(server))?;
         sim.settle(ms(60_000))?;
         assert!(visitors.iter().all(|&visitor| sim.state(visitor).goodbye));
@@ -206,7 +198,7 @@ fn everybody_hears_each_line_once_and_in_order() {
 fn faults_never_mix_up_what_is_heard() {
     check(0..50, |sim| {
         sim.faults(Faults::swarm().until(ms(10_000)));
-        let (server, room) = start_room(sim)?;
+        let server = start_room(sim)?;
         let mut visitors = start_visitors(sim, 1)?;
         // The sessions check what they hear. When the faults are over, everybody has their say.
         sim.run_for(ms(20_000))?;
@@ -219,8 +211,10 @@ fn faults_never_mix_up_what_is_heard() {
         for &visitor in &visitors {
             sim.with(visitor, |visitor, _| visitor.stays_away = true);
         }
-        let room = room.get().expect("the set-up has run");
-        sim.with(server, |_, net| close_room(net, room));
+        sim.with(server, |_, net| {
+            close_room(net);
+            net.shutdown(ms(2_000));
+        });
         sim.settle(ms(600_000))?;
         Ok(())
     });

@@ -12,6 +12,7 @@ use tidegate::layer::websocket::WebSocket;
 use tidegate::layer::{Item, MessageKind, Layer, LayerEnd};
 
 const MAX_MESSAGE: usize = 2000;
+const MAX_FRAME: usize = MAX_MESSAGE / 2;
 const HEADER_LIMIT: usize = 1000;
 /// 33 pongs of 127 bytes each, a Close frame, or an HTTP response.
 const MAX_REPLY: usize = 33 * 131 + 131;
@@ -54,7 +55,7 @@ fn as_server(deflate: bool) -> End {
     let settings = WebSocket::server()
         .deflate(deflate).deflate_threshold(32)
         .message_limit(MAX_MESSAGE)
-        .frame_limit(MAX_MESSAGE / 2)
+        .frame_limit(MAX_FRAME)
         .header_limit(HEADER_LIMIT);
     End { environment: Environment::new(), layer: settings.layer(), tail: Vec::new(), over: false }
 }
@@ -64,7 +65,7 @@ fn as_client(shaken: bool, deflate: bool) -> End {
     let settings = WebSocket::client("h", "/")
         .deflate(deflate).deflate_threshold(32)
         .message_limit(MAX_MESSAGE)
-        .frame_limit(MAX_MESSAGE / 2)
+        .frame_limit(MAX_FRAME)
         .header_limit(HEADER_LIMIT);
     let mut end = End { environment: Environment::new(), layer: settings.layer(), tail: Vec::new(), over: false };
     let mut asked = Vec::new();
@@ -121,8 +122,9 @@ impl End {
                     return;
                 }
                 Item::Nothing => {
-                    // Nothing but the beginning of a head, a header or a control frame is left.
-                    let most = if self.layer.is_ready() { 14 + 125 } else { HEADER_LIMIT };
+                    // Nothing but the beginning of a header or of a frame is left: a control frame, or one
+                    // with a whole message, which is handed on where it lies.
+                    let most = if self.layer.is_ready() { 14 + MAX_FRAME } else { HEADER_LIMIT };
                     assert!(self.tail.len() <= most);
                     return;
                 }

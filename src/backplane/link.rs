@@ -173,7 +173,7 @@ impl<S: 'static> Link<S> {
                 let now = cx.net.now();
                 let arrived = self.control.plane.borrow_mut().arrived(now, channel, payload);
                 if let Some(Delivery { topic, message, key }) = arrived {
-                    cx.net.publish_here(topic, message, None, key);
+                    cx.net.publish_from_beyond(topic, message, key);
                 }
                 Ok(())
             }

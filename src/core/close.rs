@@ -114,10 +114,11 @@ impl Core {
             }
             _ => reason,
         };
+        let kept = self.keeps_ports;
         if let Core { sys, table, .. } = self
             && let Some(Entity::Listener(listener)) = table.entity_mut(token)
         {
-            listener.close(sys);
+            listener.close(sys, kept);
         }
         self.work.dead.push((token, reason));
     }
@@ -155,7 +156,7 @@ impl Core {
                     drop_guarded(wire);
                 }
             }
-            Entity::Listener(mut l) => l.close(&mut self.sys),
+            Entity::Listener(mut l) => l.close(&mut self.sys, false),
             Entity::Datagram(mut d) => self.sys.deregister(&mut d.socket, false),
             Entity::SessionSocket(mut s) => self.sys.deregister(&mut s.socket.socket, false),
             Entity::Session(session) => return self.forget_session(&session),

@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use super::shares::Share;
+use crate::address::Address;
 use crate::connection::Settings;
 use crate::sys;
 use crate::timer::{Chain, Key};
@@ -70,21 +72,66 @@ pub(crate) struct ListeningSockets {
     pub(crate) in_ready: bool,
     /// It is on the list of the dead.
     pub(crate) dead: bool,
+    /// Its part of a port that several workers listen on.
+    pub(crate) share: Option<Box<Share>>,
 }
 
 impl ListeningSockets {
+    /// A port of several workers has its limit with all of them together.
     pub(crate) fn is_full(&self) -> bool {
-        self.stats.open >= self.connection_limit
+        self.share.is_none() && self.stats.open >= self.connection_limit
+    }
+
+    /// Whether it may accept a connection now.
+    pub(crate) fn may_accept(&self) -> bool {
+        match &self.share {
+            None => !(self.paused || self.is_full()),
+            Some(share) => share.may_accept(self.takes_the_rest()),
+        }
+    }
+
+    /// Whether a shutdown accepts the rest of the port's backlog for this worker alone.
+    pub(crate) fn takes_the_rest(&self) -> bool {
+        self.draining.is_some() && !self.paused
+    }
+
+    /// Whether a shutdown leaves the port's backlog to another worker.
+    pub(crate) fn leaves_the_rest(&self) -> bool {
+        self.draining.is_some() && self.share.as_ref().is_some_and(|share| share.others_take())
+    }
+
+    /// Whether the port's acceptor has given it connections that it has not come to.
+    pub(crate) fn expects_connections(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.on_their_way(self.stats.open) > 0)
+    }
+
+    /// Whether the sockets of its port have to come into this worker's poll.
+    pub(crate) fn lacks_sockets(&self) -> bool {
+        self.sockets.is_empty()
+            && !self.dead
+            && self.share.as_ref().is_some_and(|share| share.is_acceptor())
+    }
+
+    /// All its addresses.
+    pub(crate) fn addresses(&self) -> Vec<Address> {
+        match &self.share {
+            Some(share) => share.addresses().to_vec(),
+            None => self.sockets.iter().filter_map(|l| l.socket.local_addr().ok()).collect(),
+        }
     }
 }
 
 impl ListeningSockets {
-    /// Closes the sockets and removes their paths: the addresses are free then.
-    pub(crate) fn close(&mut self, sys: &mut sys::Poller) {
+    /// Closes the sockets and removes their paths: the addresses are free then. A port of several workers is
+    /// closed with the last of their listeners, unless it is to be `kept` for one that comes back.
+    pub(crate) fn close(&mut self, sys: &mut sys::Poller, kept: bool) {
         // Paths first: the system does not reuse an inode while its socket is open.
         self.remove_paths();
         for mut listening in self.sockets.drain(..) {
             sys.deregister(&mut listening.socket, false);
+        }
+        if let Some(share) = self.share.take() {
+            share.leave(kept);
         }
     }
 

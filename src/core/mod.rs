@@ -25,6 +25,7 @@ mod notes;
 mod relay;
 mod send;
 mod session;
+mod shares;
 mod shutdown;
 mod sockets;
 mod stats;
@@ -37,6 +38,7 @@ pub use group::{GroupStats, Published};
 pub use listener::ListenerStats;
 pub(crate) use listener::{Listening, ListeningSockets};
 pub(crate) use session::{Sender, Session, SessionSocket};
+pub(crate) use shares::{Arrived, Place, Shares};
 use table::Table;
 pub(crate) use table::{Attached, Entity};
 
@@ -81,6 +83,8 @@ pub(crate) struct Core {
     pub(crate) diagnosis: sys::Diagnosis,
     /// The reactor is being dropped: no new socket is made.
     pub(crate) ended: bool,
+    /// It is dropped, and built again: the ports that it shares with other workers stay open.
+    pub(crate) keeps_ports: bool,
 }
 
 impl Core {
@@ -109,6 +113,7 @@ impl Core {
             #[cfg(feature = "tcp-info")]
             diagnosis: sys::Diagnosis::default(),
             ended: false,
+            keeps_ports: false,
         })
     }
 
@@ -288,7 +293,13 @@ impl Core {
                 self.with(token, |conn| conn.set_paused(paused));
                 return;
             }
-            Some(Entity::Listener(listener)) => &mut listener.paused,
+            Some(Entity::Listener(listener)) => {
+                if let Some(share) = listener.share.as_ref().filter(|_| listener.draining.is_none())
+                {
+                    share.set_taking(!paused);
+                }
+                &mut listener.paused
+            }
             Some(Entity::Datagram(socket)) => &mut socket.paused,
             Some(Entity::SessionSocket(owner)) => {
                 owner.listens_since = tick;

@@ -24,8 +24,22 @@ impl Core {
                 self.close(token, None);
             } else if listener.draining.is_none() {
                 listener.draining = Some(DRAINED_AT_MOST);
+                if let Some(share) = &listener.share {
+                    share.set_taking(false);
+                }
                 self.draining.push(token);
                 self.make_ready(token);
+            }
+        }
+    }
+
+    /// The listeners of ports that several workers share are given connections from now on.
+    pub(crate) fn take_connections(&mut self) {
+        for token in self.tokens() {
+            if let Some(listener) = self.listener_mut(token)
+                && let Some(share) = listener.share.as_ref().filter(|_| !listener.paused)
+            {
+                share.set_taking(true);
             }
         }
     }

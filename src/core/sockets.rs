@@ -2,7 +2,8 @@
 
 use std::io;
 
-use super::{Core, Entity};
+use super::{Core, Entity, Listening};
+use crate::sys;
 use crate::token::Token;
 
 impl Core {
@@ -22,6 +23,28 @@ impl Core {
                 .iter_mut()
                 .try_for_each(|one| sys.register(&mut one.socket, token.to_usize())),
             _ => Ok(()),
+        }
+    }
+
+    /// A listener gets the sockets of its port.
+    pub(crate) fn take_sockets(
+        &mut self,
+        token: Token,
+        sockets: Vec<sys::Listener>,
+    ) -> io::Result<()> {
+        if let Some(listener) = self.listener_mut(token) {
+            listener.sockets = sockets.into_iter().map(Listening::new).collect();
+        }
+        self.register_listener(token).inspect_err(|_| self.give_sockets_back(token))
+    }
+
+    /// It has none again.
+    fn give_sockets_back(&mut self, token: Token) {
+        let Core { sys, table, .. } = self;
+        if let Some(Entity::Listener(listener)) = table.entity_mut(token) {
+            for mut one in listener.sockets.drain(..) {
+                sys.deregister(&mut one.socket, false);
+            }
         }
     }
 

@@ -35,7 +35,7 @@
 //!    [encode a message for all](Layer::encode_shared) and send the same bytes to the peers of the
 //!    others, whose `encode` is not called; the one may be asked for a message that its own peer does
 //!    not get. Where the answer was that the layers must know of it, each whose peer gets the message
-//!    [is told so](Layer::sent_shared) before it encodes anything that leaves behind it.
+//!    [is told so](Layer::sent_shared), between what it encodes that leaves before it and behind it.
 //! 9. After an error of `decode`, `wire_ended` or `on_time`, or after [`Item::End`], neither `decode`
 //!    nor `wire_ended` is called again. `encode`, `on_time` and `end` may be called after
 //!    [`Item::End`]; after an error only `end` is.
@@ -336,9 +336,10 @@ pub trait Layer {
     }
 
     /// This layer's peer is sent messages that [`encode_shared`](Self::encode_shared) of some layer of the
-    /// class has made, and of which it said that the others must know. It is called before anything is
-    /// encoded that leaves behind them, once at least, and once for all messages that leave together. A
-    /// compressor resets its window here: it would refer to bytes that are no longer where it thinks.
+    /// class has made, and of which it said that the others must know. It is called when all is encoded that
+    /// leaves before them, and before anything that leaves behind them: once at least, and once for all
+    /// messages that leave together. A compressor resets its window here: it would refer to bytes that are
+    /// no longer where it thinks.
     fn sent_shared(&mut self) {}
 
     /// Whether a driver may join the bytes of several sends into one call of [`encode`](Self::encode): a

@@ -364,12 +364,7 @@ impl<S> Net<S> {
     /// `on_open`; if the connection fails before that, the value is dropped. `false` if the token
     /// has no handler to call.
     pub fn notify<T: 'static>(&mut self, to: Token, value: T) -> bool {
-        let known = match self.core.entity(to) {
-            Some(Entity::Stream(s)) => s.has_callbacks() || s.is_opening(),
-            Some(Entity::Datagram(d)) => !d.dead,
-            Some(Entity::Session(s)) => !s.dead,
-            _ => false,
-        };
+        let known = self.takes_notifications(to);
         if known {
             self.core.notifications.push_back((to, Notification::new(value)));
         }
@@ -457,7 +452,7 @@ impl<S> Net<S> {
             Entity::Datagram(d) => d.socket.local_addr().ok().map(Address::Ip),
             Entity::SessionSocket(s) => s.socket.socket.local_addr().ok().map(Address::Ip),
             Entity::Session(s) => self.local_addr(s.socket),
-            Entity::Listener(l) => l.sockets.first()?.socket.local_addr().ok(),
+            Entity::Listener(l) => l.addresses().into_iter().next(),
             Entity::Source(_) => None,
         }
     }
@@ -465,9 +460,7 @@ impl<S> Net<S> {
     /// All local addresses of a listener.
     pub fn local_addrs(&self, token: Token) -> Vec<Address> {
         match self.core.entity(token) {
-            Some(Entity::Listener(l)) => {
-                l.sockets.iter().filter_map(|l| l.socket.local_addr().ok()).collect()
-            }
+            Some(Entity::Listener(l)) => l.addresses(),
             _ => self.local_addr(token).into_iter().collect(),
         }
     }

@@ -1,25 +1,30 @@
-//! What reaches beyond one reactor: a bridge, which carries named groups to other processes.
+//! What reaches beyond one reactor: the other workers of its service, and a bridge, which carries named groups
+//! to other processes.
 //!
-//! A reactor without one pays a look at a null pointer for each turn and each named publish.
+//! A reactor without them pays a look at a null pointer for each turn and each message by name.
 
 use super::Net;
-use crate::core::Stopping;
+use crate::core::{Arrived, Stopping};
 use crate::message::Message;
 use crate::notification::Notification;
 use crate::token::Token;
+use crate::workers::Desk;
 
 /// Carries the messages of named groups to other processes. It only records what it is given; the work
 /// is its handler's, which gets one [`Errand`] as a notification for all that is recorded until then.
+///
+/// Of several workers one has it, and it serves all of them: a name is gained with the first group on any
+/// worker, and lost with the last.
 #[allow(dead_code)] // without the feature `backplane`
 pub(crate) trait Bridge {
-    /// A name has got a group on this reactor. May be called again for a name that was not lost.
+    /// A name has got a group. May be called again for a name that was not lost.
     fn gained(&mut self, name: &[u8]);
 
-    /// The last member of a name is gone.
+    /// The last member of a name is gone. May be called for one that is lost already.
     fn lost(&mut self, name: &[u8]);
 
-    /// A message was published by name here, with a key if it replaces older ones of that key. What
-    /// came through the bridge itself is not offered to it.
+    /// A message was published by name, with a key if it replaces older ones of that key. What came through
+    /// the bridge itself is not offered to it.
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>);
 }
 
@@ -27,9 +32,16 @@ pub(crate) trait Bridge {
 pub(crate) struct Errand;
 
 /// What reaches beyond this reactor.
-#[derive(Default)]
-pub(crate) struct Interconnect {
+pub(crate) struct Interconnect<S> {
+    /// Its place among several workers.
+    pub(crate) desk: Option<Desk<S>>,
     bridge: Option<Attached>,
+}
+
+impl<S> Default for Interconnect<S> {
+    fn default() -> Self {
+        Interconnect { desk: None, bridge: None }
+    }
 }
 
 struct Attached {
@@ -41,7 +53,11 @@ struct Attached {
     told: bool,
 }
 
-impl Interconnect {
+impl<S> Interconnect<S> {
+    pub(crate) fn of_worker(desk: Desk<S>) -> Box<Self> {
+        Box::new(Interconnect { desk: Some(desk), bridge: None })
+    }
+
     /// Lets the bridge record something. Returns its handler if that has to be notified.
     fn record(&mut self, record: impl FnOnce(&mut dyn Bridge)) -> Option<Token> {
         let attached = self.bridge.as_mut()?;
@@ -50,6 +66,7 @@ impl Interconnect {
     }
 }
 
+/// The bridge.
 impl<S> Net<S> {
     /// Attaches a bridge, in place of the one before. It is told of the names that there are. Without a
     /// handler it records, and nobody is notified.
@@ -61,11 +78,18 @@ impl<S> Net<S> {
     ) {
         let handler = handler.into();
         let attached = Attached { handler, bridge, second: None, told: false };
-        self.interconnect.get_or_insert_default().bridge = Some(attached);
+        let interconnect = self.interconnect.get_or_insert_default();
+        interconnect.bridge = Some(attached);
         self.core.groups.removed_names.get_or_insert_default();
-        let names: Vec<Box<[u8]>> = self.core.groups.all_names().map(Box::from).collect();
+        let names = match &mut interconnect.desk {
+            None => self.core.groups.all_names().map(Box::from).collect(),
+            Some(desk) => {
+                desk.takes_the_bridge();
+                desk.all_names()
+            }
+        };
         for name in names {
-            self.name_gained(&name);
+            self.tell_bridge(|bridge| bridge.gained(&name));
         }
     }
 
@@ -111,20 +135,70 @@ impl<S> Net<S> {
         }
     }
 
+    /// A message has come through the bridge: it is for the members of all workers.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn publish_from_beyond(
+        &mut self,
+        name: &[u8],
+        message: Message<&[u8]>,
+        key: Option<u64>,
+    ) {
+        if let Some(desk) = self.desk() {
+            desk.publish(name, message, key, true);
+        }
+        self.publish_here(name, message, None, key);
+    }
+
+    fn tell_bridge(&mut self, record: impl FnOnce(&mut dyn Bridge)) {
+        let Some(interconnect) = &mut self.interconnect else { return };
+        if let Some(handler) = interconnect.record(record) {
+            self.core.notifications.push_back((handler, Notification::new(Errand)));
+        }
+    }
+}
+
+/// Names and messages by name.
+impl<S> Net<S> {
     /// A group of that name is about to be made.
     #[cold]
     pub(super) fn name_gained(&mut self, name: &[u8]) {
+        if let Some(desk) = self.desk() {
+            if !desk.gain(name) {
+                return;
+            }
+            desk.tell_bridge_elsewhere(name);
+        }
         self.tell_bridge(|bridge| bridge.gained(name));
     }
 
-    /// The end of a turn: names whose last member is gone.
-    pub(crate) fn names_lost(&mut self) {
-        let Some(removed) = &mut self.core.groups.removed_names else { return };
-        for name in std::mem::take(removed) {
-            // It may have been made anew meanwhile.
-            if self.core.groups.find(&name).is_none() {
-                self.tell_bridge(|bridge| bridge.lost(&name));
+    fn name_lost(&mut self, name: &[u8]) {
+        if let Some(desk) = self.desk() {
+            if !desk.lose(name) {
+                return;
             }
+            desk.tell_bridge_elsewhere(name);
+        }
+        self.tell_bridge(|bridge| bridge.lost(name));
+    }
+
+    /// The end of a turn: names whose last member is gone are lost, and what was said to other workers
+    /// crosses.
+    #[cold]
+    pub(crate) fn reach_beyond(&mut self)
+    where
+        S: 'static,
+    {
+        if let Some(removed) = &mut self.core.groups.removed_names {
+            for name in std::mem::take(removed) {
+                // It may have been made anew meanwhile.
+                if self.core.groups.find(&name).is_none() {
+                    self.name_lost(&name);
+                }
+            }
+        }
+        if let Some(desk) = self.desk() {
+            let crossed = desk.flush();
+            self.core.work.counts.crossings += crossed;
         }
     }
 
@@ -136,13 +210,53 @@ impl<S> Net<S> {
         message: Message<&[u8]>,
         key: Option<u64>,
     ) {
+        if let Some(desk) = self.desk() {
+            desk.publish(name, message, key, false);
+        }
         self.tell_bridge(|bridge| bridge.published(name, message, key));
     }
+}
 
-    fn tell_bridge(&mut self, record: impl FnOnce(&mut dyn Bridge)) {
-        let Some(interconnect) = &mut self.interconnect else { return };
-        if let Some(handler) = interconnect.record(record) {
-            self.core.notifications.push_back((handler, Notification::new(Errand)));
+/// What other workers say.
+impl<S> Net<S> {
+    /// A message by name has crossed.
+    pub(crate) fn said_elsewhere(
+        &mut self,
+        name: &[u8],
+        message: Message<&[u8]>,
+        key: Option<u64>,
+        from_beyond: bool,
+    ) {
+        if !from_beyond {
+            self.tell_bridge(|bridge| bridge.published(name, message, key));
+        }
+        self.publish_here(name, message, None, key);
+    }
+
+    /// A name has its first group, or has lost the last. The bridge hears whether it has one now: what workers
+    /// say about it comes in any order.
+    pub(crate) fn name_changed_elsewhere(&mut self, name: &[u8]) {
+        let known = self.desk().is_some_and(|desk| desk.is_known(name));
+        self.tell_bridge(|bridge| if known { bridge.gained(name) } else { bridge.lost(name) });
+    }
+
+    /// A connection has come from the acceptor of a shared port.
+    pub(crate) fn connection_arrives(&mut self, arrived: Arrived) {
+        let listener = arrived.place.listener();
+        if let Some(entity) = self.core.listener_mut(listener)
+            && let Some(share) = entity.share.as_mut().filter(|share| share.owns(&arrived.place))
+        {
+            share.arrived.push_back(arrived);
+            return self.core.make_ready(listener);
+        }
+        arrived.pass_on();
+    }
+
+    /// Gives a connection to another worker, behind what was said to it before.
+    pub(crate) fn carry(&mut self, arrived: Arrived) {
+        match self.desk() {
+            Some(desk) => desk.carry(arrived),
+            None => arrived.pass_on(),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::source::AnySource;
 use crate::sys;
 use crate::token::Token;
 
+mod across;
 mod connections;
 mod groups;
 mod interconnect;
@@ -25,7 +26,7 @@ mod sockets;
 mod time;
 mod topics;
 
-use interconnect::Interconnect;
+pub(crate) use interconnect::Interconnect;
 #[cfg(feature = "backplane")]
 pub(crate) use interconnect::{Bridge, Errand};
 pub(crate) use observe::Slow;
@@ -54,7 +55,7 @@ pub struct Net<S = ()> {
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) slow: Slow<S>,
     /// What reaches beyond this reactor; nothing does in most programs.
-    pub(crate) interconnect: Option<Box<Interconnect>>,
+    pub(crate) interconnect: Option<Box<Interconnect<S>>>,
 }
 
 type Call<S> = Box<dyn FnOnce(&mut S, &mut Net<S>)>;

@@ -126,6 +126,7 @@ impl<S: 'static> Net<S> {
         if udp.is_connected() {
             return Err(connected());
         }
+        let (udp, key) = self.part_of_udp(udp);
         let socket = udp.open()?;
         if socket.socket.peer_addr().is_ok() {
             return Err(connected()); // an adopted one
@@ -136,6 +137,7 @@ impl<S: 'static> Net<S> {
         self.or_remove(token, registered, "cannot register the UDP socket")?;
         self.pending_handlers.push((token, AnyHandler::Gate(Box::new(Closure(admit)))));
         self.core.make_ready(token);
+        self.udp_is_bound(token, key);
         Ok(token)
     }
 

@@ -1,18 +1,21 @@
 //! New sockets: listening, connecting, adopting, binding.
 
 use std::io;
+use std::sync::Arc;
 
 use super::{AnyHandler, Net};
+use crate::address::Address;
 use crate::connect::{Adopt, Connect};
 use crate::connection::{Phase, Route, Settings, Stream, Wire};
-use crate::core::{Entity, ListenerStats, Listening, ListeningSockets, Stopping};
+use crate::core::{Entity, ListenerStats, Listening, ListeningSockets, Shares, Stopping};
 use crate::datagram::Udp;
 use crate::error::Error;
 use crate::handler::{DatagramHandler, Handler};
-use crate::listener::{Factory, Listen, Peer};
+use crate::listener::{Factory, Listen, Opened, Peer};
 use crate::sys;
 use crate::timer::Chain;
 use crate::token::Token;
+use crate::workers::{Key, Part};
 
 /// New sockets.
 impl<S: 'static> Net<S> {
@@ -31,8 +34,15 @@ impl<S: 'static> Net<S> {
             let late = io::Error::other("the reactor is being shut down");
             return Err(Error::new("cannot listen", late));
         }
-        let Listen { on, backlog, connection_limit, options, hooks } = on.into();
-        let opened = on.open(backlog, &options)?;
+        let Listen { on, backlog, mut connection_limit, options, hooks } = on.into();
+        let part = match self.desk().filter(|desk| desk.is_setting_up()) {
+            Some(desk) => desk.open_listener(on, backlog, &mut connection_limit, &options)?,
+            None => Part::Own(on.open(backlog, &options)?),
+        };
+        let (opened, shares) = match part {
+            Part::Own(opened) => (opened, None),
+            Part::Shared(shares) => (Opened::default(), Some(shares)),
+        };
         let listener = ListeningSockets {
             sockets: opened.sockets.into_iter().map(Listening::new).collect(),
             #[cfg(unix)]
@@ -50,11 +60,15 @@ impl<S: 'static> Net<S> {
             paused: false,
             in_ready: false,
             dead: false,
+            share: None,
         };
         let token = self.insert(Entity::Listener(Box::new(listener)), "cannot listen")?;
         if let Some(listener) = self.core.listener_mut(token) {
             let options = listener.settings.options.clone();
             listener.settings = Settings::new(options, Some(token));
+        }
+        if let Some(shares) = shares {
+            self.take_part(token, &shares);
         }
         let registered = self.core.register_listener(token);
         self.or_remove(token, registered, "cannot register the listener")?;
@@ -130,13 +144,42 @@ impl<S: 'static> Net<S> {
     where
         H: DatagramHandler<S> + 'static,
     {
-        let socket = udp.into().open()?;
+        let (udp, key) = self.part_of_udp(udp.into());
+        let socket = udp.open()?;
         let token = self.insert(Entity::Datagram(Box::new(socket)), "cannot bind UDP")?;
         let registered = self.core.register_datagram(token);
         self.or_remove(token, registered, "cannot register the UDP socket")?;
         self.pending_handlers.push((token, AnyHandler::Datagram(Box::new(handler))));
         self.core.make_ready(token);
+        self.udp_is_bound(token, key);
         Ok(token)
+    }
+
+    /// The listener has a seat at a port of several workers.
+    fn take_part(&mut self, listener: Token, shares: &Arc<Shares>) {
+        let worker = self.worker();
+        if let Some(entity) = self.core.listener_mut(listener) {
+            entity.share = Some(Box::new(shares.join(worker, listener)));
+            self.core.make_ready(listener); // its turn may be to accept
+        }
+    }
+
+    /// The UDP socket's part of a port of several workers, if its set-up runs.
+    pub(super) fn part_of_udp(&mut self, udp: Udp) -> (Udp, Option<Key>) {
+        match self.desk().filter(|desk| desk.is_setting_up()) {
+            Some(desk) => desk.shared_udp(udp),
+            None => (udp, None),
+        }
+    }
+
+    /// The socket is bound: others bind the same address.
+    pub(super) fn udp_is_bound(&mut self, token: Token, key: Option<Key>) {
+        if let Some(key) = key
+            && let Some(Address::Ip(address)) = self.local_addr(token)
+            && let Some(desk) = self.desk()
+        {
+            desk.udp_is_bound(key, address);
+        }
     }
 
     pub(crate) fn insert(&mut self, entity: Entity, what: &str) -> Result<Token, Error> {

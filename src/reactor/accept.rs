@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::call::{Dispatch, acceptor};
 use crate::address::Address;
 use crate::connection::{Due, Phase, Stream, Wire};
-use crate::core::Entity;
+use crate::core::{Arrived, Entity, Place};
 use crate::error::CloseReason;
 use crate::guard::{drop_guarded, guarded, log_guarded};
 use crate::listener::Peer;
@@ -36,6 +36,7 @@ impl<S: 'static> Dispatch<S> {
         }
         let most = self.net.core.config.accepts_per_turn;
         let mut budget = most;
+        self.take_up_share(token, &mut budget);
         let mut seen_empty = 0;
         loop {
             let used_up = budget == 0 || budget < most && self.net.core.work.is_late();
@@ -43,12 +44,20 @@ impl<S: 'static> Dispatch<S> {
                 return;
             };
             // At the limit new peers wait in the backlog; `reap` makes the listener ready.
-            let pauses = listener.paused || listener.is_full();
             if listener.dead {
                 return;
             }
-            if pauses || listener.draining == Some(0) || seen_empty == listener.sockets.len() {
-                if listener.draining.is_some() {
+            if listener.share.as_ref().is_some_and(|share| !share.arrived.is_empty()) {
+                // The budget was used up by those before them.
+                work.counts.accepts_exhausted += 1;
+                return self.net.core.make_ready_later(token);
+            }
+            if !listener.may_accept()
+                || listener.draining == Some(0)
+                || seen_empty == listener.sockets.len()
+                || listener.leaves_the_rest()
+            {
+                if listener.draining.is_some() && !listener.expects_connections() {
                     self.net.core.close(token, None);
                 }
                 return;
@@ -69,12 +78,21 @@ impl<S: 'static> Dispatch<S> {
                 Ok((stream, address)) => {
                     budget -= 1;
                     listening.failed_in_a_row = 0;
-                    listener.stats.accepted += 1;
                     if let Some(left) = &mut listener.draining {
                         *left -= 1;
                     }
-                    work.counts.accepted += 1;
-                    self.admit(token, stream, address);
+                    let alone = listener.takes_the_rest();
+                    match &listener.share {
+                        None => self.admit(token, stream, address, None),
+                        Some(share) => match share.place(alone) {
+                            Some(place) if share.owns(&place) => {
+                                self.admit(token, stream, address, Some(place));
+                            }
+                            Some(place) => self.hand_over(token, stream, address, place),
+                            // The last one that took connections has stopped at this moment.
+                            None => log::debug!("{token}: {address}: no worker takes it"),
+                        },
+                    }
                 }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => seen_empty += 1,
                 Err(e) => match sys::accept_failure(&e) {
@@ -111,6 +129,39 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
+    /// A port of several workers: admits what its acceptor has given to this one, and takes over the sockets
+    /// if accepting is this one's part now.
+    fn take_up_share(&mut self, token: Token, budget: &mut usize) {
+        while *budget > 0 {
+            let Some(listener) = self.net.core.listener_mut(token) else { return };
+            let Some(share) = &mut listener.share else { return };
+            let Some(Arrived { socket, address, place }) = share.arrived.pop_front() else { break };
+            *budget -= 1;
+            self.admit(token, socket.into_stream(), address, Some(place));
+        }
+        let Some(listener) = self.net.core.listener_mut(token) else { return };
+        if !listener.lacks_sockets() {
+            return;
+        }
+        let Some(share) = &listener.share else { return };
+        let descriptors = share.descriptors();
+        let taken = descriptors.and_then(|sockets| self.net.core.take_sockets(token, sockets));
+        if let Err(e) = taken {
+            self.back_off(token, "cannot take over the port", &e);
+        }
+    }
+
+    /// The connection is for another worker, which makes its handler.
+    fn hand_over(&mut self, token: Token, socket: sys::Stream, address: Address, place: Place) {
+        match sys::Accepted::new(socket) {
+            Ok(socket) => {
+                self.net.core.work.counts.handed_over += 1;
+                self.net.carry(Arrived { socket, address, place });
+            }
+            Err(_) => log::error!("{token}: {address} cannot leave this thread"),
+        }
+    }
+
     /// Sets the timer after which accepting goes on.
     fn back_off(&mut self, token: Token, what: &str, error: &io::Error) {
         let (now, again) =
@@ -130,9 +181,18 @@ impl<S: 'static> Dispatch<S> {
         }
     }
 
-    /// Takes over an accepted socket: options, filter, layers, registration, handler.
-    fn admit(&mut self, listener: Token, socket: sys::Stream, address: Address) {
+    /// Takes over an accepted socket: options, filter, layers, registration, handler. `place`: its place in
+    /// the counts of a port of several workers.
+    fn admit(
+        &mut self,
+        listener: Token,
+        socket: sys::Stream,
+        address: Address,
+        place: Option<Place>,
+    ) {
+        self.net.core.work.counts.accepted += 1;
         let Some(entity) = self.net.core.listener_mut(listener) else { return };
+        entity.stats.accepted += 1;
         let settings = Rc::clone(&entity.settings);
         if let Err(e) = socket.apply_accepted(&settings.options.socket, entity.adopted) {
             // The peer may be gone already; its connection is lost and nothing else.
@@ -157,6 +217,9 @@ impl<S: 'static> Dispatch<S> {
         if let Some(listener) = self.net.core.listener_mut(listener) {
             listener.stats.open += 1;
             listener.unopened += 1;
+            if let Some(place) = place {
+                place.admit();
+            }
         }
         let wire = self.make_layers(token, listener, &address);
         if !matches!(wire, Ok(None)) {

@@ -66,6 +66,7 @@ fn rig_on(scripts: &[Listener]) -> Rig {
         paused: false,
         in_ready: false,
         dead: false,
+        share: None,
     };
     let net = reactor.net();
     let listener = net.core.insert(Entity::Listener(Box::new(listener))).unwrap();

@@ -16,7 +16,7 @@ use crate::connection::Phase;
 use crate::core::{Core, QUIET_GAP, Stopping};
 use crate::error::{CloseReason, Deadline, Error};
 use crate::guard::drop_each;
-use crate::net::{Net, Slow};
+use crate::net::{Interconnect, Net, Slow};
 use crate::remote::{Post, Remote, Shared};
 use crate::sys::Ready;
 
@@ -187,6 +187,15 @@ impl<S: 'static> Reactor<S> {
         config: Config,
         set_up: impl FnOnce(&mut Net<S>) -> Result<S, Error>,
     ) -> Result<Self, Error> {
+        Self::build_within(config, None, set_up)
+    }
+
+    /// The same as a part of something larger.
+    pub(crate) fn build_within(
+        config: Config,
+        interconnect: Option<Box<Interconnect<S>>>,
+        set_up: impl FnOnce(&mut Net<S>) -> Result<S, Error>,
+    ) -> Result<Self, Error> {
         let failed = |e| Error::new("cannot make the poll", e);
         let core = Core::new(config).map_err(failed)?;
         let stamps = core.config.measure.then(|| core.sys.clock());
@@ -200,7 +209,7 @@ impl<S: 'static> Reactor<S> {
             offloads: Slab::new(),
             shared,
             slow: Slow::default(),
-            interconnect: None,
+            interconnect,
         };
         let state = set_up(&mut net)?;
         Ok(Reactor {
@@ -299,7 +308,7 @@ impl<S: 'static> Reactor<S> {
         self.dispatch.flush(); // 10
         self.dispatch.reap(); // 11
         if self.dispatch.net.interconnect.is_some() {
-            self.dispatch.net.names_lost();
+            self.dispatch.net.reach_beyond();
         }
         let verdict = self.verdict();
         self.publish_backlog(0);
@@ -553,6 +562,9 @@ impl<S: 'static> Reactor<S> {
         let posted = self.dispatch.net.shared.close();
         let jobs = self.dispatch.net.workers.close();
         self.dispatch.close_everything();
+        if self.dispatch.net.interconnect.is_some() {
+            self.dispatch.net.reach_beyond();
+        }
         // Posts and jobs that never ran hold user values, whose drops may panic. The network's own
         // drop does the same for the rest.
         drop_each(posted);

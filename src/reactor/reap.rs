@@ -69,6 +69,9 @@ impl<S: 'static> Dispatch<S> {
         if let Some(entity) = listener.and_then(|listener| self.net.core.listener_mut(listener)) {
             let was_full = entity.is_full();
             entity.stats.open -= 1;
+            if let Some(share) = &entity.share {
+                share.connection_ends();
+            }
             if let (true, Some(listener)) = (was_full, listener) {
                 self.net.core.make_ready(listener);
             }

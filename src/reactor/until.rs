@@ -123,7 +123,7 @@ impl<S: 'static> Reactor<S> {
         }
         self.dispatch.net.core.work.forget_deadline();
         if self.dispatch.net.interconnect.is_some() {
-            self.dispatch.net.names_lost();
+            self.dispatch.net.reach_beyond();
         }
         self.publish_backlog(0);
         let draining = matches!(self.dispatch.net.core.stopping, Stopping::Draining(_));

@@ -146,6 +146,10 @@ figures! {
         Counter: /// Accepted connections that were turned away: by a filter, or because their options could
             /// not be set.
             refused,
+        Counter: /// Connections that a listener accepted for other workers. They count there as accepted.
+            handed_over,
+        Counter: /// Messages that were sent to other workers, and messages by name that crossed to them.
+            crossings,
         Counter: /// Failures of accept(2): of one connection, or because descriptors or memory ran out.
             accept_errors,
         Counter: /// Outgoing connections that were begun.

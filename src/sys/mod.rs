@@ -31,7 +31,7 @@
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
-//! `datagram.rs` its UDP sockets, `splice.rs` its pipes, `timerfd.rs` its fine timer, `tcp_info.rs` what it knows of a TCP connection, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
+//! `datagram.rs` its UDP sockets, `handover.rs` those on their way to another thread, `thread.rs` threads that run a reactor, `splice.rs` its pipes, `timerfd.rs` its fine timer, `tcp_info.rs` what it knows of a TCP connection, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `packets.rs` (quinn-udp) moves
 //! those of sockets that ask what the system knows of each. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
@@ -52,6 +52,7 @@ mod datagram;
 )]
 mod datagram_io;
 mod errors;
+mod handover;
 mod options;
 mod os;
 #[cfg(feature = "packet-info")]
@@ -74,6 +75,7 @@ mod splice;
 #[cfg(feature = "tcp-info")]
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "no_tcp_info.rs")]
 mod tcp_info;
+mod thread;
 #[cfg_attr(
     all(
         feature = "timerfd",
@@ -98,6 +100,7 @@ pub(crate) use datagram_io::Outbox;
 pub(crate) use errors::{
     Failure, accept_failure, is_icmp_error, is_missing_family, is_out_of_descriptors,
 };
+pub(crate) use handover::{Accepted, Shared as SharedListener};
 pub(crate) use os::{Listener, adopt_tcp, adopt_tcp_listener, connect, listen, resolve};
 #[cfg(unix)]
 pub(crate) use os::{adopt_unix, adopt_unix_listener};
@@ -106,6 +109,9 @@ pub(crate) use path::OwnPath;
 pub(crate) use splice::{Pipe, Pipes};
 #[cfg(feature = "tcp-info")]
 pub(crate) use tcp_info::Diagnosis;
+#[cfg(all(feature = "affinity", any(target_os = "linux", target_os = "android")))]
+pub(crate) use thread::pin;
+pub(crate) use thread::{Thread, cores};
 pub(crate) use workers::Workers;
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved

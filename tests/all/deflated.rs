@@ -337,6 +337,46 @@ fn values_of_a_room_inflate_for_a_member_that_falls_behind() {
     }
 }
 
+/// A value waits beside the queue when the room is served, and leaves behind the room's message, or before it
+/// where that is a value as well.
+// row 205
+#[test]
+fn what_leaves_around_a_message_of_a_room_refers_to_nothing_across_it() {
+    for case in 0..4 {
+        let (rolling, keyed) = (case % 2 == 1, case / 2 == 1);
+        let mut room = room(&[TAKEOVER, TAKEOVER], rolling);
+        let (group, mut large) = (room.group(2), text(12_000));
+        // As long as the other, and has nothing in common with it.
+        let between = large.split_off(6_000);
+        let send = |room: &mut Room| {
+            for token in room.tokens.clone() {
+                assert!(room.net().send(token, binary(&large)).is_accepted());
+            }
+            turn(room);
+        };
+        send(&mut room);
+        for token in room.tokens.clone() {
+            assert!(room.net().send_latest(token, 1, binary(&large)).is_accepted());
+        }
+        match keyed {
+            true => room.net().publish_latest(group, 2, binary(&between)),
+            false => room.net().publish(group, binary(&between)),
+        };
+        turn(&mut room);
+        send(&mut room);
+        for heard in room.heard() {
+            let heard = if rolling { rolled(&heard, 0) } else { heard };
+            let (_, heard) = messages(&heard);
+            assert!(heard.iter().all(|heard| heard.compressed));
+            let mut heard: Vec<_> = heard.iter().map(|heard| &heard.message[..]).collect();
+            if keyed {
+                heard.swap(1, 2);
+            }
+            assert!(heard == [&large[..], &between, &large, &large], "case {case}");
+        }
+    }
+}
+
 fn publish_until_behind(room: &mut Room, group: Group, mut publish: impl FnMut(&mut Room, u64)) {
     let mut number = 0;
     let mut more = 20;

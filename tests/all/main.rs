@@ -61,4 +61,5 @@ mod unix;
 mod websockets;
 mod wire_formats;
 mod work;
+mod workers;
 mod write;

@@ -2,7 +2,7 @@
 //! its own, so that the plain one is measured as it was: without layers in its code.
 
 use arena::handlers::{Client, Member, Sink};
-use arena::server::{self, Args, Mode, Over};
+use arena::server::{self, Args, Crypto, Mode, Over};
 use std::error::Error;
 use tidegate::layer::Layer;
 use tidegate::layer::tls::{Pem, TlsServerConfig};
@@ -42,7 +42,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 fn certified(args: &Args) -> Result<TlsServerConfig, Box<dyn Error>> {
     let (cert, key) = (Pem::file(&args.cert), Pem::file(&args.key));
-    Ok(TlsServerConfig::builder().certificate(cert, key).build()?)
+    let builder = TlsServerConfig::builder().certificate(cert, key);
+    Ok(match args.crypto {
+        Crypto::Ring => builder.build()?,
+        Crypto::AwsLc => builder.aws_lc().build()?,
+    })
 }
 
 /// A service whose unit is a message.

@@ -1,8 +1,8 @@
 //! TLS as the peers on tokio do it: tokio-rustls, with the version and the cryptography of tidegate's.
 
-use crate::server::Args;
+use crate::server::{Args, Crypto};
 use rustls::ServerConfig;
-use rustls::crypto::ring::{self, Ticketer};
+use rustls::crypto::{aws_lc_rs, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::error::Error;
@@ -21,11 +21,15 @@ impl Acceptor {
     pub fn new(args: &Args) -> Result<Self, Box<dyn Error>> {
         let chain = CertificateDer::pem_file_iter(&args.cert)?.collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(&args.key)?;
-        let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        let (provider, ticketer) = match args.crypto {
+            Crypto::Ring => (ring::default_provider(), ring::Ticketer::new()?),
+            Crypto::AwsLc => (aws_lc_rs::default_provider(), aws_lc_rs::Ticketer::new()?),
+        };
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
             .with_safe_default_protocol_versions()?
             .with_no_client_auth()
             .with_single_cert(chain, key)?;
-        config.ticketer = Ticketer::new()?;
+        config.ticketer = ticketer;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 

@@ -131,12 +131,10 @@ impl Core {
         let mut statuses = Vec::new();
         if let Some(stream) = table.stream_mut(member) {
             let mut conn = Conn { token: member, stream, work };
-            if groups.marked(&run, class, u32::MAX).told {
-                conn.sent_shared(); // before some of what is behind is encoded for it alone
-            }
+            let told = groups.marked(&run, class, u32::MAX).told;
             let log = groups.log_of(&run).0;
-            let end = queue_values(&mut conn, log, group, class, from, &mut statuses);
-            groups.count_marked(&run, class, end);
+            let end = queue_values(&mut conn, log, group, class, (from, told), &mut statuses);
+            groups.count_unencodable(&run, class, end);
         }
         for status in statuses {
             groups.count(group, status);
@@ -262,18 +260,24 @@ impl Core {
 
 /// Writes a log from `from` on to one member, as far as its socket takes it, in the wire form of its class
 /// if it has one. If so much is left that it falls behind, the messages that no byte has left of go to it
-/// one by one, and those with a key wait outside its queue. Returns the index of the first of those.
+/// one by one, and those with a key wait outside its queue. Returns the index of the first of those. `told`
+/// says that its layers must know of what leaves in the form of the class.
 fn queue_values(
     conn: &mut Conn<'_>,
     log: &Log,
     group: Group,
     class: Option<&Rc<WireClass>>,
-    from: usize,
+    (from, told): (usize, bool),
     statuses: &mut Vec<SendStatus>,
 ) -> u32 {
     let (plain, view) = (log.view(None), log.view(class));
     let (bytes, end) = (view.bytes(), view.bytes().len());
-    let written = match conn.write_values(&bytes[from..]) {
+    let result = conn.write_values(&bytes[from..]);
+    if told {
+        // Not before, since that encodes older values that wait.
+        conn.sent_shared();
+    }
+    let written = match result {
         Ok(written) if from + written == end => {
             conn.flush();
             return view.len();

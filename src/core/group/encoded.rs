@@ -158,33 +158,46 @@ impl Core {
         };
         let (start, bytes, keyed) = (view.start(from), view.bytes(), log.has_keys());
         let marked = view.has_marks();
+        // The layers are told between what is encoded before and behind the run: flushing and asking whether
+        // values may be queued both encode those that wait.
+        let told = marked && groups.marked(&run, class, u32::MAX).told;
         let part = &bytes[start..];
         if part.len() > room {
             return Err(cost);
         }
         let written = work::WRITE + work::COPIED + work::bytes(part.len());
         if let Sharing::Whole(_) = sharing {
-            if !part.is_empty()
-                && let Some(written_now) = conn.write_part(part)
+            let left = if part.is_empty() { None } else { conn.write_part(part) };
+            if let Some(written_now) = left
+                && keyed
             {
                 let rest = start + written_now;
-                if keyed {
-                    self.rest_of_values(member, run, class, rest);
-                    return Ok(cost + written);
-                }
-                conn.write_part_behind(bytes, rest, bytes.len());
+                self.rest_of_values(member, run, class, rest);
+                return Ok(cost + written);
+            }
+            if told {
+                conn.sent_shared();
+            }
+            if let Some(written_now) = left {
+                conn.write_part_behind(bytes, start + written_now, bytes.len());
             }
         } else {
             // A run that has to be encoded costs more than one that is written.
             if written > limit || keyed && !conn.queues_values_at_once(part.len()) {
                 return Err(cost);
             }
+            if told {
+                conn.sent_shared();
+                if !conn.stream.accepts_output() {
+                    return Err(cost);
+                }
+            }
             let lost = conn.queue_run(sharing.is_inner(), part);
             conn.stream.lose(lost);
             conn.flush();
         }
-        if marked && groups.count_marked(&run, class, u32::MAX) {
-            conn.sent_shared();
+        if marked {
+            groups.count_unencodable(&run, class, u32::MAX);
         }
         groups.took_run(&run);
         Ok(cost + written)

@@ -96,18 +96,16 @@ impl Groups {
     }
 
     /// Counts what the format of a member cannot carry of the messages of its run before the one at `end`.
-    /// Returns whether its layers must know of some of them.
-    pub(super) fn count_marked(
+    pub(super) fn count_unencodable(
         &mut self,
         run: &OnlyRun,
         class: Option<&Rc<WireClass>>,
         end: u32,
-    ) -> bool {
-        let Marked { lost, told } = self.marked(run, class, end);
+    ) {
+        let Marked { lost, .. } = self.marked(run, class, end);
         if lost > 0 {
             self.slots[run.group as usize].count_dropped(lost);
         }
-        told
     }
 
     /// What is out of the ordinary about the messages of a run before the one at `end`.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
+use rustls::server::ProducesTickets;
 use rustls::{SupportedProtocolVersion, version};
 
 use super::TlsConfigError;
@@ -26,6 +27,15 @@ impl Offer {
             return rustls::crypto::aws_lc_rs::default_provider();
         }
         rustls::crypto::ring::default_provider()
+    }
+
+    /// What encrypts the tickets of a server.
+    pub(super) fn ticketer(&self) -> Result<Arc<dyn ProducesTickets>, rustls::Error> {
+        #[cfg(feature = "tls-aws-lc")]
+        if self.aws_lc {
+            return rustls::crypto::aws_lc_rs::Ticketer::new();
+        }
+        rustls::crypto::ring::Ticketer::new()
     }
 
     pub(super) fn client_provider(&self) -> Arc<CryptoProvider> {

@@ -80,7 +80,13 @@ impl Deflate {
         shorter
     }
 
-    /// What [`deflate`](Self::deflate) has made is written: a large buffer is given back.
+    #[cfg(test)]
+    pub(super) fn reserved(&self) -> usize {
+        self.out.capacity()
+    }
+
+    /// What [`deflate`](Self::deflate) has made, or has not made shorter, is written: a large buffer is
+    /// given back.
     pub(super) fn written(&mut self) {
         if self.out.capacity() > KEPT {
             self.out = Vec::new();

@@ -29,7 +29,7 @@ struct Params {
 }
 
 /// A server's choice among the offers, and the field that says so. An offer with anything in it
-/// that cannot be kept is passed over (RFC 7692 section 5.1), and without any, messages are sent as
+/// that cannot be kept is declined, as it must be (RFC 7692 section 7), and without any, messages are sent as
 /// they are.
 pub(super) fn choose<'a>(offers: impl Iterator<Item = &'a str>) -> Option<(Agreed, String)> {
     for offer in offers {

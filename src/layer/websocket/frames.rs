@@ -50,7 +50,7 @@ pub(super) struct Frames {
     limit: u64,
     /// The message that is arriving in pieces, if one is.
     message: Option<MessageKind>,
-    /// Whether it is compressed (RFC 7692 section 7.2).
+    /// Whether it is compressed (RFC 7692 section 6).
     compressed: bool,
     /// What there is of it, unmasked and inflated. Empty whenever `message` is `None`.
     partial: Vec<u8>,
@@ -87,12 +87,18 @@ impl Frames {
         self.message.is_some()
     }
 
-    /// Bytes that are kept for messages in pieces.
     #[cfg(test)]
     pub(super) fn has_compressor(&self) -> bool {
         self.deflate.as_ref().is_some_and(|deflate| deflate.idle_at().is_some())
     }
 
+    /// Bytes that are reserved for compressed messages.
+    #[cfg(test)]
+    pub(super) fn held_by_deflate(&self) -> usize {
+        self.deflate.as_ref().map_or(0, |deflate| deflate.reserved())
+    }
+
+    /// Bytes that are kept for messages in pieces.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partial.capacity()
@@ -397,7 +403,7 @@ impl Frames {
     }
 
     /// As `Layer::encode_shared`. What is not compressed is not in the peers' windows (RFC 7692 section
-    /// 7.2.1), so the other layers need not know of it.
+    /// 7.2.2), so the other layers need not know of it.
     pub(super) fn encode_shared(
         &mut self,
         limits: &Limits,
@@ -407,16 +413,17 @@ impl Frames {
         wire: &mut Vec<u8>,
     ) -> Result<bool, LayerError> {
         let Some(opcode) = self.opcode_of(limits, message, kind)? else { return Ok(false) };
-        if let Some(deflate) = &mut self.deflate
-            && message.len() >= limits.deflate_from
-            && let Some(shorter) = deflate.deflate_alone(message)
-        {
-            write(cx, self.role, opcode, head::RSV1, shorter, wire);
-            deflate.written();
-            return Ok(true);
-        }
-        write(cx, self.role, opcode, 0, message, wire);
-        Ok(false)
+        let Some(deflate) = self.deflate.as_mut().filter(|_| message.len() >= limits.deflate_from)
+        else {
+            write(cx, self.role, opcode, 0, message, wire);
+            return Ok(false);
+        };
+        let shorter = deflate.deflate_alone(message);
+        let compressed = shorter.is_some();
+        let bits = if compressed { head::RSV1 } else { 0 };
+        write(cx, self.role, opcode, bits, shorter.unwrap_or(message), wire);
+        deflate.written();
+        Ok(compressed)
     }
 
     /// As `Layer::sent_shared`.

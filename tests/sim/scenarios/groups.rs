@@ -43,6 +43,8 @@ struct Sent {
 struct Ledger {
     sent: BTreeMap<String, Sent>,
     heard: BTreeMap<String, Vec<u8>>,
+    /// The values that WebSockets were sent. They may replace each other, and leave at another place.
+    values: BTreeMap<String, Vec<Vec<u8>>>,
     /// How many bytes the source of the relay has sent, and whether it has ended.
     source: usize,
     source_ended: bool,
@@ -56,6 +58,10 @@ struct Server {
     groups: Vec<Group>,
     /// The connections under their addresses, and how many bytes of length precede a message to them.
     members: Vec<(Token, String, usize)>,
+    /// Those of them that are WebSockets.
+    sockets: Vec<(Token, String)>,
+    /// Decides about values alone.
+    of_values: Dice,
     next: u32,
     /// The target of the relay, once it is open.
     target: Option<Token>,
@@ -78,16 +84,20 @@ impl Server {
 
     fn message(&mut self) -> Vec<u8> {
         self.next += 1;
-        let mut message = format!("<{} ", self.next);
         let len =
             if self.dice.percent(90) { self.dice.size(0, 40) } else { self.dice.size(0, 900) };
-        let len = message.len() + len;
-        while message.len() < len {
-            message.push_str(WORDS[self.dice.size(0, WORDS.len() - 1)]);
-        }
-        message.truncate(len);
-        message.into_bytes()
+        words(format!("<{} ", self.next), len, &mut self.dice)
     }
+}
+
+/// Text that begins so, with so many bytes behind that.
+fn words(mut text: String, len: usize, dice: &mut Dice) -> Vec<u8> {
+    let len = text.len() + len;
+    while text.len() < len {
+        text.push_str(WORDS[dice.size(0, WORDS.len() - 1)]);
+    }
+    text.truncate(len);
+    text.into_bytes()
 }
 
 /// They come again and again: what compresses refers to earlier messages.
@@ -100,7 +110,36 @@ fn send(state: &mut Server, net: &mut Net<Server>, to: Token) {
     }
 }
 
+/// Values for some of the WebSockets, which wait until they are flushed, or for all of them.
+fn send_values(state: &mut Server, net: &mut Net<Server>) {
+    let Server { sockets, of_values: dice, next, ledger, .. } = state;
+    let values = &mut ledger.borrow_mut().values;
+    let room = net.group("sockets");
+    for n in 0..=sockets.len() {
+        if !dice.percent(8) {
+            continue;
+        }
+        *next += 1;
+        let value = words(format!("[{next} "), dice.size(0, 900), dice);
+        let key = dice.between(0, 2);
+        let receivers = match sockets.get(n) {
+            Some((token, _)) => {
+                let _ = net.send_latest(*token, key, &value);
+                &sockets[n..=n]
+            }
+            None => {
+                net.publish_latest(room, key, &value);
+                &sockets[..]
+            }
+        };
+        for (_, address) in receivers {
+            values.entry(address.clone()).or_default().push(value.clone());
+        }
+    }
+}
+
 fn publish(state: &mut Server, net: &mut Net<Server>, group: Group, except: Option<Token>) {
+    send_values(state, net);
     let message = state.message();
     let members = net.members(group).to_vec();
     let receivers: Vec<Token> = members
@@ -141,11 +180,12 @@ fn fill_the_target(state: &mut Server, net: &mut Net<Server>) {
 struct Member {
     framed: usize,
     quits: bool,
+    is_socket: bool,
 }
 
 impl Member {
     fn framed(framed: usize) -> Self {
-        Member { framed, quits: false }
+        Member { framed, quits: false, is_socket: false }
     }
 }
 
@@ -192,6 +232,11 @@ impl Handler<Server> for Member {
         let address = cx.peer_addr().expect("it is open").to_string();
         let sent = Sent { quits: self.quits, ..Sent::default() };
         cx.state.ledger.borrow_mut().sent.insert(address.clone(), sent);
+        if self.is_socket {
+            cx.state.sockets.push((cx.token, address.clone()));
+            let sockets = cx.net.group("sockets");
+            cx.join(sockets);
+        }
         cx.state.members.push((cx.token, address, self.framed));
         for (number, group) in cx.state.groups.clone().into_iter().enumerate() {
             if number == 0 || cx.state.dice.percent(70) {
@@ -320,7 +365,7 @@ struct Talks {
     /// Says so before the end.
     quits: bool,
     /// Leaves it to the server to end: its layer's end would cut off what is on its way.
-    stays: bool,
+    is_socket: bool,
     slow: bool,
     address: String,
 }
@@ -341,7 +386,14 @@ impl Handler<Peers> for Talks {
 
     fn on_data(&mut self, cx: &mut Context<'_, Peers>, input: &mut Input<'_>) -> HandlerResult {
         let mut ledger = cx.state.ledger.borrow_mut();
-        ledger.heard.entry(self.address.clone()).or_default().extend(input.take_all());
+        let bytes = input.take_all();
+        if self.is_socket && bytes.starts_with(b"[") {
+            let sent = ledger.values.get(&self.address);
+            let known = sent.is_some_and(|sent| sent.iter().any(|value| value == bytes));
+            assert!(known, "{} heard a value that it was not sent", self.address);
+        } else {
+            ledger.heard.entry(self.address.clone()).or_default().extend(bytes);
+        }
         drop(ledger);
         if self.slow && self.dice.percent(20) {
             cx.pause();
@@ -359,7 +411,7 @@ impl Handler<Peers> for Talks {
             if self.breaks {
                 cx.send([255, 255, 255, 255, 0]);
             }
-            if !self.stays {
+            if !self.is_socket {
                 cx.half_close();
             }
             return Ok(());
@@ -502,7 +554,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         net.listen(short.layer(|_| LengthPrefixed::new(1)), |_| Member::framed(1))?;
         let quits = Listen::tcp("0.0.0.0:9").options(options.clone());
         let quits = quits.layer(|_| Quits(LengthPrefixed::new(1), false));
-        net.listen(quits, |_| Member { framed: 1, quits: true })?;
+        net.listen(quits, |_| Member { quits: true, ..Member::framed(1) })?;
         // A stream layer, whose encoder has state, with messages in it and without.
         let framed = Listen::tcp("0.0.0.0:6").options(options.clone());
         let framed =
@@ -517,10 +569,11 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             let server = WebSocket::server().deflate(true).deflate_threshold(threshold);
             let of_streams = server.clone();
             let sockets = Listen::tcp("0.0.0.0:10").options(options.clone());
-            net.listen(sockets.layer(move |_| server.layer()), |_| Member::framed(0))?;
+            let socket = || Member { is_socket: true, ..Member::framed(0) };
+            net.listen(sockets.layer(move |_| server.layer()), move |_| socket())?;
             let within = Listen::tcp("0.0.0.0:11").options(options.clone());
             let within = within.layer(move |_| Rolling::default().then(of_streams.layer()));
-            net.listen(within, |_| Member::framed(0))?;
+            net.listen(within, move |_| socket())?;
         }
         let listeners = Listen::tcp("0.0.0.0:3").options(options.clone().idle_timeout(idle));
         net.listen(listeners, |_| Member::framed(0))?;
@@ -540,6 +593,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
             ledger: Rc::clone(&shared),
             groups,
             members: Vec::new(),
+            sockets: Vec::new(),
+            of_values: Dice::of(seed, 5),
             next: 0,
             target: None,
             source: None,
@@ -564,7 +619,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                 framed: FRAMED[port as usize],
                 breaks: FRAMED[port as usize] > 0 && own.percent(60),
                 quits: port == 9,
-                stays: port >= 10,
+                is_socket: port >= 10,
                 slow: port != 3 && own.percent(40),
                 address: String::new(),
                 dice: own.split(),

@@ -81,6 +81,9 @@ impl Peer {
     }
 }
 
+const AWS_LC: &[&str] = &["--crypto", "aws-lc"];
+const HANDSHAKES: &[&str] = &["tls-handshake", "tls-handshake-aes128", "tls-resume"];
+
 /// A new peer is one line here, and for a Rust one a file `src/bin/NAME_server.rs`.
 pub const ALL: &[Peer] = &[
     Peer::c("epoll", &["bytes.c"], &[]),
@@ -109,6 +112,17 @@ pub const ALL: &[Peer] = &[
     Peer::script("bun", "bun").over(&[Over::WebSocket, Over::Deflate, Over::Secure]),
     Peer::script("node-ws", "node").over(&[Over::WebSocket, Over::Deflate, Over::Secure]),
     Peer::rust("tokio-rustls").over(&[Over::Tls]),
+    // The same two with other cryptography.
+    Peer::rust("tidegate-aws-lc").over(&[Over::Tls]).setting(Setting {
+        of: "tidegate-layers",
+        args: AWS_LC,
+        scenarios: HANDSHAKES,
+    }),
+    Peer::rust("tokio-rustls-aws-lc").over(&[Over::Tls]).setting(Setting {
+        of: "tokio-rustls",
+        args: AWS_LC,
+        scenarios: HANDSHAKES,
+    }),
     Peer::c("openssl", &["bytes.c", "loop.c"], &["ssl", "crypto"]).over(&[Over::Tls]),
 ];
 

@@ -156,7 +156,7 @@ fn base_of(scenario: &str) -> Option<&'static str> {
 }
 
 fn comparisons(text: &mut String, rows: &[Row], base: &str) {
-    // Settings of a peer are in two scenarios only: they have a column where latency is told, and rows further down.
+    // Settings of a peer are in a few scenarios only: they have a column where latency is told, and rows further down.
     let peers: Vec<_> = rows.iter().filter(|row| !peers::is_setting(&row.peer)).cloned().collect();
     let title = format!(
         "## CPU for each unit, ratio to {base} in the same round: median (quartiles). {base}: µs"

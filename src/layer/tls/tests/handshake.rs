@@ -89,13 +89,17 @@ fn aws_lc_and_ring_understand_each_other() {
         let server = if server_has_it { server.aws_lc() } else { server };
         let client = world.client();
         let client = if client_has_it { client.aws_lc() } else { client };
-        let mut pair = Pair::of(&server.build().unwrap(), &client.build().unwrap()).ready();
-        assert_eq!(pair.server.info().cipher_suite(), "TLS13_AES_128_GCM_SHA256");
-        pair.client.send(b"to the server");
-        pair.server.send(b"to the client");
-        pair.run();
-        assert_eq!(pair.server.got, b"to the server");
-        assert_eq!(pair.client.got, b"to the client");
+        let (server, client) = (server.build().unwrap(), client.build().unwrap());
+        for resumed in [false, true] {
+            let mut pair = Pair::of(&server, &client).ready();
+            assert_eq!(pair.server.info().cipher_suite(), "TLS13_AES_128_GCM_SHA256");
+            assert_eq!(pair.server.info().is_resumed(), resumed);
+            pair.client.send(b"to the server");
+            pair.server.send(b"to the client");
+            pair.run();
+            assert_eq!(pair.server.got, b"to the server");
+            assert_eq!(pair.client.got, b"to the client");
+        }
     }
 }
 

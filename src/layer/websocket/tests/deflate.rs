@@ -410,3 +410,16 @@ fn a_peer_follows_whatever_mixture_of_its_own_and_shared_messages_it_gets() {
         assert!(!frames(&lent).has_compressor(), "it has sent nothing of its own");
     }
 }
+
+#[test]
+fn whoever_encodes_keeps_no_memory_for_a_large_message() {
+    let (mut server, _) = compressed(&WebSocket::server(), "");
+    let random: Vec<u8> = (0..100_000).map(|_| rand::random()).collect();
+    for message in [vec![b'7'; 100_000], random] {
+        let (_, told) = for_all(&mut server, &message);
+        assert!(frames(&server).held_by_deflate() <= 4096, "shared, shorter: {told}");
+        let (cx, kind) = (&mut Environment::new(), MessageKind::Binary);
+        server.layer.encode(&mut cx.cx(), &message, kind, &mut server.out).expect("any");
+        assert!(frames(&server).held_by_deflate() <= 4096, "its own, shorter: {told}");
+    }
+}

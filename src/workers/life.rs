@@ -1,0 +1,227 @@
+//! The thread of a worker: set up, run, and where that was chosen, built again.
+
+use std::io;
+use std::sync::mpsc::{self, Sender};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::desk::Desk;
+use super::handle::{RunningWorkers, WorkersHandle};
+use super::team::{Team, lock};
+use super::{GRACE, OnFailure, Worker, Workers};
+use crate::error::Error;
+use crate::guard::{drop_guarded, guarded};
+use crate::net::{Interconnect, Net};
+use crate::reactor::{Reactor, ShutdownReport};
+use crate::sys::{self, Thread};
+
+/// How many failures in a row end all.
+const FAILURES: u32 = 5;
+/// Failures that are further apart are not in a row.
+const APART: Duration = Duration::from_secs(60);
+/// By how much the wait before another attempt grows.
+const STEP: Duration = Duration::from_millis(100);
+
+/// Holds the workers back until all are set up, so that none takes connections while another may still fail.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<Option<bool>>,
+    changed: Condvar,
+}
+
+impl Gate {
+    /// `false`: the start has failed.
+    fn open(&self, go: bool) {
+        *lock(&self.open) = Some(go);
+        self.changed.notify_all();
+    }
+
+    fn wait(&self) -> bool {
+        let open = lock(&self.open);
+        let open = self.changed.wait_while(open, |open| open.is_none());
+        open.is_ok_and(|open| *open == Some(true))
+    }
+}
+
+/// Starts one thread after the other, so that errors are those of the first worker that has one.
+pub(super) fn start<S, F>(workers: Workers, set_up: F) -> Result<RunningWorkers<S>, Error>
+where
+    S: 'static,
+    F: Fn(&Worker<S>, &mut Net<S>) -> Result<S, Error> + Send + Sync + 'static,
+{
+    let team = Team::new(workers.count, workers.balance, workers.crossing_limit);
+    let (gate, set_up, workers) = (Arc::new(Gate::default()), Arc::new(set_up), Arc::new(workers));
+    let running = Arc::new(Mutex::new(workers.count));
+    let mut threads = Vec::new();
+    for index in 0..workers.count {
+        let (ready, is_ready) = mpsc::channel();
+        let life = Life {
+            team: Arc::clone(&team),
+            index,
+            workers: Arc::clone(&workers),
+            set_up: Arc::clone(&set_up),
+        };
+        let (of_thread, running) = (Arc::clone(&gate), Arc::clone(&running));
+        // 15 bytes are what Linux shows of a name.
+        let started = Thread::start(format!("tidegate-{index}"), move || {
+            let ended = life.live(&ready, &of_thread);
+            let mut running = lock(&running);
+            *running -= 1;
+            if *running == 0 {
+                life.team.close_ports();
+            }
+            ended
+        });
+        let set_up = match started {
+            Ok(thread) => {
+                threads.push(thread);
+                is_ready.recv().unwrap_or_else(|_| Err(died(index, "its thread has ended")))
+            }
+            Err(e) => Err(Error::new(format!("cannot start worker {index}"), e)),
+        };
+        if let Err(error) = set_up {
+            gate.open(false);
+            for thread in threads {
+                thread.join();
+            }
+            team.close_ports();
+            return Err(error);
+        }
+    }
+    gate.open(true);
+    Ok(RunningWorkers { handle: WorkersHandle::new(&team), threads })
+}
+
+fn died(index: usize, why: impl Into<String>) -> Error {
+    Error::new(format!("worker {index} has died"), io::Error::other(why.into()))
+}
+
+/// One worker's thread.
+struct Life<S: 'static, F> {
+    team: Arc<Team<S>>,
+    index: usize,
+    workers: Arc<Workers>,
+    set_up: Arc<F>,
+}
+
+impl<S, F> Life<S, F>
+where
+    S: 'static,
+    F: Fn(&Worker<S>, &mut Net<S>) -> Result<S, Error> + Send + Sync + 'static,
+{
+    fn live(
+        &self,
+        ready: &Sender<Result<(), Error>>,
+        gate: &Gate,
+    ) -> Result<ShutdownReport, Error> {
+        self.pin();
+        let reactor = match self.build(0) {
+            Ok(reactor) => reactor,
+            Err(error) => {
+                // Whoever starts the workers returns it.
+                let _ = ready.send(Err(error));
+                return Ok(ShutdownReport::default());
+            }
+        };
+        let _ = ready.send(Ok(()));
+        if !gate.wait() {
+            self.end(reactor);
+            return Ok(ShutdownReport::default());
+        }
+        let (mut next, mut life, mut failures) = (Ok(reactor), 0, 0);
+        loop {
+            let begun = sys::Clock::Os.now();
+            let error = match next.and_then(|reactor| self.run(reactor)) {
+                Ok(report) => return Ok(report),
+                Err(error) => error,
+            };
+            failures = if self.lived(begun) > APART { 1 } else { failures + 1 };
+            let grace = match self.workers.on_failure {
+                OnFailure::EndAll(grace) => Some(grace),
+                OnFailure::Rebuild if failures > FAILURES => Some(GRACE),
+                OnFailure::Rebuild => None,
+            };
+            if let Some(grace) = grace {
+                log::error!("{error}; all workers end");
+                if self.team.ending().is_none() {
+                    self.team.end(Some(grace));
+                }
+                return Err(error);
+            }
+            log::error!("{error}; it is built again");
+            if self.team.wait_for_end(STEP * (failures - 1)) {
+                return Ok(ShutdownReport::default());
+            }
+            life += 1;
+            next = self.build(life);
+        }
+    }
+
+    fn lived(&self, begun: Instant) -> Duration {
+        sys::Clock::Os.now().saturating_duration_since(begun)
+    }
+
+    /// Sets a reactor up. The worker can be reached then.
+    fn build(&self, life: u32) -> Result<Reactor<S>, Error> {
+        let desk = Desk::new(Arc::clone(&self.team), self.index, life);
+        let worker = Worker::new(&self.team, self.index);
+        let built = guarded(|| {
+            let interconnect = Interconnect::of_worker(desk);
+            Reactor::build_within(self.workers.config.clone(), Some(interconnect), |net| {
+                net.core.groups.removed_names.get_or_insert_default();
+                (self.set_up)(&worker, net)
+            })
+        });
+        let mut reactor = match built {
+            Ok(Ok(reactor)) => reactor,
+            Ok(Err(error)) => {
+                let what = format!("cannot set up worker {}", self.index);
+                return Err(Error::new(what, io::Error::new(error.kind(), error.to_string())));
+            }
+            Err(text) => {
+                let what = format!("cannot set up worker {}", self.index);
+                return Err(Error::new(what, io::Error::other(format!("it panicked: {text}"))));
+            }
+        };
+        reactor.net().enter_team();
+        Ok(reactor)
+    }
+
+    fn run(&self, mut reactor: Reactor<S>) -> Result<ShutdownReport, Error> {
+        let ran = guarded(|| {
+            // What the set-up has said is not to wait for the first event.
+            if let std::ops::ControlFlow::Break(report) = reactor.turn(Some(Duration::ZERO))? {
+                return Ok(report);
+            }
+            #[cfg(test)]
+            return super::death_tests::run(&mut reactor);
+            #[cfg(not(test))]
+            reactor.run()
+        });
+        let dead = !matches!(ran, Ok(Ok(_)));
+        reactor.net().core.keeps_ports =
+            dead && matches!(self.workers.on_failure, OnFailure::Rebuild);
+        self.end(reactor);
+        match ran {
+            Ok(Ok(report)) => Ok(report),
+            Ok(Err(error)) => Err(died(self.index, error.to_string())),
+            Err(text) => Err(died(self.index, format!("it panicked: {text}"))),
+        }
+    }
+
+    /// The reactor ends, and with it what the others know of it.
+    fn end(&self, reactor: Reactor<S>) {
+        self.team.leave(self.index);
+        drop_guarded(reactor);
+        self.team.forget_names(self.index);
+    }
+
+    fn pin(&self) {
+        #[cfg(all(feature = "affinity", any(target_os = "linux", target_os = "android")))]
+        if self.workers.pinned
+            && let Err(e) = sys::pin(self.index)
+        {
+            log::warn!("cannot pin worker {}: {e}", self.index);
+        }
+    }
+}
