@@ -165,7 +165,7 @@ pub(super) fn reader_lost<S: 'static>(
         (plane.streams.take_newcomers(), wait)
     };
     for newcomer in &newcomers {
-        join(newcomer, net);
+        join(control, newcomer, net);
     }
     if net.is_ending() || control.plane.borrow().phase == Phase::Stopped {
         return;

@@ -45,8 +45,8 @@
 //!
 //! Redis pub/sub keeps nothing: what others publish while this process is away from the engine, or in
 //! the round trip between a first join and its SUBSCRIBE, is lost for the members here.
-//! [`BackplaneEvent::Resumed`] says that there was such a gap. There is no cluster (sharded pub/sub,
-//! MOVED), no Sentinel, and no history. Who can publish in the engine can write to your members: give
+//! [`BackplaneEvent::Resumed`] says that there was such a gap. Names that are [kept](Backplane::keep) have
+//! none. There is no cluster (sharded pub/sub, MOVED), and no Sentinel. Who can publish in the engine can write to your members: give
 //! it a password or a network of its own.
 //!
 //! Names and databases: a topic is the channel [`prefix`](Backplane::prefix) + name. Channels of Redis
@@ -313,7 +313,7 @@ impl BackplaneHandle {
                 self.plane.borrow_mut().streams.greet(newcomer);
                 net.notify(link, Errand);
             }
-            None => reader::join(&newcomer, net),
+            None => drop(reader::join_group(&newcomer, net)),
         }
     }
 

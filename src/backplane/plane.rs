@@ -158,6 +158,15 @@ impl Plane {
         Some(Delivery { topic, message: arrived.message, key: arrived.key })
     }
 
+    /// An entry is among those that a newcomer is told: if it is of this process, it has been read back.
+    pub(super) fn in_history(&mut self, topic: &[u8], payload: &[u8]) {
+        if let Some((publisher, number)) = envelope::open(payload).sent
+            && publisher == self.publisher
+        {
+            self.streams.read_back(topic, number);
+        }
+    }
+
     fn want(&mut self, name: &[u8], wanted: bool) {
         match self.streams.keeps(name) {
             Some(_) => self.streams.want(name, wanted),

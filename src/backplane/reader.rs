@@ -131,12 +131,17 @@ impl<S: 'static> Reader<S> {
         let mut all: Vec<_> = entries(value).collect();
         all.reverse(); // XREVRANGE has the newest first
         let newest = all.last().map_or((0, 0), |&(id, _)| id);
-        let (cursor, unread) = {
-            let streams = &mut self.control.plane.borrow_mut().streams;
-            (streams.join(&newcomer.name, newest), streams.unread(&newcomer.name))
+        let unread = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            let cursor = plane.streams.join(&newcomer.name, newest);
+            all.retain(|&(id, _)| id <= cursor);
+            for (_, payload) in &all {
+                plane.in_history(&newcomer.name, payload);
+            }
+            plane.streams.unread(&newcomer.name)
         };
         let mut told = std::collections::HashSet::new();
-        for (_, payload) in all.into_iter().filter(|&(id, _)| id <= cursor) {
+        for (_, payload) in all {
             let arrived = envelope::open(payload);
             // An entry that was sent again is there twice.
             if newcomer.count > 0 && arrived.sent.is_none_or(|sent| told.insert(sent)) {
@@ -148,7 +153,7 @@ impl<S: 'static> Reader<S> {
                 cx.net.send(newcomer.token, message);
             }
         }
-        join(newcomer, cx.net);
+        join(&self.control, newcomer, cx.net);
     }
 
     fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
@@ -178,7 +183,7 @@ impl<S: 'static> Reader<S> {
             }
             (Asked::History(newcomer), Some(why)) => {
                 log::warn!("backplane: the server refused a history: {why}");
-                join(&newcomer, cx.net);
+                join(&self.control, &newcomer, cx.net);
             }
             (Asked::Begin(name), None) => {
                 let value = Value::parse(message)?;
@@ -200,11 +205,23 @@ impl<S: 'static> Reader<S> {
 }
 
 /// The end of a newcomer's wait.
-pub(super) fn join<S: 'static>(newcomer: &Newcomer, net: &mut Net<S>) {
-    if net.is_open(newcomer.token) {
-        let group = net.group(&newcomer.name);
-        net.join(group, newcomer.token);
+pub(super) fn join<S: 'static>(control: &Control<S>, newcomer: &Newcomer, net: &mut Net<S>) {
+    if !join_group(newcomer, net) {
+        // They are gone, and perhaps nobody else is there.
+        let streams = &mut control.plane.borrow_mut().streams;
+        if net.find_group(&newcomer.name).is_none() {
+            streams.want(&newcomer.name, false);
+        }
     }
+}
+
+/// Whether they are there to join.
+pub(super) fn join_group<S: 'static>(newcomer: &Newcomer, net: &mut Net<S>) -> bool {
+    if !net.is_open(newcomer.token) {
+        return false;
+    }
+    let group = net.group(&newcomer.name);
+    net.join(group, newcomer.token)
 }
 
 impl<S: 'static> Handler<S> for Reader<S> {
@@ -249,7 +266,7 @@ impl<S: 'static> Handler<S> for Reader<S> {
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         if let Asked::History(newcomer) = std::mem::replace(&mut self.asked, Asked::Nothing) {
-            join(&newcomer, cx.net);
+            join(&self.control, &newcomer, cx.net);
         }
         if let CloseReason::Layer(error) = &closed.reason
             && error.kind() == LayerErrorKind::TooLarge

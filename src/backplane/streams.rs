@@ -101,7 +101,9 @@ impl Streams {
         self.open.len()
     }
 
+    /// Somebody waits for a name. From now on it is remembered what is said here: they are to hear it.
     pub(super) fn greet(&mut self, newcomer: Newcomer) {
+        self.open.entry(newcomer.name.clone()).or_default();
         self.newcomers.push_back(newcomer);
         self.changed = true;
     }
@@ -168,9 +170,7 @@ impl Streams {
         stream.cursor = Some(id);
         let Some((publisher, number)) = sent else { return true };
         if publisher == *own {
-            while stream.unread.front().is_some_and(|&(unread, ..)| unread <= number) {
-                stream.unread.pop_front();
-            }
+            self.read_back(name, number);
             return false;
         }
         if stream.heard.len() >= PUBLISHERS && !stream.heard.contains_key(&publisher) {
@@ -188,6 +188,14 @@ impl Streams {
         let Some(stream) = self.open.get_mut(name) else { return };
         stream.unread.push_back((number, message.kind, message.bytes.to_vec()));
         if stream.unread.len() > UNREAD {
+            stream.unread.pop_front();
+        }
+    }
+
+    /// A message of this process has been read, and with it all before.
+    pub(super) fn read_back(&mut self, name: &[u8], number: u64) {
+        let Some(stream) = self.open.get_mut(name) else { return };
+        while stream.unread.front().is_some_and(|&(unread, ..)| unread <= number) {
             stream.unread.pop_front();
         }
     }

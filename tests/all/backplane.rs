@@ -16,6 +16,9 @@ use tidegate::{Adopt, Context, Handler, HandlerResult, Input, Listen, Message, R
 
 use crate::support::{Log, PATIENCE, Probe, address_of};
 
+/// Keys of streams, and behind which entry each is read.
+type Places = Vec<(Vec<u8>, u64)>;
+
 /// What the engine knows.
 #[derive(Default)]
 struct Engine {
@@ -33,7 +36,7 @@ struct Engine {
     streams: HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
     last_id: u64,
     /// Who waits in XREAD for what.
-    blocked: Vec<(Token, Vec<(Vec<u8>, u64)>)>,
+    blocked: Vec<(Token, Places)>,
 }
 
 fn entry(id: u64, payload: &[u8]) -> Vec<u8> {
@@ -679,6 +682,22 @@ fn a_newcomer_hears_what_was_said_before_and_nothing_twice() {
     let history = without(&got[1]);
     assert!("T:3|T:4|T:5|T:6|T:7|".ends_with(&history) && history.len() >= 12, "{history}");
     assert_eq!(without(&all), "T:1|T:2|T:3|T:4|T:5|T:6|T:7|");
+    // What somebody says who waits for the history of a name in which nobody is yet.
+    let mut first = a.stranger();
+    a.backplane.join_with_history(a.reactor.net(), "new", first.token, 3);
+    a.say("new", "x");
+    let mut got = String::new();
+    until!(engine, a, b; { got += &first.got(); got == "T:x|" });
+    a.say("new", "y");
+    until!(engine, a, b; { got += &first.got(); got.ends_with("y|") });
+    until!(engine, a, b; a.backplane.stats().queued_messages == 0);
+    assert_eq!(got + &first.got(), "T:x|T:y|");
+    // And somebody who is gone before the answer leaves nothing behind.
+    let gone = a.stranger();
+    let topics = a.backplane.stats().topics;
+    a.backplane.join_with_history(a.reactor.net(), "empty", gone.token, 3);
+    a.reactor.net().close(gone.token);
+    until!(engine, a, b; a.backplane.stats().topics == topics);
     // Without the engine they join at once.
     drop(engine);
     until!(a, b; !a.backplane.is_connected());
