@@ -25,18 +25,18 @@ use crate::workers::{Item, Undelivered, WorkerToken};
 /// [`send_across_or_notify`](Self::send_across_or_notify) reports it.
 impl<S> Net<S> {
     /// The number of this worker, from 0; 0 on a reactor alone.
-    pub fn worker(&mut self) -> usize {
-        self.desk().map_or(0, |desk| desk.index())
+    pub fn worker(&self) -> usize {
+        self.own_desk().map_or(0, |desk| desk.index())
     }
 
     /// How many workers there are; 1 on a reactor alone.
-    pub fn worker_count(&mut self) -> usize {
-        self.desk().map_or(1, |desk| desk.team().count())
+    pub fn worker_count(&self) -> usize {
+        self.own_desk().map_or(1, |desk| desk.team().count())
     }
 
     /// The token as other workers name it.
-    pub fn worker_token(&mut self, token: Token) -> WorkerToken {
-        self.desk().map_or(WorkerToken::new(0, 0, token), |desk| desk.token(token))
+    pub fn worker_token(&self, token: Token) -> WorkerToken {
+        self.own_desk().map_or(WorkerToken::new(0, 0, token), |desk| desk.token(token))
     }
 
     /// Sends a message on a connection of any worker. `false` if it is known here already that it is not
@@ -240,8 +240,8 @@ impl<S, A, T: Send + 'static> Drop for Answer<S, A, T> {
 
 impl<S> Net<S> {
     /// Whether the token is one of this worker, in its present life.
-    pub(crate) fn is_here(&mut self, to: WorkerToken) -> bool {
-        match self.desk() {
+    pub(crate) fn is_here(&self, to: WorkerToken) -> bool {
+        match self.own_desk() {
             Some(desk) => desk.is_here(to),
             None => to.worker() == 0,
         }

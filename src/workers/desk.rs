@@ -184,6 +184,11 @@ impl<S: 'static> Net<S> {
 
 impl<S> Net<S> {
     /// Its place among several workers.
+    pub(crate) fn own_desk(&self) -> Option<&Desk<S>> {
+        self.interconnect.as_ref()?.desk.as_ref()
+    }
+
+    /// The same, to say something to others.
     pub(crate) fn desk(&mut self) -> Option<&mut Desk<S>> {
         self.interconnect.as_mut()?.desk.as_mut()
     }

@@ -96,6 +96,8 @@ fn balance(connections: usize) -> Result<(), Failure> {
 
 fn crossing(messages: usize) -> Result<(), Failure> {
     const FLOOD: usize = 1_000;
+    /// What is under way at once stays below the limit of what may wait.
+    const FLOODS: usize = 100;
     let (running, address) = start(Workers::new(2), || Member)?;
     let clients = [client(address)?, client(address)?];
     let handle = running.handle();
@@ -110,14 +112,17 @@ fn crossing(messages: usize) -> Result<(), Failure> {
     ] {
         let (done, is_done) = mpsc::channel();
         let begin = Instant::now();
-        for _ in 0..messages / FLOOD {
-            handle.post(0, move |_, net| (0..FLOOD).for_each(|_| flood(net, to)));
+        for _ in 0..messages / FLOOD / FLOODS {
+            for _ in 0..FLOODS {
+                handle.post(0, move |_, net| (0..FLOOD).for_each(|_| flood(net, to)));
+            }
+            // Behind all that crosses: on the sender's thread, and from there.
+            let done = done.clone();
+            handle.post(0, move |_, net| {
+                net.post_to_worker(1, move |_, _| done.send(()).unwrap_or_default());
+            });
+            is_done.recv()?;
         }
-        // Behind all that crosses: on the sender's thread, and from there.
-        handle.post(0, move |_, net| {
-            net.post_to_worker(1, move |_, _| done.send(()).unwrap_or_default());
-        });
-        is_done.recv()?;
         let each = begin.elapsed().as_nanos() as f64 / messages as f64;
         println!("{what}: {each:.0} ns each, {} undelivered", handle.undelivered());
     }
