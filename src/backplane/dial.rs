@@ -5,12 +5,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::Link;
-use super::plane::{Phase, Plane, Recorder};
+use super::plane::{Delivery, Phase, Plane, Recorder};
 use super::reader::{Reader, Reading, join};
 use super::url::Url;
-use super::{BackplaneEvent, Hook};
+use super::{BackplaneEvent, Hook, Listener};
 use crate::address::{Address, Target};
 use crate::connect::Connect;
+use crate::connection::Input;
 #[cfg(feature = "tls")]
 use crate::layer::Layer;
 use crate::layer::Resp;
@@ -31,6 +32,7 @@ pub(super) struct Control<S> {
     pub(super) message_limit: usize,
     #[cfg(feature = "tls")]
     pub(super) tls: Option<crate::layer::tls::TlsClientConfig>,
+    pub(super) listeners: Vec<(Vec<u8>, Listener<S>)>,
     pub(super) hook: Option<Hook<S>>,
     /// Where the engine was found last.
     pub(super) address: RefCell<Option<Target>>,
@@ -48,6 +50,17 @@ impl<S: 'static> Control<S> {
         }
         if let Some(hook) = &self.hook {
             hook(event, state, net);
+        }
+    }
+
+    /// A message of another process: for the members, then for the program itself.
+    pub(super) fn deliver(&self, delivery: &Delivery<'_>, state: &mut S, net: &mut Net<S>) {
+        let Delivery { topic, message, key } = *delivery;
+        net.publish_from_beyond(topic, message, key);
+        for (name, listener) in &self.listeners {
+            if name == topic {
+                listener(Input::message(message.bytes, message.kind), state, net);
+            }
         }
     }
 

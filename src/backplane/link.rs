@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::dial::{Control, dial_reader, lost};
-use super::plane::{Delivery, Phase};
+use super::plane::Phase;
 use super::reader::{Poke, Reading};
 use super::topics::Change;
 use super::url::Url;
@@ -172,8 +172,8 @@ impl<S: 'static> Link<S> {
             (Some(b"message"), Some(channel), Some(payload)) => {
                 let now = cx.net.now();
                 let arrived = self.control.plane.borrow_mut().arrived(now, channel, payload);
-                if let Some(Delivery { topic, message, key }) = arrived {
-                    cx.net.publish_from_beyond(topic, message, key);
+                if let Some(delivery) = arrived {
+                    self.control.deliver(&delivery, cx.state, cx.net);
                 }
                 Ok(())
             }

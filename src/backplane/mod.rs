@@ -76,6 +76,7 @@ use reader::Reading;
 use streams::{Newcomer, Streams};
 use url::Url;
 
+use crate::connection::Input;
 use crate::layer::Resp;
 #[cfg(feature = "tls")]
 use crate::layer::tls::TlsClientConfig;
@@ -91,6 +92,9 @@ const MAX_QUEUE: usize = 8 * 1024 * 1024;
 /// What a program is told.
 type Hook<S> = Box<dyn Fn(&BackplaneEvent, &mut S, &mut Net<S>)>;
 
+/// What listens to a name for the program itself.
+type Listener<S> = Box<dyn Fn(Input<'_>, &mut S, &mut Net<S>)>;
+
 /// A connection to other processes, before it is started. The [module's page](self) says what it does.
 #[must_use]
 pub struct Backplane<S = ()> {
@@ -104,6 +108,7 @@ pub struct Backplane<S = ()> {
     #[cfg(feature = "tls")]
     tls: Option<TlsClientConfig>,
     kept: Option<(Vec<u8>, usize)>,
+    listeners: Vec<(Vec<u8>, Listener<S>)>,
     hook: Option<Hook<S>>,
 }
 
@@ -130,6 +135,7 @@ impl<S: 'static> Backplane<S> {
             #[cfg(feature = "tls")]
             tls: None,
             kept: None,
+            listeners: Vec::new(),
             hook: None,
         })
     }
@@ -199,6 +205,18 @@ impl<S: 'static> Backplane<S> {
         self
     }
 
+    /// Called with each message that another process publishes by this name: for what the program itself
+    /// wants to know (who is where, what has changed), whether there are members here or not. They get it
+    /// first. May be given several times, also for one name.
+    pub fn on_message(
+        mut self,
+        name: impl Into<Vec<u8>>,
+        listener: impl Fn(Input<'_>, &mut S, &mut Net<S>) + 'static,
+    ) -> Self {
+        self.listeners.push((name.into(), Box::new(listener)));
+        self
+    }
+
     /// Called with each [`BackplaneEvent`], outside of all handlers. Each is also a line in the log.
     pub fn on_event(
         mut self,
@@ -221,7 +239,10 @@ impl<S: 'static> Backplane<S> {
         let message_limit = self.message_limit.saturating_add(256 + envelope::OVERHEAD);
         let outbox = Outbox::new(self.queue_limit, self.when_full);
         let streams = Streams::new(self.kept);
-        let plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
+        let mut plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
+        for (name, _) in &self.listeners {
+            plane.listen_to(name);
+        }
         let control = Control {
             plane: Rc::new(RefCell::new(plane)),
             url: self.url,
@@ -231,6 +252,7 @@ impl<S: 'static> Backplane<S> {
             message_limit,
             #[cfg(feature = "tls")]
             tls,
+            listeners: self.listeners,
             hook: self.hook,
             address: RefCell::new(None),
         };

@@ -2,7 +2,7 @@
 //! bridge that the network knows.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -47,6 +47,8 @@ pub(super) struct Plane {
     number: u64,
     prefix: Vec<u8>,
     message_limit: usize,
+    /// Names that the program itself listens to: they are wanted always.
+    listened: HashSet<Vec<u8>>,
     pub(super) outbox: Outbox,
     pub(super) topics: Topics,
     pub(super) streams: Streams,
@@ -84,6 +86,7 @@ impl Plane {
             number: 0,
             prefix,
             message_limit,
+            listened: HashSet::new(),
             outbox,
             topics: Topics::default(),
             streams,
@@ -167,7 +170,15 @@ impl Plane {
         }
     }
 
+    pub(super) fn listen_to(&mut self, name: &[u8]) {
+        self.listened.insert(name.into());
+        self.want(name, true);
+    }
+
     fn want(&mut self, name: &[u8], wanted: bool) {
+        if !wanted && self.listened.contains(name) {
+            return;
+        }
         match self.streams.keeps(name) {
             Some(_) => self.streams.want(name, wanted),
             None => self.topics.want(name, wanted),

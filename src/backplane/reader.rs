@@ -119,7 +119,7 @@ impl<S: 'static> Reader<S> {
             for (id, payload) in entries(value) {
                 let arrived = self.control.plane.borrow_mut().read(key, id, payload);
                 if let Some(delivery) = arrived {
-                    cx.net.publish_from_beyond(delivery.topic, delivery.message, delivery.key);
+                    self.control.deliver(&delivery, cx.state, cx.net);
                 }
             }
         }

@@ -399,6 +399,41 @@ fn the_url_logs_in_and_the_prefix_separates_services() {
     assert_eq!(of_b.got(), "");
 }
 
+// row 247
+#[test]
+fn the_program_itself_hears_what_others_publish() {
+    let (mut engine, address) = new_engine();
+    let mut a = Process::at(address);
+    for keep in [false, true] {
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hears = Rc::clone(&heard);
+        let mut b = Process::new(&format!("redis://{address}"), |backplane| {
+            let backplane = if keep { backplane.keep("", 100) } else { backplane };
+            backplane.on_message("people", move |message, (), net| {
+                hears.borrow_mut().push((message.kind(), message.to_vec()));
+                net.publish_named("heard", b"it");
+            })
+        });
+        let member = b.member_of("people");
+        until!(engine, a, b; a.backplane.is_connected() && b.backplane.is_connected());
+        drop(member); // the name is wanted still
+        until!(engine, a, b; b.reactor.net().find_group("people").is_none());
+        until!(engine, a, b; !keep || engine.state().blocked.len() == 1);
+        let payload = Message::text("anna");
+        if keep {
+            let mut c = keeping(address);
+            c.reactor.net().publish_named("people", payload);
+            until!(engine, c, b; heard.borrow().len() == 1);
+        } else {
+            a.reactor.net().publish_named("people", payload);
+            until!(engine, a, b; heard.borrow().len() == 1);
+        }
+        b.say("people", "of its own: not heard");
+        until!(engine, a, b; b.backplane.stats().own == 1 && b.backplane.stats().published == 2);
+        assert_eq!(heard.borrow()[..], [(MessageKind::Text, b"anna".to_vec())]);
+    }
+}
+
 // row 248
 #[test]
 fn while_the_engine_is_away_members_here_go_on_and_the_rest_goes_out_later() {
