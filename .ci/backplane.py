@@ -281,6 +281,71 @@ def of_kept_topics_nothing_is_lost_whatever_is_killed():
                 pass
 
 
+class Chat(Program):
+    def __init__(self, redis, *options):
+        made = example(
+            "chat", "127.0.0.1:0", "--tls", "127.0.0.1:0", "--web", "127.0.0.1:0",
+            "--backplane", redis.url(), *options,
+        )
+        self.__dict__ = made.__dict__
+        self.at = int(self.wait_for(r"listening on \S+:(\d+), lines").group(1))
+        self.wait_for("backplane .*: connected", "err")
+
+
+class Guest(Member):
+    """Somebody in the chat, who knows their name."""
+
+    def __init__(self, chat):
+        super().__init__(chat)
+        self.name = self.until("* Welcome. You are ").split()[4].rstrip(".")
+        self.until("* Here now: ")
+
+    def until(self, beginning):
+        """The next line that begins so."""
+        while not (line := self.line()).startswith(beginning):
+            assert line, f"the end came before {beginning!r}"
+        return line
+
+    def here(self):
+        self.tell("/who")
+        return sorted(self.until("* Here now: ")[len("* Here now: "):].split(", "))
+
+
+@check
+def two_chats_are_one_room_of_two_processes():
+    with Redis() as redis, Chat(redis, "--workers", "2") as one, Chat(redis) as two:
+        with Guest(one) as anna, Guest(one) as adam, Guest(two) as ben:
+            for guest, name in ((anna, "Anna"), (adam, "Adam"), (ben, "Ben")):
+                guest.tell(f"/nick {name}")
+            for guest in (anna, adam, ben):
+                until(lambda g=guest: g.here() == ["Adam", "Anna", "Ben"], "all are known everywhere")
+            ben.tell("/nick anna")
+            ben.until("* anna is taken")
+            ben.tell(*(f"line {number}" for number in range(500)))
+            for guest in (anna, adam):
+                equal([guest.until("<Ben>") for _ in range(500)], [f"<Ben> line {n}" for n in range(500)])
+            anna.tell("and back")
+            for guest in (adam, ben):
+                equal(guest.until("<Anna>"), "<Anna> and back")
+            adam.tell("/quit")
+            ben.until("* Adam has left")
+            # Redis away, and back.
+            redis.kill()
+            for guest in (anna, ben):
+                guest.until("* Those on other servers are out of reach")
+            with Guest(one) as dora:
+                dora.tell("only here")
+                anna.until(f"<{dora.name}> only here")
+                with Redis(port=redis.port):
+                    for guest in (anna, ben):
+                        guest.until("* Those on other servers are back")
+                    until(lambda: ben.here() == sorted(["Anna", "Ben", dora.name]), "all are known again")
+                    # A process that dies without a word is missed after a while.
+                    one.process.kill()
+                    ben.until("* Here now: Ben")
+                    equal(ben.here(), ["Ben"])
+
+
 @check
 def a_login_is_accepted_or_refused_with_one_line():
     with Redis("--requirepass", "geh@im") as redis:

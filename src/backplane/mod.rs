@@ -77,6 +77,7 @@ use streams::{Newcomer, Streams};
 use url::Url;
 
 use crate::connection::Input;
+use crate::error::Error;
 use crate::layer::Resp;
 #[cfg(feature = "tls")]
 use crate::layer::tls::TlsClientConfig;
@@ -463,3 +464,13 @@ impl fmt::Display for BackplaneError {
 }
 
 impl std::error::Error for BackplaneError {}
+
+/// For set-ups, which return that.
+impl From<BackplaneError> for Error {
+    fn from(error: BackplaneError) -> Self {
+        Error::new(
+            "cannot start the backplane",
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+        )
+    }
+}
