@@ -2,14 +2,21 @@
 //!
 //! - `balance [CONNECTIONS]`: how many connections each of two workers gets, for each `Balance`.
 //! - `crossing [MESSAGES]`: nanoseconds a message from one worker to another, in floods of 1,000 a turn.
-//! - `room [ROUNDS]`: CPU of a topic with 500 members on each of two workers, beside a group of 500 on one
-//!   reactor: instructions are counted by running it under callgrind.
-//! - `compute [MESSAGES]`: how many messages that take a millisecond of CPU each one and two workers answer.
+//! - `room [ROUNDS [2|1|tokio]]`: CPU of a topic with 500 members on each of two workers, beside a group of 500 on one worker, and
+//!   beside a room of 1,000 on two threads of tokio; or of one of these alone, to count its instructions
+//!   (`valgrind --tool=callgrind --separate-threads=yes`, with two numbers of rounds).
+//! - `compute [MESSAGES]`: how many messages that take a millisecond of CPU each one and two workers answer, and two
+//!   threads of tokio.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
+
+use arena::on_tokio;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Runtime;
 
 use tidegate::{
     Balance, Context, Handler, HandlerResult, Input, Listen, Net, RunningWorkers, Token,
@@ -27,7 +34,7 @@ fn main() -> Result<(), Failure> {
     match arguments.first().map(String::as_str) {
         Some("balance") => balance(number(9_000)?),
         Some("crossing") => crossing(number(2_000_000)?),
-        Some("room") => room(number(2_000)?),
+        Some("room") => room(number(2_000)?, arguments.get(2).map(String::as_str)),
         Some("compute") => compute(number(2_000)?),
         _ => Err("usage: workers balance|crossing|room|compute [NUMBER]".into()),
     }
@@ -146,8 +153,11 @@ fn publish(net: &mut Net<State>, _: WorkerToken) {
 }
 
 /// A room of 1,000 over two workers, where worker 0 publishes; then one of 500 on one reactor.
-fn room(rounds: usize) -> Result<(), Failure> {
+fn room(rounds: usize, only: Option<&str>) -> Result<(), Failure> {
     for workers in [2, 1] {
+        if only.is_some_and(|only| only != workers.to_string()) {
+            continue;
+        }
         let (running, address) = start(Workers::new(workers), || Member)?;
         let members = 500 * workers;
         let mut clients: Vec<_> =
@@ -158,34 +168,70 @@ fn room(rounds: usize) -> Result<(), Failure> {
             handle.post(0, |_, net| {
                 net.publish_named("room", [b'x'; 64]);
             });
-            // The next one is said when this one has been heard: one message a turn.
-            let mut heard = [0; 64];
-            for (stream, _) in &mut clients {
-                stream.read_exact(&mut heard)?;
-            }
+            all_hear(&mut clients)?;
         }
         let spent = cpu_times();
         for worker in 0..workers {
             let name = format!("tidegate-{worker}");
-            let time = spent.get(&name).copied().unwrap_or_default()
-                - before.get(&name).copied().unwrap_or_default();
-            let each = time.as_nanos() as f64 / (rounds * 500) as f64;
+            let each = nanos_between(&before, &spent, &name) / (rounds * 500) as f64;
             println!("{workers} workers, worker {worker}: {each:.0} ns of CPU a delivery");
         }
         drop(clients);
         handle.stop();
         running.wait()?;
     }
+    if only.is_some_and(|only| only != "tokio") {
+        return Ok(());
+    }
+    // The same room on tokio: a lock around the members, a task for each that writes.
+    let runtime = on_tokio::start(2)?;
+    let room: Arc<on_tokio::Room<Vec<u8>>> = Arc::default();
+    let joins = Arc::clone(&room);
+    let address = serve_on_tokio(&runtime, move |mut stream| {
+        let room = Arc::clone(&joins);
+        async move {
+            let (_, mailbox) = room.join();
+            stream.write_all(&[0]).await?;
+            on_tokio::deliver(mailbox, stream).await
+        }
+    })?;
+    let mut clients: Vec<_> = (0..1_000).map(|_| client(address)).collect::<Result<_, _>>()?;
+    let before = cpu_times();
+    for _ in 0..rounds {
+        let room = Arc::clone(&room);
+        runtime.spawn(async move { room.tell_others(0, |mailbox| mailbox.extend([b'x'; 64])) });
+        all_hear(&mut clients)?;
+    }
+    let each = nanos_between(&before, &cpu_times(), "tokio") / (rounds * 1_000) as f64;
+    println!("tokio, two threads: {each:.0} ns of CPU a delivery");
+    runtime.shutdown_background();
     Ok(())
 }
 
-/// The CPU time of each thread of this process by its name (proc(5), `/proc/self/task/N/schedstat`).
-fn cpu_times() -> std::collections::HashMap<String, Duration> {
-    let mut times = std::collections::HashMap::new();
+/// The next message is said when this one has been heard: one message a turn.
+fn all_hear(clients: &mut [(TcpStream, usize)]) -> Result<(), Failure> {
+    let mut heard = [0; 64];
+    for (stream, _) in clients {
+        stream.read_exact(&mut heard)?;
+    }
+    Ok(())
+}
+
+type Times = HashMap<String, Duration>;
+
+fn nanos_between(before: &Times, after: &Times, name: &str) -> f64 {
+    let of = |times: &Times| times.get(name).copied().unwrap_or_default();
+    (of(after) - of(before)).as_nanos() as f64
+}
+
+/// The CPU time of the threads of this process by their names (proc(5), `/proc/self/task/N/schedstat`).
+fn cpu_times() -> Times {
+    let mut times = Times::new();
     for task in std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten() {
         let read = |name: &str| std::fs::read_to_string(task.path().join(name)).unwrap_or_default();
         let nanos = read("schedstat").split(' ').next().and_then(|text| text.parse().ok());
-        times.insert(read("comm").trim().to_owned(), Duration::from_nanos(nanos.unwrap_or(0)));
+        *times.entry(read("comm").trim().to_owned()).or_default() +=
+            Duration::from_nanos(nanos.unwrap_or(0));
     }
     times
 }
@@ -200,40 +246,86 @@ impl Handler<State> for Worker {
     }
     fn on_data(&mut self, cx: &mut Context<'_, State>, input: &mut Input<'_>) -> HandlerResult {
         for &byte in input.take_all() {
-            let sum = (0..WORK).fold(u64::from(byte), |sum, n| sum.rotate_left(5) ^ n);
-            cx.send([std::hint::black_box(sum) as u8]);
+            cx.send([work(byte)]);
         }
         Ok(())
     }
 }
 
-/// What takes a millisecond on a machine of 2026.
-const WORK: u64 = 1_500_000;
+/// Takes about a millisecond on a machine of 2026.
+fn work(byte: u8) -> u8 {
+    let sum = (0..1_500_000_u64).fold(u64::from(byte), |sum, n| sum.rotate_left(5) ^ n);
+    std::hint::black_box(sum) as u8
+}
 
 fn compute(messages: usize) -> Result<(), Failure> {
     let mut rates = Vec::new();
     for workers in [1, 2] {
         let (running, address) = start(Workers::new(workers), || Worker)?;
-        let mut clients: Vec<_> = (0..8).map(|_| client(address)).collect::<Result<_, _>>()?;
-        let begin = Instant::now();
-        // Each connection has one message under way, or waiting.
-        let mut sent = 0;
-        while sent < messages {
-            for (stream, _) in &mut clients {
-                stream.write_all(&[1])?;
-            }
-            for (stream, _) in &mut clients {
-                stream.read_exact(&mut [0])?;
-            }
-            sent += clients.len();
-        }
-        let rate = sent as f64 / begin.elapsed().as_secs_f64();
-        println!("{workers} workers: {rate:.0} messages a second");
-        rates.push(rate);
-        drop(clients);
+        rates.push(rate_of(address, messages)?);
+        println!("{workers} workers: {:.0} messages a second", rates[workers - 1]);
         running.handle().stop();
         running.wait()?;
     }
     println!("two do {:.2} times the work of one", rates[1] / rates[0]);
+    let runtime = on_tokio::start(2)?;
+    let address = serve_on_tokio(&runtime, |mut stream| async move {
+        let mut chunk = [0; 64];
+        stream.write_all(&[0]).await?;
+        loop {
+            let count = stream.read(&mut chunk).await?;
+            for &byte in &chunk[..count] {
+                stream.write_all(&[work(byte)]).await?;
+            }
+            if count == 0 {
+                return Ok(());
+            }
+        }
+    })?;
+    let rate = rate_of(address, messages)?;
+    println!("tokio, two threads: {rate:.0} messages a second, {:.2} times", rate / rates[0]);
+    runtime.shutdown_background();
     Ok(())
+}
+
+/// How many messages a second eight connections get answered.
+fn rate_of(address: SocketAddr, messages: usize) -> Result<f64, Failure> {
+    // Each connection has some messages under way, so that no worker waits for the load.
+    const AHEAD: usize = 8;
+    let mut clients: Vec<_> = (0..8).map(|_| client(address)).collect::<Result<_, _>>()?;
+    let begin = Instant::now();
+    for (stream, _) in &mut clients {
+        stream.write_all(&[1; AHEAD])?;
+    }
+    let mut answered = 0;
+    while answered < messages {
+        for (stream, _) in &mut clients {
+            stream.read_exact(&mut [0])?;
+            stream.write_all(&[1])?;
+        }
+        answered += clients.len();
+    }
+    Ok(answered as f64 / begin.elapsed().as_secs_f64())
+}
+
+/// A listener on tokio that gives each connection a task.
+fn serve_on_tokio<F, T>(runtime: &Runtime, serve: F) -> Result<SocketAddr, Failure>
+where
+    F: Fn(tokio::net::TcpStream) -> T + Send + 'static,
+    T: Future<Output = std::io::Result<()>> + Send + 'static,
+{
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    runtime.spawn(async move {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        loop {
+            let (stream, _) = listener.accept().await?;
+            stream.set_nodelay(true)?;
+            drop(tokio::spawn(serve(stream)));
+        }
+        #[allow(unreachable_code)]
+        Ok::<(), std::io::Error>(())
+    });
+    Ok(address)
 }

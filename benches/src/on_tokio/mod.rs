@@ -20,6 +20,12 @@ pub fn run<T>(main: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_io().build()?.block_on(main)
 }
 
+/// Starts a runtime of so many threads, named `tokio`, with nothing but sockets.
+pub fn start(threads: usize) -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    builder.worker_threads(threads).thread_name("tokio").enable_io().build()
+}
+
 /// Gives each connection to `admit`, for ever.
 pub async fn accept(addr: SocketAddr, admit: impl Fn(TcpStream)) -> io::Result<()> {
     let listener = listen(addr)?;
