@@ -178,9 +178,13 @@ impl<S: 'static> Reader<S> {
             (Asked::Select, Some(why)) => {
                 return Err(database_refused(self.control.url.database, &why));
             }
-            (Asked::History(newcomer), None) => {
-                self.greet(cx, &newcomer, &Value::parse(message)?);
-            }
+            (Asked::History(newcomer), None) => match Value::parse(message) {
+                Ok(value) => self.greet(cx, &newcomer, &value),
+                Err(error) => {
+                    join(&self.control, &newcomer, cx.net);
+                    return Err(error.into());
+                }
+            },
             (Asked::History(newcomer), Some(why)) => {
                 log::warn!("backplane: the server refused a history: {why}");
                 join(&self.control, &newcomer, cx.net);

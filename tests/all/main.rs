@@ -12,6 +12,8 @@ mod support;
 mod accept;
 #[cfg(all(feature = "backplane", unix))]
 mod backplane;
+#[cfg(all(feature = "backplane", unix))]
+mod backplane_kept;
 mod batches;
 mod callbacks;
 mod channel;
