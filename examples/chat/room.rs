@@ -256,7 +256,10 @@ impl Member {
                            net: &mut Net<Room>,
                            answers: Vec<Option<ReactorStats>>| {
             let all = answers.into_iter().flatten().fold(ReactorStats::default(), |a, b| a + b);
-            let (here, said) = (room.people().names.len(), room.people().said);
+            let (here, said) = {
+                let people = room.people();
+                (people.names.len(), people.said)
+            };
             let text = format!(
                 "* {here} here, {said} lines said; the server has read {} bytes, written {}, accepted \
                  {} connections, lost {}",
