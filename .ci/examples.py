@@ -1105,6 +1105,14 @@ def the_resp_server_answers_pipelined_commands_in_order():
 
 
 @check
+def the_resp_server_takes_commands_as_lines():
+    with server("resp_server") as (_, port), connect(port) as s:
+        s.sendall(b"PING\r\nset tide 'high water'\n\r\nGET tide\r\n")
+        answers = b"+PONG\r\n+OK\r\n$10\r\nhigh water\r\n"
+        equal(read_exactly(s, len(answers)), answers)
+
+
+@check
 def an_entry_of_the_resp_server_expires():
     with server("resp_server") as (_, port), connect(port) as s:
         s.sendall(command("SET", "tide", "high") + command("EXPIRE", "tide", "1"))
@@ -1137,10 +1145,17 @@ def who_does_not_read_the_resp_servers_answers_is_not_read_from():
 @check
 def the_resp_server_ends_what_is_no_resp():
     with server("resp_server") as (program, port):
-        for bad in (b"GET / HTTP/1.1\r\n\r\n", b"*1\r\n$99999999\r\n", b"*99\r\n", b"*1\r\n:1\r\n"):
+        for bad, said in [
+            (b"POST / HTTP/1.1\r\nHost: a\r\n\r\n", b"a request of HTTP came"),
+            (b"*1\r\n$99999999\r\n", b"at most 16384 bytes"),
+            (b"*99\r\n", b"at most 64 elements"),
+            (b"*1000000000\r\n", b"at most 64 elements"),
+            (b"*1\r\n:1\r\n", b"expected '$'"),
+        ]:
             with connect(port) as s:
                 s.sendall(bad)
-                equal(read_to_end(s), b"")
+                answer = read_to_end(s)
+                assert answer.startswith(b"-ERR Protocol error: ") and said in answer, answer
         with connect(port) as s:
             s.sendall(command("PING"))
             equal(read_exactly(s, 7), b"+PONG\r\n")

@@ -93,6 +93,14 @@ impl Target {
     }
 }
 
+#[cfg(feature = "backplane")]
+impl Target {
+    /// Whether no resolver has to be asked.
+    pub(crate) fn is_address(&self) -> bool {
+        !matches!(self.0, Named::Name(_))
+    }
+}
+
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

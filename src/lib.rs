@@ -42,12 +42,15 @@
 //! - [`Workers`]: several reactors on several threads, one port, topics that span them.
 //! - [`CloseReason`]: why a connection ended.
 //! - [`layer`]: wire formats, and the contract for a layer of your own.
+//! - `backplane` (feature `backplane`): named groups that span processes, through Redis.
 //! - `sim` (feature `sim`): a network in virtual time, to test a protocol against what real networks do.
 //!
 //! The guide, `docs/guide.md`, leads from the first program to a protocol of your own;
 //! `docs/simulation.md` to tests of it.
 
 mod address;
+#[cfg(feature = "backplane")]
+pub mod backplane;
 mod channel;
 mod config;
 mod connect;
@@ -129,6 +132,9 @@ mod documents {
     struct Readme;
     #[doc = include_str!("../docs/guide.md")]
     struct Guide;
+    #[cfg(feature = "backplane")]
+    #[doc = include_str!("../docs/backplane.md")]
+    struct Backplane;
     #[cfg(feature = "sim")]
     #[doc = include_str!("../docs/simulation.md")]
     struct Simulation;

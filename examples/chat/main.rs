@@ -1,8 +1,9 @@
 //! A chat room. Everyone who connects is in it: with `nc`, with `openssl s_client`, or with a browser.
 //!
-//! `room.rs` has the room and its members, who know nothing of the network; `page.rs` and
-//! `page.html` the web page. Here is where the sockets are, and what lines look like on each.
+//! `room.rs` has the room and its members, who know nothing of the network; `elsewhere.rs` those on other
+//! processes; `page.rs` and `page.html` the web page. Here is where the sockets are, and what lines look like on each.
 
+mod elsewhere;
 mod page;
 mod room;
 #[cfg(all(test, feature = "sim"))]
@@ -30,6 +31,7 @@ Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
     --web ADDRESS   a web page for browsers (default 127.0.0.1:8080)
+    --backplane URL   redis://[user:password@]host[:port]: one room with all chats that have the same
     --workers N     as many threads, each with a part of the members (default 1)
     --metrics ADDRESS   figures for Prometheus at http://ADDRESS/metrics; off by default
     --name HOST     a name that browsers may know it by, besides its IP addresses and localhost
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         let web_address = arguments.option("--web")?.unwrap_or("127.0.0.1:8080".to_owned());
         let metrics: Option<String> = arguments.option("--metrics")?;
         let workers = arguments.option::<NonZeroUsize>("--workers")?.map_or(1, NonZeroUsize::get);
+        let backplane: Option<String> = arguments.option("--backplane")?;
         let name: Option<String> = arguments.option("--name")?;
         let certificate = support::certificate::from_arguments(arguments)?.build()?;
         let [lines_address] = arguments.rest(["127.0.0.1:8888"])?;
@@ -89,6 +92,9 @@ fn main() -> ExitCode {
                         "chat: listening on {at}, figures: http://{near}/metrics"
                     ))?;
                 }
+            }
+            if let Some(url) = &backplane {
+                elsewhere::join(url, &people, net, worker.handle().clone())?;
             }
             #[cfg(unix)]
             close_on_signals(net, worker.handle().clone())?;

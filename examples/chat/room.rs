@@ -1,13 +1,17 @@
 //! The room and the people in it: all of the chat but its sockets.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use tidegate::stats::{Exposition, ReactorStats};
 use tidegate::{Address, CloseInfo, CloseReason, Context, Handler, HandlerResult, Input, Net};
 
+use crate::elsewhere;
+
 /// The name of the group of all members: what is published to it reaches them all, on whichever worker
-/// they are.
+/// and process they are.
 pub(crate) const ROOM: &str = "room";
 
 const COMMANDS: &str =
@@ -27,6 +31,59 @@ impl Room {
     fn people(&self) -> MutexGuard<'_, People> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// From now on the room is shared with other processes.
+    pub(crate) fn share(&self) {
+        // A random number: each of these has keys of its own.
+        let process = RandomState::new().build_hasher().finish();
+        self.people().process = Some(format!("{process:016x}"));
+    }
+
+    /// Who is on this process, for the others: its own name, and a line for each; `None` if nobody else
+    /// shares the room.
+    pub(crate) fn list(&self) -> Option<String> {
+        let people = self.people();
+        let process = people.process.as_ref()?;
+        Some(people.names.values().fold(process.clone(), |list, name| list + "\n" + name))
+    }
+
+    /// Takes the list of another process. Whether it is news to the members here: a process that they had
+    /// not heard of. Of one that they know each change has come as a notice.
+    pub(crate) fn hear(&self, list: &str, now: Instant) -> bool {
+        let mut lines = list.lines();
+        let Some(process) = lines.next() else { return false };
+        let names: Vec<String> = lines.map(|name| printable(name.as_bytes())).collect();
+        let is_news = !names.is_empty();
+        let known = self.people().elsewhere.insert(process.to_owned(), (names, now));
+        known.is_none() && is_news
+    }
+
+    /// Forgets processes that have been silent for so long. Whether somebody was on them.
+    pub(crate) fn forget(&self, now: Instant, silent: Duration) -> bool {
+        let mut gone = false;
+        self.people().elsewhere.retain(|_, (names, heard)| {
+            let stays = now.saturating_duration_since(*heard) < silent;
+            gone |= !stays && !names.is_empty();
+            stays
+        });
+        gone
+    }
+
+    /// Forgets them all: what comes from now on is news.
+    pub(crate) fn forget_all(&self) {
+        self.people().elsewhere.clear();
+    }
+
+    /// Everybody in the room, on whichever process.
+    pub(crate) fn everybody(&self) -> String {
+        let people = self.people();
+        let elsewhere = people.elsewhere.values().flat_map(|(names, _)| names);
+        let mut names: Vec<&String> = people.names.values().chain(elsewhere).collect();
+        names.sort_by_key(|name| name.to_lowercase());
+        names.dedup();
+        let names: Vec<&str> = names.into_iter().map(String::as_str).collect();
+        format!("* Here now: {}", names.join(", "))
+    }
 }
 
 #[derive(Default)]
@@ -36,6 +93,10 @@ struct People {
     guests: u64,
     /// How many lines were said to everybody.
     said: u64,
+    /// What this process calls itself, if it shares the room with others.
+    process: Option<String>,
+    /// Who is on the others, and when they said so.
+    elsewhere: BTreeMap<String, (Vec<String>, Instant)>,
 }
 
 /// The page for Prometheus.
@@ -49,8 +110,13 @@ pub(crate) fn figures(room: &mut Room, _: &mut Net<Room>, all: &ReactorStats) ->
 }
 
 impl People {
-    /// Takes `name` for a newcomer or a renamed member, if nobody has it but perhaps themselves.
+    /// Takes `name` for a newcomer or a renamed member, if nobody has it but perhaps themselves. (Two who
+    /// take one at the same moment on two processes both get it.)
     fn take_name(&mut self, name: &str, before: &str) -> bool {
+        let mut elsewhere = self.elsewhere.values().flat_map(|(names, _)| names);
+        if elsewhere.any(|taken| taken.to_lowercase() == name.to_lowercase()) {
+            return false;
+        }
         let free = !self.names.contains_key(&name.to_lowercase())
             || name.to_lowercase() == before.to_lowercase();
         if free {
@@ -102,6 +168,7 @@ impl Handler<Room> for Member {
         cx.net.publish_named(ROOM, format!("* {} has joined", self.name));
         let room = cx.net.group(ROOM);
         cx.net.join(room, cx.token); // after that message, which is for the others
+        elsewhere::announce(cx.state, cx.net);
         Ok(())
     }
 
@@ -171,12 +238,13 @@ impl Member {
         let was_here = cx.state.people().names.remove(&name.to_lowercase()).is_some();
         if was_here {
             cx.net.publish_named_except(ROOM, cx.token, format!("* {name} {how}"));
+            elsewhere::announce(cx.state, cx.net);
         }
     }
 
     fn who(&self, cx: &mut Context<'_, Room>) {
-        let names: Vec<String> = cx.state.people().names.values().cloned().collect();
-        cx.send(format!("* Here now: {}", names.join(", ")));
+        let everybody = cx.state.everybody();
+        cx.send(everybody);
     }
 
     /// Live figures of the server, and of this connection. Members may ask as often as they like: a
@@ -224,6 +292,7 @@ impl Member {
         if taken {
             cx.net.publish_named(ROOM, format!("* {} is now {name}", self.name));
             self.name = name.to_owned();
+            elsewhere::announce(cx.state, cx.net);
         } else {
             cx.send(format!("* {name} is taken"));
         }

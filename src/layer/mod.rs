@@ -71,6 +71,8 @@ mod length_prefixed;
 mod lines;
 #[cfg(feature = "lz4")]
 mod lz4;
+#[cfg(feature = "resp")]
+pub mod resp;
 mod scan;
 pub mod testkit;
 mod then;
@@ -93,6 +95,8 @@ pub use length_prefixed::LengthPrefixed;
 pub use lines::Lines;
 #[cfg(feature = "lz4")]
 pub use lz4::Lz4;
+#[cfg(feature = "resp")]
+pub use resp::Resp;
 pub use then::Then;
 pub use wire_class::WireClass;
 

@@ -4,7 +4,7 @@
 //! A reactor without them pays a look at a null pointer for each turn and each message by name.
 
 use super::Net;
-use crate::core::Arrived;
+use crate::core::{Arrived, Stopping};
 use crate::message::Message;
 use crate::notification::Notification;
 use crate::token::Token;
@@ -15,7 +15,7 @@ use crate::workers::Desk;
 ///
 /// Of several workers one has it, and it serves all of them: a name is gained with the first group on any
 /// worker, and lost with the last.
-#[allow(dead_code)] // until the first bridge
+#[allow(dead_code)] // without the feature `backplane`
 pub(crate) trait Bridge {
     /// A name has got a group. May be called again for a name that was not lost.
     fn gained(&mut self, name: &[u8]);
@@ -45,8 +45,10 @@ impl<S> Default for Interconnect<S> {
 }
 
 struct Attached {
-    handler: Token,
+    handler: Option<Token>,
     bridge: Box<dyn Bridge>,
+    /// A second connection of the bridge.
+    second: Option<Token>,
     /// The handler has a notification under way.
     told: bool,
 }
@@ -60,16 +62,22 @@ impl<S> Interconnect<S> {
     fn record(&mut self, record: impl FnOnce(&mut dyn Bridge)) -> Option<Token> {
         let attached = self.bridge.as_mut()?;
         record(&mut *attached.bridge);
-        (!std::mem::replace(&mut attached.told, true)).then_some(attached.handler)
+        if std::mem::replace(&mut attached.told, true) { None } else { attached.handler }
     }
 }
 
 /// The bridge.
 impl<S> Net<S> {
-    /// Attaches a bridge, in place of the one before. It is told of the names that there are.
-    #[allow(dead_code)] // until the first bridge
-    pub(crate) fn attach_bridge(&mut self, handler: Token, bridge: Box<dyn Bridge>) {
-        let attached = Attached { handler, bridge, told: false };
+    /// Attaches a bridge, in place of the one before. It is told of the names that there are. Without a
+    /// handler it records, and nobody is notified.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn attach_bridge(
+        &mut self,
+        handler: impl Into<Option<Token>>,
+        bridge: Box<dyn Bridge>,
+    ) {
+        let handler = handler.into();
+        let attached = Attached { handler, bridge, second: None, told: false };
         let interconnect = self.interconnect.get_or_insert_default();
         interconnect.bridge = Some(attached);
         self.core.groups.removed_names.get_or_insert_default();
@@ -85,8 +93,40 @@ impl<S> Net<S> {
         }
     }
 
+    /// Takes the bridge away.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn detach_bridge(&mut self) {
+        if let Some(interconnect) = &mut self.interconnect {
+            interconnect.bridge = None;
+        }
+    }
+
+    /// A bridge may have two connections.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn set_second_bridge_handler(&mut self, second: Token) {
+        if let Some(interconnect) = &mut self.interconnect
+            && let Some(attached) = &mut interconnect.bridge
+        {
+            attached.second = Some(second);
+        }
+    }
+
+    /// The open connections of the bridge. A shutdown closes them when all others have ended.
+    pub(crate) fn bridge_connections(&self) -> impl Iterator<Item = Token> + Clone + use<S> {
+        let attached = self.interconnect.as_ref().and_then(|i| i.bridge.as_ref());
+        let tokens = attached.map_or([None; 2], |attached| [attached.handler, attached.second]);
+        let is_there = |token: &Token| self.core.stream(*token).is_some();
+        tokens.map(|token| token.filter(is_there)).into_iter().flatten()
+    }
+
+    /// Whether a shutdown is in progress, or the reactor is being dropped.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn is_ending(&self) -> bool {
+        self.core.ended || matches!(self.core.stopping, Stopping::Draining(_))
+    }
+
     /// The bridge's handler takes up what is recorded: the next record notifies it again.
-    #[allow(dead_code)] // until the first bridge
+    #[allow(dead_code)] // without the feature `backplane`
     pub(crate) fn errand_is_run(&mut self) {
         if let Some(interconnect) = &mut self.interconnect
             && let Some(attached) = &mut interconnect.bridge
@@ -96,7 +136,7 @@ impl<S> Net<S> {
     }
 
     /// A message has come through the bridge: it is for the members of all workers.
-    #[allow(dead_code)] // until the first bridge
+    #[allow(dead_code)] // without the feature `backplane`
     pub(crate) fn publish_from_beyond(
         &mut self,
         name: &[u8],

@@ -27,6 +27,8 @@ mod time;
 mod topics;
 
 pub(crate) use interconnect::Interconnect;
+#[cfg(feature = "backplane")]
+pub(crate) use interconnect::{Bridge, Errand};
 pub(crate) use observe::Slow;
 use offload::Done;
 pub use offload::{JobPanicked, OffloadError};

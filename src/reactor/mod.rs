@@ -491,6 +491,7 @@ impl<S: 'static> Reactor<S> {
 
     /// Whether the loop goes on. A shutdown whose grace is over ends the remaining connections here.
     fn verdict(&mut self) -> ControlFlow<ShutdownReport> {
+        self.close_bridge();
         let core = &mut self.dispatch.net.core;
         match core.stopping {
             Stopping::No => ControlFlow::Continue(()),
@@ -523,6 +524,23 @@ impl<S: 'static> Reactor<S> {
                 core.stopping = Stopping::No;
                 self.dispatch.reap();
                 ControlFlow::Break(report)
+            }
+        }
+    }
+}
+
+impl<S: 'static> Reactor<S> {
+    /// A bridge to other processes ends by itself never. In a shutdown it serves until every other
+    /// connection has ended, and is then closed: it does not use up the grace.
+    fn close_bridge(&mut self) {
+        let net = &mut self.dispatch.net;
+        if !matches!(net.core.stopping, Stopping::Draining(_)) || net.interconnect.is_none() {
+            return;
+        }
+        let connections = net.bridge_connections();
+        if connections.clone().count() == net.core.streams && !net.core.drains_listeners() {
+            for connection in connections {
+                net.close(connection);
             }
         }
     }

@@ -10,6 +10,10 @@
 mod support;
 
 mod accept;
+#[cfg(all(feature = "backplane", unix))]
+mod backplane;
+#[cfg(all(feature = "backplane", unix))]
+mod backplane_kept;
 mod batches;
 mod callbacks;
 mod channel;

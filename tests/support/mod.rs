@@ -9,6 +9,8 @@ pub mod endpoints;
 pub mod grammar;
 pub mod logged;
 pub mod panics;
+#[cfg(all(feature = "backplane", unix))]
+pub mod redis;
 pub mod rolling;
 #[cfg(feature = "tls")]
 pub mod secure;

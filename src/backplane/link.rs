@@ -1,0 +1,346 @@
+//! One connection to the engine, from its first byte to its end.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::dial::{Control, dial_reader, lost};
+use super::plane::Phase;
+use super::reader::{Poke, Reading};
+use super::topics::Change;
+use super::url::Url;
+use super::{BackplaneError, BackplaneEvent};
+use crate::connection::Input;
+use crate::context::Context;
+use crate::error::{BoxError, CloseInfo, CloseReason, HandlerResult};
+use crate::handler::Handler;
+use crate::layer::resp::Command;
+use crate::net::Errand;
+use crate::notification::Notification;
+use crate::timers::Timer;
+
+/// So much goes to the connection at once: a send queues what it is given.
+const BATCH: usize = 32 * 1024;
+
+/// What the engine answers next. It answers in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    Hello,
+    Select,
+    Subscribed,
+    Unsubscribed,
+    Published,
+    Unblocked,
+    Pong,
+}
+
+/// The handler of the connection.
+pub(super) struct Link<S> {
+    control: Rc<Control<S>>,
+    /// Runs of equal answers.
+    expected: VecDeque<(Expected, u32)>,
+    /// Logged in.
+    ready: bool,
+    /// So many subscriptions are not confirmed.
+    joining: u32,
+    heard: Instant,
+    pinged: bool,
+    /// Why this side gave it up.
+    gave_up: Option<String>,
+    batch: Vec<u8>,
+}
+
+impl<S: 'static> Link<S> {
+    pub(super) fn new(control: Rc<Control<S>>, now: Instant) -> Self {
+        Link {
+            control,
+            expected: VecDeque::new(),
+            ready: false,
+            joining: 0,
+            heard: now,
+            pinged: false,
+            gave_up: None,
+            batch: Vec::new(),
+        }
+    }
+
+    fn expect(&mut self, what: Expected, count: u32) {
+        match self.expected.back_mut() {
+            Some((last, run)) if *last == what => *run += count,
+            _ if count > 0 => self.expected.push_back((what, count)),
+            _ => {}
+        }
+    }
+
+    /// Takes the answer that comes next.
+    fn next(&mut self) -> Option<Expected> {
+        let (what, run) = self.expected.front_mut()?;
+        let what = *what;
+        *run -= 1;
+        if *run == 0 {
+            self.expected.pop_front();
+        }
+        Some(what)
+    }
+
+    /// Sends what is recorded, as much as the connection takes without queueing for long.
+    fn pump(&mut self, cx: &mut Context<'_, S>) {
+        if !self.ready {
+            return;
+        }
+        let mut batch = std::mem::take(&mut self.batch);
+        while !cx.is_above_high_water() {
+            let plane = Rc::clone(&self.control.plane);
+            let plane = &mut *plane.borrow_mut();
+            while batch.len() < BATCH
+                && let Some((change, topic)) = plane.topics.next_change()
+            {
+                // One by one: an answer may be an error, and answers come in order.
+                let (word, answer) = match change {
+                    Change::Subscribe => (&b"SUBSCRIBE"[..], Expected::Subscribed),
+                    Change::Unsubscribe => (&b"UNSUBSCRIBE"[..], Expected::Unsubscribed),
+                };
+                self.joining += u32::from(change == Change::Subscribe);
+                self.expect(answer, 1);
+                Command::encode_into(&[word, &plane.channel(&topic)], &mut batch);
+            }
+            let sent = plane.outbox.send(&mut batch, BATCH);
+            self.expect(Expected::Published, sent);
+            if batch.is_empty() {
+                break;
+            }
+            cx.send(&batch);
+            batch.clear();
+        }
+        batch.clear();
+        batch.shrink_to(BATCH);
+        self.batch = batch;
+        self.poke_reader(cx);
+    }
+
+    /// Lets the other connection know that there is something else to do.
+    fn poke_reader(&mut self, cx: &mut Context<'_, S>) {
+        let plane = &mut *self.control.plane.borrow_mut();
+        if !plane.streams.changed {
+            return;
+        }
+        match plane.reading {
+            Reading::Idle => {
+                if let Some(reader) = plane.reader {
+                    cx.net.notify(reader, Poke);
+                }
+            }
+            Reading::Blocked(client) if !plane.unblocking && !plane.cannot_unblock => {
+                plane.unblocking = true;
+                cx.send(Command::encode(&["CLIENT", "UNBLOCK", &client.to_string()]));
+                self.expected.push_back((Expected::Unblocked, 1));
+            }
+            _ => {} // it looks itself, or is not there
+        }
+    }
+
+    /// Logged in and subscribed: from now on nothing is missed.
+    fn check_joined(&mut self, cx: &mut Context<'_, S>) {
+        if !self.ready || self.joining > 0 {
+            return;
+        }
+        let event = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            if matches!(plane.phase, Phase::Up(_)) || plane.topics.has_changes() {
+                return;
+            }
+            plane.phase = Phase::Up(cx.token);
+            plane.failures = 0;
+            plane.stats.connects += 1;
+            match plane.away_since.take() {
+                None => BackplaneEvent::Connected,
+                Some(since) => BackplaneEvent::Resumed {
+                    away: cx.net.now().saturating_duration_since(since),
+                    dropped: plane.stats.dropped - plane.dropped_before,
+                },
+            }
+        };
+        dial_reader(&self.control, cx.net);
+        self.control.tell(&event, cx.state, cx.net);
+    }
+
+    fn push(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
+        let fields = input.fields();
+        let message = input.take_all();
+        let field = |at: usize| fields.get(at).and_then(|field| message.get(field.clone()));
+        match (field(0), field(1), field(2)) {
+            (Some(b"message"), Some(channel), Some(payload)) => {
+                let now = cx.net.now();
+                let arrived = self.control.plane.borrow_mut().arrived(now, channel, payload);
+                if let Some(delivery) = arrived {
+                    self.control.deliver(&delivery, cx.state, cx.net);
+                }
+                Ok(())
+            }
+            (Some(b"subscribe" | b"unsubscribe"), Some(_), _) => self.answer(cx, message),
+            _ => Ok(()), // of another sort, which nobody asked for
+        }
+    }
+
+    fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
+        let refused = refusal(message);
+        let expected = self.next();
+        match (expected, refused) {
+            (Some(Expected::Hello), None) => {
+                let database = self.control.url.database;
+                if database == 0 {
+                    self.logged_in(cx);
+                } else {
+                    self.expect(Expected::Select, 1);
+                    cx.send(Command::encode(&["SELECT", &database.to_string()]));
+                }
+            }
+            (Some(Expected::Hello), Some(why)) => return Err(login_refused(&why)),
+            (Some(Expected::Select), None) => self.logged_in(cx),
+            (Some(Expected::Select), Some(why)) => {
+                return Err(database_refused(self.control.url.database, &why));
+            }
+            (Some(Expected::Published), refused) => {
+                {
+                    let plane = &mut *self.control.plane.borrow_mut();
+                    plane.outbox.confirmed();
+                    match refused {
+                        None => plane.stats.confirmed += 1,
+                        Some(_) => plane.stats.refused += 1,
+                    }
+                }
+                if let Some(why) = refused {
+                    self.refused(cx, "PUBLISH", why);
+                }
+            }
+            (Some(Expected::Subscribed), refused) => {
+                self.joining = self.joining.saturating_sub(1);
+                if let Some(why) = refused {
+                    self.refused(cx, "SUBSCRIBE", why);
+                }
+                self.check_joined(cx);
+            }
+            (Some(Expected::Unblocked), refused) => {
+                {
+                    let plane = &mut *self.control.plane.borrow_mut();
+                    plane.unblocking = false;
+                    // An ACL: reads are short from then on.
+                    plane.cannot_unblock |= refused.is_some();
+                }
+                // It may have come before what it was to end: then it is sent again.
+                self.pump(cx);
+            }
+            (Some(Expected::Unsubscribed | Expected::Pong), _) => {}
+            (None, _) => {
+                let said = String::from_utf8_lossy(message[..message.len().min(60)].trim_ascii());
+                return Err(failed(format!("expected nothing from the server, {said:?} came")));
+            }
+        }
+        Ok(())
+    }
+
+    fn logged_in(&mut self, cx: &mut Context<'_, S>) {
+        self.ready = true;
+        self.pump(cx);
+        self.check_joined(cx);
+    }
+
+    fn refused(&mut self, cx: &mut Context<'_, S>, command: &'static str, why: String) {
+        self.control.tell(&BackplaneEvent::Refused { command, why }, cx.state, cx.net);
+    }
+}
+
+pub(super) fn failed(what: String) -> BoxError {
+    Box::new(BackplaneError::new(what))
+}
+
+pub(super) fn hello(url: &Url) -> Vec<u8> {
+    match &url.login {
+        None => Command::encode(&["HELLO", "3"]),
+        Some((user, password)) => Command::encode(&["HELLO", "3", "AUTH", user, password]),
+    }
+}
+
+/// What an error says.
+pub(super) fn refusal(message: &[u8]) -> Option<String> {
+    let text = message.strip_prefix(b"-")?;
+    Some(String::from_utf8_lossy(text.trim_ascii_end()).into_owned())
+}
+
+pub(super) fn database_refused(database: u32, why: &str) -> BoxError {
+    failed(format!("the server refused database {database}: {why}"))
+}
+
+/// Of the answer to HELLO.
+pub(super) fn login_refused(why: &str) -> BoxError {
+    let code = why.split(' ').next().unwrap_or_default();
+    failed(match code {
+        "NOPROTO" => format!("the server is too old, expected Redis 6 or newer: {why}"),
+        "ERR" if why.contains("unknown command") => {
+            format!("the server is too old, expected Redis 6 or newer (HELLO): {why}")
+        }
+        "NOAUTH" => "the server wants a login: redis://user:password@host".into(),
+        _ => format!("the server refused the login: {why}"),
+    })
+}
+
+impl<S: 'static> Handler<S> for Link<S> {
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.heard = cx.net.now();
+        self.expect(Expected::Hello, 1);
+        cx.send(hello(&self.control.url));
+        cx.set_timer(self.control.silence / 2, 0);
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
+        self.heard = cx.net.now();
+        self.pinged = false;
+        if input.first() == Some(&b'>') {
+            self.push(cx, input)
+        } else {
+            self.answer(cx, input.take_all())
+        }
+    }
+
+    fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.pump(cx);
+        Ok(())
+    }
+
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        if notification.is::<Errand>() {
+            cx.net.errand_is_run();
+            self.pump(cx);
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, _: Timer) -> HandlerResult {
+        let silence = self.control.silence;
+        let silent = cx.net.now().saturating_duration_since(self.heard);
+        if silent >= silence {
+            self.gave_up = Some(format!("the server has said nothing for {silence:?}"));
+            cx.abort();
+            return Ok(());
+        }
+        if silent >= silence / 2 && !self.pinged {
+            self.pinged = true;
+            if self.ready {
+                self.expect(Expected::Pong, 1);
+                cx.send(Command::encode(&["PING"]));
+            }
+        }
+        let due = if self.pinged { silence } else { silence / 2 };
+        cx.set_timer(due - silent, 0);
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
+        let why = self.gave_up.take().unwrap_or_else(|| match &closed.reason {
+            CloseReason::BothEnded => "the server closed the connection".into(),
+            reason => reason.to_string(),
+        });
+        lost(&self.control, why, cx.state, cx.net);
+    }
+}

@@ -1,0 +1,476 @@
+//! The backplane: named groups that span processes and machines, through an engine that exists.
+//!
+//! What is published by name ([`Net::publish_named`]) on one reactor reaches the members of that name
+//! on every other reactor that has a backplane to the same engine. Nothing else in a program changes.
+//! The engine is Redis (6 or newer) or one that speaks as it does; a handler of this library talks to
+//! it through [`layer::Resp`](crate::layer::Resp), on the reactor's own thread.
+//!
+//! ```no_run
+//! use tidegate::backplane::{Backplane, BackplaneEvent};
+//! use tidegate::Reactor;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut reactor = Reactor::new()?;
+//! let backplane = Backplane::redis("redis://127.0.0.1:6379")?
+//!     .prefix("chat/")
+//!     .on_event(|event, _state, _net| match event {
+//!         BackplaneEvent::Lost { .. } => println!("others are out of reach: {event}"),
+//!         BackplaneEvent::Resumed { .. } => println!("others are back: {event}"),
+//!         _ => {}
+//!     })
+//!     .start(reactor.net())?;
+//!
+//! // In a handler: `let room = cx.net.group("lobby"); cx.join(room);`, and
+//! reactor.net().publish_named("lobby", "hello, wherever you are");
+//! # let _ = backplane.stats();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - **Subscriptions follow membership**: one SUBSCRIBE when a name gets its first member here, one
+//!   UNSUBSCRIBE when its last is gone, whatever the number of members.
+//! - **Order**: what one process publishes arrives everywhere in its order.
+//! - **No echo**: members here get a message at once and once, not again when it comes back from the
+//!   engine. Text stays text and binary binary; any bytes pass.
+//! - **The engine away**: local members go on as before. What should go out waits in a
+//!   [bounded queue](Backplane::queue_limit) and is sent when the engine is back; what the engine had
+//!   got without confirming it is sent again, and dropped by those that have it. Attempts to
+//!   [connect](Backplane::longest_wait) go on for ever.
+//! - **Silence**: an engine that says nothing for [10 seconds](Backplane::silence), PING included, is
+//!   given up and dialled again.
+//!
+//! # What is not promised
+//!
+//! Redis pub/sub keeps nothing: what others publish while this process is away from the engine, or in
+//! the round trip between a first join and its SUBSCRIBE, is lost for the members here.
+//! [`BackplaneEvent::Resumed`] says that there was such a gap. Names that are [kept](Backplane::keep) have
+//! none. There is no cluster (sharded pub/sub, MOVED), and no Sentinel. Who can publish in the engine can write to your members: give
+//! it a password or a network of its own.
+//!
+//! Names and databases: a topic is the channel [`prefix`](Backplane::prefix) + name. Channels of Redis
+//! know no databases; `/db` in the URL changes nothing for them.
+
+mod dial;
+mod envelope;
+mod link;
+mod outbox;
+mod plane;
+mod reader;
+mod streams;
+mod topics;
+mod url;
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::time::Duration;
+
+pub use outbox::WhenFull;
+
+use dial::{Control, dial};
+use outbox::Outbox;
+use plane::{Phase, Plane, Recorder};
+use reader::Reading;
+use streams::{Newcomer, Streams};
+use url::Url;
+
+use crate::connection::Input;
+use crate::error::Error;
+use crate::layer::Resp;
+#[cfg(feature = "tls")]
+use crate::layer::tls::TlsClientConfig;
+use crate::net::{Errand, Net};
+use crate::token::Token;
+
+/// The default limit on a message, its name included.
+const MAX_MESSAGE: usize = 1024 * 1024;
+
+/// The default limit on what waits to go out.
+const MAX_QUEUE: usize = 8 * 1024 * 1024;
+
+/// What a program is told.
+type Hook<S> = Box<dyn Fn(&BackplaneEvent, &mut S, &mut Net<S>)>;
+
+/// What listens to a name for the program itself.
+type Listener<S> = Box<dyn Fn(Input<'_>, &mut S, &mut Net<S>)>;
+
+/// A connection to other processes, before it is started. The [module's page](self) says what it does.
+#[must_use]
+pub struct Backplane<S = ()> {
+    url: Url,
+    prefix: Vec<u8>,
+    queue_limit: usize,
+    when_full: WhenFull,
+    message_limit: usize,
+    silence: Duration,
+    longest_wait: Duration,
+    #[cfg(feature = "tls")]
+    tls: Option<TlsClientConfig>,
+    kept: Option<(Vec<u8>, usize)>,
+    listeners: Vec<(Vec<u8>, Listener<S>)>,
+    hook: Option<Hook<S>>,
+}
+
+impl<S: 'static> Backplane<S> {
+    /// Through the Redis at `redis://[user:password@]host[:port][/db]`; `rediss://` for TLS (feature
+    /// `tls`). The port is 6379 by default. In user and password `%`, `@`, `:` and `/` are written as
+    /// `%25`, `%40`, `%3A` and `%2F`.
+    ///
+    /// # Errors
+    /// The URL is none; the error is one line, without the password.
+    pub fn redis(url: &str) -> Result<Self, BackplaneError> {
+        let url = Url::parse(url)?;
+        if url.tls && !cfg!(feature = "tls") {
+            return Err(BackplaneError::new("rediss:// needs the feature `tls`"));
+        }
+        Ok(Backplane {
+            url,
+            prefix: Vec::new(),
+            queue_limit: MAX_QUEUE,
+            when_full: WhenFull::default(),
+            message_limit: MAX_MESSAGE,
+            silence: Duration::from_secs(10),
+            longest_wait: Duration::from_secs(5),
+            #[cfg(feature = "tls")]
+            tls: None,
+            kept: None,
+            listeners: Vec::new(),
+            hook: None,
+        })
+    }
+
+    /// Put in front of each name, so that services share one engine. Nothing by default.
+    pub fn prefix(mut self, prefix: impl Into<Vec<u8>>) -> Self {
+        self.prefix = prefix.into();
+        self
+    }
+
+    /// How many bytes may wait to go out, those included that the engine has not confirmed. 8 MiB by
+    /// default: forty thousand messages of 200 bytes, some seconds of a busy service.
+    pub fn queue_limit(mut self, bytes: usize) -> Self {
+        self.queue_limit = bytes;
+        self
+    }
+
+    /// What happens to a message when the queue is full. The oldest that waits is dropped, by default.
+    /// Either is counted in [`BackplaneStats::dropped`]. Local members get every message.
+    pub fn when_full(mut self, policy: WhenFull) -> Self {
+        self.when_full = policy;
+        self
+    }
+
+    /// The longest message, its name included. 1 MiB by default. A longer one stays in this process and
+    /// is counted in [`BackplaneStats::too_large`]. All processes need the same limit: one that gets a
+    /// longer message loses its connection.
+    pub fn message_limit(mut self, bytes: usize) -> Self {
+        self.message_limit = bytes;
+        self
+    }
+
+    /// After so much silence the engine is given up. It is sent a PING when half of it is over. 10 s by
+    /// default: an engine that only stutters (a fork for a snapshot) is not lost, and one that hangs is
+    /// noticed before people reload their pages. The connect and the login have the same limit.
+    pub fn silence(mut self, silence: Duration) -> Self {
+        self.silence = silence.max(Duration::from_millis(2));
+        self
+    }
+
+    /// The longest wait between two attempts to connect. The first is 100 ms, and each the double of the
+    /// one before; half of each is chance. 5 s by default.
+    pub fn longest_wait(mut self, wait: Duration) -> Self {
+        self.longest_wait = wait;
+        self
+    }
+
+    /// Names that begin with `prefix` (the empty one: all) are kept by the engine, in a Redis Stream each,
+    /// with about the last `keep` messages: those that others publish while this process is away from the
+    /// engine arrive afterwards, and [`join_with_history`](BackplaneHandle::join_with_history) has what was
+    /// said before somebody came. None by default.
+    ///
+    /// It costs a second connection, which waits in the engine (XREAD) and names all these topics each time:
+    /// for hundreds of topics in a process, not for ten thousand. `keep` has to exceed what is said in the
+    /// longest absence, and the engine has to keep it too (`appendonly yes`) where its own restart must lose
+    /// nothing. The key of a stream is the topic with its prefix, in the database of the URL.
+    pub fn keep(mut self, prefix: impl Into<Vec<u8>>, keep: usize) -> Self {
+        self.kept = Some((prefix.into(), keep));
+        self
+    }
+
+    /// How a `rediss://` server is verified. Without it Mozilla's authorities are trusted, with the
+    /// feature `tls-webpki-roots`.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, config: TlsClientConfig) -> Self {
+        self.tls = Some(config);
+        self
+    }
+
+    /// Called with each message that another process publishes by this name: for what the program itself
+    /// wants to know (who is where, what has changed), whether there are members here or not. They get it
+    /// first. May be given several times, also for one name.
+    pub fn on_message(
+        mut self,
+        name: impl Into<Vec<u8>>,
+        listener: impl Fn(Input<'_>, &mut S, &mut Net<S>) + 'static,
+    ) -> Self {
+        self.listeners.push((name.into(), Box::new(listener)));
+        self
+    }
+
+    /// Called with each [`BackplaneEvent`], outside of all handlers. Each is also a line in the log.
+    pub fn on_event(
+        mut self,
+        hook: impl Fn(&BackplaneEvent, &mut S, &mut Net<S>) + 'static,
+    ) -> Self {
+        self.hook = Some(Box::new(hook));
+        self
+    }
+
+    /// Starts: connects, and goes on connecting. Returns at once. A reactor has one backplane; a second one
+    /// takes the place of the first.
+    ///
+    /// # Errors
+    /// `rediss://` without anything to verify the server with. What goes wrong later is told by
+    /// [`on_event`](Self::on_event).
+    pub fn start(self, net: &mut Net<S>) -> Result<BackplaneHandle, BackplaneError> {
+        #[cfg(feature = "tls")]
+        let tls = if self.url.tls { Some(trust(self.tls)?) } else { None };
+        // What is put around a message: types and lengths, the envelope.
+        let message_limit = self.message_limit.saturating_add(256 + envelope::OVERHEAD);
+        let outbox = Outbox::new(self.queue_limit, self.when_full);
+        let streams = Streams::new(self.kept);
+        let mut plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
+        for (name, _) in &self.listeners {
+            plane.listen_to(name);
+        }
+        let control = Control {
+            plane: Rc::new(RefCell::new(plane)),
+            url: self.url,
+            silence: self.silence,
+            longest_wait: self.longest_wait,
+            resp: Resp::client().message_limit(message_limit),
+            message_limit,
+            #[cfg(feature = "tls")]
+            tls,
+            listeners: self.listeners,
+            hook: self.hook,
+            address: RefCell::new(None),
+        };
+        let plane = Rc::clone(&control.plane);
+        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane))));
+        let control = Rc::new(control);
+        net.run_after(Duration::ZERO, move |state, net| dial(&control, state, net));
+        Ok(BackplaneHandle { plane })
+    }
+}
+
+#[cfg(feature = "tls")]
+fn trust(given: Option<TlsClientConfig>) -> Result<TlsClientConfig, BackplaneError> {
+    if let Some(config) = given {
+        return Ok(config);
+    }
+    #[cfg(feature = "tls-webpki-roots")]
+    {
+        let config = TlsClientConfig::builder().webpki_roots().build();
+        config.map_err(|error| BackplaneError::new(error.to_string()))
+    }
+    #[cfg(not(feature = "tls-webpki-roots"))]
+    Err(BackplaneError::new(
+        "expected whom to trust for rediss://: `Backplane::tls`, or the feature `tls-webpki-roots`",
+    ))
+}
+
+impl<S> fmt::Debug for Backplane<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backplane")
+            .field("host", &self.url.host)
+            .field("port", &self.url.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A started backplane. It goes on when this is dropped.
+#[derive(Debug, Clone)]
+pub struct BackplaneHandle {
+    plane: Rc<RefCell<Plane>>,
+}
+
+impl BackplaneHandle {
+    /// The figures.
+    pub fn stats(&self) -> BackplaneStats {
+        let plane = self.plane.borrow();
+        BackplaneStats {
+            topics: plane.topics.len() + plane.streams.len(),
+            queued_messages: plane.outbox.messages(),
+            queued_bytes: plane.outbox.bytes(),
+            ..plane.stats
+        }
+    }
+
+    /// Whether the engine is there, and all topics are subscribed.
+    pub fn is_connected(&self) -> bool {
+        matches!(self.plane.borrow().phase, Phase::Up(_))
+    }
+
+    /// Lets a connection join the group of a name, and sends it the last `count` messages of it before: of a
+    /// name that is [kept](Backplane::keep). Nothing is missed in between, and nothing comes twice.
+    ///
+    /// It joins when the engine has answered; while that is away, at once and without a history. Of a name
+    /// that is not kept it is a plain join.
+    pub fn join_with_history<S: 'static>(
+        &self,
+        net: &mut Net<S>,
+        name: impl AsRef<[u8]>,
+        token: Token,
+        count: usize,
+    ) {
+        let newcomer = Newcomer { token, name: name.as_ref().into(), count };
+        let link = {
+            let plane = &mut *self.plane.borrow_mut();
+            let kept = plane.streams.keeps(&newcomer.name).is_some();
+            plane.token().filter(|_| kept && plane.reading != Reading::Down)
+        };
+        match link {
+            Some(link) => {
+                self.plane.borrow_mut().streams.greet(newcomer);
+                net.notify(link, Errand);
+            }
+            None => drop(reader::join_group(&newcomer, net)),
+        }
+    }
+
+    /// Ends it: what was handed to the connection is flushed, what waits is dropped, and no event follows.
+    /// Named groups are those of this reactor again.
+    pub fn stop<S: 'static>(&self, net: &mut Net<S>) {
+        let tokens = {
+            let plane = &mut *self.plane.borrow_mut();
+            let tokens = [plane.token(), plane.reader];
+            plane.phase = Phase::Stopped;
+            tokens
+        };
+        for token in tokens.into_iter().flatten() {
+            net.close(token);
+        }
+        net.detach_bridge();
+    }
+}
+
+/// What a backplane has counted since it was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct BackplaneStats {
+    /// Messages that were published by name here, to go out.
+    pub published: u64,
+    /// Of them, how many the engine has taken.
+    pub confirmed: u64,
+    /// How many were dropped because the queue was full.
+    pub dropped: u64,
+    /// How many were longer than [`Backplane::message_limit`].
+    pub too_large: u64,
+    /// How many the engine refused (an ACL that does not allow the channel).
+    pub refused: u64,
+    /// Messages of other processes, given to the members here.
+    pub received: u64,
+    /// Messages of this process that came back, and were dropped.
+    pub own: u64,
+    /// Messages that came a second time, and were dropped.
+    pub repeated: u64,
+    /// How often it was connected.
+    pub connects: u64,
+    /// Names with members here, at this moment.
+    pub topics: usize,
+    /// Messages that wait or are not confirmed, at this moment.
+    pub queued_messages: usize,
+    /// Their bytes.
+    pub queued_bytes: usize,
+}
+
+/// What has happened between this process and the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackplaneEvent {
+    /// Logged in for the first time, and all topics are subscribed.
+    Connected,
+    /// The engine is gone. Attempts follow.
+    Lost {
+        /// Why, in one line.
+        why: String,
+        /// Messages that were sent and not confirmed. They go out again.
+        unconfirmed: usize,
+    },
+    /// The engine is back, and all topics are subscribed. What others published meanwhile is lost here.
+    Resumed {
+        /// How long it was away: the gap.
+        away: Duration,
+        /// How many messages of this process were dropped meanwhile.
+        dropped: u64,
+    },
+    /// An attempt failed: the address, the login, the version of the server.
+    Failed {
+        /// Why, in one line.
+        why: String,
+        /// When the next attempt follows.
+        again_in: Duration,
+    },
+    /// The engine refused one command. The connection goes on.
+    Refused {
+        /// `SUBSCRIBE` or `PUBLISH`.
+        command: &'static str,
+        /// What it said.
+        why: String,
+    },
+}
+
+impl fmt::Display for BackplaneEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackplaneEvent::Connected => f.write_str("connected"),
+            BackplaneEvent::Lost { why, unconfirmed: 0 } => write!(f, "lost: {why}"),
+            BackplaneEvent::Lost { why, unconfirmed } => {
+                write!(f, "lost: {why} ({unconfirmed} messages go out again)")
+            }
+            BackplaneEvent::Resumed { away, dropped } => {
+                write!(f, "resumed after {away:.1?}; what others said meanwhile is lost")?;
+                match dropped {
+                    0 => Ok(()),
+                    _ => write!(f, ", and {dropped} messages of this process"),
+                }
+            }
+            BackplaneEvent::Failed { why, again_in } => {
+                write!(f, "{why}; again in {again_in:.1?}")
+            }
+            BackplaneEvent::Refused { command, why } => {
+                write!(f, "the server refused {command}: {why}")
+            }
+        }
+    }
+}
+
+/// Why a backplane cannot be made, or a connection of it has failed: one line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackplaneError(String);
+
+impl BackplaneError {
+    fn new(what: impl Into<String>) -> Self {
+        BackplaneError(what.into())
+    }
+}
+
+impl fmt::Display for BackplaneError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BackplaneError {}
+
+/// For set-ups, which return that.
+impl From<BackplaneError> for Error {
+    fn from(error: BackplaneError) -> Self {
+        Error::new(
+            "cannot start the backplane",
+            std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+        )
+    }
+}

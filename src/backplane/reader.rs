@@ -1,0 +1,283 @@
+//! The second connection to the engine, for names that it keeps: it waits for what is said there, from
+//! the last entry on.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::dial::{Control, reader_lost};
+use super::envelope;
+use super::link::{database_refused, failed, hello, login_refused, refusal};
+use super::streams::{Id, Newcomer, Next, parse_id, show_id};
+use crate::connection::Input;
+use crate::context::Context;
+use crate::error::{CloseInfo, CloseReason, HandlerResult};
+use crate::handler::Handler;
+use crate::layer::LayerErrorKind;
+use crate::layer::resp::{Command, Value};
+use crate::net::Net;
+use crate::notification::Notification;
+use crate::timers::Timer;
+
+/// Where the second connection stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// There is none.
+    Down,
+    /// On its way, or busy with something that takes no time.
+    Busy,
+    /// It has nothing to do: a notification wakes it.
+    Idle,
+    /// It waits in the engine, as a client of this number: CLIENT UNBLOCK wakes it.
+    Blocked(i64),
+}
+
+/// How long a read waits that nobody can wake: what is new has to wait as long.
+const SHORT: Duration = Duration::from_millis(50);
+
+/// The notification that there is something to do.
+pub(super) struct Poke;
+
+/// What it has asked.
+enum Asked {
+    Nothing,
+    Hello,
+    Select,
+    Pong,
+    History(Newcomer),
+    Begin(Box<[u8]>),
+    Read,
+}
+
+/// The handler of the connection.
+pub(super) struct Reader<S> {
+    control: Rc<Control<S>>,
+    asked: Asked,
+    client: i64,
+    heard: Instant,
+    gave_up: Option<String>,
+}
+
+/// Entries as the engine sends them: each an id, and fields with their values.
+fn entries<'a, 'm>(value: &'a Value<'m>) -> impl Iterator<Item = (Id, &'m [u8])> + 'a {
+    value.as_array().unwrap_or_default().iter().filter_map(|entry| {
+        let [id, fields] = entry.as_array()? else { return None };
+        let [_, payload, ..] = fields.as_array()? else { return None };
+        Some((parse_id(id.as_bytes()?)?, payload.as_bytes()?))
+    })
+}
+
+impl<S: 'static> Reader<S> {
+    pub(super) fn new(control: Rc<Control<S>>, now: Instant) -> Self {
+        Reader { control, asked: Asked::Nothing, client: 0, heard: now, gave_up: None }
+    }
+
+    /// Asks for what is next.
+    fn ask(&mut self, cx: &mut Context<'_, S>) {
+        let plane = &mut *self.control.plane.borrow_mut();
+        let next = plane.streams.next();
+        let mut words: Vec<Vec<u8>> = Vec::new();
+        plane.reading = Reading::Busy;
+        self.asked = match next {
+            Next::History(newcomer) => {
+                let count = newcomer.count.max(1).to_string();
+                words.extend([b"XREVRANGE".to_vec(), plane.channel(&newcomer.name)]);
+                words.extend(["+", "-", "COUNT", &count].map(Into::into));
+                Asked::History(newcomer)
+            }
+            Next::Begin(name) => {
+                words.extend([b"XREVRANGE".to_vec(), plane.channel(&name)]);
+                words.extend(["+", "-", "COUNT", "1"].map(Into::into));
+                Asked::Begin(name)
+            }
+            Next::Read(names, count) => {
+                let can_be_woken = self.client != 0 && !plane.cannot_unblock;
+                let wait = if can_be_woken && !plane.streams.takes_turns() {
+                    plane.reading = Reading::Blocked(self.client);
+                    // The engine answers twice within the time after which it is given up.
+                    self.control.silence / 2
+                } else {
+                    SHORT
+                };
+                let (count, wait) = (count.to_string(), wait.as_millis().max(1).to_string());
+                words.extend(["XREAD", "COUNT", &count, "BLOCK", &wait, "STREAMS"].map(Into::into));
+                words.extend(names.iter().map(|(name, _)| plane.channel(name)));
+                words.extend(names.iter().map(|&(_, id)| show_id(id).into()));
+                Asked::Read
+            }
+            Next::Nothing => {
+                plane.reading = Reading::Idle;
+                return;
+            }
+        };
+        cx.send(Command::encode(&words));
+    }
+
+    fn read(&mut self, cx: &mut Context<'_, S>, value: &Value<'_>) {
+        let Value::Map(streams) = value else { return }; // nothing was said
+        for (key, value) in streams {
+            let Some(key) = key.as_bytes() else { continue };
+            for (id, payload) in entries(value) {
+                let arrived = self.control.plane.borrow_mut().read(key, id, payload);
+                if let Some(delivery) = arrived {
+                    self.control.deliver(&delivery, cx.state, cx.net);
+                }
+            }
+        }
+    }
+
+    /// What was said up to where the members here are, then what they have been told since; and from then on
+    /// the newcomer is one of them. So nothing is missed, and nothing comes twice.
+    fn greet(&mut self, cx: &mut Context<'_, S>, newcomer: &Newcomer, value: &Value<'_>) {
+        let mut all: Vec<_> = entries(value).collect();
+        all.reverse(); // XREVRANGE has the newest first
+        let newest = all.last().map_or((0, 0), |&(id, _)| id);
+        let unread = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            let cursor = plane.streams.join(&newcomer.name, newest);
+            all.retain(|&(id, _)| id <= cursor);
+            for (_, payload) in &all {
+                plane.in_history(&newcomer.name, payload);
+            }
+            plane.streams.unread(&newcomer.name)
+        };
+        let mut told = std::collections::HashSet::new();
+        for (_, payload) in all {
+            let arrived = envelope::open(payload);
+            // An entry that was sent again is there twice.
+            if newcomer.count > 0 && arrived.sent.is_none_or(|sent| told.insert(sent)) {
+                cx.net.send(newcomer.token, arrived.message);
+            }
+        }
+        if newcomer.count > 0 {
+            for message in unread {
+                cx.net.send(newcomer.token, message);
+            }
+        }
+        join(&self.control, newcomer, cx.net);
+    }
+
+    fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
+        let why = refusal(message);
+        match (std::mem::replace(&mut self.asked, Asked::Nothing), why) {
+            (Asked::Hello, Some(why)) => return Err(login_refused(&why)),
+            (Asked::Hello, None) => {
+                if let Value::Map(facts) = Value::parse(message)? {
+                    let id = facts.iter().find(|(key, _)| key.as_bytes() == Some(b"id"));
+                    if let Some((_, Value::Integer(id))) = id {
+                        self.client = *id;
+                    }
+                }
+                self.control.plane.borrow_mut().reader_failures = 0;
+                let database = self.control.url.database;
+                if database > 0 {
+                    self.asked = Asked::Select;
+                    cx.send(Command::encode(&["SELECT", &database.to_string()]));
+                    return Ok(());
+                }
+            }
+            (Asked::Select, Some(why)) => {
+                return Err(database_refused(self.control.url.database, &why));
+            }
+            (Asked::History(newcomer), None) => match Value::parse(message) {
+                Ok(value) => self.greet(cx, &newcomer, &value),
+                Err(error) => {
+                    join(&self.control, &newcomer, cx.net);
+                    return Err(error.into());
+                }
+            },
+            (Asked::History(newcomer), Some(why)) => {
+                log::warn!("backplane: the server refused a history: {why}");
+                join(&self.control, &newcomer, cx.net);
+            }
+            (Asked::Begin(name), None) => {
+                let value = Value::parse(message)?;
+                let id = entries(&value).last().map_or((0, 0), |(id, _)| id);
+                self.control.plane.borrow_mut().streams.begin(&name, id);
+            }
+            (Asked::Read, None) => self.read(cx, &Value::parse(message)?),
+            (Asked::Begin(_) | Asked::Read, Some(why)) => {
+                return Err(failed(format!("the server refused to read a stream: {why}")));
+            }
+            (Asked::Select, None) | (Asked::Pong, _) => {}
+            (Asked::Nothing, _) => {
+                return Err(failed("expected nothing from the server, an answer came".into()));
+            }
+        }
+        self.ask(cx);
+        Ok(())
+    }
+}
+
+/// The end of a newcomer's wait.
+pub(super) fn join<S: 'static>(control: &Control<S>, newcomer: &Newcomer, net: &mut Net<S>) {
+    if !join_group(newcomer, net) {
+        // They are gone, and perhaps nobody else is there.
+        let streams = &mut control.plane.borrow_mut().streams;
+        if net.find_group(&newcomer.name).is_none() {
+            streams.want(&newcomer.name, false);
+        }
+    }
+}
+
+/// Whether they are there to join.
+pub(super) fn join_group<S: 'static>(newcomer: &Newcomer, net: &mut Net<S>) -> bool {
+    if !net.is_open(newcomer.token) {
+        return false;
+    }
+    let group = net.group(&newcomer.name);
+    net.join(group, newcomer.token)
+}
+
+impl<S: 'static> Handler<S> for Reader<S> {
+    fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
+        self.heard = cx.net.now();
+        self.asked = Asked::Hello;
+        cx.send(hello(&self.control.url));
+        cx.set_timer(self.control.silence / 2, 0);
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
+        self.heard = cx.net.now();
+        let message = input.take_all();
+        if message.first() == Some(&b'>') { Ok(()) } else { self.answer(cx, message) }
+    }
+
+    fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
+        if notification.is::<Poke>() && matches!(self.asked, Asked::Nothing) {
+            self.ask(cx);
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, _: Timer) -> HandlerResult {
+        let silence = self.control.silence;
+        let silent = cx.net.now().saturating_duration_since(self.heard);
+        if silent >= silence {
+            self.gave_up = Some(format!("the server has said nothing for {silence:?}"));
+            cx.abort();
+            return Ok(());
+        }
+        let half = silence / 2;
+        if silent >= half && matches!(self.asked, Asked::Nothing) {
+            self.asked = Asked::Pong;
+            self.control.plane.borrow_mut().reading = Reading::Busy;
+            cx.send(Command::encode(&["PING"]));
+        }
+        cx.set_timer(if silent < half { half - silent } else { silence - silent }, 0);
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
+        if let Asked::History(newcomer) = std::mem::replace(&mut self.asked, Asked::Nothing) {
+            join(&self.control, &newcomer, cx.net);
+        }
+        if let CloseReason::Layer(error) = &closed.reason
+            && error.kind() == LayerErrorKind::TooLarge
+        {
+            self.control.plane.borrow_mut().streams.ask_for_less();
+        }
+        let why = self.gave_up.take().unwrap_or_else(|| closed.reason.to_string());
+        reader_lost(&self.control, why, cx.state, cx.net);
+    }
+}

@@ -1,0 +1,268 @@
+//! Names that are kept by the engine: where this process is in each, and who waits for what was said.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::envelope::Publisher;
+use crate::layer::MessageKind;
+use crate::message::Message;
+use crate::token::Token;
+
+/// So many messages of this process are remembered for a name until they have been read back. Beyond it
+/// the oldest are forgotten, and somebody who joins in that moment misses them.
+const UNREAD: usize = 1024;
+
+/// Of how many publishers a name remembers the last number.
+const PUBLISHERS: usize = 1024;
+
+/// How many entries one read asks for, at first. Half as many after an answer that was too large.
+const PAGE: usize = 1024;
+
+/// The place of an entry: milliseconds and a number.
+pub(super) type Id = (u64, u64);
+
+pub(super) fn parse_id(text: &[u8]) -> Option<Id> {
+    let (milliseconds, number) = std::str::from_utf8(text).ok()?.split_once('-')?;
+    Some((milliseconds.parse().ok()?, number.parse().ok()?))
+}
+
+pub(super) fn show_id((milliseconds, number): Id) -> String {
+    format!("{milliseconds}-{number}")
+}
+
+/// Somebody who joins a name, and is first sent what was said there.
+#[derive(Debug)]
+pub(super) struct Newcomer {
+    pub(super) token: Token,
+    pub(super) name: Box<[u8]>,
+    pub(super) count: usize,
+}
+
+/// A name with members here.
+#[derive(Debug, Default)]
+struct Stream {
+    /// The last entry that was read; `None` until it is known where to begin.
+    cursor: Option<Id>,
+    heard: HashMap<Publisher, u64>,
+    /// Messages of this process that have not been read back.
+    unread: VecDeque<(u64, MessageKind, Vec<u8>)>,
+}
+
+/// What the reader does next.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// Tell a newcomer what was said.
+    History(Newcomer),
+    /// Find out where a name begins for this process.
+    Begin(Box<[u8]>),
+    /// Wait for what is said in these names behind these places, so many of each.
+    Read(Vec<(Box<[u8]>, Id)>, usize),
+    Nothing,
+}
+
+#[derive(Debug)]
+pub(super) struct Streams {
+    /// Names that begin so are kept; and how many entries of each.
+    kept: Option<(Vec<u8>, usize)>,
+    open: BTreeMap<Box<[u8]>, Stream>,
+    newcomers: VecDeque<Newcomer>,
+    /// There is something else to do than what the reader waits for.
+    pub(super) changed: bool,
+    page: usize,
+    /// Where the next read begins, if one cannot hold all names.
+    turn: usize,
+}
+
+impl Streams {
+    pub(super) fn new(kept: Option<(Vec<u8>, usize)>) -> Self {
+        let (open, newcomers) = (BTreeMap::new(), VecDeque::new());
+        Streams { kept, open, newcomers, changed: false, page: PAGE, turn: 0 }
+    }
+
+    pub(super) fn is_used(&self) -> bool {
+        self.kept.is_some()
+    }
+
+    /// How many entries of this name are kept; `None` for a name that is not.
+    pub(super) fn keeps(&self, name: &[u8]) -> Option<usize> {
+        let (prefix, keep) = self.kept.as_ref()?;
+        name.starts_with(prefix).then_some(*keep)
+    }
+
+    pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
+        if !wanted {
+            self.changed |= self.open.remove(name).is_some();
+        } else if !self.open.contains_key(name) {
+            self.open.insert(name.into(), Stream::default());
+            self.changed = true;
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Somebody waits for a name. From now on it is remembered what is said here: they are to hear it.
+    pub(super) fn greet(&mut self, newcomer: Newcomer) {
+        self.open.entry(newcomer.name.clone()).or_default();
+        self.newcomers.push_back(newcomer);
+        self.changed = true;
+    }
+
+    /// The reader is gone: nobody waits for it any longer.
+    pub(super) fn take_newcomers(&mut self) -> VecDeque<Newcomer> {
+        std::mem::take(&mut self.newcomers)
+    }
+
+    pub(super) fn next(&mut self) -> Next {
+        self.changed = false;
+        if let Some(newcomer) = self.newcomers.pop_front() {
+            self.changed = !self.newcomers.is_empty();
+            return Next::History(newcomer);
+        }
+        if let Some((name, _)) = self.open.iter().find(|(_, stream)| stream.cursor.is_none()) {
+            return Next::Begin(name.clone());
+        }
+        if self.open.is_empty() {
+            return Next::Nothing;
+        }
+        let count = self.open.len().min(self.page);
+        let begin = if count < self.open.len() { self.turn % self.open.len() } else { 0 };
+        self.turn = begin + count;
+        let names = self.open.iter().cycle().skip(begin).take(count);
+        let names = names.map(|(name, stream)| (name.clone(), stream.cursor.unwrap_or_default()));
+        Next::Read(names.collect(), (self.page / self.open.len()).max(1))
+    }
+
+    /// Whether one read cannot hold all names: it must not wait for long.
+    pub(super) fn takes_turns(&self) -> bool {
+        self.open.len() > self.page
+    }
+
+    /// An answer was larger than the limit: ask for less.
+    pub(super) fn ask_for_less(&mut self) {
+        self.page = (self.page / 2).max(1);
+    }
+
+    /// The place where a name begins for this process, if that is not known yet.
+    pub(super) fn begin(&mut self, name: &[u8], id: Id) {
+        if let Some(stream) = self.open.get_mut(name) {
+            stream.cursor.get_or_insert(id);
+        }
+    }
+
+    /// A newcomer joins: what was said up to this place is told to them, and all else to the name's group.
+    pub(super) fn join(&mut self, name: &[u8], newest: Id) -> Id {
+        *self.open.entry(name.into()).or_default().cursor.get_or_insert(newest)
+    }
+
+    /// An entry was read. Whether the members here do not have it yet.
+    pub(super) fn is_new(
+        &mut self,
+        name: &[u8],
+        id: Id,
+        sent: Option<(Publisher, u64)>,
+        own: &Publisher,
+    ) -> bool {
+        let Some(stream) = self.open.get_mut(name) else { return false };
+        if stream.cursor.is_some_and(|cursor| cursor >= id) {
+            return false;
+        }
+        stream.cursor = Some(id);
+        let Some((publisher, number)) = sent else { return true };
+        if publisher == *own {
+            self.read_back(name, number);
+            return false;
+        }
+        if stream.heard.len() >= PUBLISHERS && !stream.heard.contains_key(&publisher) {
+            // Some publishers of the past; the worst of it is a message twice.
+            stream.heard.clear();
+        }
+        let last = stream.heard.entry(publisher).or_default();
+        let new = *last < number;
+        *last = number.max(*last);
+        new
+    }
+
+    /// A message of this process was said here, and is not read back yet.
+    pub(super) fn said(&mut self, name: &[u8], number: u64, message: Message<&[u8]>) {
+        let Some(stream) = self.open.get_mut(name) else { return };
+        stream.unread.push_back((number, message.kind, message.bytes.to_vec()));
+        if stream.unread.len() > UNREAD {
+            stream.unread.pop_front();
+        }
+    }
+
+    /// A message of this process has been read, and with it all before.
+    pub(super) fn read_back(&mut self, name: &[u8], number: u64) {
+        let Some(stream) = self.open.get_mut(name) else { return };
+        while stream.unread.front().is_some_and(|&(unread, ..)| unread <= number) {
+            stream.unread.pop_front();
+        }
+    }
+
+    /// What members here have got already, but nobody could read yet.
+    pub(super) fn unread(&self, name: &[u8]) -> Vec<Message<Vec<u8>>> {
+        let Some(stream) = self.open.get(name) else { return Vec::new() };
+        let messages = stream.unread.iter();
+        messages.map(|(_, kind, bytes)| Message::new(*kind, bytes.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_have_an_order_and_a_text() {
+        for (text, id) in [("0-0", (0, 0)), ("1526919030474-55", (1_526_919_030_474, 55))] {
+            assert_eq!(parse_id(text.as_bytes()), Some(id));
+            assert_eq!(show_id(id), text);
+        }
+        for none in ["", "1", "1-", "-1", "a-1", "1-1-1"] {
+            assert_eq!(parse_id(none.as_bytes()), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn a_read_holds_all_names_or_takes_turns() {
+        let mut streams = Streams::new(Some((b"s/".to_vec(), 10)));
+        assert_eq!((streams.keeps(b"s/a"), streams.keeps(b"a")), (Some(10), None));
+        for name in [b"a", b"b", b"c"] {
+            streams.want(name, true);
+            streams.begin(name, (1, 0));
+        }
+        let names = |next| match next {
+            Next::Read(names, count) => {
+                let names: Vec<_> = names.iter().map(|(name, _)| name[0] as char).collect();
+                (names.into_iter().collect::<String>(), count)
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(names(streams.next()), ("abc".into(), PAGE / 3));
+        while streams.page > 2 {
+            streams.ask_for_less();
+        }
+        assert!(streams.takes_turns());
+        assert_eq!(names(streams.next()), ("ab".into(), 1));
+        assert_eq!(names(streams.next()), ("ca".into(), 1));
+        assert_eq!(names(streams.next()), ("bc".into(), 1));
+    }
+
+    #[test]
+    fn an_entry_is_new_once() {
+        let (own, other) = ([1; 16], [2; 16]);
+        let mut streams = Streams::new(Some((Vec::new(), 10)));
+        assert!(!streams.is_new(b"a", (1, 0), None, &own), "nobody is there");
+        assert_eq!(streams.join(b"a", (5, 0)), (5, 0));
+        assert_eq!(streams.join(b"a", (9, 0)), (5, 0), "where the name's members are");
+        assert!(!streams.is_new(b"a", (5, 0), None, &own));
+        assert!(streams.is_new(b"a", (5, 1), Some((other, 7)), &own));
+        assert!(!streams.is_new(b"a", (5, 2), Some((other, 7)), &own), "sent again");
+        assert!(streams.is_new(b"a", (5, 3), Some((other, 8)), &own));
+        for number in 1..4 {
+            streams.said(b"a", number, Message::text(b"x"));
+        }
+        assert!(!streams.is_new(b"a", (6, 0), Some((own, 2)), &own));
+        assert_eq!(streams.unread(b"a").len(), 1);
+    }
+}

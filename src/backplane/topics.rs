@@ -1,0 +1,125 @@
+//! Which topics this process wants, and which it is subscribed to.
+
+use std::collections::{HashMap, VecDeque};
+
+/// One topic.
+#[derive(Debug, Default)]
+struct Topic {
+    /// It has members here.
+    wanted: bool,
+    /// A SUBSCRIBE was sent on this connection, and no UNSUBSCRIBE behind it.
+    subscribed: bool,
+    /// It is in the list of changes.
+    changed: bool,
+}
+
+/// What has to be said to the engine about a topic.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Subscribe,
+    Unsubscribe,
+}
+
+/// The topics, by their names.
+#[derive(Debug, Default)]
+pub(super) struct Topics {
+    topics: HashMap<Box<[u8]>, Topic>,
+    changed: VecDeque<Box<[u8]>>,
+}
+
+impl Topics {
+    /// A name has got its first member here, or has lost its last one.
+    pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
+        match self.topics.get_mut(name) {
+            Some(topic) => {
+                topic.wanted = wanted;
+                if !std::mem::replace(&mut topic.changed, true) {
+                    self.changed.push_back(name.into());
+                }
+            }
+            None if wanted => {
+                let topic = Topic { wanted, subscribed: false, changed: true };
+                self.topics.insert(name.into(), topic);
+                self.changed.push_back(name.into());
+            }
+            None => {}
+        }
+    }
+
+    /// Takes the next change: a topic that was left and joined again meanwhile is none.
+    pub(super) fn next_change(&mut self) -> Option<(Change, Box<[u8]>)> {
+        while let Some(name) = self.changed.pop_front() {
+            let Some(topic) = self.topics.get_mut(&name) else { continue };
+            let change = match (topic.wanted, topic.subscribed) {
+                (true, false) => Some(Change::Subscribe),
+                (false, true) => Some(Change::Unsubscribe),
+                _ => None,
+            };
+            topic.changed = false;
+            topic.subscribed = topic.wanted;
+            if !topic.wanted {
+                self.topics.remove(&name);
+            }
+            if let Some(change) = change {
+                return Some((change, name));
+            }
+        }
+        None
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// The connection is gone, and all subscriptions with it: every wanted topic is a change.
+    pub(super) fn disconnected(&mut self) {
+        self.topics.retain(|_, topic| topic.wanted);
+        self.changed = self.topics.keys().cloned().collect();
+        for topic in self.topics.values_mut() {
+            *topic = Topic { changed: true, subscribed: false, wanted: true };
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.topics.values().filter(|topic| topic.wanted).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn changes(topics: &mut Topics) -> String {
+        let next = std::iter::from_fn(|| topics.next_change());
+        let mut said: Vec<String> = next
+            .map(|(change, name)| format!("{change:?} {}", String::from_utf8_lossy(&name)))
+            .collect();
+        assert!(!topics.has_changes());
+        said.sort();
+        said.join(", ")
+    }
+
+    #[test]
+    fn only_what_has_changed_in_the_end_is_said() {
+        let mut topics = Topics::default();
+        topics.want(b"a", true);
+        topics.want(b"b", true);
+        topics.want(b"b", false);
+        topics.want(b"c", false);
+        topics.want(b"a", true);
+        assert_eq!(changes(&mut topics), "Subscribe a");
+        topics.want(b"a", false);
+        topics.want(b"a", true);
+        assert_eq!(changes(&mut topics), "");
+        topics.want(b"a", false);
+        topics.want(b"d", true);
+        assert_eq!(changes(&mut topics), "Subscribe d, Unsubscribe a");
+        assert_eq!(topics.len(), 1);
+        topics.want(b"e", true);
+        topics.disconnected();
+        assert_eq!(changes(&mut topics), "Subscribe d, Subscribe e");
+        topics.want(b"e", false);
+        topics.disconnected();
+        assert_eq!(changes(&mut topics), "Subscribe d");
+    }
+}

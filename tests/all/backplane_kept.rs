@@ -1,0 +1,123 @@
+//! Names that the engine of a backplane keeps: nothing is lost, and newcomers hear what was said.
+
+use crate::support::redis::{Member, Turns, keeping, new_engine, restarted, turned_until as until};
+
+// row 248
+#[test]
+fn of_names_that_are_kept_nothing_is_lost_while_the_engine_is_away() {
+    let (mut first, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let (mut of_a, mut of_b) = (a.member_of("room"), b.member_of("room"));
+    until!(first, a, b; first.state().blocked.len() == 2);
+    a.say("room", "1");
+    b.say("room", "2");
+    let mut got = [String::new(), String::new()];
+    until!(first, a, b; {
+        got[0] += &of_a.got();
+        got[1] += &of_b.got();
+        got.iter().all(|got| got.len() == 8)
+    });
+    assert_eq!(got[0], "T:1|T:2|");
+    // Nobody confirms 3 and 4, which are there twice then; what is said by a while b is away is there when
+    // b comes back.
+    first.state_mut().keeps_quiet = true;
+    a.say("room", "3");
+    a.say("room", "4");
+    until!(first, a; first.state().last_id == 4);
+    let mut second = restarted(first, address);
+    until!(a, b; !a.backplane.is_connected() && !b.backplane.is_connected());
+    a.say("room", "5");
+    until!(second, a; a.backplane.stats().queued_messages == 0);
+    assert_eq!(second.state().last_id, 7);
+    assert!(!b.backplane.is_connected());
+    let mut got = String::new();
+    until!(second, a, b; { got += &of_b.got(); got.ends_with("T:5|") });
+    assert_eq!(got, "T:3|T:4|T:5|");
+    assert_eq!(of_a.got(), got, "here they were heard at once");
+    // And the next is not lost either.
+    b.say("room", "6");
+    until!(second, a, b; of_a.got() == "T:6|");
+    assert_eq!(of_b.got(), "T:6|");
+    assert!(second.state().channels.is_empty(), "no subscription");
+}
+
+// row 247
+#[test]
+fn a_newcomer_hears_what_was_said_before_and_nothing_twice() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let mut of_a = a.member_of("room");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && b.backplane.is_connected());
+    for n in 1..=5 {
+        a.say("room", &n.to_string());
+    }
+    until!(engine, a, b; a.backplane.stats().own == 5);
+    // The first member of b, and one more of a, which has just said something that nobody has read.
+    let (mut of_b, mut late) = (b.stranger(), a.stranger());
+    b.backplane.join_with_history(b.reactor.net(), "room", of_b.token, 3);
+    a.say("room", "6");
+    a.backplane.join_with_history(a.reactor.net(), "room", late.token, 2);
+    let mut got = [String::new(), String::new()];
+    until!(engine, a, b; {
+        got[0] += &of_b.got();
+        got[1] += &late.got();
+        got.iter().all(|got| got.ends_with("6|"))
+    });
+    a.say("room", "7");
+    b.say("room", "8");
+    let mut all = String::new();
+    until!(engine, a, b; {
+        got[0] += &of_b.got();
+        got[1] += &late.got();
+        all += &of_a.got();
+        got.iter().all(|got| got.contains("7|") && got.contains("8|")) && all.contains("8|")
+    });
+    let without = |text: &str| text.replace("T:8|", "");
+    let history = without(&got[0]);
+    assert!("T:2|T:3|T:4|T:5|T:6|T:7|".ends_with(&history) && history.len() >= 16, "{history}");
+    let history = without(&got[1]);
+    assert!("T:3|T:4|T:5|T:6|T:7|".ends_with(&history) && history.len() >= 12, "{history}");
+    assert_eq!(without(&all), "T:1|T:2|T:3|T:4|T:5|T:6|T:7|");
+    // What somebody says who waits for the history of a name in which nobody is yet.
+    let mut first = a.stranger();
+    a.backplane.join_with_history(a.reactor.net(), "new", first.token, 3);
+    a.say("new", "x");
+    let mut got = String::new();
+    until!(engine, a, b; { got += &first.got(); got == "T:x|" });
+    a.say("new", "y");
+    until!(engine, a, b; { got += &first.got(); got.ends_with("y|") });
+    until!(engine, a, b; a.backplane.stats().queued_messages == 0);
+    assert_eq!(got + &first.got(), "T:x|T:y|");
+    // And somebody who is gone before the answer leaves nothing behind.
+    let gone = a.stranger();
+    let topics = a.backplane.stats().topics;
+    a.backplane.join_with_history(a.reactor.net(), "empty", gone.token, 3);
+    a.reactor.net().close(gone.token);
+    until!(engine, a, b; a.backplane.stats().topics == topics);
+    // Without the engine they join at once.
+    drop(engine);
+    until!(a, b; !a.backplane.is_connected());
+    let mut alone = a.stranger();
+    a.backplane.join_with_history(a.reactor.net(), "room", alone.token, 3);
+    a.say("room", "9");
+    until!(a, b; alone.got() == "T:9|");
+}
+
+// row 247
+#[test]
+fn names_come_and_go_while_the_reader_waits() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let _first = a.member_of("first");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && b.backplane.is_connected());
+    let mut others: Vec<Member> = (0..20).map(|n| a.member_of(&format!("room{n}"))).collect();
+    until!(engine, a, b; matches!(&engine.state().blocked[..], [(_, names)] if names.len() == 21));
+    for n in 0..20 {
+        b.say(&format!("room{n}"), "hello");
+    }
+    for other in &mut others {
+        until!(engine, a, b; other.got() == "T:hello|");
+    }
+    drop(others);
+    until!(engine, a, b; matches!(&engine.state().blocked[..], [(_, names)] if names.len() == 1));
+}

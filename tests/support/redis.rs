@@ -1,0 +1,331 @@
+//! A process with a backplane, and an engine for it: one of this library, small and scripted, with what of
+//! Redis a backplane uses. `.ci/backplane.py` has a real one.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::io::Read;
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle};
+use tidegate::layer::resp::{Command, Resp, Value, Version};
+use tidegate::layer::{Item, Layer, LayerContext, LayerError, MessageKind, Step};
+use tidegate::{Adopt, Context, Handler, HandlerResult, Input, Listen, Message, Reactor, Token};
+
+use super::{Log, Probe, address_of};
+
+/// Keys of streams, and behind which entry each is read.
+type Places = Vec<(Vec<u8>, u64)>;
+
+/// What the engine knows.
+#[derive(Default)]
+pub struct Engine {
+    pub channels: HashMap<Vec<u8>, Vec<Token>>,
+    /// Every command but PUBLISH and PING.
+    pub commands: Vec<String>,
+    pub published: usize,
+    pub pings: usize,
+    /// What it answers to HELLO in place of its greeting.
+    pub refusal: Option<&'static str>,
+    /// It does not answer to PUBLISH and XADD.
+    pub keeps_quiet: bool,
+    /// The number of the next client, and who is which.
+    pub clients: Vec<Token>,
+    pub streams: HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
+    pub last_id: u64,
+    /// Who waits in XREAD for what.
+    pub blocked: Vec<(Token, Places)>,
+}
+
+fn entry(id: u64, payload: &[u8]) -> Vec<u8> {
+    let fields = Value::Array(vec![Value::Bulk(b"m"), Value::Bulk(payload)]);
+    let id = format!("{id}-0");
+    Value::Array(vec![Value::Bulk(id.as_bytes()), fields]).encode(Version::Resp3)
+}
+
+fn place(id: &[u8]) -> u64 {
+    std::str::from_utf8(id).unwrap().strip_suffix("-0").unwrap().parse().unwrap()
+}
+
+impl Engine {
+    /// What XREAD answers, if there is anything.
+    fn read(&self, names: &[(Vec<u8>, u64)]) -> Option<Vec<u8>> {
+        let (mut streams, mut count) = (Vec::new(), 0);
+        for (name, from) in names {
+            let all = self.streams.get(name).map_or(&[][..], Vec::as_slice);
+            let new: Vec<_> = all.iter().filter(|(id, _)| id > from).collect();
+            if new.is_empty() {
+                continue;
+            }
+            count += 1;
+            streams.extend(Value::Bulk(name).encode(Version::Resp3));
+            streams.extend(format!("*{}\r\n", new.len()).bytes());
+            streams.extend(new.iter().flat_map(|(id, payload)| entry(*id, payload)));
+        }
+        (count > 0).then(|| [format!("%{count}\r\n").as_bytes(), &streams].concat())
+    }
+}
+
+struct Session;
+
+impl Handler<Engine> for Session {
+    fn on_data(&mut self, cx: &mut Context<'_, Engine>, input: &mut Input<'_>) -> HandlerResult {
+        let command = Command::new(input.take_all(), input.fields());
+        let words: Vec<&[u8]> = command.words().collect();
+        let shown = words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>();
+        if !matches!(words[0], b"PUBLISH" | b"PING" | b"XADD" | b"XREAD" | b"XREVRANGE") {
+            cx.state.commands.push(shown.join(" "));
+        }
+        let confirmed = |word, channel| {
+            Value::Push(vec![Value::Bulk(word), Value::Bulk(channel), Value::Integer(1)])
+        };
+        let token = cx.token;
+        let answer = match words[..] {
+            [b"HELLO", ..] => match cx.state.refusal {
+                Some(refusal) => Value::Error(refusal.as_bytes()),
+                None => {
+                    cx.state.clients.push(token);
+                    let id = Value::Integer(cx.state.clients.len() as i64);
+                    Value::Map(vec![(Value::Bulk(b"id"), id)])
+                }
+            },
+            [b"SELECT", _] => Value::Simple(b"OK"),
+            [b"PING"] => {
+                cx.state.pings += 1;
+                Value::Simple(b"PONG")
+            }
+            [b"SUBSCRIBE", b"forbidden"] => Value::Error(b"NOPERM no permissions"),
+            [b"SUBSCRIBE", channel] => {
+                cx.state.channels.entry(channel.into()).or_default().push(token);
+                confirmed(b"subscribe", channel)
+            }
+            [b"UNSUBSCRIBE", channel] => {
+                cx.state.channels.entry(channel.into()).or_default().retain(|&t| t != token);
+                confirmed(b"unsubscribe", channel)
+            }
+            [b"PUBLISH", channel, payload] => {
+                cx.state.published += 1;
+                let subscribers = cx.state.channels.get(channel).cloned().unwrap_or_default();
+                let push = [b"message", channel, payload].map(Value::Bulk).to_vec();
+                let push = Value::Push(push).encode(Version::Resp3);
+                for &subscriber in &subscribers {
+                    cx.net.send(subscriber, &push);
+                }
+                if cx.state.keeps_quiet {
+                    return Ok(());
+                }
+                Value::Integer(subscribers.len() as i64)
+            }
+            [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
+                cx.state.last_id += 1;
+                let id = cx.state.last_id;
+                cx.state.streams.entry(key.into()).or_default().push((id, payload.into()));
+                for (token, names) in std::mem::take(&mut cx.state.blocked) {
+                    match cx.state.read(&names) {
+                        Some(answer) => drop(cx.net.send(token, answer)),
+                        None => cx.state.blocked.push((token, names)),
+                    }
+                }
+                if !cx.state.keeps_quiet {
+                    cx.send(Value::Bulk(format!("{id}-0").as_bytes()).encode(Version::Resp3));
+                }
+                return Ok(());
+            }
+            [b"XREVRANGE", key, b"+", b"-", b"COUNT", count] => {
+                let count: usize = std::str::from_utf8(count)?.parse()?;
+                let all = cx.state.streams.get(key).map_or(&[][..], Vec::as_slice);
+                let last = all.iter().rev().take(count);
+                let head = format!("*{}\r\n", count.min(all.len())).into_bytes();
+                let entries = last.flat_map(|(id, payload)| entry(*id, payload));
+                cx.send(head.into_iter().chain(entries).collect::<Vec<u8>>());
+                return Ok(());
+            }
+            [b"XREAD", b"COUNT", _, b"BLOCK", _, b"STREAMS", ref names @ ..] => {
+                let (names, ids) = names.split_at(names.len() / 2);
+                let names = names.iter().zip(ids);
+                let names: Vec<_> = names.map(|(name, id)| (name.to_vec(), place(id))).collect();
+                match cx.state.read(&names) {
+                    Some(answer) => drop(cx.send(answer)),
+                    None => cx.state.blocked.push((token, names)),
+                }
+                return Ok(());
+            }
+            [b"CLIENT", b"UNBLOCK", id] => {
+                let id: usize = std::str::from_utf8(id)?.parse()?;
+                let waits = cx.state.clients[id - 1];
+                let before = cx.state.blocked.len();
+                cx.state.blocked.retain(|(token, _)| *token != waits);
+                let woken = before - cx.state.blocked.len();
+                if woken == 1 {
+                    cx.net.send(waits, Value::Null.encode(Version::Resp3));
+                }
+                Value::Integer(woken as i64)
+            }
+            _ => Value::Error(b"ERR unknown command"),
+        };
+        cx.send(answer.encode(Version::Resp3));
+        Ok(())
+    }
+}
+
+pub fn engine(at: SocketAddr) -> (Reactor<Engine>, SocketAddr) {
+    let mut reactor = Reactor::with_state(Engine::default()).unwrap();
+    let listen = Listen::tcp(at).layer(|_| Resp::server());
+    let listener = reactor.net().listen(listen, |_| Session).unwrap();
+    let address = address_of(&mut reactor, listener);
+    (reactor, address)
+}
+
+pub fn new_engine() -> (Reactor<Engine>, SocketAddr) {
+    engine("127.0.0.1:0".parse().unwrap())
+}
+
+/// Sends a message with its kind and a bar behind it: `T:hello|`.
+struct Shown;
+
+impl Layer for Shown {
+    fn name(&self) -> &'static str {
+        "shown"
+    }
+    fn decode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        wire: &mut [u8],
+        _: &mut Vec<u8>,
+        _: &mut Vec<u8>,
+    ) -> Result<Step, LayerError> {
+        Ok(Step::new(wire.len(), Item::Nothing))
+    }
+    fn encode(
+        &mut self,
+        _: &mut LayerContext<'_>,
+        message: &[u8],
+        kind: MessageKind,
+        wire: &mut Vec<u8>,
+    ) -> Result<(), LayerError> {
+        wire.extend_from_slice(match kind {
+            MessageKind::Default => b"D:",
+            MessageKind::Text => b"T:",
+            MessageKind::Binary => b"B:",
+        });
+        wire.extend_from_slice(message);
+        wire.push(b'|');
+        Ok(())
+    }
+}
+
+pub type Events = Rc<RefCell<VecDeque<BackplaneEvent>>>;
+
+/// A process with a backplane.
+pub struct Process {
+    pub reactor: Reactor,
+    pub backplane: BackplaneHandle,
+    pub events: Events,
+}
+
+pub struct Member {
+    pub token: Token,
+    pub far: UnixStream,
+}
+
+impl Member {
+    pub fn got(&mut self) -> String {
+        let mut got = Vec::new();
+        let mut block = [0; 4096];
+        while let Ok(n @ 1..) = self.far.read(&mut block) {
+            got.extend_from_slice(&block[..n]);
+        }
+        String::from_utf8_lossy(&got).into_owned()
+    }
+}
+
+impl Process {
+    pub fn new(url: &str, adapt: impl FnOnce(Backplane) -> Backplane) -> Self {
+        let (mut reactor, events) = (Reactor::new().unwrap(), Events::default());
+        let told = Rc::clone(&events);
+        let backplane = Backplane::redis(url)
+            .unwrap()
+            .longest_wait(Duration::from_millis(20))
+            .on_event(move |event, _, _| told.borrow_mut().push_back(event.clone()));
+        let backplane = adapt(backplane).start(reactor.net()).unwrap();
+        Process { reactor, backplane, events }
+    }
+
+    pub fn at(address: SocketAddr) -> Self {
+        Self::new(&format!("redis://{address}"), |backplane| backplane)
+    }
+
+    /// A connection that is in no group.
+    pub fn stranger(&mut self) -> Member {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let adopt = Adopt::from(near).layer(Shown);
+        let token = self.reactor.net().adopt(adopt, Probe::new(&Log::new())).unwrap();
+        Member { token, far }
+    }
+
+    pub fn member_of(&mut self, name: &str) -> Member {
+        let member = self.stranger();
+        let net = self.reactor.net();
+        let group = net.group(name);
+        assert!(net.join(group, member.token));
+        member
+    }
+
+    pub fn say(&mut self, name: &str, message: &str) {
+        self.reactor.net().publish_named(name, Message::text(message));
+    }
+
+    pub fn next_event(&self) -> Option<BackplaneEvent> {
+        self.events.borrow_mut().pop_front()
+    }
+}
+
+pub trait Turns {
+    fn turn_once(&mut self);
+}
+
+impl Turns for Reactor<Engine> {
+    fn turn_once(&mut self) {
+        assert!(self.turn(Some(Duration::ZERO)).unwrap().is_continue());
+    }
+}
+
+impl Turns for Process {
+    fn turn_once(&mut self) {
+        assert!(self.reactor.turn(Some(Duration::from_micros(100))).unwrap().is_continue());
+    }
+}
+
+/// Turns all of them until something has happened.
+#[allow(unused_macros)] // as above
+macro_rules! turned_until {
+    ($($turned:expr),+; $condition:expr) => {{
+        let begin = std::time::Instant::now();
+        while !$condition {
+            $($turned.turn_once();)+
+            assert!(begin.elapsed() < $crate::support::PATIENCE, "it did not happen: {}", stringify!($condition));
+        }
+    }};
+}
+
+/// A process whose names are all kept.
+pub fn keeping(address: SocketAddr) -> Process {
+    Process::new(&format!("redis://{address}"), |backplane| backplane.keep("", 1000))
+}
+
+/// The next engine at that address, with the streams of the one before.
+pub fn restarted(mut before: Reactor<Engine>, address: SocketAddr) -> Reactor<Engine> {
+    let streams = std::mem::take(&mut before.state_mut().streams);
+    let last_id = before.state().last_id;
+    drop(before);
+    let (mut after, _) = engine(address);
+    after.state_mut().streams = streams;
+    after.state_mut().last_id = last_id;
+    after
+}
+
+#[allow(unused_imports)]
+pub(crate) use turned_until;
