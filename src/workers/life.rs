@@ -9,6 +9,7 @@ use super::desk::Desk;
 use super::handle::{RunningWorkers, WorkersHandle};
 use super::team::{Team, lock};
 use super::{GRACE, OnFailure, Worker, Workers};
+use crate::config::Config;
 use crate::error::Error;
 use crate::guard::{drop_guarded, guarded};
 use crate::net::{Interconnect, Net};
@@ -49,7 +50,7 @@ where
     S: 'static,
     F: Fn(&Worker<S>, &mut Net<S>) -> Result<S, Error> + Send + Sync + 'static,
 {
-    let team = Team::new(workers.count, workers.balance, workers.crossing_limit);
+    let team = Team::new(&workers, sys::Clock::Os);
     let (gate, set_up, workers) = (Arc::new(Gate::default()), Arc::new(set_up), Arc::new(workers));
     let running = Arc::new(Mutex::new(workers.count));
     let mut threads = Vec::new();
@@ -94,6 +95,41 @@ where
 
 fn died(index: usize, why: impl Into<String>) -> Error {
     Error::new(format!("worker {index} has died"), io::Error::other(why.into()))
+}
+
+/// Sets a reactor up. The worker can be reached then.
+pub(super) fn build<S, F>(
+    team: &Arc<Team<S>>,
+    index: usize,
+    life: u32,
+    config: Config,
+    set_up: &F,
+) -> Result<Reactor<S>, Error>
+where
+    S: 'static,
+    F: Fn(&Worker<S>, &mut Net<S>) -> Result<S, Error>,
+{
+    let desk = Desk::new(Arc::clone(team), index, life);
+    let worker = Worker::new(team, index);
+    let built = guarded(|| {
+        Reactor::build_within(config, Some(Interconnect::of_worker(desk)), |net| {
+            net.core.groups.removed_names.get_or_insert_default();
+            set_up(&worker, net)
+        })
+    });
+    let mut reactor = match built {
+        Ok(Ok(reactor)) => reactor,
+        Ok(Err(error)) => {
+            let what = format!("cannot set up worker {index}");
+            return Err(Error::new(what, io::Error::new(error.kind(), error.to_string())));
+        }
+        Err(text) => {
+            let what = format!("cannot set up worker {index}");
+            return Err(Error::new(what, io::Error::other(format!("it panicked: {text}"))));
+        }
+    };
+    reactor.net().enter_team();
+    Ok(reactor)
 }
 
 /// One worker's thread.
@@ -161,30 +197,8 @@ where
         sys::Clock::Os.now().saturating_duration_since(begun)
     }
 
-    /// Sets a reactor up. The worker can be reached then.
     fn build(&self, life: u32) -> Result<Reactor<S>, Error> {
-        let desk = Desk::new(Arc::clone(&self.team), self.index, life);
-        let worker = Worker::new(&self.team, self.index);
-        let built = guarded(|| {
-            let interconnect = Interconnect::of_worker(desk);
-            Reactor::build_within(self.workers.config.clone(), Some(interconnect), |net| {
-                net.core.groups.removed_names.get_or_insert_default();
-                (self.set_up)(&worker, net)
-            })
-        });
-        let mut reactor = match built {
-            Ok(Ok(reactor)) => reactor,
-            Ok(Err(error)) => {
-                let what = format!("cannot set up worker {}", self.index);
-                return Err(Error::new(what, io::Error::new(error.kind(), error.to_string())));
-            }
-            Err(text) => {
-                let what = format!("cannot set up worker {}", self.index);
-                return Err(Error::new(what, io::Error::other(format!("it panicked: {text}"))));
-            }
-        };
-        reactor.net().enter_team();
-        Ok(reactor)
+        build(&self.team, self.index, life, self.workers.config.clone(), &*self.set_up)
     }
 
     fn run(&self, mut reactor: Reactor<S>) -> Result<ShutdownReport, Error> {
