@@ -75,6 +75,8 @@ mod network;
 mod outage;
 mod peer;
 mod schedule;
+#[cfg(test)]
+mod worker_tests;
 mod workers;
 
 pub use crate::sys::sim::{Fault, Faults, Link};

@@ -148,7 +148,7 @@ impl Sim {
 
     /// `SIGSTOP`, and `SIGCONT` at `until`; of one worker, that its thread is not scheduled until then. A process that slept in its poll goes on with an interrupted
     /// one, whatever has come meanwhile (signal(7)).
-    fn stop_process(&mut self, host: u32, until: u64) {
+    pub(super) fn stop_process(&mut self, host: u32, until: u64) {
         let index = host as usize;
         let asleep = match &self.hosts[index].what {
             What::Running(process) => !process.has_leftovers(),
