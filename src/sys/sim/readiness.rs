@@ -35,8 +35,7 @@ impl World {
         let host = sock.host;
         self.hosts[host as usize].edges.push_back(id);
         if self.hosts[host as usize].workers > 1 {
-            // It may have come while another worker's arrivals were delivered.
-            self.plan(host, self.at);
+            self.worker_has_edge(host);
         }
     }
 

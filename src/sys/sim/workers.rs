@@ -17,6 +17,9 @@ const WAKE: u64 = 50_000;
 const LATE_WAKE: u64 = 1_000_000;
 const LATE_WAKES: u32 = 20_000;
 
+/// By how much a turn that input causes begins later than on a host alone.
+const START: u64 = 5_000;
+
 impl World {
     /// The hosts of a machine with so many workers. Returns its home.
     pub(crate) fn add_workers(&mut self, name: &str, count: u32) -> u32 {
@@ -59,6 +62,16 @@ impl World {
             }
             _ => 0,
         }
+    }
+
+    /// A worker's socket has an edge. It may have come while another worker's arrivals were delivered; and of
+    /// those that sleep, the scheduler decides which one goes on first.
+    pub(super) fn worker_has_edge(&mut self, host: u32) {
+        let place = &mut self.hosts[host as usize];
+        if place.edges.len() == 1 && place.clock < self.at {
+            place.clock = self.at + self.wakes_of_workers.below(START);
+        }
+        self.plan(host, self.at);
     }
 
     /// The socket is this host's from now on.

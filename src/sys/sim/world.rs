@@ -219,7 +219,7 @@ pub(crate) struct World {
     pub(super) dice: Dice,
     /// Latencies.
     pub(super) network: Rng,
-    /// How long a wake of another worker takes.
+    /// When workers go on that sleep.
     pub(super) wakes_of_workers: Rng,
     /// What layers draw.
     #[cfg(feature = "random")]
