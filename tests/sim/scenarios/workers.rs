@@ -326,6 +326,8 @@ struct Plan {
     limit: usize,
     /// The shutdown does not wait until all is quiet.
     early_end: bool,
+    /// In which time clients come and workers are disturbed, in microseconds.
+    window: u64,
 }
 
 fn options() -> StreamOptions {
@@ -356,6 +358,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         calm: dice.percent(30),
         limit: if dice.percent(30) { dice.size(1, 8) } else { 1_000 },
         early_end: dice.percent(25),
+        window: if dice.percent(50) { 100_000 } else { dice.between(100, 4_000) },
     };
     if plan.hostile {
         hostile(sim)?;
@@ -374,7 +377,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         let mut dice = of_clients.clone();
         for _ in 0..count {
             let client = Client { number: 0, left: dice.between(1, 40), dice: dice.split() };
-            net.run_after(us(dice.between(0, 100_000)), move |_, net| {
+            net.run_after(us(dice.between(0, plan.window)), move |_, net| {
                 let connect = Connect::tcp(("server", 1)).options(options());
                 // Refused while the reactor is being dropped.
                 let _ = net.connect(connect.layer(Lines::new()), client);
@@ -382,8 +385,9 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         }
         Ok(Clients { ledger: Rc::clone(&shared), left: count })
     })?;
+    let mut undisturbed = workers.clone();
     if !plan.calm {
-        disturb(sim, &workers, &mut dice);
+        disturb(sim, &mut undisturbed, &mut dice, plan.window);
     }
     if plan.early_end {
         sim.run_for(us(dice.between(0, 200_000)))?;
@@ -394,7 +398,13 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
                 sim.with(worker, |state, net| net.resume(state.listener));
             }
         }
-        sim.settle(LIMIT * 3)?; // the timer of a stall may be left
+        sim.run_for(LIMIT / 2)?;
+        if !plan.hostile && !undisturbed.is_empty() {
+            // Whoever is cut off from one worker is served by another.
+            let came = ledger.borrow().members.len() + waiting(sim, clients, &ledger.borrow());
+            assert_eq!(came, count, "clients that were served, or wait");
+        }
+        sim.settle(LIMIT * 3)?; // who waits at the limit is given up meanwhile
         look(sim, &workers, clients, &ledger.borrow(), plan)?;
     }
     let grace = ms(dice.between(0, 3_000));
@@ -411,12 +421,15 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     Ok(())
 }
 
-/// Pauses, ends and deaths.
-fn disturb(sim: &mut Sim, workers: &[Host<Server>], dice: &mut Dice) {
+/// Pauses, ends and deaths. Leaves those that nothing is done to.
+fn disturb(sim: &mut Sim, workers: &mut Vec<Host<Server>>, dice: &mut Dice, window: u64) {
+    let all = workers.clone();
+    let mut disturbed = [false; WORKERS];
     for _ in 0..dice.between(0, 6) {
-        let worker = workers[dice.size(0, WORKERS - 1)];
-        let what = dice.between(0, 99);
-        sim.at(us(dice.between(0, 150_000)), move |sim| {
+        let number = dice.size(0, WORKERS - 1);
+        let (worker, what) = (all[number], dice.between(0, 99));
+        disturbed[number] |= what < 90;
+        sim.at(us(dice.between(0, window + window / 2 + 1_000)), move |sim| {
             if !sim.is_running(worker) {
                 return;
             }
@@ -429,6 +442,14 @@ fn disturb(sim: &mut Sim, workers: &[Host<Server>], dice: &mut Dice) {
             }
         });
     }
+    let mut disturbed = disturbed.iter();
+    workers.retain(|_| disturbed.next() == Some(&false));
+}
+
+/// How many clients have not been greeted, and have not ended.
+fn waiting(sim: &Sim, clients: Host<Clients>, ledger: &Ledger) -> usize {
+    let served = ledger.clients.values().filter(|side| side.open).count();
+    sim.state(clients).left - served
 }
 
 /// All is quiet.
@@ -448,10 +469,10 @@ fn look(
         });
     }
     let all: usize = open.iter().sum();
-    assert!(all <= plan.limit, "{all} connections are open, above {}", plan.limit);
+    // What is on its way to a listener that closes goes to another one, whatever has been accepted meanwhile.
+    assert!(all <= plan.limit || !plan.calm, "{all} connections are open, above {}", plan.limit);
     // All but those that wait at the limit have been served, or have ended.
-    let served = ledger.clients.values().filter(|side| side.open).count();
-    let waiting = sim.state(clients).left - served;
+    let waiting = waiting(sim, clients, ledger);
     assert!(waiting == 0 || all >= plan.limit, "{waiting} clients wait for {open:?}");
     let ended = ledger.members.values().any(|member| !member.open);
     if plan.calm && !plan.hostile && !ended {
