@@ -38,6 +38,11 @@ impl Error {
         Error { what: what.into(), source, advice }
     }
 
+    /// The same error, as a part of something larger.
+    pub(crate) fn within(self, what: &str) -> Self {
+        Error { what: format!("{what}: {}", self.what), ..self }
+    }
+
     /// A target that does not resolve.
     pub(crate) fn resolving(target: &Target, source: io::Error) -> Self {
         let hint = match source.kind() {

@@ -60,6 +60,11 @@ impl Core {
                     return Some(format!("{token} keeps output that could be written"));
                 }
             }
+            if let Some(Entity::Listener(listener)) = self.table.entity(token)
+                && listener.expects_connections()
+            {
+                return Some(format!("{token} counts connections that nobody brings"));
+            }
         }
         for &token in &tokens {
             if let Some(session) = self.session(token)

@@ -48,7 +48,7 @@ impl<S: 'static> Reactor<S> {
         if jobs > 0 {
             return Some(format!("{jobs} results of jobs are awaited, and none is under way"));
         }
-        net.core.leftovers(handlers).or_else(|| {
+        net.core.leftovers(handlers).or_else(|| net.misplaced_name()).or_else(|| {
             let calls = net.calls.len();
             let timers = net.core.own_calls();
             (calls != timers).then(|| {

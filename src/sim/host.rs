@@ -12,6 +12,8 @@ use crate::net::Net;
 use crate::reactor::Reactor;
 use crate::stats::ReactorStats;
 
+use super::workers::Crew;
+
 /// A host of a simulation, with state of type `S`: the key to it. A plain value.
 pub struct Host<S> {
     pub(super) index: u32,
@@ -57,6 +59,7 @@ pub(super) trait Process {
     fn vanish(self: Box<Self>);
     fn as_any(&self) -> &dyn Any;
     fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
 pub(super) struct Running<S: 'static>(pub(super) Reactor<S>);
@@ -113,11 +116,20 @@ impl<S: 'static> Process for Running<S> {
     fn as_any_mut(&mut self) -> &mut dyn Any {
         self
     }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
 }
 
 /// Makes a host's reactor: at first, and again after each crash.
 pub(super) trait SetUp {
     fn start(&self, config: Config) -> Result<Box<dyn Process>, Error>;
+
+    /// What the hosts of a machine have in common, if they are workers.
+    fn crew(&self) -> Option<&dyn Crew> {
+        None
+    }
 }
 
 pub(super) struct With<S, F> {

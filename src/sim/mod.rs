@@ -75,6 +75,9 @@ mod network;
 mod outage;
 mod peer;
 mod schedule;
+#[cfg(test)]
+mod worker_tests;
+mod workers;
 
 pub use crate::sys::sim::{Fault, Faults, Link};
 pub use check::{Checked, check, try_check};
@@ -135,6 +138,17 @@ struct Entry {
     sleeps: u32,
 }
 
+impl Entry {
+    fn new(
+        set_up: Option<Box<dyn SetUp>>,
+        config: Config,
+        turn: Option<Duration>,
+        what: What,
+    ) -> Self {
+        Entry { set_up, config, turn, what, due: u64::MAX, idle_turns: 0, sleeps: 0 }
+    }
+}
+
 enum What {
     Running(Box<dyn Process>),
     /// Its loop ended; the state can still be looked at.
@@ -166,6 +180,9 @@ impl<'a> Installed<'a> {
 impl Drop for Installed<'_> {
     fn drop(&mut self) {
         *self.slot = swap(self.before.take());
+        if let Some(world) = self.slot {
+            world.is_left();
+        }
     }
 }
 
@@ -280,15 +297,8 @@ impl Sim {
     {
         let index = self.add_host(name)?;
         let (config, turn) = self.swarm_config(index, config);
-        self.hosts.push(Entry {
-            set_up: Some(Box::new(With::new(set_up))),
-            config,
-            turn,
-            what: What::Crashed,
-            due: u64::MAX,
-            idle_turns: 0,
-            sleeps: 0,
-        });
+        let set_up = Some(Box::new(With::new(set_up)) as Box<dyn SetUp>);
+        self.hosts.push(Entry::new(set_up, config, turn, What::Crashed));
         self.start(index)?;
         Ok(Host::new(index, self.number))
     }
@@ -300,15 +310,8 @@ impl Sim {
     pub fn peer(&mut self, name: &str) -> Result<Peer, Error> {
         let index = self.add_host(name)?;
         self.world_mut().hosts[index as usize].raw = true;
-        self.hosts.push(Entry {
-            set_up: None,
-            config: self.config.clone(),
-            turn: None,
-            what: What::Raw(RawHost::default()),
-            due: u64::MAX,
-            idle_turns: 0,
-            sleeps: 0,
-        });
+        let what = What::Raw(RawHost::default());
+        self.hosts.push(Entry::new(None, self.config.clone(), None, what));
         Ok(Peer { index, sim: self.number })
     }
 
@@ -322,6 +325,12 @@ impl Sim {
     }
 
     fn add_host(&mut self, name: &str) -> Result<u32, Error> {
+        self.check_name(name)?;
+        Ok(self.world_mut().add_host(name.to_owned()))
+    }
+
+    /// Whether another host may have this name.
+    fn check_name(&self, name: &str) -> Result<(), Error> {
         let what = || format!("cannot add the host {name:?}");
         let is_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
         if name.is_empty() || !name.chars().all(is_name) || name == "localhost" {
@@ -334,7 +343,7 @@ impl Sim {
         if self.world().host_named(name).is_some() {
             return Err(wrong(what(), "expected a name that no other host has"));
         }
-        Ok(self.world_mut().add_host(name.to_owned()))
+        Ok(())
     }
 
     /// The settings of the hosts that are added from now on. The default is that of
@@ -359,7 +368,7 @@ impl Sim {
 
     fn index_of(&self, name: &str) -> Result<u32, Error> {
         self.world().host_named(name).ok_or_else(|| {
-            let known: Vec<&str> = self.world().hosts.iter().map(|h| &*h.name).collect();
+            let known = self.world().names();
             let expected = format!("expected one of {}", known.join(", "));
             wrong(format!("no host is called {name:?}"), &expected)
         })

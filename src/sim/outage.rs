@@ -38,12 +38,15 @@ impl Sim {
     /// No host has that name, it runs, or its set-up fails.
     pub fn restart(&mut self, name: &str) -> Result<(), Error> {
         let index = self.index_of(name)?;
-        match self.hosts[index as usize].what {
-            What::Running(_) | What::Raw(_) => {
-                Err(wrong(format!("cannot restart {name}"), "expected a host that does not run"))
-            }
-            What::Ended(_) | What::Crashed => self.start(index),
+        let mut workers = self.world().workers_of(index);
+        let runs = |what: &What| matches!(what, What::Running(_) | What::Raw(_));
+        if workers.any(|worker| runs(&self.hosts[worker as usize].what)) {
+            return Err(wrong(
+                format!("cannot restart {name}"),
+                "expected a host that does not run",
+            ));
         }
+        self.start_machine(index)
     }
 
     /// Stops the process of a host for a time, as `SIGSTOP` does. Its system goes on: it accepts and
@@ -54,7 +57,9 @@ impl Sim {
     pub fn pause(&mut self, name: &str, time: Duration) -> Result<(), Error> {
         let index = self.process_named(name, "pause")?;
         let until = self.after(time);
-        self.stop_process(index, until);
+        for worker in self.world().workers_of(index) {
+            self.stop_process(worker, until);
+        }
         Ok(())
     }
 
@@ -65,7 +70,7 @@ impl Sim {
     /// No host has that name, or it is a raw peer.
     pub fn descriptor_limit(&mut self, name: &str, descriptors: usize) -> Result<(), Error> {
         let index = self.process_named(name, "limit")?;
-        self.world_mut().hosts[index as usize].descriptor_limit = descriptors;
+        self.world_mut().machine(index).descriptor_limit = descriptors;
         Ok(())
     }
 
@@ -88,7 +93,7 @@ impl Sim {
 
     fn move_clock(&mut self, name: &str, by: i64) -> Result<(), Error> {
         let index = self.index_of(name)?;
-        let host = &mut self.world_mut().hosts[index as usize];
+        let host = self.world_mut().machine(index);
         host.wall = host.wall.saturating_add(by);
         Ok(())
     }
@@ -107,12 +112,11 @@ impl Sim {
 
     /// Whether a fault takes the place of this turn.
     pub(super) fn meets_fault(&mut self, host: u32) -> bool {
-        let index = host as usize;
         let world = self.world_mut();
         if world.host_fault(host, Fault::Crashes) {
             let off = world.draw(Fault::Crashes, 2) == 1;
             let down = 1_000_000 * (1 + world.draw(Fault::Crashes, 5_000));
-            let name = world.hosts[index].name.clone();
+            let name = world.machine(host).name.clone();
             let back = world.now.saturating_add(down);
             self.kill(host, off);
             self.at(Duration::from_nanos(back), move |sim| {
@@ -130,7 +134,7 @@ impl Sim {
         }
         if world.host_fault(host, Fault::WallClock) {
             let by = world.draw(Fault::WallClock, 2 * 3_600_000_000_000) as i64;
-            let wall = &mut world.hosts[index].wall;
+            let wall = &mut world.machine(host).wall;
             *wall = wall.saturating_add(by - 3_600_000_000_000);
         }
         if world.host_fault(host, Fault::Pauses) {
@@ -142,9 +146,9 @@ impl Sim {
         false
     }
 
-    /// `SIGSTOP`, and `SIGCONT` at `until`. A process that slept in its poll goes on with an interrupted
+    /// `SIGSTOP`, and `SIGCONT` at `until`; of one worker, that its thread is not scheduled until then. A process that slept in its poll goes on with an interrupted
     /// one, whatever has come meanwhile (signal(7)).
-    fn stop_process(&mut self, host: u32, until: u64) {
+    pub(super) fn stop_process(&mut self, host: u32, until: u64) {
         let index = host as usize;
         let asleep = match &self.hosts[index].what {
             What::Running(process) => !process.has_leftovers(),
@@ -224,38 +228,51 @@ impl Sim {
 
     /// Kills a process, or stops its whole machine.
     pub(super) fn kill(&mut self, host: u32, machine: bool) {
-        let index = host as usize;
+        let workers = self.world().workers_of(host);
+        let host = workers.start;
         let world = self.world_mut();
         world.leave();
         world.note(host, Event::Crash);
         world.current = Some(host);
         world.vanishing = true;
-        world.hosts[index].clock = world.now;
-        world.hosts[index].paused_until = 0;
-        world.hosts[index].interrupted = false;
+        for worker in workers.clone() {
+            let place = &mut world.hosts[worker as usize];
+            place.clock = world.now;
+            place.paused_until = 0;
+            place.interrupted = false;
+        }
         if machine {
             world.machine_stops(host);
         } else {
             world.process_dies(host);
         }
         let Sim { world, hosts, .. } = self;
-        let entry = &mut hosts[index];
-        entry.due = u64::MAX;
         {
             let _world = Installed::new(world);
-            match std::mem::replace(&mut entry.what, What::Crashed) {
-                What::Running(process) | What::Ended(process) => process.vanish(),
-                What::Crashed | What::Raw(_) => {}
+            if let Some(crew) = hosts[host as usize].crew() {
+                crew.process_dies();
+            }
+            for worker in workers.clone() {
+                with(|world| world.current = Some(worker));
+                let entry = &mut hosts[worker as usize];
+                entry.due = u64::MAX;
+                match std::mem::replace(&mut entry.what, What::Crashed) {
+                    What::Running(process) | What::Ended(process) => process.vanish(),
+                    What::Crashed | What::Raw(_) => {}
+                }
+            }
+            if let Some(crew) = hosts[host as usize].crew() {
+                crew.process_is_gone();
             }
         }
         let world = self.world_mut();
         if machine {
             world.machine_is_off(host);
         }
-        world.forget_process(host);
+        workers.clone().for_each(|worker| world.forget_process(worker));
         world.vanishing = false;
         world.current = None;
-        self.plan_next(host);
+        workers.for_each(|worker| self.plan_next(worker));
     }
 
     /// The simulation ends: every handler gets its `on_close`.

@@ -34,7 +34,7 @@ pub(super) struct RawHost {
 impl RawHost {
     /// It has a new connection, which has brought nothing yet.
     fn takes(&mut self, socket: Socket) -> io::Result<()> {
-        socket.register(0)?;
+        socket.register_here(0)?;
         self.connection = Some(socket);
         self.received.clear();
         self.ended = false;
@@ -142,7 +142,7 @@ impl<'a> RawPeer<'a> {
             let addresses = world::resolve(&on)?;
             let first: &Address = &addresses[0];
             let socket = world::listen(first, 16, &SocketOptions::new(), false)?;
-            socket.register(0)?;
+            socket.register_here(0)?;
             raw.listener = Some(socket);
             Ok(())
         })

@@ -31,7 +31,7 @@ impl Sim {
     pub fn run_for(&mut self, time: Duration) -> Result<(), Failure> {
         let until = self.after(time);
         while self.step(until)? {}
-        self.world_mut().now = until;
+        self.set_now(until);
         self.inspect_all(false)
     }
 
@@ -53,7 +53,7 @@ impl Sim {
             if !self.step(until)? {
                 let what = match self.next() {
                     Some(_) => {
-                        self.world_mut().now = until;
+                        self.set_now(until);
                         format!("{whose} did not hold within {limit:?}")
                     }
                     None => format!("{whose} does not hold, and nothing is left to happen"),
@@ -85,6 +85,13 @@ impl Sim {
         self.inspect_all(true)
     }
 
+    /// Time passes between two steps.
+    fn set_now(&mut self, now: u64) {
+        let world = self.world_mut();
+        world.now = now;
+        world.is_left();
+    }
+
     /// The time that comes this much later.
     pub(super) fn after(&self, time: Duration) -> u64 {
         self.world().now.saturating_add(nanos(time)).min(END)
@@ -109,9 +116,8 @@ impl Sim {
         let at = action.max(world.now);
         if action != QUIET && at <= until && wake.is_none_or(|(wake, _)| at <= wake) {
             let Some(Reverse(Action { call, .. })) = self.actions.pop() else { return Ok(false) };
-            let world = self.world_mut();
-            world.now = at;
-            world.leave();
+            self.set_now(at);
+            self.world_mut().leave();
             call(self);
         } else {
             let Some((at, host)) = wake.filter(|&(at, _)| at <= until) else { return Ok(false) };
@@ -249,7 +255,10 @@ impl Sim {
         };
         {
             let _world = Installed::new(world);
-            process.finish();
+            match entry.set_up.as_ref().and_then(|set_up| set_up.crew()) {
+                Some(crew) => crew.worker_ends(&mut || process.finish()),
+                None => process.finish(),
+            }
         }
         entry.what = What::Ended(process);
         self.world_mut().current = None;
@@ -302,25 +311,44 @@ impl Sim {
         if let Some(failure) = self.violation() {
             return Err(failure);
         }
+        // Of the workers of a machine, as far as they have been looked at.
+        let mut sockets_of_machine = None;
         for host in 0..self.hosts.len() as u32 {
-            let Sim { world, hosts, .. } = self;
-            let What::Running(process) = &hosts[host as usize].what else { continue };
-            let (wrong, sockets) = {
-                let _world = Installed::new(world);
-                let busy = process.has_leftovers();
-                let forgotten = if busy { None } else { process.forgotten() };
-                let left = if quiet { process.leftovers() } else { None };
-                (forgotten.or(left), process.socket_count())
-            };
-            let descriptors = self.world().hosts[host as usize].descriptors;
-            let wrong = wrong.or_else(|| {
-                (sockets != descriptors)
-                    .then(|| format!("{descriptors} descriptors are open for {sockets} sockets"))
-            });
+            let wrong = self.inspect(host, quiet, &mut sockets_of_machine);
+            let wrong =
+                wrong.or_else(|| self.inspect_machine(host, quiet, &mut sockets_of_machine));
             if let Some(what) = wrong {
                 return Err(self.failed(Some(host), what));
             }
         }
         Ok(())
+    }
+
+    fn inspect(&mut self, host: u32, quiet: bool, all: &mut Option<usize>) -> Option<String> {
+        let Sim { world, hosts, .. } = self;
+        let What::Running(process) = &hosts[host as usize].what else { return None };
+        let _world = Installed::new(world);
+        let busy = process.has_leftovers();
+        let forgotten = if busy { None } else { process.forgotten() };
+        let left = if quiet { process.leftovers() } else { None };
+        *all = Some(all.unwrap_or(0) + process.socket_count());
+        forgotten.or(left)
+    }
+
+    /// Whether a machine has as many descriptors as its reactors have sockets.
+    fn inspect_machine(&self, host: u32, quiet: bool, all: &mut Option<usize>) -> Option<String> {
+        let workers = self.world().workers_of(host);
+        if workers.end != host + 1 {
+            return None; // the last one sees to it
+        }
+        let crew = self.hosts[host as usize].crew();
+        // While none of several workers runs, their port may wait for the next life of one.
+        let sockets = all.take().or(crew.map(|_| 0))?;
+        let machine = &self.world().hosts[workers.start as usize];
+        let (descriptors, ownerless) = (machine.descriptors, machine.ownerless);
+        let wrong = (sockets + ownerless != descriptors).then(|| {
+            format!("{descriptors} descriptors are open for {} sockets", sockets + ownerless)
+        });
+        wrong.or_else(|| crew.filter(|_| quiet)?.leftovers())
     }
 }

@@ -15,15 +15,19 @@ pub(crate) enum Accepted {
     Tcp(TcpStream),
     #[cfg(unix)]
     Unix(UnixStream),
+    #[cfg(feature = "sim")]
+    Sim(super::sim::Ownerless),
 }
 
 impl Accepted {
-    /// The stream itself comes back if it cannot leave its thread, as a simulated one cannot.
+    /// The stream itself comes back if it cannot leave its thread, as a scripted one cannot.
     pub(crate) fn new(stream: Stream) -> Result<Self, Stream> {
         match stream {
             Stream::Tcp(stream) => Ok(Accepted::Tcp(stream)),
             #[cfg(unix)]
             Stream::Unix(stream) => Ok(Accepted::Unix(stream)),
+            #[cfg(feature = "sim")]
+            Stream::Sim(socket) => Ok(Accepted::Sim(super::sim::Ownerless::on_its_way(socket))),
             other => Err(other),
         }
     }
@@ -33,6 +37,8 @@ impl Accepted {
             Accepted::Tcp(stream) => Stream::Tcp(stream),
             #[cfg(unix)]
             Accepted::Unix(stream) => Stream::Unix(stream),
+            #[cfg(feature = "sim")]
+            Accepted::Sim(socket) => socket.arrives().map_or(Stream::None, Stream::Sim),
         }
     }
 }
@@ -43,18 +49,22 @@ pub(crate) enum Shared {
     Tcp(std::net::TcpListener),
     #[cfg(unix)]
     Unix(std::os::unix::net::UnixListener),
+    #[cfg(feature = "sim")]
+    Sim(super::sim::Ownerless),
 }
 
 impl Shared {
     /// # Errors
-    /// The socket is simulated.
+    /// The system refuses it.
     pub(crate) fn new(listener: Listener) -> io::Result<Self> {
         match listener {
             Listener::Tcp(listener) => Ok(Shared::Tcp(listener.into())),
             #[cfg(unix)]
             Listener::Unix(listener) => Ok(Shared::Unix(listener.into())),
-            #[allow(unreachable_patterns)] // without simulations and tests there is nothing else
-            _ => Err(io::Error::other("a simulated socket stays with its host")),
+            #[cfg(test)]
+            Listener::Script(_) => Err(io::Error::other("a scripted socket stays in its thread")),
+            #[cfg(feature = "sim")]
+            Listener::Sim(socket) => Ok(Shared::Sim(super::sim::Ownerless::shared(socket))),
         }
     }
 
@@ -65,6 +75,8 @@ impl Shared {
             Shared::Tcp(listener) => Listener::Tcp(TcpListener::from_std(listener.try_clone()?)),
             #[cfg(unix)]
             Shared::Unix(listener) => Listener::Unix(UnixListener::from_std(listener.try_clone()?)),
+            #[cfg(feature = "sim")]
+            Shared::Sim(socket) => Listener::Sim(socket.duplicate()?),
         })
     }
 
@@ -73,6 +85,8 @@ impl Shared {
             Shared::Tcp(listener) => listener.local_addr().map(Address::Ip),
             #[cfg(unix)]
             Shared::Unix(listener) => listener.local_addr().map(Address::from),
+            #[cfg(feature = "sim")]
+            Shared::Sim(socket) => socket.socket()?.listener_addr(),
         }
     }
 }

@@ -404,8 +404,8 @@ impl Poller {
         match self {
             Poller::Os { poll, .. } => socket.register(poll.registry(), mio::Token(token)),
             #[cfg(feature = "sim")]
-            Poller::Sim { .. } => match socket.simulated() {
-                Some(socket) => socket.register(token),
+            Poller::Sim { host, .. } => match socket.simulated() {
+                Some(socket) => socket.register(*host, token),
                 None => Ok(()), // there is no socket: connecting failed before there was one
             },
         }
@@ -421,8 +421,8 @@ impl Poller {
         let poll = match self {
             Poller::Os { poll, .. } => poll,
             #[cfg(feature = "sim")]
-            Poller::Sim { .. } => {
-                socket.simulated().inspect(|socket| socket.deregister());
+            Poller::Sim { host, .. } => {
+                socket.simulated().inspect(|socket| socket.deregister(*host));
                 return;
             }
         };

@@ -9,6 +9,7 @@ use super::desk::Desk;
 use super::handle::{RunningWorkers, WorkersHandle};
 use super::team::{Team, lock};
 use super::{GRACE, OnFailure, Worker, Workers};
+use crate::config::Config;
 use crate::error::Error;
 use crate::guard::{drop_guarded, guarded};
 use crate::net::{Interconnect, Net};
@@ -49,7 +50,7 @@ where
     S: 'static,
     F: Fn(&Worker<S>, &mut Net<S>) -> Result<S, Error> + Send + Sync + 'static,
 {
-    let team = Team::new(workers.count, workers.balance, workers.crossing_limit);
+    let team = Team::new(&workers, sys::Clock::Os);
     let (gate, set_up, workers) = (Arc::new(Gate::default()), Arc::new(set_up), Arc::new(workers));
     let running = Arc::new(Mutex::new(workers.count));
     let mut threads = Vec::new();
@@ -118,6 +119,40 @@ impl Death {
     fn before_the_end(error: Error) -> Self {
         Death { error, during_the_end: false }
     }
+}
+
+/// Sets a reactor up. The worker can be reached then.
+pub(super) fn build<S, F>(
+    team: &Arc<Team<S>>,
+    index: usize,
+    life: u32,
+    config: Config,
+    set_up: &F,
+) -> Result<Reactor<S>, Error>
+where
+    S: 'static,
+    F: Fn(&Worker<S>, &mut Net<S>) -> Result<S, Error>,
+{
+    let desk = Desk::new(Arc::clone(team), index, life);
+    let worker = Worker::new(team, index);
+    let built = guarded(|| {
+        Reactor::build_within(config, Some(Interconnect::of_worker(desk)), |net| {
+            net.core.groups.removed_names.get_or_insert_default();
+            set_up(&worker, net)
+        })
+    });
+    let what = format!("cannot set up worker {index}");
+    let error = match built {
+        Ok(Ok(mut reactor)) => {
+            reactor.net().enter_team();
+            team.awaits(index, false);
+            return Ok(reactor);
+        }
+        Ok(Err(error)) => error.within(&what),
+        Err(text) => Error::new(what, io::Error::other(format!("it panicked: {text}"))),
+    };
+    team.forget_names(index);
+    Err(error)
 }
 
 /// One worker's thread.
@@ -193,33 +228,8 @@ where
         sys::Clock::Os.now().saturating_duration_since(begun)
     }
 
-    /// Sets a reactor up. The worker can be reached then.
     fn build(&self, life: u32) -> Result<Reactor<S>, Error> {
-        let desk = Desk::new(Arc::clone(&self.team), self.index, life);
-        let worker = Worker::new(&self.team, self.index);
-        let built = guarded(|| {
-            let interconnect = Interconnect::of_worker(desk);
-            Reactor::build_within(self.workers.config.clone(), Some(interconnect), |net| {
-                net.core.groups.removed_names.get_or_insert_default();
-                (self.set_up)(&worker, net)
-            })
-        });
-        let mut reactor = match built {
-            Ok(Ok(reactor)) => reactor,
-            Ok(Err(error)) => {
-                self.team.forget_names(self.index);
-                let what = format!("cannot set up worker {}", self.index);
-                return Err(Error::new(what, io::Error::new(error.kind(), error.to_string())));
-            }
-            Err(text) => {
-                self.team.forget_names(self.index);
-                let what = format!("cannot set up worker {}", self.index);
-                return Err(Error::new(what, io::Error::other(format!("it panicked: {text}"))));
-            }
-        };
-        reactor.net().enter_team();
-        self.team.awaits(self.index, false);
-        Ok(reactor)
+        build(&self.team, self.index, life, self.workers.config.clone(), &*self.set_up)
     }
 
     /// Runs it to its end. `returns`: if it dies it is built again.

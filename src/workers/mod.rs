@@ -23,6 +23,8 @@ mod desk;
 mod handle;
 mod life;
 mod ports;
+#[cfg(feature = "sim")]
+mod simulated;
 mod team;
 mod topics;
 
@@ -31,6 +33,8 @@ pub use crossing::Undelivered;
 pub(crate) use desk::Desk;
 pub use handle::{RunningWorkers, WorkersHandle};
 pub(crate) use ports::{Key, Part};
+#[cfg(feature = "sim")]
+pub(crate) use simulated::Machine;
 use team::Team;
 
 /// Several reactors, one for each thread, that serve the same ports.
@@ -185,6 +189,16 @@ impl Workers {
     pub fn pin(mut self, on: bool) -> Self {
         self.pinned = on;
         self
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    #[cfg(feature = "sim")]
+    pub(crate) fn settings(&self) -> &Config {
+        &self.config
     }
 
     /// Runs the workers until all have ended, and returns what their shutdowns have cut. The calling thread

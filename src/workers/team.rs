@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::Balance;
 use super::crossing::{Batch, Item};
 use super::ports::Ports;
 use super::topics::Topics;
+use super::{Balance, Workers};
 use crate::net::Net;
 use crate::remote::Shared;
 use crate::sys;
@@ -28,6 +28,7 @@ pub(crate) struct Team<S> {
     bridge: AtomicUsize,
     undelivered: AtomicU64,
     ending: Mutex<Option<Ending>>,
+    clock: sys::Clock,
     /// `ending` was set.
     ends: Condvar,
 }
@@ -54,10 +55,11 @@ pub(super) enum Ending {
 }
 
 impl<S> Team<S> {
-    pub(super) fn new(workers: usize, balance: Balance, crossing_limit: usize) -> Arc<Self> {
+    pub(super) fn new(workers: &Workers, clock: sys::Clock) -> Arc<Self> {
+        let Workers { count, balance, crossing_limit, .. } = *workers;
         Arc::new(Team {
-            inboxes: std::iter::repeat_with(|| Mutex::new(None)).take(workers).collect(),
-            waiting: std::iter::repeat_with(AtomicUsize::default).take(workers).collect(),
+            inboxes: std::iter::repeat_with(|| Mutex::new(None)).take(count).collect(),
+            waiting: std::iter::repeat_with(AtomicUsize::default).take(count).collect(),
             crossing_limit,
             topics: Topics::default(),
             ports: Mutex::default(),
@@ -65,6 +67,7 @@ impl<S> Team<S> {
             bridge: AtomicUsize::new(usize::MAX),
             undelivered: AtomicU64::new(0),
             ending: Mutex::new(None),
+            clock,
             ends: Condvar::new(),
         })
     }
@@ -87,6 +90,11 @@ impl<S> Team<S> {
 
     pub(super) fn waits_no_more(&self, worker: usize, bytes: usize) {
         self.waiting[worker].fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "sim")]
+    pub(super) fn waiting(&self, worker: usize) -> usize {
+        self.waiting[worker].load(Ordering::Relaxed)
     }
 
     pub(super) fn count_undelivered(&self, messages: u64) {
@@ -158,7 +166,7 @@ impl<S> Team<S> {
         *ending = Some(match grace {
             None => Ending::Now,
             Some(grace) => {
-                let now = sys::Clock::Os.now();
+                let now = self.clock.now();
                 Ending::Shutdown(now.checked_add(grace).unwrap_or(now + FAR))
             }
         });
@@ -211,7 +219,8 @@ impl Ending {
         match self {
             Ending::Now => net.stop(),
             Ending::Shutdown(at) => {
-                net.shutdown(at.saturating_duration_since(sys::Clock::Os.now()));
+                let now = net.core.sys.clock().now();
+                net.shutdown(at.saturating_duration_since(now));
             }
         }
     }

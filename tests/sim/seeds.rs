@@ -47,4 +47,5 @@ scenarios! {
     udp_survives: udp, 40;
     #[cfg(feature = "websocket")] websockets_survive: websockets, 8;
     work_survives: work, 40;
+    workers_survive: workers, 40;
 }

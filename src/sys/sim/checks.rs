@@ -45,8 +45,8 @@ impl World {
 
     /// How much of a host there is to look at: sockets and timers.
     pub(crate) fn size_of(&self, host: u32) -> usize {
-        let host = &self.hosts[host as usize];
-        host.descriptors + host.timers.len()
+        let descriptors = self.hosts[self.home(host) as usize].descriptors;
+        descriptors + self.hosts[host as usize].timers.len()
     }
 
     // ---- timers ----

@@ -37,7 +37,7 @@ impl World {
         let ends = end.incoming.iter().any(|(_, segment)| segment.ends());
         let (received, lost, other) = (end.received(), end.lost_acks, *other);
         if let Some(port) = port {
-            let ports = &mut self.hosts[host as usize].tcp_ports;
+            let ports = &mut self.machine(host).tcp_ports;
             if let Some(count) = ports.get_mut(&port) {
                 *count -= 1;
                 if *count == 0 {
@@ -127,8 +127,8 @@ impl World {
         let at = self.at;
         self.far_host(id).is_some_and(|far| {
             self.hosts[far as usize].up
-                && self.ways.of(host, far).blocked_until <= at
-                && self.ways.of(far, host).blocked_until <= at
+                && self.way(host, far).blocked_until <= at
+                && self.way(far, host).blocked_until <= at
         })
     }
 
@@ -190,12 +190,15 @@ impl World {
     pub(super) fn close(&mut self, index: u32) {
         self.call();
         let id = self.id(index);
-        let Some(sock) = self.sock_mut(id) else { return };
+        let Some(sock) = self.sock(id) else { return };
         let host = sock.host;
-        sock.token = usize::MAX;
+        if self.is_one_of_several(id) {
+            return self.close_handle(id);
+        }
+        self.socks[index as usize].token = usize::MAX;
         let label = self.label(id);
         self.note(host, Event::Closes(label));
-        let descriptors = &mut self.hosts[host as usize].descriptors;
+        let descriptors = &mut self.machine(host).descriptors;
         *descriptors = descriptors.saturating_sub(1);
         match self.sock(id).map(|sock| &sock.kind) {
             Some(Kind::Tcp(_)) => self.close_stream(id),
@@ -232,7 +235,7 @@ impl World {
                 self.reset(waiting);
             }
         }
-        let listeners = &mut self.hosts[host as usize];
+        let listeners = self.machine(host);
         match on {
             Address::Ip(addr) => {
                 if let Some(there) = listeners.listeners.get_mut(&addr.port()) {

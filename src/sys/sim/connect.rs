@@ -11,7 +11,7 @@ use super::tcp::{
     ListenerSocket, SYN_RETRANSMISSION, SYN_RETRIES, TcpSocket, back_off, overlap, port,
 };
 use super::trace::Event;
-use super::world::{Arrival, Id, Kind, World};
+use super::world::{Arrival, Id, Kind, Sock, World};
 use crate::address::Address;
 use crate::socket_options::SocketOptions;
 use crate::sys::errors::no_descriptor_left;
@@ -42,7 +42,7 @@ impl World {
         }
         let opened = self.open_listener(host, on, backlog, options, several);
         if opened.is_err() {
-            self.hosts[host as usize].descriptors -= 1;
+            self.machine(host).descriptors -= 1;
         }
         opened
     }
@@ -67,7 +67,7 @@ impl World {
             }
             #[cfg(unix)]
             Address::Unix(Some(path)) => {
-                if self.hosts[host as usize].paths.contains_key(path) {
+                if self.machine(host).paths.contains_key(path) {
                     return Err(ErrorKind::AddrInUse.into());
                 }
                 on.clone()
@@ -83,9 +83,10 @@ impl World {
             reuse_port: options.reuse_port,
             send_buffer: options.send_buffer,
             receive_buffer: options.receive_buffer,
+            handles: 1,
         };
         let id = self.add_sock(host, Kind::Listener(Box::new(listener)));
-        let host = &mut self.hosts[host as usize];
+        let host = self.machine(host);
         match on {
             Address::Ip(addr) => host.listeners.entry(addr.port()).or_default().push(id),
             #[cfg(unix)]
@@ -109,7 +110,7 @@ impl World {
         if on.port() == 0 {
             return self.ephemeral_port(host, false);
         }
-        let others = self.hosts[host as usize].listeners.get(&on.port());
+        let others = self.hosts[self.home(host) as usize].listeners.get(&on.port());
         for &other in others.into_iter().flatten() {
             let Some(Kind::Listener(other)) = self.sock(other).map(|sock| &sock.kind) else {
                 continue;
@@ -144,7 +145,7 @@ impl World {
             l.backlog.pop_front();
         }
         if !self.hosts[host as usize].raw && self.fault(host, Fault::AcceptErrors) {
-            self.hosts[host as usize].descriptors -= 1;
+            self.machine(host).descriptors -= 1;
             if let Some(tcp) = self.tcp_mut(id) {
                 tcp.listener = None; // nobody will ever accept it
             }
@@ -153,12 +154,13 @@ impl World {
         }
         let label = self.label(id);
         let Some(tcp) = self.tcp_mut(id) else {
-            self.hosts[host as usize].descriptors -= 1;
+            self.machine(host).descriptors -= 1;
             return Err(ErrorKind::ConnectionAborted.into());
         };
         tcp.listener = None;
         tcp.end.open = true;
         let peer = tcp.peer.clone();
+        self.move_sock(id, host);
         self.note(host, Event::Accept(label));
         self.hosts[host as usize].moved.accepted += 1;
         Ok((id.index, peer))
@@ -183,7 +185,7 @@ impl World {
             Address::Unix(path) => self.connect_unix(host, path.as_deref(), options),
         };
         if started.is_err() {
-            self.hosts[host as usize].descriptors -= 1;
+            self.machine(host).descriptors -= 1;
         }
         started
     }
@@ -200,7 +202,7 @@ impl World {
         let end = self.new_end(host, Progress::Connecting, send, receive);
         let mut tcp = TcpSocket::new(end, Address::Ip(local), Address::Ip(to));
         tcp.holds_port = true;
-        *self.hosts[host as usize].tcp_ports.entry(local.port()).or_default() += 1;
+        *self.machine(host).tcp_ports.entry(local.port()).or_default() += 1;
         let id = self.add_sock(host, Kind::Tcp(Box::new(tcp)));
         let label = self.label(id);
         self.note(host, Event::Connect(label));
@@ -223,7 +225,7 @@ impl World {
             if !self.is_own(from.ip(), host) {
                 return Err(wrong(from, ErrorKind::AddrNotAvailable));
             }
-            let stays = self.owner_of(to.ip(), host) == Some(host);
+            let stays = self.owner_of(to.ip(), host) == Some(self.home(host));
             if from.is_ipv4() != to.is_ipv4() || plain(from.ip()).is_loopback() && !stays {
                 return Err(wrong(from, ErrorKind::InvalidInput));
             }
@@ -322,7 +324,7 @@ impl World {
 
     /// The socket that a SYN is for. Of those that share a port the peer's port chooses one.
     pub(super) fn listener_for(&self, host: u32, to: SocketAddr, peer_port: u16) -> Option<Id> {
-        let candidates = self.hosts[host as usize].listeners.get(&to.port())?;
+        let candidates = self.hosts[self.home(host) as usize].listeners.get(&to.port())?;
         let fit_of = |id: Id| match self.sock(id).map(|sock| &sock.kind) {
             Some(Kind::Listener(listener)) => listener.fit(to.ip()),
             _ => None,
@@ -336,7 +338,7 @@ impl World {
     pub(super) fn answer_arrives(&mut self, host: u32, answer: Answer) {
         let Answer { to, verdict, server, attempt } = answer;
         self.events += 1;
-        if self.ways.of(server, host).blocked_until > self.at {
+        if self.way(server, host).blocked_until > self.at {
             // The server repeats it, because the client repeats its SYN.
             if attempt <= SYN_RETRIES && self.tcp(to).is_some() {
                 let at = self.at + back_off(SYN_RETRANSMISSION, attempt, self);
@@ -381,7 +383,8 @@ impl World {
 
     /// Whether a connection between these two addresses exists.
     fn is_connected_from(&self, host: u32, from: SocketAddr, to: SocketAddr) -> bool {
-        self.socks.iter().filter(|sock| sock.host == host).any(|sock| match &sock.kind {
+        let own = |sock: &&Sock| self.home(sock.host) == self.home(host);
+        self.socks.iter().filter(own).any(|sock| match &sock.kind {
             Kind::Tcp(tcp) => {
                 let local = tcp.local.socket_addr();
                 tcp.peer.socket_addr() == Some(to)
@@ -399,7 +402,7 @@ impl World {
         options: &SocketOptions,
     ) -> io::Result<u32> {
         let path = path.ok_or(ErrorKind::InvalidInput)?;
-        let listener = self.hosts[host as usize].paths.get(path).copied();
+        let listener = self.machine(host).paths.get(path).copied();
         let listener = listener.ok_or(ErrorKind::NotFound)?;
         let l = self.listener_mut(listener).ok_or(ErrorKind::ConnectionRefused)?;
         if l.backlog.len() > l.limit {

@@ -73,7 +73,7 @@ impl World {
         // A partition, or one that has delayed the answer to a SYN: the sender repeats it, at longer
         // and longer intervals.
         let far = self.far_host(id);
-        if connects || far.is_some_and(|far| self.ways.of(far, host).blocked_until > at) {
+        if connects || far.is_some_and(|far| self.way(far, host).blocked_until > at) {
             let repeats = |other| self.tcp(other).is_some_and(|tcp| !tcp.end.is_dead());
             return match other.filter(|&other| repeats(other)) {
                 Some(other) => self.stall(id, other),
@@ -163,7 +163,7 @@ impl World {
         let Some(tcp) = self.tcp(from).filter(|tcp| !tcp.end.is_dead()) else { return };
         let Some(other) = tcp.other.filter(|&other| self.tcp(other).is_some()) else { return };
         let to = self.host_of(other);
-        if self.ways.of(host, to).blocked_until > self.at {
+        if self.way(host, to).blocked_until > self.at {
             return self.ack_later(from, other);
         }
         // An acknowledgement that is lost is made good by the next one: it is never lost here.

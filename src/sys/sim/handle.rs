@@ -66,15 +66,25 @@ impl Socket {
         self.0 & POLL_LIKE == 0
     }
 
-    pub(crate) fn register(&self, token: usize) -> io::Result<()> {
+    /// Registers it in the poll of a host, whose socket it is from then on.
+    pub(crate) fn register(&self, host: u32, token: usize) -> io::Result<()> {
         self.ask(|world, index| {
-            world.register(index, token);
+            world.register(host, index, token);
             Ok(())
         })
     }
 
-    pub(crate) fn deregister(&self) {
-        with(|world| world.deregister(self.index()));
+    /// The same for a host whose poll nobody asks.
+    pub(crate) fn register_here(&self, token: usize) -> io::Result<()> {
+        self.ask(|world, index| {
+            let host = world.current.ok_or_else(outside)?;
+            world.register(host, index, token);
+            Ok(())
+        })
+    }
+
+    pub(crate) fn deregister(&self, host: u32) {
+        with(|world| world.deregister(host, self.index()));
     }
 
     // ---- streams ----
@@ -187,6 +197,51 @@ impl Drop for Socket {
     }
 }
 
+/// A socket that is in no reactor: a connection on its way to another worker, or the socket of a port that
+/// workers share.
+#[derive(Debug)]
+pub(crate) struct Ownerless(Option<Socket>);
+
+impl Ownerless {
+    /// A connection that was accepted and is another worker's.
+    pub(crate) fn on_its_way(socket: Socket) -> Self {
+        with(|world| world.leaves(socket.index()));
+        Ownerless(Some(socket))
+    }
+
+    /// It has come to the host whose turn runs.
+    pub(crate) fn arrives(mut self) -> Option<Socket> {
+        let socket = self.0.take()?;
+        with(|world| world.comes(socket.index()));
+        Some(socket)
+    }
+
+    /// A listening socket, which is in no poll yet.
+    pub(crate) fn shared(socket: Socket) -> Self {
+        with(|world| world.is_ownerless(socket.index()));
+        Ownerless(Some(socket))
+    }
+
+    /// Another descriptor of it.
+    pub(crate) fn duplicate(&self) -> io::Result<Socket> {
+        let socket = self.socket()?;
+        socket.ask(World::duplicate)?;
+        Ok(Socket(socket.0))
+    }
+
+    pub(crate) fn socket(&self) -> io::Result<&Socket> {
+        self.0.as_ref().ok_or_else(gone)
+    }
+}
+
+impl Drop for Ownerless {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            with(|world| world.is_given_up(socket.index()));
+        }
+    }
+}
+
 // ---- entries ----
 
 /// Whether a simulation runs on this thread.
@@ -258,7 +313,7 @@ pub(crate) fn take_jobs(host: u32) -> VecDeque<Job> {
 /// The clock of the host whose turn runs.
 #[cold] // seen from a reactor on the system: it stays out of that one's way
 pub(crate) fn clock() -> Instant {
-    with(World::read_clock).unwrap_or_else(Instant::now)
+    with(World::read_clock).unwrap_or_else(super::time_outside)
 }
 
 pub(crate) fn system_time() -> SystemTime {

@@ -177,19 +177,22 @@ impl Ways {
         }
         self.default = link;
     }
-
-    pub(super) fn mtu(&mut self, from: u32, to: u32) -> usize {
-        self.of(from, to).link.mtu
-    }
 }
 
 impl World {
+    /// The way between the machines of two hosts.
+    pub(super) fn way(&mut self, from: u32, to: u32) -> &mut Way {
+        let (from, to) = (self.home(from), self.home(to));
+        self.ways.of(from, to)
+    }
+
     /// When a packet of this size arrives that leaves now; `None` if it is lost.
     pub(super) fn packet(&mut self, from: u32, to: u32, bytes: usize) -> Option<u64> {
         self.maybe_partition(from, to);
         let arrives = self.crossing(from, to, bytes);
-        let way = self.ways.of(from, to);
-        let blocked = way.blocked_until > self.at;
+        let at = self.at;
+        let way = self.way(from, to);
+        let blocked = way.blocked_until > at;
         let loss = way.link.loss;
         let lost = self.network.chance(loss) || self.fault(to, Fault::Loss);
         (!blocked && !lost).then_some(arrives)
@@ -213,6 +216,7 @@ impl World {
     pub(super) fn crossing(&mut self, from: u32, to: u32, bytes: usize) -> u64 {
         let jitter = self.fault(to, Fault::Jitter);
         let at = self.at;
+        let (from, to) = (self.home(from), self.home(to));
         let way = self.ways.of(from, to);
         let leaves = match way.link.bytes_per_second {
             None => at,

@@ -8,6 +8,7 @@
 //! | `tcp.rs` | the sockets of streams: `connect.rs`, `data.rs`, `close.rs` are their life |
 //! | `stream.rs` | one end of a stream, without a network |
 //! | `udp.rs` | datagrams |
+//! | `workers.rs` | several hosts that are one machine |
 //! | `jobs.rs` | jobs of `Net::offload`, and their workers |
 //! | `names.rs` | names, addresses, ports |
 //! | `link.rs` | latency, loss, bandwidth, partitions |
@@ -19,8 +20,8 @@
 //! that make sockets have the signatures of the real ones, handles stay `Send`, and a simulated socket
 //! is one number. Without a world every call behaves as if there were no simulator.
 
-use std::cell::RefCell;
-use std::time::Duration;
+use std::cell::{Cell, RefCell};
+use std::time::{Duration, Instant};
 
 mod checks;
 mod close;
@@ -38,6 +39,7 @@ mod stream;
 mod tcp;
 pub(crate) mod trace;
 mod udp;
+mod workers;
 mod world;
 
 pub(crate) use faults::Drawn;
@@ -47,8 +49,8 @@ pub(crate) use handle::cannot_be_repeated;
 #[cfg(feature = "random")]
 pub(crate) use handle::random;
 pub(crate) use handle::{
-    Socket, Waker, bind_udp, clock, connect, is_simulated, listen, poll, poller, resolve, submit,
-    system_time, take_jobs,
+    Ownerless, Socket, Waker, bind_udp, clock, connect, is_simulated, listen, poll, poller,
+    resolve, submit, system_time, take_jobs,
 };
 pub use link::Link;
 pub(crate) use names::{v4, v6};
@@ -63,6 +65,19 @@ thread_local! {
 /// Puts a world in, or takes it out; returns the one that was there.
 pub(crate) fn swap(world: Option<Box<World>>) -> Option<Box<World>> {
     WORLD.with(|slot| std::mem::replace(&mut *slot.borrow_mut(), world))
+}
+
+thread_local! {
+    static OUTSIDE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// What the time is between two steps of the simulation, for handles that are used there.
+pub(crate) fn set_time_outside(now: Instant) {
+    OUTSIDE.set(Some(now));
+}
+
+fn time_outside() -> Instant {
+    OUTSIDE.get().unwrap_or_else(Instant::now)
 }
 
 /// The current world, for one step that calls nothing of a user. `None` without one.

@@ -34,22 +34,23 @@ impl World {
     /// Whose address it is, seen from this host.
     pub(super) fn owner_of(&self, ip: IpAddr, from: u32) -> Option<u32> {
         let number = match plain(ip) {
-            ip if ip.is_loopback() || ip.is_unspecified() => return Some(from),
+            ip if ip.is_loopback() || ip.is_unspecified() => return Some(self.home(from)),
             IpAddr::V4(ip) => u32::from(ip).checked_sub(V4)?,
             IpAddr::V6(ip) => u32::try_from(u128::from(ip).checked_sub(V6)?).ok()?,
         };
         let index = number.checked_sub(1)?;
-        (index < self.hosts.len() as u32).then_some(index)
+        (index < self.hosts.len() as u32 && self.home(index) == index).then_some(index)
     }
 
     /// Whether a host may bind to this address.
     pub(super) fn is_own(&self, ip: IpAddr, host: u32) -> bool {
         let any_group = plain(ip).is_multicast();
-        self.owner_of(ip, host) == Some(host) || any_group
+        self.owner_of(ip, host) == Some(self.home(host)) || any_group
     }
 
     /// The address that a host is seen with by this peer.
     pub(super) fn source_for(&self, peer: IpAddr, host: u32) -> IpAddr {
+        let host = self.home(host);
         match peer {
             IpAddr::V4(ip) if ip.is_loopback() || ip.is_unspecified() => {
                 IpAddr::V4(Ipv4Addr::LOCALHOST)
@@ -99,7 +100,7 @@ impl World {
     /// A port that nothing uses, in the order of their numbers.
     pub(super) fn ephemeral_port(&mut self, host: u32, udp: bool) -> io::Result<u16> {
         const FIRST: u16 = 49_152;
-        let host = &mut self.hosts[host as usize];
+        let host = self.machine(host);
         for _ in 0..=u16::MAX - FIRST {
             let port = host.next_port;
             host.next_port = port.checked_add(1).unwrap_or(FIRST);

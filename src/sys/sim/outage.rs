@@ -10,17 +10,22 @@ impl World {
     /// The machine stops: nothing of it answers, and nothing that is on its way to it arrives. The
     /// sockets of its process are closed after this, which no peer notices.
     pub(crate) fn machine_stops(&mut self, host: u32) {
-        let entry = &mut self.hosts[host as usize];
-        entry.up = false;
-        let inbox = std::mem::take(&mut entry.inbox);
-        entry.edges.clear();
-        entry.woken = false;
-        for Reverse(due) in inbox.into_sorted_vec() {
-            self.arrive(host, due.what);
+        let workers = self.workers_of(host);
+        for worker in workers.clone() {
+            self.hosts[worker as usize].up = false;
+        }
+        for worker in workers {
+            let entry = &mut self.hosts[worker as usize];
+            let inbox = std::mem::take(&mut entry.inbox);
+            entry.edges.clear();
+            entry.woken = false;
+            for Reverse(due) in inbox.into_sorted_vec() {
+                self.arrive(worker, due.what);
+            }
         }
         for index in 0..self.socks.len() as u32 {
             let id = self.id(index);
-            if self.host_of(id) == host || self.far_host(id) != Some(host) {
+            if self.home(self.host_of(id)) == host || self.far_host(id) != Some(host) {
                 continue;
             }
             let now = self.at;
@@ -30,11 +35,12 @@ impl World {
         }
     }
 
-    /// Its process is gone, and its sockets with it: what its system still held is gone, too.
+    /// Its process is gone, and its sockets with it: what its system still held is gone, too. The host is the
+    /// home of all its workers.
     pub(crate) fn machine_is_off(&mut self, host: u32) {
         for index in 0..self.socks.len() as u32 {
             let id = self.id(index);
-            if self.socks[index as usize].host == host
+            if self.home(self.socks[index as usize].host) == host
                 && !matches!(self.socks[index as usize].kind, Kind::Free)
             {
                 self.remove_sock(id);
@@ -46,13 +52,15 @@ impl World {
         entry.paths.clear();
         entry.tcp_ports.clear();
         entry.descriptors = 0;
+        entry.ownerless = 0;
     }
 
     /// The process of this host is about to be killed: peers see resets.
     pub(crate) fn process_dies(&mut self, host: u32) {
+        let workers = self.workers_of(host);
         for sock in &mut self.socks {
             if let Kind::Tcp(tcp) = &mut sock.kind
-                && sock.host == host
+                && workers.contains(&sock.host)
             {
                 tcp.resets_on_close = true;
             }
@@ -60,7 +68,7 @@ impl World {
     }
 
     pub(crate) fn partition(&mut self, from: u32, to: u32, until: u64) {
-        let way = self.ways.of(from, to);
+        let way = self.way(from, to);
         way.blocked_until = until;
         let event = if until > self.now { Event::Partition(from) } else { Event::Heal(from) };
         self.note(to, event);
@@ -68,7 +76,7 @@ impl World {
 
     /// Now and then a packet meets a partition that begins with it.
     pub(super) fn maybe_partition(&mut self, from: u32, to: u32) {
-        if from != to && self.fault(to, Fault::Partitions) {
+        if self.home(from) != self.home(to) && self.fault(to, Fault::Partitions) {
             let rng = self.dice.of(Fault::Partitions);
             let (time, both) = (rng.between(10_000_000, 5_000_000_000), rng.chance(500_000));
             self.partition(from, to, self.at + time);

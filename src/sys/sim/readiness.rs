@@ -7,9 +7,10 @@ use crate::sys::Ready;
 
 impl World {
     /// Registers a socket; what it is ready for already is an edge.
-    pub(super) fn register(&mut self, index: u32, token: usize) {
+    pub(super) fn register(&mut self, host: u32, index: u32, token: usize) {
         self.call();
         let id = self.id(index);
+        self.move_sock(id, host);
         if let Some(sock) = self.sock_mut(id) {
             sock.token = token;
             sock.armed = ALL;
@@ -17,9 +18,12 @@ impl World {
         self.edge(id);
     }
 
-    pub(super) fn deregister(&mut self, index: u32) {
+    pub(super) fn deregister(&mut self, host: u32, index: u32) {
         self.call();
-        self.socks[index as usize].token = UNREGISTERED;
+        let sock = &mut self.socks[index as usize];
+        if sock.host == host {
+            sock.token = UNREGISTERED;
+        }
     }
 
     /// Something about this socket changed: the next poll reports what it is ready for.
@@ -28,8 +32,11 @@ impl World {
         if sock.token == UNREGISTERED || std::mem::replace(&mut sock.queued, true) {
             return;
         }
-        let host = sock.host as usize;
-        self.hosts[host].edges.push_back(id);
+        let host = sock.host;
+        self.hosts[host as usize].edges.push_back(id);
+        if self.hosts[host as usize].workers > 1 {
+            self.worker_has_edge(host);
+        }
     }
 
     /// A call returned `WouldBlock`: over poll(2) that arms the edges again.

@@ -119,6 +119,8 @@ pub(super) struct ListenerSocket {
     pub(super) reuse_port: bool,
     pub(super) send_buffer: Option<usize>,
     pub(super) receive_buffer: Option<usize>,
+    /// How many descriptors there are of it.
+    pub(super) handles: u32,
 }
 
 impl ListenerSocket {
@@ -184,7 +186,7 @@ impl World {
         let host = self.host_of(id);
         match self.tcp(id)?.peer.socket_addr() {
             Some(peer) => self.owner_of(peer.ip(), host),
-            None => Some(host),
+            None => Some(self.home(host)),
         }
     }
 

@@ -111,7 +111,7 @@ impl World {
         }
         let opened = self.open_udp(host, on, peer, options);
         if opened.is_err() {
-            self.hosts[host as usize].descriptors -= 1;
+            self.machine(host).descriptors -= 1;
         }
         opened
     }
@@ -131,7 +131,7 @@ impl World {
         if on.port() == 0 {
             on.set_port(self.ephemeral_port(host, true)?);
         } else {
-            let others = self.hosts[host as usize].udp.get(&on.port());
+            let others = self.hosts[self.home(host) as usize].udp.get(&on.port());
             for &other in others.into_iter().flatten() {
                 let Some(other) = self.udp(other) else { continue };
                 let shared = reuse && other.reuse;
@@ -167,7 +167,7 @@ impl World {
             broadcast: options.broadcast,
         };
         let id = self.add_sock(host, Kind::Udp(Box::new(socket)));
-        self.hosts[host as usize].udp.entry(on.port()).or_default().push(id);
+        self.machine(host).udp.entry(on.port()).or_default().push(id);
         Ok(id.index)
     }
 
@@ -249,21 +249,21 @@ impl World {
         let all = ip.is_multicast() || is_broadcast;
         let mut targets = Vec::new();
         if all {
-            let hosts = 0..self.hosts.len() as u32;
-            targets.extend(hosts.filter(|&other| loops || other != host));
+            let hosts = (0..self.hosts.len() as u32).filter(|&other| self.home(other) == other);
+            targets.extend(hosts.filter(|&other| loops || other != self.home(host)));
         } else {
             let target = self.owner_of(ip, host).ok_or(ErrorKind::NetworkUnreachable)?;
-            if plain(on.ip()).is_loopback() && target != host {
+            if plain(on.ip()).is_loopback() && target != self.home(host) {
                 return Err(ErrorKind::InvalidInput.into());
             }
             targets.push(target);
         }
         if let &[one] = &targets[..] {
-            if bytes.len() > self.ways.mtu(host, one) {
+            if bytes.len() > self.way(host, one).link.mtu {
                 return Err(message_too_long());
             }
             // What waits for the link lies in the send buffer.
-            let way = self.ways.of(host, one);
+            let way = self.way(host, one);
             let per_second = way.link.bytes_per_second.unwrap_or(u64::MAX);
             let waits = way.free_at.saturating_sub(at);
             let waiting = (u128::from(waits) * u128::from(per_second) / 1_000_000_000) as usize;
@@ -323,7 +323,7 @@ impl World {
 
     fn send_packet(&mut self, from: u32, to: u32, packet: Packet) {
         let size = packet.bytes.len() + HEADERS;
-        let duplicates = self.ways.of(from, to).link.duplicates;
+        let duplicates = self.way(from, to).link.duplicates;
         let twice = self.network.chance(duplicates) || self.fault(to, Fault::Duplicates);
         if twice && let Some(at) = self.packet(from, to, size) {
             self.send_at(to, at, Arrival::Datagram(Box::new(packet.clone())));
@@ -373,7 +373,8 @@ impl World {
     pub(super) fn datagram_arrives(&mut self, host: u32, packet: Packet) {
         self.events += 1;
         let to = packet.to;
-        let sockets = self.hosts[host as usize].udp.get(&to.port()).cloned().unwrap_or_default();
+        let sockets =
+            self.hosts[self.home(host) as usize].udp.get(&to.port()).cloned().unwrap_or_default();
         let from_peer = |udp: &UdpSocket| match udp.peer {
             None => Some(0),
             Some(peer) => {
@@ -501,7 +502,7 @@ impl World {
     pub(super) fn close_udp(&mut self, id: Id) {
         let host = self.host_of(id);
         let Some(port) = self.udp(id).map(|udp| udp.on.port()) else { return };
-        let sockets = &mut self.hosts[host as usize].udp;
+        let sockets = &mut self.machine(host).udp;
         if let Some(there) = sockets.get_mut(&port) {
             there.retain(|&other| other != id);
             if there.is_empty() {

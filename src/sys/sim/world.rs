@@ -118,9 +118,16 @@ impl Ord for Due {
 }
 
 /// A host: its place in the network, and what its system holds.
+///
+/// Workers are hosts of one machine, their *home*, which is the first of them: it has the address, the ports
+/// and the descriptors of all. Each has its own clock, inbox and edges.
 #[derive(Debug)]
 pub(crate) struct Host {
     pub(crate) name: String,
+    /// The host whose address, ports and descriptors it uses: itself, unless it is a worker.
+    pub(super) home: u32,
+    /// How many hosts share them.
+    pub(super) workers: u32,
     /// Its local time: how far its last turn ran.
     pub(crate) clock: u64,
     /// The process is stopped until then.
@@ -143,6 +150,8 @@ pub(crate) struct Host {
     pub(super) tcp_ports: BTreeMap<u16, u32>,
     pub(super) next_port: u16,
     pub(crate) descriptors: usize,
+    /// Those of them that no reactor has: on their way to another worker, or a port's own.
+    pub(crate) ownerless: usize,
     pub(crate) descriptor_limit: usize,
     /// How much its clock of the time of day is off.
     pub(crate) wall: i64,
@@ -210,6 +219,8 @@ pub(crate) struct World {
     pub(super) dice: Dice,
     /// Latencies.
     pub(super) network: Rng,
+    /// When workers go on that sleep.
+    pub(super) wakes_of_workers: Rng,
     /// What layers draw.
     #[cfg(feature = "random")]
     pub(crate) library: Rng,
@@ -264,6 +275,7 @@ impl World {
             ways: Ways::default(),
             dice: Dice::new(seed, drawn),
             network: Rng::stream(seed, 1),
+            wakes_of_workers: Rng::stream(seed, 5),
             #[cfg(feature = "random")]
             library: Rng::stream(seed, 2),
             unrepeatable: None,
@@ -283,6 +295,11 @@ impl World {
     pub(crate) fn leave(&mut self) {
         self.current = None;
         self.at = self.now;
+    }
+
+    /// It is out of the thread-local: handles that are used meanwhile see this time.
+    pub(crate) fn is_left(&self) {
+        super::set_time_outside(self.instant(self.now));
     }
 
     // ---- time ----
@@ -317,7 +334,7 @@ impl World {
     /// What the clock of the time of day shows on a host.
     pub(super) fn wall_at(&self, host: Option<u32>, at: u64) -> SystemTime {
         let at = Duration::from_nanos(at);
-        let off = host.map_or(0, |host| self.hosts[host as usize].wall);
+        let off = host.map_or(0, |host| self.hosts[self.home(host) as usize].wall);
         let shift = Duration::from_nanos(off.unsigned_abs());
         if off < 0 { self.wall + at - shift } else { self.wall + at + shift }
     }
@@ -403,7 +420,7 @@ impl World {
     }
 
     pub(crate) fn set_link(&mut self, from: u32, to: u32, link: Link) {
-        self.ways.set(from, to, link);
+        self.ways.set(self.home(from), self.home(to), link);
     }
 
     pub(crate) fn set_default_link(&mut self, link: Link) {
@@ -413,10 +430,17 @@ impl World {
     // ---- hosts ----
 
     pub(crate) fn add_host(&mut self, name: String) -> u32 {
-        let index = self.hosts.len() as u32;
         let poll_like = self.dice.happens(Fault::PollLike, self.now);
+        let index = self.hosts.len() as u32;
+        self.push_host(name, index, poll_like)
+    }
+
+    pub(super) fn push_host(&mut self, name: String, home: u32, poll_like: bool) -> u32 {
+        let index = self.hosts.len() as u32;
         self.hosts.push(Host {
             name,
+            home,
+            workers: 1,
             clock: self.now,
             paused_until: 0,
             interrupted: false,
@@ -432,6 +456,7 @@ impl World {
             tcp_ports: BTreeMap::new(),
             next_port: 49_152,
             descriptors: 0,
+            ownerless: 0,
             descriptor_limit: 20_000,
             wall: 0,
             progress: false,
@@ -444,8 +469,15 @@ impl World {
         index
     }
 
+    /// The names of all machines.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let homes = (0..self.hosts.len() as u32).filter(|&host| self.home(host) == host);
+        homes.map(|home| &*self.hosts[home as usize].name).collect()
+    }
+
     pub(crate) fn host_named(&self, name: &str) -> Option<u32> {
-        self.hosts.iter().position(|host| host.name == name).map(|index| index as u32)
+        let hosts = 0..self.hosts.len() as u32;
+        hosts.filter(|&host| self.home(host) == host).find(|&h| self.hosts[h as usize].name == name)
     }
 
     /// Until when the process of a host does not run: it is busy, or stopped.
@@ -561,8 +593,8 @@ impl World {
 
     /// Another thread's message: from the host whose turn runs, or from the simulation itself.
     pub(super) fn wake(&mut self, host: u32) {
-        let at = self.time_here();
-        self.send_at(host, at + CALL, Arrival::Wake);
+        let at = self.time_here() + CALL + self.wake_takes(host);
+        self.send_at(host, at, Arrival::Wake);
     }
 
     /// Messages that were posted between two steps.
@@ -661,14 +693,14 @@ impl World {
 
     /// A descriptor for a connection is taken; `false` if none is left.
     pub(super) fn take_descriptor(&mut self, host: u32) -> bool {
-        let is_raw = self.hosts[host as usize].raw;
+        let is_raw = self.hosts[host as usize].raw; // which has no workers
         (is_raw || !self.fault(host, Fault::Descriptors)) && self.take_own_descriptor(host)
     }
 
     /// A descriptor of the process's own, for a listener or a UDP socket: a set-up that fails is no
     /// network's fault. Only the limit refuses it.
     pub(super) fn take_own_descriptor(&mut self, host: u32) -> bool {
-        let host = &mut self.hosts[host as usize];
+        let host = self.machine(host);
         if host.descriptors >= host.descriptor_limit {
             return false;
         }

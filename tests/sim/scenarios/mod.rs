@@ -37,6 +37,7 @@ pub(crate) mod udp;
 #[cfg(feature = "websocket")]
 pub(crate) mod websockets;
 pub(crate) mod work;
+pub(crate) mod workers;
 
 /// How long a run may take until everybody has what they asked for.
 const LIMIT: Duration = Duration::from_secs(600);
