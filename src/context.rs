@@ -206,6 +206,16 @@ impl<'a, S> Context<'a, S> {
         self.net.publish_except(group, self.token, message)
     }
 
+    /// Sends to all members of the group with this name, wherever they are, except this connection; see
+    /// [`Net::publish_named_except`].
+    pub fn publish_named_to_others(
+        &mut self,
+        name: impl AsRef<[u8]>,
+        message: impl IntoMessage,
+    ) -> Published {
+        self.net.publish_named_except(name, self.token, message)
+    }
+
     /// Sets a timer of this connection; see [`Net::set_timer`].
     pub fn set_timer(&mut self, after: Duration, tag: u64) -> Timer {
         self.net.set_timer(self.token, after, tag)

@@ -244,12 +244,15 @@ impl<S> Net<S> {
     }
 
     /// Closes all connections and sessions gracefully, as [`close`](Self::close) does; outgoing ones that are
-    /// not established yet are cancelled. Listeners, UDP sockets and custom sources stay open. Call
+    /// not established yet are cancelled. Listeners, UDP sockets, custom sources and the connections of a
+    /// backplane stay open. Call
     /// [`shutdown`](Self::shutdown) and then this to end a service without waiting for its peers to
     /// close.
     pub fn close_all(&mut self) {
+        let bridge = self.bridge_connections();
         for token in self.core.tokens() {
-            if self.core.stream(token).is_some() || self.core.session(token).is_some() {
+            let is_peer = self.core.stream(token).is_some() || self.core.session(token).is_some();
+            if is_peer && bridge.clone().all(|other| other != token) {
                 self.core.close_with(token, OwnEnd::GoingAway);
             }
         }

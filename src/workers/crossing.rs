@@ -54,6 +54,7 @@ pub(crate) enum Item<S> {
     HalfClose(WorkerToken),
     Close(WorkerToken),
     Abort(WorkerToken),
+    CloseAll,
     /// A message by name, by its index in what was said.
     Publish(u32),
     Call(Call<S>),
@@ -279,6 +280,7 @@ impl<S: 'static> Batch<S> {
             Item::Close(to) if net.is_here(to) => net.close(to.token),
             Item::Abort(to) if net.is_here(to) => net.abort(to.token),
             Item::HalfClose(_) | Item::Close(_) | Item::Abort(_) => {}
+            Item::CloseAll => net.close_all(),
             Item::Publish(index) => {
                 let entry = &self.said.entries[index as usize];
                 let name = &self.said.bytes[entry.name.clone()];

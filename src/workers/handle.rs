@@ -110,6 +110,14 @@ impl<S: 'static> WorkersHandle<S> {
         self.team.end(Some(grace));
     }
 
+    /// Closes all connections and sessions of all workers gracefully, as [`Net::close_all`] does. Behind a
+    /// [`shutdown`](Self::shutdown) it ends a service without waiting for its peers to close.
+    pub fn close_all(&self) {
+        for worker in 0..self.count() {
+            self.post_item(worker, Vec::new(), Item::CloseAll);
+        }
+    }
+
     /// Ends all workers at once, as [`Net::stop`] does.
     pub fn stop(&self) {
         self.team.end(None);

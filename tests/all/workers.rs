@@ -588,7 +588,7 @@ fn no_end_is_too_far_and_none_is_refused() {
     drop(a);
     let running = service.running.take().unwrap();
     handle.shutdown(Duration::MAX);
-    b.says("bye");
+    handle.close_all();
     b.hears_the_end();
     drop(b);
     running.wait().unwrap();
