@@ -37,6 +37,8 @@ struct Ledger {
     clients: BTreeMap<u64, ClientSide>,
     /// Messages to connections that were known to be gone.
     in_vain: u64,
+    /// Clients that the filter refused.
+    refused: usize,
     handle: Option<WorkersHandle<Server>>,
 }
 
@@ -129,8 +131,7 @@ impl Serves {
         ledger.in_vain += u64::from(!open);
     }
 
-    fn join(&self, cx: &mut Context<'_, Server>) {
-        let number = cx.state.dice.between(0, TOPICS - 1);
+    fn join(&self, cx: &mut Context<'_, Server>, number: u64) {
         let mut ledger = cx.state.ledger.borrow_mut();
         let before = ledger.published.iter().filter(|((_, topic), _)| *topic == number);
         let before = before.map(|(&(publisher, _), &count)| (publisher, count)).collect();
@@ -148,8 +149,7 @@ impl Serves {
         let _ = cx.join(group); // refused if the connection has failed
     }
 
-    fn leave(&self, cx: &mut Context<'_, Server>) {
-        let number = cx.state.dice.between(0, TOPICS - 1);
+    fn leave(&self, cx: &mut Context<'_, Server>, number: u64) {
         let mut ledger = cx.state.ledger.borrow_mut();
         let member = ledger.members.get_mut(&self.number).expect("it is open");
         if member.topics.remove(&number).is_none() {
@@ -158,7 +158,11 @@ impl Serves {
         drop(ledger);
         note(format_args!("{} leaves {number}", self.number));
         let group = cx.net.group(topic(number));
-        let _ = cx.leave(group);
+        if cx.net.members(group) == [cx.token] {
+            cx.net.remove_group(group); // at once, and not with the end of the turn
+        } else {
+            let _ = cx.leave(group);
+        }
         cx.send(format!("leave {number}"));
     }
 }
@@ -177,15 +181,16 @@ impl Handler<Server> for Serves {
     }
 
     fn on_data(&mut self, cx: &mut Context<'_, Server>, input: &mut Input<'_>) -> HandlerResult {
+        let number = cx.state.dice.between(0, TOPICS - 1);
         match input.take_all() {
             b"p" => self.publish(cx.state, cx.net),
             b"s" => self.send(cx.state, cx.net, cx.token),
-            b"j" => self.join(cx),
-            b"l" => self.leave(cx),
+            b"j" => self.join(cx, number),
+            b"l" => self.leave(cx, number),
             // A topic that loses its last member and gets it again in one turn.
             b"r" => {
-                self.leave(cx);
-                self.join(cx);
+                self.leave(cx, number);
+                self.join(cx, number);
             }
             b"c" => cx.close(),
             other => panic!("a client said {other:?}"),
@@ -324,6 +329,8 @@ struct Plan {
     /// Nobody touches the listeners, nobody ends or dies.
     calm: bool,
     limit: usize,
+    /// Of a hundred clients the filter refuses so many.
+    refuses: u64,
     /// The shutdown does not wait until all is quiet.
     early_end: bool,
     /// In which time clients come and workers are disturbed, in microseconds.
@@ -339,9 +346,15 @@ fn server(
     net: &mut Net<Server>,
     seed: u64,
     ledger: &Shared,
-    limit: usize,
+    Plan { limit, refuses, .. }: Plan,
 ) -> Result<Server, tidegate::Error> {
     let on = Listen::tcp("0.0.0.0:1").options(options()).connection_limit(limit);
+    let mut of_filter = Dice::of(seed, 20 + worker.index() as u64);
+    let on = on.filter(move |_peer, state: &mut Server| {
+        let refused = of_filter.percent(refuses);
+        state.ledger.borrow_mut().refused += usize::from(refused);
+        !refused
+    });
     let listener = net.listen(on.layer(|_| Lines::new()), |_peer| Serves { number: 0 })?;
     ledger.borrow_mut().handle.get_or_insert_with(|| worker.handle().clone());
     Ok(Server {
@@ -357,6 +370,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         hostile: dice.percent(25),
         calm: dice.percent(30),
         limit: if dice.percent(30) { dice.size(1, 8) } else { 1_000 },
+        refuses: if Dice::new(sim, 2).percent(25) { 30 } else { 0 },
         early_end: dice.percent(25),
         window: if dice.percent(50) { 100_000 } else { dice.between(100, 4_000) },
     };
@@ -368,9 +382,8 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     }
     let (seed, ledger) = (sim.seed(), Shared::default());
     let shared = Rc::clone(&ledger);
-    let workers = sim.workers("server", WORKERS, move |worker, net| {
-        server(worker, net, seed, &shared, plan.limit)
-    })?;
+    let workers = sim
+        .workers("server", WORKERS, move |worker, net| server(worker, net, seed, &shared, plan))?;
     let count = dice.size(1, 12);
     let (shared, of_clients) = (Rc::clone(&ledger), dice.split());
     let clients = sim.host("clients", move |net: &mut Net<Clients>| {
@@ -393,16 +406,25 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         sim.run_for(us(dice.between(0, 200_000)))?;
     } else {
         sim.run_for(FAULTY + ms(20_000))?;
-        for &worker in &workers {
-            if sim.is_running(worker) {
-                sim.with(worker, |state, net| net.resume(state.listener));
+        // All take connections again, or one, which need not be the one that accepts.
+        let all = dice.percent(50);
+        for &worker in
+            workers.iter().rev().filter(|&&worker| sim.is_running(worker)).collect::<Vec<_>>()
+        {
+            let listens = sim.with(worker, |state, net| {
+                net.resume(state.listener);
+                net.listener_stats(state.listener).is_some()
+            });
+            if listens && !all {
+                break;
             }
         }
         sim.run_for(LIMIT / 2)?;
         if !plan.hostile && !undisturbed.is_empty() {
             // Whoever is cut off from one worker is served by another.
             let came = ledger.borrow().members.len() + waiting(sim, clients, &ledger.borrow());
-            assert_eq!(came, count, "clients that were served, or wait");
+            let refused = ledger.borrow().refused;
+            assert_eq!(came + refused, count, "clients that were served, or wait");
         }
         sim.settle(LIMIT * 3)?; // who waits at the limit is given up meanwhile
         look(sim, &workers, clients, &ledger.borrow(), plan)?;
@@ -475,7 +497,7 @@ fn look(
     let waiting = waiting(sim, clients, ledger);
     assert!(waiting == 0 || all >= plan.limit, "{waiting} clients wait for {open:?}");
     let ended = ledger.members.values().any(|member| !member.open);
-    if plan.calm && !plan.hostile && !ended {
+    if plan.calm && !plan.hostile && plan.refuses == 0 && !ended {
         let (least, most) = (open.iter().min(), open.iter().max());
         assert!(most.unwrap() - least.unwrap() <= 1, "open connections: {open:?}");
     }
