@@ -51,10 +51,13 @@ impl Core {
         !self.draining.is_empty()
     }
 
-    /// Whether all that is left are connections that other workers are about to give to this one.
-    pub(crate) fn only_expects_connections(&self) -> bool {
+    /// Whether a listener of a port of several workers waits: for connections that another one is about to
+    /// give to it, or for descriptors of the port's sockets.
+    pub(crate) fn waits_for_its_port(&self) -> bool {
         self.draining.iter().any(|&token| match self.entity(token) {
-            Some(Entity::Listener(listener)) => listener.expects_connections(),
+            Some(Entity::Listener(l)) => {
+                l.share.is_some() && (l.expects_connections() || l.retry.is_some())
+            }
             _ => false,
         })
     }

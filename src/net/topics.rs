@@ -12,7 +12,8 @@ impl<S> Net<S> {
     ///
     /// This is the call for a room or a topic that may outgrow one thread or one machine: what carries
     /// named groups further takes its messages from here. On a reactor alone it is
-    /// [`find_group`](Self::find_group) and [`publish`](Self::publish).
+    /// [`find_group`](Self::find_group) and [`publish`](Self::publish). On another worker it reaches those who
+    /// are members when it comes there: who has joined meanwhile hears it, too.
     ///
     /// ```
     /// # use tidegate::Reactor;

@@ -366,9 +366,7 @@ impl<S: 'static> Reactor<S> {
             || match net.core.stopping {
                 Stopping::No => false,
                 Stopping::Now => true,
-                Stopping::Draining(_) => {
-                    net.core.streams == 0 && !net.core.only_expects_connections()
-                }
+                Stopping::Draining(_) => net.core.streams == 0 && !net.core.waits_for_its_port(),
             }
     }
 
