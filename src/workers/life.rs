@@ -148,6 +148,8 @@ where
             team.awaits(index, false);
             return Ok(reactor);
         }
+        // Of one worker alone nobody needs its number.
+        Ok(Err(error)) if team.count() == 1 => error,
         Ok(Err(error)) => error.within(&what),
         Err(text) => Error::new(what, io::Error::other(format!("it panicked: {text}"))),
     };
