@@ -228,10 +228,11 @@ impl<S: 'static> Backplane<S> {
     }
 
     /// Starts: connects, and goes on connecting. Returns at once. A reactor has one backplane; a second one
-    /// takes the place of the first.
+    /// takes the place of the first, which is stopped. Of several [workers](crate::Workers) one has it, for
+    /// all of them.
     ///
     /// # Errors
-    /// `rediss://` without anything to verify the server with. What goes wrong later is told by
+    /// `rediss://` without anything to verify the server with; another worker has a backplane. What goes wrong later is told by
     /// [`on_event`](Self::on_event).
     pub fn start(self, net: &mut Net<S>) -> Result<BackplaneHandle, BackplaneError> {
         #[cfg(feature = "tls")]
@@ -258,7 +259,16 @@ impl<S: 'static> Backplane<S> {
             address: RefCell::new(None),
         };
         let plane = Rc::clone(&control.plane);
-        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane))));
+        let before = net.bridge_connections();
+        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane)))).map_err(|worker| {
+            BackplaneError::new(format!(
+                "the backplane runs on worker {worker} already; start it on one worker, for instance \
+                 where worker.index() == 0"
+            ))
+        })?;
+        for connection in before {
+            net.close(connection);
+        }
         let control = Rc::new(control);
         net.run_after(Duration::ZERO, move |state, net| dial(&control, state, net));
         Ok(BackplaneHandle { plane })
@@ -345,6 +355,9 @@ impl BackplaneHandle {
     pub fn stop<S: 'static>(&self, net: &mut Net<S>) {
         let tokens = {
             let plane = &mut *self.plane.borrow_mut();
+            if plane.phase == Phase::Stopped {
+                return; // another one may have its place
+            }
             let tokens = [plane.token(), plane.reader];
             plane.phase = Phase::Stopped;
             tokens

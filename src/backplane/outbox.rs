@@ -79,6 +79,11 @@ impl Outbox {
         count
     }
 
+    /// Whether something has not been handed to a connection.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -159,7 +159,7 @@ impl<S: 'static> Reader<S> {
     fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
         let why = refusal(message);
         match (std::mem::replace(&mut self.asked, Asked::Nothing), why) {
-            (Asked::Hello, Some(why)) => return Err(login_refused(&why)),
+            (Asked::Hello, Some(why)) => return Err(login_refused(&self.control.url, &why)),
             (Asked::Hello, None) => {
                 if let Value::Map(facts) = Value::parse(message)? {
                     let id = facts.iter().find(|(key, _)| key.as_bytes() == Some(b"id"));
