@@ -428,7 +428,7 @@ pub enum BackplaneEvent {
     },
     /// The engine refused one command. The connection goes on.
     Refused {
-        /// `SUBSCRIBE` or `PUBLISH`.
+        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` for a kept name that cannot be read.
         command: &'static str,
         /// What it said.
         why: String,

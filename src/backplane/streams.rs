@@ -1,6 +1,7 @@
 //! Names that are kept by the engine: where this process is in each, and who waits for what was said.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::envelope::Publisher;
 use crate::layer::MessageKind;
@@ -16,6 +17,9 @@ const PUBLISHERS: usize = 1024;
 
 /// How many entries one read asks for, at first. Half as many after an answer that was too large.
 const PAGE: usize = 1024;
+
+/// How long a name is left alone that the engine refuses to read: another type, an ACL.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// The place of an entry: milliseconds and a number.
 pub(super) type Id = (u64, u64);
@@ -45,6 +49,24 @@ struct Stream {
     heard: HashMap<Publisher, u64>,
     /// Messages of this process that have not been read back.
     unread: VecDeque<(u64, MessageKind, Vec<u8>)>,
+    /// The engine refused a read with this name in it, and may have meant another one.
+    doubted: bool,
+    /// The engine refuses it; when it is tried again.
+    refused: Option<Instant>,
+}
+
+impl Stream {
+    /// Whether it is read alone, to know where it is or whether it can be read.
+    fn is_looked_at(&self, now: Instant) -> bool {
+        match self.refused {
+            Some(until) => until <= now,
+            None => self.doubted || self.cursor.is_none(),
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        self.refused.is_none()
+    }
 }
 
 /// What the reader does next.
@@ -113,29 +135,40 @@ impl Streams {
         std::mem::take(&mut self.newcomers)
     }
 
-    pub(super) fn next(&mut self) -> Next {
+    pub(super) fn next(&mut self, now: Instant) -> Next {
         self.changed = false;
         if let Some(newcomer) = self.newcomers.pop_front() {
             self.changed = !self.newcomers.is_empty();
             return Next::History(newcomer);
         }
-        if let Some((name, _)) = self.open.iter().find(|(_, stream)| stream.cursor.is_none()) {
+        if let Some((name, _)) = self.open.iter().find(|(_, stream)| stream.is_looked_at(now)) {
             return Next::Begin(name.clone());
         }
-        if self.open.is_empty() {
+        let readable = self.readable();
+        if readable == 0 {
             return Next::Nothing;
         }
-        let count = self.open.len().min(self.page);
-        let begin = if count < self.open.len() { self.turn % self.open.len() } else { 0 };
+        let count = readable.min(self.page);
+        let begin = if count < readable { self.turn % readable } else { 0 };
         self.turn = begin + count;
-        let names = self.open.iter().cycle().skip(begin).take(count);
+        let names = self
+            .open
+            .iter()
+            .filter(|(_, stream)| stream.is_readable())
+            .cycle()
+            .skip(begin)
+            .take(count);
         let names = names.map(|(name, stream)| (name.clone(), stream.cursor.unwrap_or_default()));
-        Next::Read(names.collect(), (self.page / self.open.len()).max(1))
+        Next::Read(names.collect(), (self.page / readable).max(1))
+    }
+
+    fn readable(&self) -> usize {
+        self.open.values().filter(|stream| stream.is_readable()).count()
     }
 
     /// Whether one read cannot hold all names: it must not wait for long.
     pub(super) fn takes_turns(&self) -> bool {
-        self.open.len() > self.page
+        self.readable() > self.page
     }
 
     /// An answer was larger than the limit: ask for less.
@@ -147,7 +180,20 @@ impl Streams {
     pub(super) fn begin(&mut self, name: &[u8], id: Id) {
         if let Some(stream) = self.open.get_mut(name) {
             stream.cursor.get_or_insert(id);
+            (stream.doubted, stream.refused) = (false, None);
         }
+    }
+
+    /// The engine refused a read of several names, and does not say which one it means.
+    pub(super) fn doubt(&mut self) {
+        self.open.values_mut().for_each(|stream| stream.doubted = true);
+    }
+
+    /// The engine refuses to read this name: it is left alone for a while. Whether that is news.
+    pub(super) fn refuse(&mut self, name: &[u8], now: Instant) -> bool {
+        let Some(stream) = self.open.get_mut(name) else { return false };
+        stream.doubted = false;
+        stream.refused.replace(now + REFUSED).is_none()
     }
 
     /// A newcomer joins: what was said up to this place is told to them, and all else to the name's group.
@@ -238,14 +284,42 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        assert_eq!(names(streams.next()), ("abc".into(), PAGE / 3));
+        assert_eq!(names(streams.next(Instant::now())), ("abc".into(), PAGE / 3));
         while streams.page > 2 {
             streams.ask_for_less();
         }
         assert!(streams.takes_turns());
-        assert_eq!(names(streams.next()), ("ab".into(), 1));
-        assert_eq!(names(streams.next()), ("ca".into(), 1));
-        assert_eq!(names(streams.next()), ("bc".into(), 1));
+        assert_eq!(names(streams.next(Instant::now())), ("ab".into(), 1));
+        assert_eq!(names(streams.next(Instant::now())), ("ca".into(), 1));
+        assert_eq!(names(streams.next(Instant::now())), ("bc".into(), 1));
+    }
+
+    // row 248
+    #[test]
+    fn a_name_that_is_refused_is_left_alone_for_a_while() {
+        let mut now = Instant::now();
+        let mut streams = Streams::new(Some((Vec::new(), 10)));
+        streams.want(b"a", true);
+        streams.want(b"b", true);
+        streams.begin(b"a", (1, 0));
+        streams.begin(b"b", (1, 0));
+        streams.doubt();
+        assert!(matches!(streams.next(now), Next::Begin(name) if *name == *b"a"));
+        assert!(streams.refuse(b"a", now));
+        assert!(matches!(streams.next(now), Next::Begin(name) if *name == *b"b"));
+        streams.begin(b"b", (9, 0));
+        let only_b = vec![(Box::from(*b"b"), (1, 0))];
+        assert!(matches!(streams.next(now), Next::Read(names, _) if names == only_b));
+        now += REFUSED;
+        assert!(matches!(streams.next(now), Next::Begin(name) if *name == *b"a"));
+        assert!(!streams.refuse(b"a", now), "it is told once");
+        assert!(matches!(streams.next(now), Next::Read(names, _) if names == only_b));
+        now += REFUSED;
+        streams.begin(b"a", (9, 0));
+        assert!(matches!(streams.next(now), Next::Read(names, _) if names.len() == 2));
+        assert!(streams.refuse(b"a", now), "again");
+        streams.want(b"b", false);
+        assert!(matches!(streams.next(now), Next::Nothing));
     }
 
     #[test]

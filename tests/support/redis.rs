@@ -40,6 +40,8 @@ pub struct Engine {
     pub clients: Vec<Token>,
     pub streams: HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
     pub last_id: u64,
+    /// Keys that are of another type.
+    pub wrong: Vec<Vec<u8>>,
     /// Who waits in XREAD for what.
     pub blocked: Vec<(Token, Places)>,
 }
@@ -128,6 +130,11 @@ impl Handler<Engine> for Session {
                     return Ok(());
                 }
                 Value::Integer(subscribers.len() as i64)
+            }
+            [b"XADD" | b"XREVRANGE" | b"XREAD", ref keys @ ..]
+                if keys.iter().any(|key| cx.state.wrong.iter().any(|wrong| wrong == key)) =>
+            {
+                Value::Error(b"WRONGTYPE Operation against a key holding the wrong kind of value")
             }
             [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
                 cx.state.last_id += 1;
