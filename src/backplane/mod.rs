@@ -148,7 +148,9 @@ impl<S: 'static> Backplane<S> {
     }
 
     /// How many bytes may wait to go out, those included that the engine has not confirmed. 8 MiB by
-    /// default: forty thousand messages of 200 bytes, some seconds of a busy service.
+    /// default: forty thousand messages of 200 bytes, some seconds of a busy service. With
+    /// [`keep`](Self::keep) a quarter of it is for messages of this process that have not been read back,
+    /// which newcomers are told; the oldest are forgotten beyond it.
     pub fn queue_limit(mut self, bytes: usize) -> Self {
         self.queue_limit = bytes;
         self
@@ -239,8 +241,10 @@ impl<S: 'static> Backplane<S> {
         let tls = if self.url.tls { Some(trust(self.tls)?) } else { None };
         // What is put around a message: types and lengths, the envelope.
         let message_limit = self.message_limit.saturating_add(256 + envelope::OVERHEAD);
-        let outbox = Outbox::new(self.queue_limit, self.when_full);
-        let streams = Streams::new(self.kept);
+        // Own messages of kept names are remembered until they have been read back.
+        let unread = if self.kept.is_some() { self.queue_limit / 4 } else { 0 };
+        let outbox = Outbox::new(self.queue_limit - unread, self.when_full);
+        let streams = Streams::new(self.kept, unread);
         let mut plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
         for (name, _) in &self.listeners {
             plane.listen_to(name);

@@ -244,6 +244,9 @@ impl Bridge for Recorder {
                 Command::encode(&words)
             }
         };
-        plane.stats.dropped += plane.outbox.push(command);
+        for dropped in plane.outbox.push(plane.number, command) {
+            plane.stats.dropped += 1;
+            plane.streams.forget(dropped);
+        }
     }
 }

@@ -40,9 +40,7 @@ impl Url {
         let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
         let database = match database {
             "" => 0,
-            digits => {
-                digits.parse().map_err(|_| expected("the database behind the / is a number"))?
-            }
+            digits => digits.parse().map_err(|_| expected("the database is a number"))?,
         };
         let (host, port) = match address.strip_prefix('[') {
             Some(rest) => {
@@ -136,7 +134,7 @@ mod tests {
             ("redis://host:0", "the port is a number"),
             ("redis://host:port", "the port is a number up to 65535"),
             ("redis://default:geheim", "the port is a number up to 65535"),
-            ("redis://default/geheim", "the database behind the / is a number"),
+            ("redis://default/geheim", "the database is a number"),
             ("redis://[::1", "a ] is missing"),
             ("redis://[::1]7", "a : is missing"),
             ("redis://host/zero", "the database is a number"),
