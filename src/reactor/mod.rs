@@ -539,10 +539,8 @@ impl<S: 'static> Reactor<S> {
             return;
         }
         let connections = net.bridge_connections();
-        if !net.is_bridge_done() {
-            return;
-        }
-        if connections.clone().count() == net.core.streams && !net.core.drains_listeners() {
+        let is_last = connections.clone().count() == net.core.streams;
+        if is_last && !net.core.drains_listeners() && net.is_bridge_done() {
             for connection in connections {
                 net.close(connection);
             }
