@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::Link;
-use super::plane::{Delivery, Phase, Plane, Recorder};
+use super::plane::{Delivery, Phase, Plane};
 use super::reader::{Reader, Reading, join};
 use super::url::Url;
 use super::{BackplaneEvent, Hook, Listener};
@@ -123,10 +123,8 @@ fn connect<S: 'static>(control: &Rc<Control<S>>, to: Target, state: &mut S, net:
     match net.connect(connect, link) {
         Ok(token) => {
             control.plane.borrow_mut().phase = Phase::Dialing(token);
-            net.attach_bridge(Some(token), Box::new(Recorder(Rc::clone(&control.plane))));
-            if let Some(reader) = control.plane.borrow().reader {
-                net.set_second_bridge_handler(reader);
-            }
+            // The bridge is of this plane: one that was replaced is stopped, and does not come here.
+            net.set_bridge_handler(token);
         }
         Err(error) => lost(control, error.to_string(), state, net),
     }
@@ -208,7 +206,7 @@ pub(super) fn lost<S: 'static>(
         plane.topics.disconnected();
         let unconfirmed = plane.outbox.unsend();
         plane.unblocking = false;
-        let wait = backoff(plane.failures, control.longest_wait);
+        let wait = backoff(plane.failures.max(plane.not_now), control.longest_wait);
         plane.failures = plane.failures.saturating_add(1);
         let event = if was_up {
             plane.away_since = Some(now);

@@ -146,7 +146,7 @@ impl<S: 'static> Link<S> {
         }
         let event = {
             let plane = &mut *self.control.plane.borrow_mut();
-            if matches!(plane.phase, Phase::Up(_)) || plane.topics.has_changes() {
+            if !matches!(plane.phase, Phase::Dialing(_)) || plane.topics.has_changes() {
                 return;
             }
             plane.phase = Phase::Up(cx.token);
@@ -195,15 +195,26 @@ impl<S: 'static> Link<S> {
                     cx.send(Command::encode(&["SELECT", &database.to_string()]));
                 }
             }
-            (Some(Expected::Hello), Some(why)) => return Err(login_refused(&why)),
+            (Some(Expected::Hello), Some(why)) => {
+                return Err(login_refused(&self.control.url, &why));
+            }
             (Some(Expected::Select), None) => self.logged_in(cx),
             (Some(Expected::Select), Some(why)) => {
                 return Err(database_refused(self.control.url.database, &why));
+            }
+            (Some(Expected::Published | Expected::Subscribed), Some(why))
+                if is_for_the_moment(&why) =>
+            {
+                // What was sent is not confirmed: it goes out again, on the next connection.
+                let plane = &mut *self.control.plane.borrow_mut();
+                plane.not_now = plane.not_now.saturating_add(1);
+                return Err(failed(format!("the server takes nothing at the moment: {why}")));
             }
             (Some(Expected::Published), refused) => {
                 {
                     let plane = &mut *self.control.plane.borrow_mut();
                     plane.outbox.confirmed();
+                    plane.not_now = 0;
                     match refused {
                         None => plane.stats.confirmed += 1,
                         Some(_) => plane.stats.refused += 1,
@@ -230,7 +241,8 @@ impl<S: 'static> Link<S> {
                 // It may have come before what it was to end: then it is sent again.
                 self.pump(cx);
             }
-            (Some(Expected::Unsubscribed | Expected::Pong), _) => {}
+            (Some(Expected::Unsubscribed), _) => self.check_joined(cx),
+            (Some(Expected::Pong), _) => {}
             (None, _) => {
                 let said = String::from_utf8_lossy(message[..message.len().min(60)].trim_ascii());
                 return Err(failed(format!("expected nothing from the server, {said:?} came")));
@@ -271,17 +283,42 @@ pub(super) fn database_refused(database: u32, why: &str) -> BoxError {
     failed(format!("the server refused database {database}: {why}"))
 }
 
-/// Of the answer to HELLO.
-pub(super) fn login_refused(why: &str) -> BoxError {
+/// Of the answer to HELLO. A server may repeat what it was sent: the password is struck out.
+pub(super) fn login_refused(url: &Url, why: &str) -> BoxError {
+    let why = &*without_password(url, why);
     let code = why.split(' ').next().unwrap_or_default();
     failed(match code {
         "NOPROTO" => format!("the server is too old, expected Redis 6 or newer: {why}"),
+        // It goes on with all arguments.
         "ERR" if why.contains("unknown command") => {
-            format!("the server is too old, expected Redis 6 or newer (HELLO): {why}")
+            "the server is too old, expected Redis 6 or newer: it does not know HELLO".into()
         }
         "NOAUTH" => "the server wants a login: redis://user:password@host".into(),
         _ => format!("the server refused the login: {why}"),
     })
+}
+
+fn without_password(url: &Url, why: &str) -> String {
+    match &url.login {
+        Some((_, password)) if !password.is_empty() => why.replace(&**password, "***"),
+        _ => why.into(),
+    }
+}
+
+/// Whether an error is of the engine's state and not of the command: sent again later, it may be taken.
+pub(super) fn is_for_the_moment(why: &str) -> bool {
+    matches!(
+        why.split(' ').next().unwrap_or_default(),
+        "LOADING"
+            | "BUSY"
+            | "OOM"
+            | "MISCONF"
+            | "READONLY"
+            | "NOREPLICAS"
+            | "MASTERDOWN"
+            | "CLUSTERDOWN"
+            | "TRYAGAIN"
+    )
 }
 
 impl<S: 'static> Handler<S> for Link<S> {
@@ -305,6 +342,7 @@ impl<S: 'static> Handler<S> for Link<S> {
 
     fn on_drain(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
         self.pump(cx);
+        self.check_joined(cx);
         Ok(())
     }
 
@@ -312,6 +350,7 @@ impl<S: 'static> Handler<S> for Link<S> {
         if notification.is::<Errand>() {
             cx.net.errand_is_run();
             self.pump(cx);
+            self.check_joined(cx);
         }
         Ok(())
     }

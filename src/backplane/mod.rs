@@ -148,7 +148,9 @@ impl<S: 'static> Backplane<S> {
     }
 
     /// How many bytes may wait to go out, those included that the engine has not confirmed. 8 MiB by
-    /// default: forty thousand messages of 200 bytes, some seconds of a busy service.
+    /// default: forty thousand messages of 200 bytes, some seconds of a busy service. With
+    /// [`keep`](Self::keep) a quarter of it is for messages of this process that have not been read back,
+    /// which newcomers are told; the oldest are forgotten beyond it.
     pub fn queue_limit(mut self, bytes: usize) -> Self {
         self.queue_limit = bytes;
         self
@@ -228,18 +230,21 @@ impl<S: 'static> Backplane<S> {
     }
 
     /// Starts: connects, and goes on connecting. Returns at once. A reactor has one backplane; a second one
-    /// takes the place of the first.
+    /// takes the place of the first, which is stopped. Of several [workers](crate::Workers) one has it, for
+    /// all of them.
     ///
     /// # Errors
-    /// `rediss://` without anything to verify the server with. What goes wrong later is told by
+    /// `rediss://` without anything to verify the server with; another worker has a backplane. What goes wrong later is told by
     /// [`on_event`](Self::on_event).
     pub fn start(self, net: &mut Net<S>) -> Result<BackplaneHandle, BackplaneError> {
         #[cfg(feature = "tls")]
         let tls = if self.url.tls { Some(trust(self.tls)?) } else { None };
         // What is put around a message: types and lengths, the envelope.
         let message_limit = self.message_limit.saturating_add(256 + envelope::OVERHEAD);
-        let outbox = Outbox::new(self.queue_limit, self.when_full);
-        let streams = Streams::new(self.kept);
+        // Own messages of kept names are remembered until they have been read back.
+        let unread = if self.kept.is_some() { self.queue_limit / 4 } else { 0 };
+        let outbox = Outbox::new(self.queue_limit - unread, self.when_full);
+        let streams = Streams::new(self.kept, unread);
         let mut plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
         for (name, _) in &self.listeners {
             plane.listen_to(name);
@@ -258,7 +263,16 @@ impl<S: 'static> Backplane<S> {
             address: RefCell::new(None),
         };
         let plane = Rc::clone(&control.plane);
-        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane))));
+        let before = net.bridge_connections();
+        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane)))).map_err(|worker| {
+            BackplaneError::new(format!(
+                "the backplane runs on worker {worker} already; start it on one worker, for instance \
+                 where worker.index() == 0"
+            ))
+        })?;
+        for connection in before {
+            net.close(connection);
+        }
         let control = Rc::new(control);
         net.run_after(Duration::ZERO, move |state, net| dial(&control, state, net));
         Ok(BackplaneHandle { plane })
@@ -345,6 +359,9 @@ impl BackplaneHandle {
     pub fn stop<S: 'static>(&self, net: &mut Net<S>) {
         let tokens = {
             let plane = &mut *self.plane.borrow_mut();
+            if plane.phase == Phase::Stopped {
+                return; // another one may have its place
+            }
             let tokens = [plane.token(), plane.reader];
             plane.phase = Phase::Stopped;
             tokens
@@ -415,7 +432,7 @@ pub enum BackplaneEvent {
     },
     /// The engine refused one command. The connection goes on.
     Refused {
-        /// `SUBSCRIBE` or `PUBLISH`.
+        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` for a kept name that cannot be read.
         command: &'static str,
         /// What it said.
         why: String,

@@ -19,8 +19,9 @@ pub enum WhenFull {
 /// was on its way when a connection broke goes out again. Receivers know it by its number.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    sent: VecDeque<Vec<u8>>,
-    waiting: VecDeque<Vec<u8>>,
+    /// Each with the number of its message.
+    sent: VecDeque<(u64, Vec<u8>)>,
+    waiting: VecDeque<(u64, Vec<u8>)>,
     /// Of both.
     bytes: usize,
     limit: usize,
@@ -33,9 +34,9 @@ impl Outbox {
         Outbox { sent, waiting, bytes: 0, limit, when_full }
     }
 
-    /// Takes a command. Returns how many were dropped, itself included.
-    pub(super) fn push(&mut self, command: Vec<u8>) -> u64 {
-        let mut dropped = 0;
+    /// Takes the command of a message. Returns which were dropped, perhaps itself.
+    pub(super) fn push(&mut self, number: u64, command: Vec<u8>) -> Vec<u64> {
+        let mut dropped = Vec::new();
         while self.bytes + command.len() > self.limit {
             // What the engine may have got already is not dropped: it would not be a loss that anybody
             // could count.
@@ -43,12 +44,15 @@ impl Outbox {
                 WhenFull::DropOldest if command.len() <= self.limit => self.waiting.pop_front(),
                 _ => None,
             };
-            dropped += 1;
-            let Some(oldest) = oldest else { return dropped };
+            let Some((oldest_number, oldest)) = oldest else {
+                dropped.push(number);
+                return dropped;
+            };
+            dropped.push(oldest_number);
             self.bytes -= oldest.len();
         }
         self.bytes += command.len();
-        self.waiting.push_back(command);
+        self.waiting.push_back((number, command));
         dropped
     }
 
@@ -57,7 +61,7 @@ impl Outbox {
         let mut count = 0;
         while batch.len() < bytes {
             let Some(command) = self.waiting.pop_front() else { break };
-            batch.extend_from_slice(&command);
+            batch.extend_from_slice(&command.1);
             self.sent.push_back(command);
             count += 1;
         }
@@ -66,7 +70,7 @@ impl Outbox {
 
     /// The engine has answered the oldest that was sent.
     pub(super) fn confirmed(&mut self) {
-        if let Some(command) = self.sent.pop_front() {
+        if let Some((_, command)) = self.sent.pop_front() {
             self.bytes -= command.len();
         }
     }
@@ -77,6 +81,11 @@ impl Outbox {
         self.sent.append(&mut self.waiting);
         std::mem::swap(&mut self.sent, &mut self.waiting);
         count
+    }
+
+    /// Whether something has not been handed to a connection.
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -101,7 +110,7 @@ mod tests {
     fn full(when_full: WhenFull) -> Outbox {
         let mut outbox = Outbox::new(4, when_full);
         for text in ["aa", "b", "c"] {
-            assert_eq!(outbox.push(text.into()), 0);
+            assert_eq!(outbox.push(7, text.into()).len(), 0);
         }
         outbox
     }
@@ -110,17 +119,17 @@ mod tests {
     #[test]
     fn a_full_queue_drops_its_oldest_or_refuses_and_counts() {
         let mut outbox = full(WhenFull::DropOldest);
-        assert_eq!(outbox.push("d".into()), 1);
-        assert_eq!(outbox.push("ee".into()), 1);
-        assert_eq!(outbox.push("too long".into()), 1, "itself, and no other for it");
+        assert_eq!(outbox.push(7, "d".into()).len(), 1);
+        assert_eq!(outbox.push(7, "ee".into()).len(), 1);
+        assert_eq!(outbox.push(7, "too long".into()).len(), 1, "itself, and no other for it");
         assert_eq!(sent(&mut outbox), "cdee");
 
         let mut outbox = full(WhenFull::Refuse);
-        assert_eq!(outbox.push("d".into()), 1);
+        assert_eq!(outbox.push(7, "d".into()).len(), 1);
         assert_eq!(sent(&mut outbox), "aabc");
-        assert_eq!(outbox.push("d".into()), 1, "nothing is confirmed");
+        assert_eq!(outbox.push(7, "d".into()).len(), 1, "nothing is confirmed");
         outbox.confirmed();
-        assert_eq!(outbox.push("dd".into()), 0);
+        assert_eq!(outbox.push(7, "dd".into()).len(), 0);
         assert_eq!((outbox.bytes(), outbox.messages()), (4, 3));
     }
 
@@ -135,7 +144,7 @@ mod tests {
         outbox.confirmed();
         assert_eq!(outbox.unsend(), 1);
         assert_eq!(sent(&mut outbox), "bc");
-        assert_eq!(outbox.push("ddd".into()), 1, "what is on its way is not dropped");
+        assert_eq!(outbox.push(7, "ddd".into()).len(), 1, "what is on its way is not dropped");
         outbox.confirmed();
         outbox.confirmed();
         outbox.confirmed();

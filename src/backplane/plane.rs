@@ -68,6 +68,8 @@ pub(super) struct Plane {
     pub(super) dropped_before: u64,
     /// Attempts in a row that failed.
     pub(super) failures: u32,
+    /// Connections in a row that ended because the engine took nothing, though it answered.
+    pub(super) not_now: u32,
     /// Of each other publisher the number of its last message, and when it came.
     heard: HashMap<Publisher, (u64, Instant)>,
 }
@@ -100,6 +102,7 @@ impl Plane {
             away_since: None,
             dropped_before: 0,
             failures: 0,
+            not_now: 0,
             heard: HashMap::new(),
         }
     }
@@ -208,6 +211,15 @@ impl Bridge for Recorder {
         self.0.borrow_mut().want(name, false);
     }
 
+    fn replaced(&mut self) {
+        self.0.borrow_mut().phase = Phase::Stopped;
+    }
+
+    fn is_done(&self) -> bool {
+        let plane = self.0.borrow();
+        !matches!(plane.phase, Phase::Up(_)) || !plane.outbox.is_waiting()
+    }
+
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>) {
         let plane = &mut *self.0.borrow_mut();
         let length = plane.prefix.len() + name.len() + message.bytes.len();
@@ -232,6 +244,9 @@ impl Bridge for Recorder {
                 Command::encode(&words)
             }
         };
-        plane.stats.dropped += plane.outbox.push(command);
+        for dropped in plane.outbox.push(plane.number, command) {
+            plane.stats.dropped += 1;
+            plane.streams.forget(dropped);
+        }
     }
 }

@@ -4,9 +4,10 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::BackplaneEvent;
 use super::dial::{Control, reader_lost};
 use super::envelope;
-use super::link::{database_refused, failed, hello, login_refused, refusal};
+use super::link::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
 use super::streams::{Id, Newcomer, Next, parse_id, show_id};
 use crate::connection::Input;
 use crate::context::Context;
@@ -55,6 +56,8 @@ pub(super) struct Reader<S> {
     client: i64,
     heard: Instant,
     gave_up: Option<String>,
+    /// The last read was refused, and no name was found since that would be the reason.
+    doubts: bool,
 }
 
 /// Entries as the engine sends them: each an id, and fields with their values.
@@ -68,13 +71,20 @@ fn entries<'a, 'm>(value: &'a Value<'m>) -> impl Iterator<Item = (Id, &'m [u8])>
 
 impl<S: 'static> Reader<S> {
     pub(super) fn new(control: Rc<Control<S>>, now: Instant) -> Self {
-        Reader { control, asked: Asked::Nothing, client: 0, heard: now, gave_up: None }
+        Reader {
+            control,
+            asked: Asked::Nothing,
+            client: 0,
+            heard: now,
+            gave_up: None,
+            doubts: false,
+        }
     }
 
     /// Asks for what is next.
     fn ask(&mut self, cx: &mut Context<'_, S>) {
         let plane = &mut *self.control.plane.borrow_mut();
-        let next = plane.streams.next();
+        let next = plane.streams.next(cx.net.now());
         let mut words: Vec<Vec<u8>> = Vec::new();
         plane.reading = Reading::Busy;
         self.asked = match next {
@@ -159,7 +169,7 @@ impl<S: 'static> Reader<S> {
     fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
         let why = refusal(message);
         match (std::mem::replace(&mut self.asked, Asked::Nothing), why) {
-            (Asked::Hello, Some(why)) => return Err(login_refused(&why)),
+            (Asked::Hello, Some(why)) => return Err(login_refused(&self.control.url, &why)),
             (Asked::Hello, None) => {
                 if let Value::Map(facts) = Value::parse(message)? {
                     let id = facts.iter().find(|(key, _)| key.as_bytes() == Some(b"id"));
@@ -167,7 +177,6 @@ impl<S: 'static> Reader<S> {
                         self.client = *id;
                     }
                 }
-                self.control.plane.borrow_mut().reader_failures = 0;
                 let database = self.control.url.database;
                 if database > 0 {
                     self.asked = Asked::Select;
@@ -194,7 +203,26 @@ impl<S: 'static> Reader<S> {
                 let id = entries(&value).last().map_or((0, 0), |(id, _)| id);
                 self.control.plane.borrow_mut().streams.begin(&name, id);
             }
-            (Asked::Read, None) => self.read(cx, &Value::parse(message)?),
+            (Asked::Read, None) => {
+                self.doubts = false;
+                self.control.plane.borrow_mut().reader_failures = 0;
+                self.read(cx, &Value::parse(message)?);
+            }
+            (Asked::Begin(name), Some(why)) if !is_for_the_moment(&why) => {
+                self.doubts = false;
+                let now = cx.net.now();
+                let news = self.control.plane.borrow_mut().streams.refuse(&name, now);
+                if news {
+                    let why = format!("{:?}: {why}", String::from_utf8_lossy(&name));
+                    let event = BackplaneEvent::Refused { command: "XREVRANGE", why };
+                    self.control.tell(&event, cx.state, cx.net);
+                }
+            }
+            // One of its names, which is looked for. If it is none of them, the next one ends this.
+            (Asked::Read, Some(why)) if !is_for_the_moment(&why) && !self.doubts => {
+                self.doubts = true;
+                self.control.plane.borrow_mut().streams.doubt();
+            }
             (Asked::Begin(_) | Asked::Read, Some(why)) => {
                 return Err(failed(format!("the server refused to read a stream: {why}")));
             }

@@ -1,6 +1,7 @@
 //! Names that are kept by the engine: where this process is in each, and who waits for what was said.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::time::{Duration, Instant};
 
 use super::envelope::Publisher;
 use crate::layer::MessageKind;
@@ -16,6 +17,9 @@ const PUBLISHERS: usize = 1024;
 
 /// How many entries one read asks for, at first. Half as many after an answer that was too large.
 const PAGE: usize = 1024;
+
+/// How long a name is left alone that the engine refuses to read: another type, an ACL.
+const REFUSED: Duration = Duration::from_secs(60);
 
 /// The place of an entry: milliseconds and a number.
 pub(super) type Id = (u64, u64);
@@ -37,6 +41,20 @@ pub(super) struct Newcomer {
     pub(super) count: usize,
 }
 
+/// A message of this process that has not been read back.
+#[derive(Debug)]
+struct Unread {
+    number: u64,
+    kind: MessageKind,
+    bytes: Vec<u8>,
+}
+
+impl Unread {
+    fn cost(&self) -> usize {
+        self.bytes.len() + size_of::<Self>()
+    }
+}
+
 /// A name with members here.
 #[derive(Debug, Default)]
 struct Stream {
@@ -44,7 +62,25 @@ struct Stream {
     cursor: Option<Id>,
     heard: HashMap<Publisher, u64>,
     /// Messages of this process that have not been read back.
-    unread: VecDeque<(u64, MessageKind, Vec<u8>)>,
+    unread: VecDeque<Unread>,
+    /// The engine refused a read with this name in it, and may have meant another one.
+    doubted: bool,
+    /// The engine refuses it; when it is tried again.
+    refused: Option<Instant>,
+}
+
+impl Stream {
+    /// Whether it is read alone, to know where it is or whether it can be read.
+    fn is_looked_at(&self, now: Instant) -> bool {
+        match self.refused {
+            Some(until) => until <= now,
+            None => self.doubted || self.cursor.is_none(),
+        }
+    }
+
+    fn is_readable(&self) -> bool {
+        self.refused.is_none()
+    }
 }
 
 /// What the reader does next.
@@ -67,15 +103,26 @@ pub(super) struct Streams {
     newcomers: VecDeque<Newcomer>,
     /// There is something else to do than what the reader waits for.
     pub(super) changed: bool,
+    /// What all unread messages take, and may take.
+    unread_bytes: usize,
+    unread_limit: usize,
     page: usize,
     /// Where the next read begins, if one cannot hold all names.
     turn: usize,
 }
 
 impl Streams {
-    pub(super) fn new(kept: Option<(Vec<u8>, usize)>) -> Self {
-        let (open, newcomers) = (BTreeMap::new(), VecDeque::new());
-        Streams { kept, open, newcomers, changed: false, page: PAGE, turn: 0 }
+    pub(super) fn new(kept: Option<(Vec<u8>, usize)>, unread_limit: usize) -> Self {
+        Streams {
+            kept,
+            open: BTreeMap::new(),
+            newcomers: VecDeque::new(),
+            changed: false,
+            unread_bytes: 0,
+            unread_limit,
+            page: PAGE,
+            turn: 0,
+        }
     }
 
     pub(super) fn is_used(&self) -> bool {
@@ -90,7 +137,10 @@ impl Streams {
 
     pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
         if !wanted {
-            self.changed |= self.open.remove(name).is_some();
+            if let Some(stream) = self.open.remove(name) {
+                self.unread_bytes -= stream.unread.iter().map(Unread::cost).sum::<usize>();
+                self.changed = true;
+            }
         } else if !self.open.contains_key(name) {
             self.open.insert(name.into(), Stream::default());
             self.changed = true;
@@ -113,29 +163,40 @@ impl Streams {
         std::mem::take(&mut self.newcomers)
     }
 
-    pub(super) fn next(&mut self) -> Next {
+    pub(super) fn next(&mut self, now: Instant) -> Next {
         self.changed = false;
         if let Some(newcomer) = self.newcomers.pop_front() {
             self.changed = !self.newcomers.is_empty();
             return Next::History(newcomer);
         }
-        if let Some((name, _)) = self.open.iter().find(|(_, stream)| stream.cursor.is_none()) {
+        if let Some((name, _)) = self.open.iter().find(|(_, stream)| stream.is_looked_at(now)) {
             return Next::Begin(name.clone());
         }
-        if self.open.is_empty() {
+        let readable = self.readable();
+        if readable == 0 {
             return Next::Nothing;
         }
-        let count = self.open.len().min(self.page);
-        let begin = if count < self.open.len() { self.turn % self.open.len() } else { 0 };
+        let count = readable.min(self.page);
+        let begin = if count < readable { self.turn % readable } else { 0 };
         self.turn = begin + count;
-        let names = self.open.iter().cycle().skip(begin).take(count);
+        let names = self
+            .open
+            .iter()
+            .filter(|(_, stream)| stream.is_readable())
+            .cycle()
+            .skip(begin)
+            .take(count);
         let names = names.map(|(name, stream)| (name.clone(), stream.cursor.unwrap_or_default()));
-        Next::Read(names.collect(), (self.page / self.open.len()).max(1))
+        Next::Read(names.collect(), (self.page / readable).max(1))
+    }
+
+    fn readable(&self) -> usize {
+        self.open.values().filter(|stream| stream.is_readable()).count()
     }
 
     /// Whether one read cannot hold all names: it must not wait for long.
     pub(super) fn takes_turns(&self) -> bool {
-        self.open.len() > self.page
+        self.readable() > self.page
     }
 
     /// An answer was larger than the limit: ask for less.
@@ -147,7 +208,20 @@ impl Streams {
     pub(super) fn begin(&mut self, name: &[u8], id: Id) {
         if let Some(stream) = self.open.get_mut(name) {
             stream.cursor.get_or_insert(id);
+            (stream.doubted, stream.refused) = (false, None);
         }
+    }
+
+    /// The engine refused a read of several names, and does not say which one it means.
+    pub(super) fn doubt(&mut self) {
+        self.open.values_mut().for_each(|stream| stream.doubted = true);
+    }
+
+    /// The engine refuses to read this name: it is left alone for a while. Whether that is news.
+    pub(super) fn refuse(&mut self, name: &[u8], now: Instant) -> bool {
+        let Some(stream) = self.open.get_mut(name) else { return false };
+        stream.doubted = false;
+        stream.refused.replace(now + REFUSED).is_none()
     }
 
     /// A newcomer joins: what was said up to this place is told to them, and all else to the name's group.
@@ -186,17 +260,43 @@ impl Streams {
     /// A message of this process was said here, and is not read back yet.
     pub(super) fn said(&mut self, name: &[u8], number: u64, message: Message<&[u8]>) {
         let Some(stream) = self.open.get_mut(name) else { return };
-        stream.unread.push_back((number, message.kind, message.bytes.to_vec()));
-        if stream.unread.len() > UNREAD {
-            stream.unread.pop_front();
+        let said = Unread { number, kind: message.kind, bytes: message.bytes.to_vec() };
+        self.unread_bytes += said.cost();
+        stream.unread.push_back(said);
+        if stream.unread.len() > UNREAD
+            && let Some(oldest) = stream.unread.pop_front()
+        {
+            self.unread_bytes -= oldest.cost();
+        }
+        while self.unread_bytes > self.unread_limit {
+            let with_some = self.open.values_mut().filter(|stream| !stream.unread.is_empty());
+            let oldest = with_some.min_by_key(|stream| stream.unread.front().map(|u| u.number));
+            let Some(oldest) = oldest.and_then(|stream| stream.unread.pop_front()) else { break };
+            self.unread_bytes -= oldest.cost();
+        }
+    }
+
+    /// A message of this process does not go out: nobody can read it back.
+    pub(super) fn forget(&mut self, number: u64) {
+        if self.unread_bytes == 0 {
+            return;
+        }
+        for stream in self.open.values_mut() {
+            if let Ok(at) = stream.unread.binary_search_by_key(&number, |unread| unread.number)
+                && let Some(unread) = stream.unread.remove(at)
+            {
+                self.unread_bytes -= unread.cost();
+                return;
+            }
         }
     }
 
     /// A message of this process has been read, and with it all before.
     pub(super) fn read_back(&mut self, name: &[u8], number: u64) {
         let Some(stream) = self.open.get_mut(name) else { return };
-        while stream.unread.front().is_some_and(|&(unread, ..)| unread <= number) {
-            stream.unread.pop_front();
+        while stream.unread.front().is_some_and(|unread| unread.number <= number) {
+            let read = stream.unread.pop_front();
+            self.unread_bytes -= read.map_or(0, |unread| unread.cost());
         }
     }
 
@@ -204,7 +304,7 @@ impl Streams {
     pub(super) fn unread(&self, name: &[u8]) -> Vec<Message<Vec<u8>>> {
         let Some(stream) = self.open.get(name) else { return Vec::new() };
         let messages = stream.unread.iter();
-        messages.map(|(_, kind, bytes)| Message::new(*kind, bytes.clone())).collect()
+        messages.map(|unread| Message::new(unread.kind, unread.bytes.clone())).collect()
     }
 }
 
@@ -225,7 +325,7 @@ mod tests {
 
     #[test]
     fn a_read_holds_all_names_or_takes_turns() {
-        let mut streams = Streams::new(Some((b"s/".to_vec(), 10)));
+        let mut streams = Streams::new(Some((b"s/".to_vec(), 10)), 1000);
         assert_eq!((streams.keeps(b"s/a"), streams.keeps(b"a")), (Some(10), None));
         for name in [b"a", b"b", b"c"] {
             streams.want(name, true);
@@ -238,20 +338,80 @@ mod tests {
             }
             other => panic!("{other:?}"),
         };
-        assert_eq!(names(streams.next()), ("abc".into(), PAGE / 3));
+        assert_eq!(names(streams.next(Instant::now())), ("abc".into(), PAGE / 3));
         while streams.page > 2 {
             streams.ask_for_less();
         }
         assert!(streams.takes_turns());
-        assert_eq!(names(streams.next()), ("ab".into(), 1));
-        assert_eq!(names(streams.next()), ("ca".into(), 1));
-        assert_eq!(names(streams.next()), ("bc".into(), 1));
+        assert_eq!(names(streams.next(Instant::now())), ("ab".into(), 1));
+        assert_eq!(names(streams.next(Instant::now())), ("ca".into(), 1));
+        assert_eq!(names(streams.next(Instant::now())), ("bc".into(), 1));
+    }
+
+    // row 248
+    #[test]
+    fn a_name_that_is_refused_is_left_alone_for_a_while() {
+        let mut now = Instant::now();
+        let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
+        streams.want(b"a", true);
+        streams.want(b"b", true);
+        streams.begin(b"a", (1, 0));
+        streams.begin(b"b", (1, 0));
+        streams.doubt();
+        assert!(matches!(streams.next(now), Next::Begin(name) if *name == *b"a"));
+        assert!(streams.refuse(b"a", now));
+        assert!(matches!(streams.next(now), Next::Begin(name) if *name == *b"b"));
+        streams.begin(b"b", (9, 0));
+        let only_b = vec![(Box::from(*b"b"), (1, 0))];
+        assert!(matches!(streams.next(now), Next::Read(names, _) if names == only_b));
+        now += REFUSED;
+        assert!(matches!(streams.next(now), Next::Begin(name) if *name == *b"a"));
+        assert!(!streams.refuse(b"a", now), "it is told once");
+        assert!(matches!(streams.next(now), Next::Read(names, _) if names == only_b));
+        now += REFUSED;
+        streams.begin(b"a", (9, 0));
+        assert!(matches!(streams.next(now), Next::Read(names, _) if names.len() == 2));
+        assert!(streams.refuse(b"a", now), "again");
+        streams.want(b"b", false);
+        assert!(matches!(streams.next(now), Next::Nothing));
+    }
+
+    // row 248
+    #[test]
+    fn what_is_not_read_back_is_remembered_up_to_a_limit_of_all_names() {
+        let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
+        let large = [b'x'; 200];
+        for name in [b"a", b"b"] {
+            streams.want(name, true);
+        }
+        let numbers = |streams: &Streams, name: &[u8]| -> Vec<u64> {
+            streams.open[name].unread.iter().map(|unread| unread.number).collect()
+        };
+        for number in 1..=20 {
+            streams.said(
+                if number % 2 == 0 { b"b" } else { b"a" },
+                number,
+                Message::text(&large[..]),
+            );
+            assert!(streams.unread_bytes <= 1000);
+        }
+        // The oldest of all names are forgotten.
+        assert_eq!(numbers(&streams, b"a"), [17, 19]);
+        assert_eq!(numbers(&streams, b"b"), [18, 20]);
+        streams.forget(18);
+        streams.forget(1);
+        assert_eq!(numbers(&streams, b"b"), [20]);
+        streams.read_back(b"a", 17);
+        streams.want(b"b", false);
+        assert_eq!(numbers(&streams, b"a"), [19]);
+        streams.said(b"a", 21, Message::text(&[b'x'; 2000][..]));
+        assert_eq!((numbers(&streams, b"a").len(), streams.unread_bytes), (0, 0));
     }
 
     #[test]
     fn an_entry_is_new_once() {
         let (own, other) = ([1; 16], [2; 16]);
-        let mut streams = Streams::new(Some((Vec::new(), 10)));
+        let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
         assert!(!streams.is_new(b"a", (1, 0), None, &own), "nobody is there");
         assert_eq!(streams.join(b"a", (5, 0)), (5, 0));
         assert_eq!(streams.join(b"a", (9, 0)), (5, 0), "where the name's members are");

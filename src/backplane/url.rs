@@ -17,7 +17,8 @@ pub(super) struct Url {
 
 impl Url {
     pub(super) fn parse(url: &str) -> Result<Url, BackplaneError> {
-        // A password is not repeated in an error.
+        // A password is not repeated in an error. It stands where the port or the database is if the host
+        // was forgotten: neither are they.
         let expected = |what: &str| {
             BackplaneError::new(format!(
                 "expected redis://[user:password@]host[:port][/db] as the URL: {what}"
@@ -39,9 +40,7 @@ impl Url {
         let (address, database) = rest.split_once('/').unwrap_or((rest, ""));
         let database = match database {
             "" => 0,
-            digits => digits
-                .parse()
-                .map_err(|_| expected(&format!("the database is a number, {digits:?} came")))?,
+            digits => digits.parse().map_err(|_| expected("the database is a number"))?,
         };
         let (host, port) = match address.strip_prefix('[') {
             Some(rest) => {
@@ -63,9 +62,11 @@ impl Url {
         }
         let port = match port {
             None => DEFAULT_PORT,
-            Some(port) => port.parse().ok().filter(|&port| port > 0).ok_or_else(|| {
-                expected(&format!("the port is a number up to 65535, {port:?} came"))
-            })?,
+            Some(port) => port
+                .parse()
+                .ok()
+                .filter(|&port| port > 0)
+                .ok_or_else(|| expected("the port is a number up to 65535"))?,
         };
         let login = match login {
             None => None,
@@ -131,7 +132,9 @@ mod tests {
             ("redis://geheim@host", "a login is user:password"),
             ("redis://a:geheim%4@host", "%40"),
             ("redis://host:0", "the port is a number"),
-            ("redis://host:port", "the port is a number up to 65535, \"port\" came"),
+            ("redis://host:port", "the port is a number up to 65535"),
+            ("redis://default:geheim", "the port is a number up to 65535"),
+            ("redis://default/geheim", "the database is a number"),
             ("redis://[::1", "a ] is missing"),
             ("redis://[::1]7", "a : is missing"),
             ("redis://host/zero", "the database is a number"),

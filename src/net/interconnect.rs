@@ -23,6 +23,14 @@ pub(crate) trait Bridge {
     /// The last member of a name is gone. May be called for one that is lost already.
     fn lost(&mut self, name: &[u8]);
 
+    /// Another bridge has its place from now on.
+    fn replaced(&mut self) {}
+
+    /// Nothing that is recorded waits for a connection that is there.
+    fn is_done(&self) -> bool {
+        true
+    }
+
     /// A message was published by name, with a key if it replaces older ones of that key. What came through
     /// the bridge itself is not offered to it.
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>);
@@ -70,27 +78,50 @@ impl<S> Interconnect<S> {
 impl<S> Net<S> {
     /// Attaches a bridge, in place of the one before. It is told of the names that there are. Without a
     /// handler it records, and nobody is notified.
+    ///
+    /// # Errors
+    /// Another worker has one: its number.
     #[allow(dead_code)] // without the feature `backplane`
     pub(crate) fn attach_bridge(
         &mut self,
         handler: impl Into<Option<Token>>,
         bridge: Box<dyn Bridge>,
-    ) {
+    ) -> Result<(), usize> {
         let handler = handler.into();
         let attached = Attached { handler, bridge, second: None, told: false };
         let interconnect = self.interconnect.get_or_insert_default();
-        interconnect.bridge = Some(attached);
+        if let Some(desk) = &mut interconnect.desk {
+            desk.takes_the_bridge()?;
+        }
+        if let Some(mut before) = interconnect.bridge.replace(attached) {
+            before.bridge.replaced();
+        }
         self.core.groups.removed_names.get_or_insert_default();
         let names = match &mut interconnect.desk {
             None => self.core.groups.all_names().map(Box::from).collect(),
-            Some(desk) => {
-                desk.takes_the_bridge();
-                desk.all_names()
-            }
+            Some(desk) => desk.all_names(),
         };
         for name in names {
             self.tell_bridge(|bridge| bridge.gained(&name));
         }
+        Ok(())
+    }
+
+    /// The next connection of the bridge that is attached. It is not notified of what is recorded already.
+    #[allow(dead_code)] // without the feature `backplane`
+    pub(crate) fn set_bridge_handler(&mut self, handler: Token) {
+        if let Some(interconnect) = &mut self.interconnect
+            && let Some(attached) = &mut interconnect.bridge
+        {
+            attached.handler = Some(handler);
+            attached.told = false;
+        }
+    }
+
+    /// Whether the bridge has handed on what it has recorded.
+    pub(crate) fn is_bridge_done(&self) -> bool {
+        let attached = self.interconnect.as_ref().and_then(|i| i.bridge.as_ref());
+        attached.is_none_or(|attached| attached.bridge.is_done())
     }
 
     /// Takes the bridge away.
@@ -98,6 +129,9 @@ impl<S> Net<S> {
     pub(crate) fn detach_bridge(&mut self) {
         if let Some(interconnect) = &mut self.interconnect {
             interconnect.bridge = None;
+            if let Some(desk) = &mut interconnect.desk {
+                desk.leaves_the_bridge();
+            }
         }
     }
 
@@ -326,7 +360,7 @@ mod tests {
         turn(&mut reactor);
         let early = reactor.net().group("early");
         assert!(reactor.net().join(early, member));
-        reactor.net().attach_bridge(member, Box::new(Recorder(Rc::clone(&book))));
+        reactor.net().attach_bridge(member, Box::new(Recorder(Rc::clone(&book)))).unwrap();
         let net = reactor.net();
         assert_eq!(net.publish_named("room", Message::text("0")).members, 0);
         let room = net.group("room");

@@ -529,14 +529,16 @@ impl<S: 'static> Reactor<S> {
 
 impl<S: 'static> Reactor<S> {
     /// A bridge to other processes ends by itself never. In a shutdown it serves until every other
-    /// connection has ended, and is then closed: it does not use up the grace.
+    /// connection has ended and what they have said at last is handed on, and is then closed: it does not
+    /// use up the grace.
     fn close_bridge(&mut self) {
         let net = &mut self.dispatch.net;
         if !matches!(net.core.stopping, Stopping::Draining(_)) || net.interconnect.is_none() {
             return;
         }
         let connections = net.bridge_connections();
-        if connections.clone().count() == net.core.streams && !net.core.drains_listeners() {
+        let is_last = connections.clone().count() == net.core.streams;
+        if is_last && !net.core.drains_listeners() && net.is_bridge_done() {
             for connection in connections {
                 net.close(connection);
             }

@@ -131,9 +131,14 @@ impl<S> Desk<S> {
         self.team.topics.names()
     }
 
-    /// The bridge is here from now on.
-    pub(crate) fn takes_the_bridge(&mut self) {
-        self.team.set_bridge(self.index);
+    /// The bridge is here from now on, unless another worker has one: that is the error.
+    pub(crate) fn takes_the_bridge(&mut self) -> Result<(), usize> {
+        self.team.take_bridge(self.index)
+    }
+
+    /// The bridge is here no longer: any worker may have the next one.
+    pub(crate) fn leaves_the_bridge(&mut self) {
+        self.team.leave_bridge(self.index);
     }
 
     /// Has the worker of the bridge look at a name, if that is another one.

@@ -116,8 +116,18 @@ impl<S> Team<S> {
         (worker != usize::MAX).then_some(worker)
     }
 
-    pub(super) fn set_bridge(&self, worker: usize) {
-        self.bridge.store(worker, Ordering::SeqCst);
+    /// Gives the bridge to a worker, unless another one has it: that is the error.
+    pub(super) fn take_bridge(&self, worker: usize) -> Result<(), usize> {
+        let (none, order) = (usize::MAX, Ordering::SeqCst);
+        match self.bridge.compare_exchange(none, worker, order, order) {
+            Err(other) if other != worker => Err(other),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn leave_bridge(&self, worker: usize) {
+        let (none, order) = (usize::MAX, Ordering::SeqCst);
+        let _ = self.bridge.compare_exchange(worker, none, order, order);
     }
 
     /// A worker is gone, and with it its groups.
@@ -126,8 +136,7 @@ impl<S> Team<S> {
         S: 'static,
     {
         let gone = self.topics.forget(worker);
-        let _ =
-            self.bridge.compare_exchange(worker, usize::MAX, Ordering::SeqCst, Ordering::SeqCst);
+        self.leave_bridge(worker);
         if let Some(bridge) = self.bridge() {
             for name in gone {
                 self.post(Batch::of_one(self, bridge, Vec::new(), Item::NameChanged(name)));

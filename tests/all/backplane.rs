@@ -5,9 +5,11 @@ use std::ops::ControlFlow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use tidegate::backplane::{Backplane, BackplaneEvent, WhenFull};
+use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle, WhenFull};
 use tidegate::layer::resp::{Value, Version};
-use tidegate::{Message, MessageKind};
+use tidegate::{
+    CloseInfo, Context, Handler, HandlerResult, Input, Message, MessageKind, Net, Token, Workers,
+};
 
 use crate::support::PATIENCE;
 use crate::support::redis::{Process, Turns, engine, keeping, new_engine, turned_until as until};
@@ -261,6 +263,7 @@ fn what_the_server_refuses_is_one_clear_line() {
     for (refusal, said) in [
         ("WRONGPASS invalid username-password pair", "the server refused the login: WRONGPASS"),
         ("NOAUTH HELLO must be called with", "the server wants a login: redis://user:password@"),
+        ("ERR no such user geheim", "the server refused the login: ERR no such user ***"),
         ("NOPROTO unsupported protocol version", "the server is too old, expected Redis 6"),
         ("ERR unknown command `HELLO`", "the server is too old, expected Redis 6 or newer"),
         ("LOADING Redis is loading", "the server refused the login: LOADING"),
@@ -284,6 +287,156 @@ fn what_the_server_refuses_is_one_clear_line() {
     until!(engine, a; a.backplane.is_connected());
     let refused = a.next_event().unwrap().to_string();
     assert_eq!(refused, "the server refused SUBSCRIBE: NOPERM no permissions");
+}
+
+// row 248
+#[test]
+fn what_an_engine_refuses_for_the_moment_goes_out_later() {
+    for (n, busy) in [
+        "LOADING Redis is loading the dataset in memory",
+        "BUSY Redis is busy running a script",
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "MISCONF Redis is configured to save RDB snapshots",
+        "READONLY You can't write against a read only replica.",
+        "NOREPLICAS Not enough good replicas to write.",
+        "MASTERDOWN Link with MASTER is down",
+        "CLUSTERDOWN The cluster is down",
+        "TRYAGAIN Multiple keys request during rehashing of slot",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let (mut engine, address) = new_engine();
+        let new = if n % 2 == 0 { Process::at } else { keeping };
+        let (mut a, mut b) = (new(address), new(address));
+        let mut of_b = b.member_of("room");
+        until!(engine, a, b; a.backplane.is_connected() && b.backplane.is_connected());
+        until!(engine, a, b; n % 2 == 0 || engine.state().blocked.len() == 1);
+        engine.state_mut().busy = Some(busy);
+        a.say("room", "1");
+        a.say("room", "2");
+        until!(engine, a, b; a.events.borrow().iter().any(|event| match event {
+            BackplaneEvent::Lost { why, .. } => why.contains(busy),
+            _ => false,
+        }));
+        engine.state_mut().busy = None;
+        let mut got = String::new();
+        until!(engine, a, b; { got += &of_b.got(); got == "T:1|T:2|" });
+        until!(engine, a, b; a.backplane.stats().confirmed == 2);
+        assert_eq!(a.backplane.stats().refused, 0);
+    }
+}
+
+// row 247
+#[test]
+fn a_name_that_is_left_before_it_is_subscribed_does_not_keep_it_from_being_connected() {
+    let (mut engine, address) = new_engine();
+    engine.state_mut().holds = true;
+    let mut a = Process::at(address);
+    let member = a.member_of("room");
+    until!(engine, a; !engine.state().held.is_empty());
+    let net = a.reactor.net();
+    let room = net.group("room");
+    assert!(net.leave(room, member.token));
+    a.turn_once();
+    let (link, answer) = engine.state_mut().held.remove(0);
+    engine.net().send(link, answer);
+    until!(engine, a; a.backplane.is_connected());
+    assert_eq!(a.next_event(), Some(BackplaneEvent::Connected));
+}
+
+// row 247
+#[test]
+fn a_second_start_takes_the_place_of_the_first() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (Process::at(address), Process::at(address));
+    let (mut of_a, mut of_b) = (a.member_of("room"), b.member_of("room"));
+    until!(engine, a, b; a.backplane.is_connected() && b.backplane.is_connected());
+    let first = a.backplane.clone();
+    let url = format!("redis://{address}");
+    let backplane = Backplane::redis(&url).unwrap().longest_wait(Duration::from_millis(20));
+    a.backplane = backplane.start(a.reactor.net()).unwrap();
+    assert!(!first.is_connected());
+    until!(engine, a, b; a.backplane.is_connected());
+    until!(engine, a, b; a.reactor.net().stats().connections == 2);
+    // It is not this one that is stopped.
+    first.stop(a.reactor.net());
+    a.say("room", "1");
+    until!(engine, a, b; of_b.got() == "T:1|");
+    b.say("room", "2");
+    let mut got = String::new();
+    until!(engine, a, b; { got += &of_a.got(); got.ends_with("T:2|") });
+    assert_eq!(got, "T:1|T:2|");
+    // And it is this one that comes back.
+    drop(engine);
+    until!(a, b; !a.backplane.is_connected() && !b.backplane.is_connected());
+    let (mut engine, _) = self::engine(address);
+    until!(engine, a, b; a.backplane.is_connected() && b.backplane.is_connected());
+    b.say("room", "3");
+    until!(engine, a, b; of_a.got() == "T:3|");
+    assert_eq!((first.stats().published, first.stats().connects), (0, 1));
+}
+
+// row 247
+#[test]
+fn of_several_workers_one_has_the_backplane_until_it_is_stopped() {
+    let workers = Workers::new(2).start(|_, _: &mut Net<Option<BackplaneHandle>>| Ok(None));
+    let workers = workers.unwrap();
+    let start = |worker| {
+        let (started, starts) = std::sync::mpsc::channel();
+        assert!(workers.handle().post(worker, move |kept, net| {
+            // Nobody listens there: it goes on trying.
+            let result = Backplane::redis("redis://127.0.0.1:1").unwrap().start(net);
+            let refused = result.map(|backplane| *kept = Some(backplane));
+            drop(started.send(refused.map_err(|error| error.to_string())));
+        }));
+        starts.recv_timeout(PATIENCE).unwrap()
+    };
+    assert_eq!(start(0), Ok(()));
+    let refused = start(1).unwrap_err();
+    assert!(refused.starts_with("the backplane runs on worker 0 already; start it on one worker"));
+    assert_eq!(start(0), Ok(()), "in place of the first");
+    assert!(start(1).is_err());
+    assert!(workers.handle().post(0, |kept, net| kept.take().unwrap().stop(net)));
+    let begin = Instant::now();
+    while start(1).is_err() {
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    assert!(start(0).unwrap_err().contains("worker 1"));
+    workers.handle().stop();
+    workers.wait().unwrap();
+}
+
+// row 249
+#[test]
+fn the_last_words_of_a_shutdown_go_out() {
+    struct Speaker(Rc<RefCell<Option<Token>>>);
+    impl Handler for Speaker {
+        fn on_data(&mut self, _: &mut Context<'_>, _: &mut Input<'_>) -> HandlerResult {
+            Ok(())
+        }
+        fn on_close(&mut self, cx: &mut Context<'_>, _: &CloseInfo) {
+            self.0.take();
+            cx.net.publish_named("room", b"last words");
+        }
+    }
+    let (mut engine, address) = new_engine();
+    let mut a = Process::at(address);
+    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let speaker = Rc::new(RefCell::new(None));
+    let token = a.reactor.net().adopt(near, Speaker(Rc::clone(&speaker))).unwrap();
+    *speaker.borrow_mut() = Some(token);
+    until!(engine, a; a.backplane.is_connected());
+    a.reactor.net().shutdown(PATIENCE * 10);
+    a.turn_once();
+    drop(far);
+    let begin = Instant::now();
+    while a.reactor.turn(Some(Duration::ZERO)).unwrap().is_continue() {
+        engine.turn_once();
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    assert_eq!(*speaker.borrow(), None);
+    until!(engine; engine.state().published == 1);
 }
 
 // row 249

@@ -1,6 +1,10 @@
 //! Names that the engine of a backplane keeps: nothing is lost, and newcomers hear what was said.
 
-use crate::support::redis::{Member, Turns, keeping, new_engine, restarted, turned_until as until};
+use tidegate::Reactor;
+
+use crate::support::redis::{
+    Engine, Member, Turns, keeping, new_engine, restarted, turned_until as until,
+};
 
 // row 248
 #[test]
@@ -120,4 +124,33 @@ fn names_come_and_go_while_the_reader_waits() {
     }
     drop(others);
     until!(engine, a, b; matches!(&engine.state().blocked[..], [(_, names)] if names.len() == 1));
+}
+
+// row 248
+#[test]
+fn a_name_that_the_engine_refuses_to_read_does_not_stop_the_others() {
+    let (mut engine, address) = new_engine();
+    engine.state_mut().wrong.push(b"bad".to_vec());
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let (_bad, _also_bad) = (b.member_of("bad"), b.member_of("later"));
+    let mut of_b = b.member_of("room");
+    let reads = |engine: &Reactor<Engine>, count| matches!(&engine.state().blocked[..], [(_, names)] if names.len() == count);
+    until!(engine, a, b; a.backplane.is_connected() && reads(&engine, 2));
+    a.say("room", "1");
+    until!(engine, a, b; of_b.got() == "T:1|");
+    // Another one turns bad while it is read.
+    engine.state_mut().wrong.push(b"later".to_vec());
+    a.say("room", "2");
+    until!(engine, a, b; of_b.got() == "T:2|");
+    until!(engine, a, b; reads(&engine, 1));
+    a.say("room", "3");
+    until!(engine, a, b; of_b.got() == "T:3|");
+    let events: Vec<_> = b.events.borrow().iter().map(ToString::to_string).collect();
+    let refused = |name| {
+        format!(
+            "the server refused XREVRANGE: {name:?}: WRONGTYPE Operation against a key holding the \
+             wrong kind of value"
+        )
+    };
+    assert_eq!(events, ["connected".into(), refused("bad"), refused("later")]);
 }

@@ -27,14 +27,21 @@ pub struct Engine {
     pub commands: Vec<String>,
     pub published: usize,
     pub pings: usize,
-    /// What it answers to HELLO in place of its greeting.
+    /// What it answers to HELLO in place of its greeting. It repeats what it was sent, as Redis may.
     pub refusal: Option<&'static str>,
     /// It does not answer to PUBLISH and XADD.
     pub keeps_quiet: bool,
+    /// What it answers to PUBLISH and XADD for the moment.
+    pub busy: Option<&'static str>,
+    /// It holds back what it answers to SUBSCRIBE.
+    pub holds: bool,
+    pub held: Vec<(Token, Vec<u8>)>,
     /// The number of the next client, and who is which.
     pub clients: Vec<Token>,
     pub streams: HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
     pub last_id: u64,
+    /// Keys that are of another type.
+    pub wrong: Vec<Vec<u8>>,
     /// Who waits in XREAD for what.
     pub blocked: Vec<(Token, Places)>,
 }
@@ -82,9 +89,12 @@ impl Handler<Engine> for Session {
             Value::Push(vec![Value::Bulk(word), Value::Bulk(channel), Value::Integer(1)])
         };
         let token = cx.token;
+        let args = shown[1..].iter().map(|word| format!("'{word}' ")).collect::<String>();
+        let refused =
+            cx.state.refusal.map(|why| format!("{why}, with args beginning with: {args}"));
         let answer = match words[..] {
-            [b"HELLO", ..] => match cx.state.refusal {
-                Some(refusal) => Value::Error(refusal.as_bytes()),
+            [b"HELLO", ..] => match &refused {
+                Some(refused) => Value::Error(refused.as_bytes()),
                 None => {
                     cx.state.clients.push(token);
                     let id = Value::Integer(cx.state.clients.len() as i64);
@@ -105,6 +115,9 @@ impl Handler<Engine> for Session {
                 cx.state.channels.entry(channel.into()).or_default().retain(|&t| t != token);
                 confirmed(b"unsubscribe", channel)
             }
+            [b"PUBLISH" | b"XADD", ..] if cx.state.busy.is_some() => {
+                Value::Error(cx.state.busy.unwrap_or_default().as_bytes())
+            }
             [b"PUBLISH", channel, payload] => {
                 cx.state.published += 1;
                 let subscribers = cx.state.channels.get(channel).cloned().unwrap_or_default();
@@ -117,6 +130,11 @@ impl Handler<Engine> for Session {
                     return Ok(());
                 }
                 Value::Integer(subscribers.len() as i64)
+            }
+            [b"XADD" | b"XREVRANGE" | b"XREAD", ref keys @ ..]
+                if keys.iter().any(|key| cx.state.wrong.iter().any(|wrong| wrong == key)) =>
+            {
+                Value::Error(b"WRONGTYPE Operation against a key holding the wrong kind of value")
             }
             [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
                 cx.state.last_id += 1;
@@ -165,7 +183,12 @@ impl Handler<Engine> for Session {
             }
             _ => Value::Error(b"ERR unknown command"),
         };
-        cx.send(answer.encode(Version::Resp3));
+        let answer = answer.encode(Version::Resp3);
+        if cx.state.holds && words[0] == b"SUBSCRIBE" {
+            cx.state.held.push((token, answer));
+            return Ok(());
+        }
+        cx.send(answer);
         Ok(())
     }
 }
