@@ -31,7 +31,7 @@
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
 //! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
-//! `datagram.rs` its UDP sockets, `handover.rs` those on their way to another thread, `thread.rs` threads that run a reactor, `splice.rs` its pipes, `timerfd.rs` its fine timer, `tcp_info.rs` what it knows of a TCP connection, `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
+//! `datagram.rs` its UDP sockets, `handover.rs` those on their way to another thread, `thread.rs` threads that run a reactor, `splice.rs` its pipes, `timerfd.rs` its fine timer, `tcp_info.rs` what it knows of a TCP connection, `wakes.rs` its wakes over poll(2), `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
 //! call, or by `batch/` (nix), many per call: both have the same types and calls. `packets.rs` (quinn-udp) moves
 //! those of sockets that ask what the system knows of each. `script.rs`, in
 //! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
@@ -93,6 +93,8 @@ mod thread;
     path = "no_timerfd.rs"
 )]
 mod timerfd;
+#[cfg_attr(not(mio_unsupported_force_poll_poll), path = "no_wakes.rs")]
+mod wakes;
 mod workers;
 
 pub(crate) use datagram::{Arrived, Datagram, Inbox, Mark, Outgoing, adopt_udp, bind_udp};
@@ -303,6 +305,7 @@ pub(crate) enum Poller {
         poll: mio::Poll,
         events: mio::Events,
         alarm: timerfd::Alarm,
+        wakes: wakes::Wakes,
     },
     #[cfg(feature = "sim")]
     Sim {
@@ -318,7 +321,8 @@ impl Poller {
             return Ok(Poller::Sim { host: sim::poller()?, events });
         }
         let events = mio::Events::with_capacity(events);
-        Ok(Poller::Os { poll: mio::Poll::new()?, events, alarm: timerfd::Alarm::default() })
+        let (alarm, wakes) = (timerfd::Alarm::default(), wakes::Wakes::default());
+        Ok(Poller::Os { poll: mio::Poll::new()?, events, alarm, wakes })
     }
 
     /// Waits for readiness and appends it to `ready`. Returns whether the waker was used. A signal
@@ -328,13 +332,12 @@ impl Poller {
         ready: &mut Vec<Ready>,
         timeout: Option<Duration>,
     ) -> io::Result<bool> {
-        let (poll, events) = match self {
-            Poller::Os { poll, events, .. } => (poll, events),
+        let (poll, events, wakes) = match self {
+            Poller::Os { poll, events, wakes, .. } => (poll, events, wakes),
             #[cfg(feature = "sim")]
             Poller::Sim { host, events } => return sim::poll(*host, ready, timeout, *events),
         };
-        poll.poll(events, timeout)?;
-        let mut woken = false;
+        let mut woken = wakes.poll(poll, events, timeout)?;
         for event in &*events {
             // One comparison for the two.
             if event.token() >= ALARM {
@@ -393,7 +396,10 @@ impl Poller {
     /// Wakes a sleeping poll from another thread. One per poller.
     pub(crate) fn waker(&self) -> io::Result<Waker> {
         match self {
-            Poller::Os { poll, .. } => mio::Waker::new(poll.registry(), WAKE).map(Waker::Os),
+            Poller::Os { poll, wakes, .. } => {
+                let waker = mio::Waker::new(poll.registry(), WAKE)?;
+                Ok(Waker::Os(waker, wakes.clone()))
+            }
             #[cfg(feature = "sim")]
             Poller::Sim { host, .. } => Ok(Waker::Sim(sim::Waker::new(*host))),
         }
@@ -467,7 +473,7 @@ impl Poller {
 /// Ends the poll's current wait, or its next one, from any thread.
 #[derive(Debug)]
 pub(crate) enum Waker {
-    Os(mio::Waker),
+    Os(mio::Waker, wakes::Wakes),
     #[cfg(feature = "sim")]
     Sim(sim::Waker),
 }
@@ -475,7 +481,10 @@ pub(crate) enum Waker {
 impl Waker {
     pub(crate) fn wake(&self) -> io::Result<()> {
         match self {
-            Waker::Os(waker) => waker.wake(),
+            Waker::Os(waker, wakes) => {
+                wakes.note();
+                waker.wake()
+            }
             #[cfg(feature = "sim")]
             Waker::Sim(waker) => waker.wake(),
         }
@@ -485,7 +494,7 @@ impl Waker {
     #[inline]
     pub(crate) fn may_wake(&self) -> bool {
         match self {
-            Waker::Os(_) => true,
+            Waker::Os(..) => true,
             #[cfg(feature = "sim")]
             Waker::Sim(waker) => waker.may_wake(),
         }
