@@ -126,10 +126,13 @@ impl People {
         free
     }
 
+    /// A name that no other process gives to a guest at the same moment.
     fn guest_name(&mut self) -> String {
+        let mark =
+            self.process.as_ref().map_or(String::new(), |process| format!("_{}", &process[..6]));
         loop {
             self.guests += 1;
-            let name = format!("guest{}", self.guests);
+            let name = format!("guest{}{mark}", self.guests);
             if self.take_name(&name, "") {
                 return name;
             }
