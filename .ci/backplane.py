@@ -315,6 +315,7 @@ class Guest(Member):
 def two_chats_are_one_room_of_two_processes():
     with Redis() as redis, Chat(redis, "--workers", "2") as one, Chat(redis) as two:
         with Guest(one) as anna, Guest(one) as adam, Guest(two) as ben:
+            equal(len({anna.name, adam.name, ben.name}), 3)
             for guest, name in ((anna, "Anna"), (adam, "Adam"), (ben, "Ben")):
                 guest.tell(f"/nick {name}")
             for guest in (anna, adam, ben):
