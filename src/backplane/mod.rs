@@ -55,9 +55,13 @@
 mod dial;
 mod envelope;
 mod link;
+mod nodes;
 mod outbox;
 mod plane;
 mod reader;
+mod routing;
+mod scout;
+mod slots;
 mod streams;
 mod topics;
 mod url;
@@ -70,9 +74,11 @@ use std::time::Duration;
 pub use outbox::WhenFull;
 
 use dial::{Control, dial};
+use nodes::NodeId;
 use outbox::Outbox;
-use plane::{Phase, Plane, Recorder};
+use plane::{Plane, Recorder, Told};
 use reader::Reading;
+use slots::Endpoint;
 use streams::{Newcomer, Streams};
 use url::Url;
 
@@ -245,7 +251,8 @@ impl<S: 'static> Backplane<S> {
         let unread = if self.kept.is_some() { self.queue_limit / 4 } else { 0 };
         let outbox = Outbox::new(self.queue_limit - unread, self.when_full);
         let streams = Streams::new(self.kept, unread);
-        let mut plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
+        let at = Endpoint { host: self.url.host.clone(), port: self.url.port };
+        let mut plane = Plane::new(at, self.prefix, self.message_limit, outbox, streams);
         for (name, _) in &self.listeners {
             plane.listen_to(name);
         }
@@ -260,11 +267,10 @@ impl<S: 'static> Backplane<S> {
             tls,
             listeners: self.listeners,
             hook: self.hook,
-            address: RefCell::new(None),
         };
         let plane = Rc::clone(&control.plane);
         let before = net.bridge_connections();
-        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane)))).map_err(|worker| {
+        net.attach_bridge(Box::new(Recorder(Rc::clone(&plane)))).map_err(|worker| {
             BackplaneError::new(format!(
                 "the backplane runs on worker {worker} already; start it on one worker, for instance \
                  where worker.index() == 0"
@@ -274,7 +280,7 @@ impl<S: 'static> Backplane<S> {
             net.close(connection);
         }
         let control = Rc::new(control);
-        net.run_after(Duration::ZERO, move |state, net| dial(&control, state, net));
+        net.run_after(Duration::ZERO, move |state, net| dial(&control, NodeId::HOME, state, net));
         Ok(BackplaneHandle { plane })
     }
 }
@@ -315,7 +321,8 @@ impl BackplaneHandle {
     pub fn stats(&self) -> BackplaneStats {
         let plane = self.plane.borrow();
         BackplaneStats {
-            topics: plane.topics.len() + plane.streams.len(),
+            topics: plane.nodes.topics() + plane.streams.len(),
+            nodes: plane.nodes.iter().filter(|(_, node)| node.is_up()).count(),
             queued_messages: plane.outbox.messages(),
             queued_bytes: plane.outbox.bytes(),
             ..plane.stats
@@ -324,7 +331,8 @@ impl BackplaneHandle {
 
     /// Whether the engine is there, and all topics are subscribed.
     pub fn is_connected(&self) -> bool {
-        matches!(self.plane.borrow().phase, Phase::Up(_))
+        let plane = self.plane.borrow();
+        plane.told == Told::Whole && !plane.stopped
     }
 
     /// Lets a connection join the group of a name, and sends it the last `count` messages of it before: of a
@@ -359,14 +367,13 @@ impl BackplaneHandle {
     pub fn stop<S: 'static>(&self, net: &mut Net<S>) {
         let tokens = {
             let plane = &mut *self.plane.borrow_mut();
-            if plane.phase == Phase::Stopped {
+            if plane.stopped {
                 return; // another one may have its place
             }
-            let tokens = [plane.token(), plane.reader];
-            plane.phase = Phase::Stopped;
-            tokens
+            plane.stopped = true;
+            plane.connections()
         };
-        for token in tokens.into_iter().flatten() {
+        for token in tokens {
             net.close(token);
         }
         net.detach_bridge();
@@ -393,8 +400,12 @@ pub struct BackplaneStats {
     pub own: u64,
     /// Messages that came a second time, and were dropped.
     pub repeated: u64,
-    /// How often it was connected.
+    /// Messages that a node of a cluster did not take because their slot is at another one. They went there.
+    pub moved: u64,
+    /// How often it was connected; in a cluster, to any node.
     pub connects: u64,
+    /// Connections to the engine's nodes, at this moment: one, or one for each master of a cluster.
+    pub nodes: usize,
     /// Names with members here, at this moment.
     pub topics: usize,
     /// Messages that wait or are not confirmed, at this moment.
@@ -422,6 +433,14 @@ pub enum BackplaneEvent {
         away: Duration,
         /// How many messages of this process were dropped meanwhile.
         dropped: u64,
+    },
+    /// In a cluster: slots are at other nodes, and topics with them, which are subscribed there. What others
+    /// published to them meanwhile is lost here.
+    Moved {
+        /// How many topics, of those that were subscribed.
+        topics: usize,
+        /// How long it took: the gap.
+        away: Duration,
     },
     /// An attempt failed: the address, the login, the version of the server.
     Failed {
@@ -453,6 +472,9 @@ impl fmt::Display for BackplaneEvent {
                     0 => Ok(()),
                     _ => write!(f, ", and {dropped} messages of this process"),
                 }
+            }
+            BackplaneEvent::Moved { topics, away } => {
+                write!(f, "moved: {topics} topics are at other nodes, for {away:.1?} nowhere")
             }
             BackplaneEvent::Failed { why, again_in } => {
                 write!(f, "{why}; again in {again_in:.1?}")
