@@ -217,7 +217,6 @@ impl<S: 'static> Link<S> {
             return Ok(());
         }
         self.next();
-        let there = format!("{}:{}", to.host, to.port);
         let now = cx.net.now();
         let ending = {
             let plane = &mut *plane.borrow_mut();
@@ -227,15 +226,14 @@ impl<S: 'static> Link<S> {
                     node.joining = node.joining.saturating_sub(1);
                 }
             }
-            let learned = plane.learn(now, self.node, (slot, to));
-            let taken = learned.is_some() && (!publishes || plane.outbox.refused(self.node));
-            plane.stats.moved += u64::from(publishes && taken);
-            learned.filter(|_| taken)
-        };
-        let Some(ending) = ending else {
-            self.not_now();
-            let why = format!("it says that slot {slot} is at {there}, which does not have it");
-            return Err(failed(why));
+            let ending = plane.learn(now, self.node, (slot, to));
+            plane.stats.moved += u64::from(publishes);
+            if publishes && !plane.outbox.refused(self.node) {
+                return Err(failed(format!(
+                    "it says that slot {slot} is elsewhere, which it is not"
+                )));
+            }
+            ending
         };
         arrange(&self.control, ending, cx.state, cx.net);
         self.check_joined(cx);

@@ -173,7 +173,7 @@ impl<S: 'static> Reader<S> {
             let from = plane.reader_at;
             let host = plane.nodes.get(from).map(|node| node.at.host.clone()).unwrap_or_default();
             let now = cx.net.now();
-            moved(why, &host).and_then(|moved| plane.learn(now, from, moved))
+            moved(why, &host).map(|moved| plane.learn(now, from, moved))
         };
         if let Some(ending) = learned {
             arrange(&self.control, ending, cx.state, cx.net);
