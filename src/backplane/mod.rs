@@ -60,6 +60,7 @@
 //! Names and databases: a topic is the channel [`prefix`](Backplane::prefix) + name. Channels of Redis
 //! know no databases; `/db` in the URL changes nothing for them.
 
+mod answers;
 mod dial;
 mod envelope;
 mod link;

@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::BackplaneEvent;
+use super::answers::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
 use super::dial::{Control, arrange, reader_lost};
 use super::envelope;
-use super::link::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
 use super::slots::moved;
 use super::streams::{Id, Newcomer, Next, parse_id, show_id};
 use crate::connection::Input;

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::BackplaneEvent;
+use super::answers::{failed, hello, is_of_cluster, login_refused, refusal};
 use super::dial::{Control, arrange, backoff, check_whole, look_up};
-use super::link::{failed, hello, is_of_cluster, login_refused, refusal};
 use super::plane::Told;
 use super::slots::slot_map;
 use crate::address::Target;
