@@ -5,8 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::link::Link;
-use super::plane::{Delivery, Phase, Plane};
-use super::reader::{Reader, Reading, join};
+use super::nodes::NodeId;
+use super::plane::{Delivery, Phase, Plane, Told};
+use super::reader::{Poke, Reader, Reading, join};
+use super::scout::scout;
+use super::slots::Endpoint;
 use super::url::Url;
 use super::{BackplaneEvent, Hook, Listener};
 use crate::address::{Address, Target};
@@ -17,6 +20,7 @@ use crate::layer::Layer;
 use crate::layer::Resp;
 use crate::net::Net;
 use crate::options::StreamOptions;
+use crate::token::Token;
 
 /// The wait before the first attempt after a failure. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -34,8 +38,6 @@ pub(super) struct Control<S> {
     pub(super) tls: Option<crate::layer::tls::TlsClientConfig>,
     pub(super) listeners: Vec<(Vec<u8>, Listener<S>)>,
     pub(super) hook: Option<Hook<S>>,
-    /// Where the engine was found last.
-    pub(super) address: RefCell<Option<Target>>,
 }
 
 impl<S: 'static> Control<S> {
@@ -64,69 +66,166 @@ impl<S: 'static> Control<S> {
         }
     }
 
-    fn connect_to(&self, to: Target, resp: Resp, limit: usize) -> Result<Connect, String> {
+    /// A connection, and what a server's certificate is to name.
+    pub(super) fn connect_to(
+        &self,
+        to: Target,
+        host: &str,
+        resp: Resp,
+        limit: usize,
+    ) -> Result<Connect, String> {
         let options = StreamOptions::new().connect_timeout(self.silence).messages_up_to(limit);
         let connect = Connect::tcp(to).options(options);
+        #[cfg(not(feature = "tls"))]
+        let _ = host;
         #[cfg(feature = "tls")]
         if let Some(tls) = &self.tls {
-            let tls = tls.layer(&self.url.host).map_err(|error| error.to_string())?;
+            let tls = tls.layer(host).map_err(|error| error.to_string())?;
             return Ok(connect.layer(tls.then(resp)));
         }
         Ok(connect.layer(resp))
     }
 }
 
-/// Makes an attempt. A name is looked up on another thread; an address needs none.
-pub(super) fn dial<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &mut Net<S>) {
-    if control.plane.borrow().phase != Phase::Down || net.is_ending() {
-        return;
-    }
-    let target = Target::from((&*control.url.host, control.url.port));
+/// Finds the addresses of a host, and goes on with them in a call of `then`. A name is looked up on another
+/// thread; an address needs none.
+pub(super) fn look_up<S: 'static>(
+    at: &Endpoint,
+    state: &mut S,
+    net: &mut Net<S>,
+    then: impl FnOnce(Result<Target, String>, &mut S, &mut Net<S>) + 'static,
+) {
+    let target = Target::from((&*at.host, at.port));
     if target.is_address() {
-        connect(control, target, state, net);
-        return;
+        return then(Ok(target), state, net);
     }
-    let looked_up = Rc::clone(control);
+    let host = at.host.clone();
     let job = move || crate::sys::resolve(&target);
+    // The call is made once, by the job's end or by its refusal.
+    let then = Rc::new(RefCell::new(Some(then)));
+    let call = Rc::clone(&then);
+    let resolved = host.clone();
     let done =
         move |found: Result<std::io::Result<Vec<Address>>, _>, state: &mut S, net: &mut Net<S>| {
-            match found {
+            let found = match found {
                 Ok(Ok(found)) => {
                     let addresses: Vec<_> = found.iter().filter_map(Address::socket_addr).collect();
-                    connect(&looked_up, Target::from(&*addresses), state, net);
+                    Ok(Target::from(&*addresses))
                 }
-                Ok(Err(error)) => {
-                    let why = format!("cannot resolve {}: {error}", looked_up.url.host);
-                    lost(&looked_up, why, state, net);
-                }
-                Err(crate::net::JobPanicked { .. }) => {
-                    lost(&looked_up, "the look-up panicked".into(), state, net);
-                }
+                Ok(Err(error)) => Err(format!("cannot resolve {resolved}: {error}")),
+                Err(crate::net::JobPanicked { .. }) => Err("the look-up panicked".into()),
+            };
+            let call = call.borrow_mut().take();
+            if let Some(call) = call {
+                call(found, state, net);
             }
         };
     if let Err(error) = net.offload(job, done) {
-        let why = format!("cannot look up {}: {error}", control.url.host);
-        lost(control, why, state, net);
+        let call = then.borrow_mut().take();
+        if let Some(call) = call {
+            call(Err(format!("cannot look up {host}: {error}")), state, net);
+        }
     }
 }
 
-fn connect<S: 'static>(control: &Rc<Control<S>>, to: Target, state: &mut S, net: &mut Net<S>) {
-    if control.plane.borrow().phase != Phase::Down || net.is_ending() {
+/// Whether a node is to be connected to, and is not.
+fn is_missing<S>(control: &Control<S>, id: NodeId) -> bool {
+    let plane = control.plane.borrow();
+    let is_down = plane.nodes.get(id).is_some_and(|node| node.phase == Phase::Down);
+    is_down && !plane.stopped && plane.nodes.serves(id)
+}
+
+/// Makes an attempt.
+pub(super) fn dial<S: 'static>(
+    control: &Rc<Control<S>>,
+    id: NodeId,
+    state: &mut S,
+    net: &mut Net<S>,
+) {
+    if !is_missing(control, id) || net.is_ending() {
+        if let Some(node) = control.plane.borrow_mut().nodes.get_mut(id) {
+            node.due = false;
+        }
         return;
     }
-    *control.address.borrow_mut() = Some(to.clone());
-    let link = Link::new(Rc::clone(control), net.now());
-    let connect = match control.connect_to(to, control.resp.clone(), control.message_limit) {
-        Ok(connect) => connect,
-        Err(why) => return lost(control, why, state, net),
+    let at = {
+        let plane = &mut *control.plane.borrow_mut();
+        let Some(node) = plane.nodes.get_mut(id) else { return };
+        node.due = true;
+        node.at.clone()
     };
-    match net.connect(connect, link) {
+    let dialing = Rc::clone(control);
+    look_up(&at, state, net, move |found, state, net| match found {
+        Ok(to) => connect(&dialing, id, to, state, net),
+        Err(why) => lost(&dialing, id, why, state, net),
+    });
+}
+
+fn connect<S: 'static>(
+    control: &Rc<Control<S>>,
+    id: NodeId,
+    to: Target,
+    state: &mut S,
+    net: &mut Net<S>,
+) {
+    if !is_missing(control, id) || net.is_ending() {
+        return;
+    }
+    let host = {
+        let plane = &mut *control.plane.borrow_mut();
+        let Some(node) = plane.nodes.get_mut(id) else { return };
+        node.address = Some(to.clone());
+        node.at.host.clone()
+    };
+    let link = Link::new(Rc::clone(control), id, net.now());
+    let (resp, limit) = (control.resp.clone(), control.message_limit);
+    let connected = control
+        .connect_to(to, &host, resp, limit)
+        .and_then(|connect| net.connect(connect, link).map_err(|error| error.to_string()));
+    match connected {
         Ok(token) => {
-            control.plane.borrow_mut().phase = Phase::Dialing(token);
-            // The bridge is of this plane: one that was replaced is stopped, and does not come here.
-            net.set_bridge_handler(token);
+            if let Some(node) = control.plane.borrow_mut().nodes.get_mut(id) {
+                node.phase = Phase::Dialing(token);
+                node.due = false;
+            }
         }
-        Err(error) => lost(control, error.to_string(), state, net),
+        Err(why) => lost(control, id, why, state, net),
+    }
+}
+
+/// In a cluster: connects to the nodes that have slots, ends the connections to those that have none, and asks
+/// for the map if it may be wrong.
+pub(super) fn arrange<S: 'static>(
+    control: &Rc<Control<S>>,
+    ending: Vec<Token>,
+    state: &mut S,
+    net: &mut Net<S>,
+) {
+    for token in ending {
+        net.close(token);
+    }
+    let missing: Vec<NodeId> = {
+        let plane = control.plane.borrow();
+        let is_missing = |(id, node): &(NodeId, &super::nodes::Node)| {
+            !node.due && node.phase == Phase::Down && plane.nodes.serves(*id)
+        };
+        plane.nodes.iter().filter(is_missing).map(|(id, _)| id).collect()
+    };
+    for id in missing {
+        dial(control, id, state, net);
+    }
+    rouse(control, None, net);
+    scout(control, state, net);
+}
+
+/// Lets the connections know that have something to do, but for the one that knows.
+pub(super) fn rouse<S: 'static>(control: &Control<S>, except: Option<Token>, net: &mut Net<S>) {
+    let plane = control.plane.borrow();
+    for (id, node) in plane.nodes.iter() {
+        let token = node.token().filter(|&token| Some(token) != except);
+        if let Some(token) = token.filter(|_| plane.has_work(id, node)) {
+            net.notify(token, Poke);
+        }
     }
 }
 
@@ -135,26 +234,28 @@ const PAGE_BYTES: usize = 16 * 1024 * 1024;
 
 /// Connects a second time, for the names that the engine keeps, if there may be any.
 pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) {
-    {
+    let (id, to, host) = {
         let plane = control.plane.borrow();
-        let is_up = matches!(plane.phase, Phase::Up(_));
-        if !is_up || !plane.streams.is_used() || plane.reading != Reading::Down || net.is_ending() {
+        if !plane.streams.is_used() || plane.reading != Reading::Down || net.is_ending() {
             return;
         }
-    }
-    let Some(to) = control.address.borrow().clone() else { return };
+        let id = plane.node_of_kept();
+        let Some(node) = plane.nodes.get(id).filter(|node| node.is_up()) else { return };
+        let Some(to) = node.address.clone() else { return };
+        (id, to, node.at.host.clone())
+    };
     let limit = control.message_limit.saturating_add(PAGE_BYTES);
     let resp = Resp::client().message_limit(limit).element_limit(1024 * 1024);
     let reader = Reader::new(Rc::clone(control), net.now());
     let connected = control
-        .connect_to(to, resp, limit)
+        .connect_to(to, &host, resp, limit)
         .and_then(|connect| net.connect(connect, reader).map_err(|error| error.to_string()));
     match connected {
         Ok(token) => {
             let plane = &mut *control.plane.borrow_mut();
             plane.reader = Some(token);
+            plane.reader_at = id;
             plane.reading = Reading::Busy;
-            net.set_second_bridge_handler(token);
         }
         Err(why) => log::warn!("backplane: no second connection: {why}"),
     }
@@ -178,19 +279,22 @@ pub(super) fn reader_lost<S: 'static>(
     for newcomer in &newcomers {
         join(control, newcomer, net);
     }
-    if net.is_ending() || control.plane.borrow().phase == Phase::Stopped {
+    if net.is_ending() || control.plane.borrow().stopped {
         return;
     }
     let again = Rc::clone(control);
     net.run_after(wait, move |_, net| dial_reader(&again, net));
-    if matches!(control.plane.borrow().phase, Phase::Up(_)) {
+    let is_whole = control.plane.borrow().told == Told::Whole;
+    if is_whole {
         control.tell(&BackplaneEvent::Failed { why, again_in: wait }, state, net);
     }
 }
 
-/// A connection has ended, or was never made. The next attempt is due after a wait.
+/// A connection to a node has ended, or was never made. The next attempt is due after a wait, if the node is
+/// still wanted.
 pub(super) fn lost<S: 'static>(
     control: &Rc<Control<S>>,
+    id: NodeId,
     why: String,
     state: &mut S,
     net: &mut Net<S>,
@@ -198,36 +302,85 @@ pub(super) fn lost<S: 'static>(
     let now = net.now();
     let (event, wait) = {
         let plane = &mut *control.plane.borrow_mut();
-        let was_up = matches!(plane.phase, Phase::Up(_));
-        if plane.phase == Phase::Stopped {
+        if plane.stopped {
             return;
         }
-        plane.phase = Phase::Down;
-        plane.topics.disconnected();
-        let unconfirmed = plane.outbox.unsend();
-        plane.unblocking = false;
-        let wait = backoff(plane.failures.max(plane.not_now), control.longest_wait);
-        plane.failures = plane.failures.saturating_add(1);
-        let event = if was_up {
-            plane.away_since = Some(now);
+        let unconfirmed = plane.outbox.unsend(id);
+        let is_served = plane.nodes.serves(id);
+        let is_cluster = plane.nodes.is_cluster();
+        if plane.reader_at == id {
+            plane.unblocking = false;
+        }
+        let Some(node) = plane.nodes.get_mut(id) else { return };
+        node.phase = Phase::Down;
+        node.due = is_served;
+        node.joining = 0;
+        node.topics.disconnected();
+        let wait = backoff(node.failures.max(node.not_now), control.longest_wait);
+        node.failures = node.failures.saturating_add(1);
+        let why =
+            if is_cluster { format!("{}:{}: {why}", node.at.host, node.at.port) } else { why };
+        plane.scouting.is_due |= is_cluster;
+        let event = if !is_served {
+            None
+        } else if plane.told == Told::Whole {
+            plane.told = Told::Lost(now);
             plane.dropped_before = plane.stats.dropped;
-            BackplaneEvent::Lost { why, unconfirmed }
+            Some(BackplaneEvent::Lost { why, unconfirmed })
         } else {
-            BackplaneEvent::Failed { why, again_in: wait }
+            Some(BackplaneEvent::Failed { why, again_in: wait })
         };
+        plane.nodes.retire();
         (event, wait)
     };
     if net.is_ending() {
         return;
     }
-    let again = Rc::clone(control);
-    net.run_after(wait, move |state, net| dial(&again, state, net));
+    if let Some(event) = event {
+        let again = Rc::clone(control);
+        net.run_after(wait, move |state, net| dial(&again, id, state, net));
+        control.tell(&event, state, net);
+    }
+    // What it was to tell the others, and what of its is for them.
+    rouse(control, None, net);
+    scout(control, state, net);
+}
+
+/// Tells that all is there, if that is news; and that topics which have moved are subscribed again.
+pub(super) fn check_whole<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &mut Net<S>) {
+    let now = net.now();
+    let event = {
+        let plane = &mut *control.plane.borrow_mut();
+        if plane.stopped || !plane.nodes.are_up() {
+            return;
+        }
+        let is_joining = plane.nodes.iter().any(|(_, node)| node.is_joining());
+        match plane.told {
+            Told::Whole if is_joining => return,
+            Told::Whole => {
+                let Some((topics, since)) = plane.moved.take() else { return };
+                let away = now.saturating_duration_since(since);
+                BackplaneEvent::Moved { topics: topics.len(), away }
+            }
+            Told::Nothing => BackplaneEvent::Connected,
+            Told::Lost(since) => BackplaneEvent::Resumed {
+                away: now.saturating_duration_since(since),
+                dropped: plane.stats.dropped - plane.dropped_before,
+            },
+        }
+    };
+    {
+        let plane = &mut *control.plane.borrow_mut();
+        if plane.told != Told::Whole {
+            (plane.told, plane.moved) = (Told::Whole, None);
+        }
+    }
     control.tell(&event, state, net);
 }
 
 /// Half of the wait is fixed, half is chance: processes that lost one engine together do not come back
 /// together.
-fn backoff(failures: u32, longest: Duration) -> Duration {
+pub(super) fn backoff(failures: u32, longest: Duration) -> Duration {
     let wait = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(longest);
     let mut chance = [0; 2];
     crate::sys::random::fill(&mut chance);

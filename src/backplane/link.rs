@@ -1,12 +1,14 @@
-//! One connection to the engine, from its first byte to its end.
+//! One connection to a node of the engine, from its first byte to its end.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
-use super::dial::{Control, dial_reader, lost};
-use super::plane::Phase;
+use super::dial::{Control, arrange, check_whole, dial_reader, lost, rouse};
+use super::nodes::NodeId;
+use super::plane::{Phase, Plane};
 use super::reader::{Poke, Reading};
+use super::slots::{self, Endpoint};
 use super::topics::Change;
 use super::url::Url;
 use super::{BackplaneError, BackplaneEvent};
@@ -14,7 +16,7 @@ use crate::connection::Input;
 use crate::context::Context;
 use crate::error::{BoxError, CloseInfo, CloseReason, HandlerResult};
 use crate::handler::Handler;
-use crate::layer::resp::Command;
+use crate::layer::resp::{Command, Value};
 use crate::net::Errand;
 use crate::notification::Notification;
 use crate::timers::Timer;
@@ -37,12 +39,13 @@ enum Expected {
 /// The handler of the connection.
 pub(super) struct Link<S> {
     control: Rc<Control<S>>,
+    node: NodeId,
     /// Runs of equal answers.
     expected: VecDeque<(Expected, u32)>,
+    /// The slots of the subscriptions that are not confirmed.
+    joining: VecDeque<u16>,
     /// Logged in.
     ready: bool,
-    /// So many subscriptions are not confirmed.
-    joining: u32,
     heard: Instant,
     pinged: bool,
     /// Why this side gave it up.
@@ -51,12 +54,13 @@ pub(super) struct Link<S> {
 }
 
 impl<S: 'static> Link<S> {
-    pub(super) fn new(control: Rc<Control<S>>, now: Instant) -> Self {
+    pub(super) fn new(control: Rc<Control<S>>, node: NodeId, now: Instant) -> Self {
         Link {
             control,
+            node,
             expected: VecDeque::new(),
+            joining: VecDeque::new(),
             ready: false,
-            joining: 0,
             heard: now,
             pinged: false,
             gave_up: None,
@@ -92,19 +96,28 @@ impl<S: 'static> Link<S> {
         while !cx.is_above_high_water() {
             let plane = Rc::clone(&self.control.plane);
             let plane = &mut *plane.borrow_mut();
+            let is_cluster = plane.nodes.is_cluster();
             while batch.len() < BATCH
-                && let Some((change, topic)) = plane.topics.next_change()
+                && let Some(node) = plane.nodes.get_mut(self.node)
+                && let Some((change, topic)) = node.topics.next_change()
             {
                 // One by one: an answer may be an error, and answers come in order.
-                let (word, answer) = match change {
-                    Change::Subscribe => (&b"SUBSCRIBE"[..], Expected::Subscribed),
-                    Change::Unsubscribe => (&b"UNSUBSCRIBE"[..], Expected::Unsubscribed),
+                let (word, answer) = match (change, is_cluster) {
+                    (Change::Subscribe, false) => (&b"SUBSCRIBE"[..], Expected::Subscribed),
+                    (Change::Subscribe, true) => (&b"SSUBSCRIBE"[..], Expected::Subscribed),
+                    (Change::Unsubscribe, false) => (&b"UNSUBSCRIBE"[..], Expected::Unsubscribed),
+                    (Change::Unsubscribe, true) => (&b"SUNSUBSCRIBE"[..], Expected::Unsubscribed),
                 };
-                self.joining += u32::from(change == Change::Subscribe);
+                let joins = answer == Expected::Subscribed;
+                node.joining += u32::from(joins);
+                let channel = plane.channel(&topic);
+                if joins {
+                    self.joining.push_back(plane.nodes.slot_of(&channel));
+                }
                 self.expect(answer, 1);
-                Command::encode_into(&[word, &plane.channel(&topic)], &mut batch);
+                Command::encode_into(&[word, &channel], &mut batch);
             }
-            let sent = plane.outbox.send(&mut batch, BATCH);
+            let sent = plane.outbox.send(self.node, &mut batch, BATCH);
             self.expect(Expected::Published, sent);
             if batch.is_empty() {
                 break;
@@ -121,7 +134,7 @@ impl<S: 'static> Link<S> {
     /// Lets the other connection know that there is something else to do.
     fn poke_reader(&mut self, cx: &mut Context<'_, S>) {
         let plane = &mut *self.control.plane.borrow_mut();
-        if !plane.streams.changed {
+        if !plane.streams.changed || plane.reader_at != self.node {
             return;
         }
         match plane.reading {
@@ -139,29 +152,27 @@ impl<S: 'static> Link<S> {
         }
     }
 
-    /// Logged in and subscribed: from now on nothing is missed.
+    /// Logged in and subscribed: from now on nothing of this node is missed.
     fn check_joined(&mut self, cx: &mut Context<'_, S>) {
-        if !self.ready || self.joining > 0 {
+        if !self.ready {
             return;
         }
-        let event = {
+        {
             let plane = &mut *self.control.plane.borrow_mut();
-            if !matches!(plane.phase, Phase::Dialing(_)) || plane.topics.has_changes() {
+            let Some(node) = plane.nodes.get_mut(self.node) else { return };
+            if node.is_joining() {
                 return;
             }
-            plane.phase = Phase::Up(cx.token);
-            plane.failures = 0;
-            plane.stats.connects += 1;
-            match plane.away_since.take() {
-                None => BackplaneEvent::Connected,
-                Some(since) => BackplaneEvent::Resumed {
-                    away: cx.net.now().saturating_duration_since(since),
-                    dropped: plane.stats.dropped - plane.dropped_before,
-                },
+            if matches!(node.phase, Phase::Dialing(_)) {
+                node.phase = Phase::Up(cx.token);
+                node.failures = 0;
+                plane.stats.connects += 1;
+            } else if plane.moved.is_none() {
+                return; // nothing is news
             }
-        };
+        }
         dial_reader(&self.control, cx.net);
-        self.control.tell(&event, cx.state, cx.net);
+        check_whole(&self.control, cx.state, cx.net);
     }
 
     fn push(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
@@ -169,7 +180,7 @@ impl<S: 'static> Link<S> {
         let message = input.take_all();
         let field = |at: usize| fields.get(at).and_then(|field| message.get(field.clone()));
         match (field(0), field(1), field(2)) {
-            (Some(b"message"), Some(channel), Some(payload)) => {
+            (Some(b"message" | b"smessage"), Some(channel), Some(payload)) => {
                 let now = cx.net.now();
                 let arrived = self.control.plane.borrow_mut().arrived(now, channel, payload);
                 if let Some(delivery) = arrived {
@@ -177,24 +188,105 @@ impl<S: 'static> Link<S> {
                 }
                 Ok(())
             }
-            (Some(b"subscribe" | b"unsubscribe"), Some(_), _) => self.answer(cx, message),
+            // A slot has left this node, and its subscriptions with it: nobody asked for that.
+            (Some(b"sunsubscribe"), Some(channel), _) if !self.is_next(Expected::Unsubscribed) => {
+                let now = cx.net.now();
+                self.control.plane.borrow_mut().unsubscribed(now, self.node, channel);
+                self.pump(cx);
+                Ok(())
+            }
+            (Some(b"subscribe" | b"unsubscribe" | b"ssubscribe" | b"sunsubscribe"), Some(_), _) => {
+                self.answer(cx, message)
+            }
             _ => Ok(()), // of another sort, which nobody asked for
         }
     }
 
-    fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
-        let refused = refusal(message);
-        let expected = self.next();
-        match (expected, refused) {
-            (Some(Expected::Hello), None) => {
-                let database = self.control.url.database;
-                if database == 0 {
-                    self.logged_in(cx);
-                } else {
-                    self.expect(Expected::Select, 1);
-                    cx.send(Command::encode(&["SELECT", &database.to_string()]));
+    fn is_next(&self, what: Expected) -> bool {
+        self.expected.front().is_some_and(|&(next, _)| next == what)
+    }
+
+    /// A slot is at another node: what was to be said here is said there.
+    fn moved(&mut self, cx: &mut Context<'_, S>, slot: u16, to: Endpoint) -> HandlerResult {
+        let plane = Rc::clone(&self.control.plane);
+        let next = plane.borrow().outbox.next_slot(self.node);
+        let publishes = self.is_next(Expected::Published) && next == Some(slot);
+        let joins = self.is_next(Expected::Subscribed) && self.joining.front() == Some(&slot);
+        if !publishes && !joins && !self.is_next(Expected::Unsubscribed) {
+            // Of a SUNSUBSCRIBE for which the server's own was taken, when the slot moved.
+            return Ok(());
+        }
+        self.next();
+        let now = cx.net.now();
+        let ending = {
+            let plane = &mut *plane.borrow_mut();
+            if joins {
+                self.joining.pop_front();
+                if let Some(node) = plane.nodes.get_mut(self.node) {
+                    node.joining = node.joining.saturating_sub(1);
                 }
             }
+            let ending = plane.learn(now, self.node, (slot, to));
+            plane.stats.moved += u64::from(publishes);
+            if publishes && !plane.outbox.refused(self.node) {
+                return Err(failed(format!(
+                    "it says that slot {slot} is elsewhere, which it is not"
+                )));
+            }
+            ending
+        };
+        arrange(&self.control, ending, cx.state, cx.net);
+        self.check_joined(cx);
+        Ok(())
+    }
+
+    /// The next attempt to connect waits longer than the one before: to connect is no success.
+    fn not_now(&self) {
+        if let Some(node) = self.control.plane.borrow_mut().nodes.get_mut(self.node) {
+            node.not_now = node.not_now.saturating_add(1);
+        }
+    }
+
+    /// Logged in. Whether this is a node of a cluster is said there.
+    fn welcomed(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
+        let hello = Value::parse(message)?;
+        let is_cluster = is_of_cluster(&hello);
+        let was_cluster = self.control.plane.borrow().nodes.is_cluster();
+        let database = self.control.url.database;
+        match (is_cluster, was_cluster) {
+            (true, false) => {
+                {
+                    let plane = &mut *self.control.plane.borrow_mut();
+                    fit_for_cluster(plane, database, &hello)?;
+                    plane.becomes_cluster();
+                }
+                // Its nodes have connections of their own.
+                cx.close();
+                self.gave_up = Some("it is a cluster".into());
+            }
+            (false, true) => {
+                return Err(failed("expected a node of a cluster, a single server came".into()));
+            }
+            (true, true) => self.logged_in(cx),
+            (false, false) if database == 0 => self.logged_in(cx),
+            (false, false) => {
+                self.expect(Expected::Select, 1);
+                cx.send(Command::encode(&["SELECT", &database.to_string()]));
+            }
+        }
+        Ok(())
+    }
+
+    fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
+        let refused = refusal(message);
+        if let Some(why) = &refused
+            && let Some((slot, to)) = self.moved_to(why)
+        {
+            return self.moved(cx, slot, to);
+        }
+        let expected = self.next();
+        match (expected, refused) {
+            (Some(Expected::Hello), None) => self.welcomed(cx, message)?,
             (Some(Expected::Hello), Some(why)) => {
                 return Err(login_refused(&self.control.url, &why));
             }
@@ -206,26 +298,34 @@ impl<S: 'static> Link<S> {
                 if is_for_the_moment(&why) =>
             {
                 // What was sent is not confirmed: it goes out again, on the next connection.
-                let plane = &mut *self.control.plane.borrow_mut();
-                plane.not_now = plane.not_now.saturating_add(1);
+                self.not_now();
                 return Err(failed(format!("the server takes nothing at the moment: {why}")));
             }
             (Some(Expected::Published), refused) => {
-                {
+                let lets_go = {
                     let plane = &mut *self.control.plane.borrow_mut();
-                    plane.outbox.confirmed();
-                    plane.not_now = 0;
+                    let lets_go = plane.outbox.confirmed(self.node);
+                    if let Some(node) = plane.nodes.get_mut(self.node) {
+                        node.not_now = 0;
+                    }
                     match refused {
                         None => plane.stats.confirmed += 1,
                         Some(_) => plane.stats.refused += 1,
                     }
-                }
+                    lets_go
+                };
                 if let Some(why) = refused {
                     self.refused(cx, "PUBLISH", why);
                 }
+                if lets_go {
+                    rouse(&self.control, None, cx.net);
+                }
             }
             (Some(Expected::Subscribed), refused) => {
-                self.joining = self.joining.saturating_sub(1);
+                self.joining.pop_front();
+                if let Some(node) = self.control.plane.borrow_mut().nodes.get_mut(self.node) {
+                    node.joining = node.joining.saturating_sub(1);
+                }
                 if let Some(why) = refused {
                     self.refused(cx, "SUBSCRIBE", why);
                 }
@@ -257,6 +357,11 @@ impl<S: 'static> Link<S> {
         self.check_joined(cx);
     }
 
+    fn moved_to(&self, why: &str) -> Option<(u16, Endpoint)> {
+        let plane = self.control.plane.borrow();
+        slots::moved(why, &plane.nodes.get(self.node)?.at.host)
+    }
+
     fn refused(&mut self, cx: &mut Context<'_, S>, command: &'static str, why: String) {
         self.control.tell(&BackplaneEvent::Refused { command, why }, cx.state, cx.net);
     }
@@ -277,6 +382,43 @@ pub(super) fn hello(url: &Url) -> Vec<u8> {
 pub(super) fn refusal(message: &[u8]) -> Option<String> {
     let text = message.strip_prefix(b"-")?;
     Some(String::from_utf8_lossy(text.trim_ascii_end()).into_owned())
+}
+
+/// Whether the answer to HELLO says so.
+pub(super) fn is_of_cluster(hello: &Value<'_>) -> bool {
+    fact(hello, "mode").is_some_and(|mode| mode.as_bytes() == Some(b"cluster"))
+}
+
+fn fact<'a, 'm>(hello: &'a Value<'m>, name: &str) -> Option<&'a Value<'m>> {
+    let Value::Map(facts) = hello else { return None };
+    let found = facts.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes()));
+    found.map(|(_, value)| value)
+}
+
+/// What a program asks for has to be possible in a cluster.
+fn fit_for_cluster(plane: &Plane, database: u32, hello: &Value<'_>) -> HandlerResult {
+    let version = fact(hello, "version").and_then(Value::as_bytes).unwrap_or_default();
+    let version = String::from_utf8_lossy(version);
+    let major = version.split('.').next().and_then(|major| major.parse().ok());
+    if major.is_some_and(|major: u32| major < 7) {
+        return Err(failed(format!(
+            "the server is too old, expected Redis 7 or newer for a cluster, {version} came"
+        )));
+    }
+    if database != 0 {
+        return Err(failed(format!("a cluster has database 0 alone, {database} was asked for")));
+    }
+    if let Some(beginning) = plane.streams.beginning() {
+        let beginning = plane.channel(beginning);
+        if !slots::has_tag(&beginning) {
+            return Err(failed(format!(
+                "in a cluster names that are kept lie on one node: expected a hash tag in their beginning, \
+                 such as {{room}}/, {:?} came",
+                String::from_utf8_lossy(&beginning)
+            )));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn database_refused(database: u32, why: &str) -> BoxError {
@@ -318,6 +460,7 @@ pub(super) fn is_for_the_moment(why: &str) -> bool {
             | "MASTERDOWN"
             | "CLUSTERDOWN"
             | "TRYAGAIN"
+            | "ASK"
     )
 }
 
@@ -349,9 +492,11 @@ impl<S: 'static> Handler<S> for Link<S> {
     fn on_notify(&mut self, cx: &mut Context<'_, S>, notification: Notification) -> HandlerResult {
         if notification.is::<Errand>() {
             cx.net.errand_is_run();
-            self.pump(cx);
-            self.check_joined(cx);
+            // It is for all nodes.
+            rouse(&self.control, Some(cx.token), cx.net);
         }
+        self.pump(cx);
+        self.check_joined(cx);
         Ok(())
     }
 
@@ -380,6 +525,6 @@ impl<S: 'static> Handler<S> for Link<S> {
             CloseReason::BothEnded => "the server closed the connection".into(),
             reason => reason.to_string(),
         });
-        lost(&self.control, why, cx.state, cx.net);
+        lost(&self.control, self.node, why, cx.state, cx.net);
     }
 }

@@ -46,8 +46,16 @@
 //! Redis pub/sub keeps nothing: what others publish while this process is away from the engine, or in
 //! the round trip between a first join and its SUBSCRIBE, is lost for the members here.
 //! [`BackplaneEvent::Resumed`] says that there was such a gap. Names that are [kept](Backplane::keep) have
-//! none. There is no cluster (sharded pub/sub, MOVED), and no Sentinel. Who can publish in the engine can write to your members: give
+//! none. There is no Sentinel. Who can publish in the engine can write to your members: give
 //! it a password or a network of its own.
+//!
+//! # A cluster
+//!
+//! A server that says in its greeting that it is a node of a Redis Cluster (7 or newer) is used as one; the URL
+//! names any node. Topics spread over the masters: each is published (SPUBLISH) and subscribed (SSUBSCRIBE) where
+//! its slot is, over one connection to each master. A slot that moves is followed (MOVED), in order and once; what
+//! others publish to its topics in that moment is lost here, and [`BackplaneEvent::Moved`] says so. Names that are
+//! [kept](Backplane::keep) lie on one node: their beginning needs a hash tag, such as `{room}/`.
 //!
 //! Names and databases: a topic is the channel [`prefix`](Backplane::prefix) + name. Channels of Redis
 //! know no databases; `/db` in the URL changes nothing for them.
@@ -55,9 +63,13 @@
 mod dial;
 mod envelope;
 mod link;
+mod nodes;
 mod outbox;
 mod plane;
 mod reader;
+mod routing;
+mod scout;
+mod slots;
 mod streams;
 mod topics;
 mod url;
@@ -70,9 +82,11 @@ use std::time::Duration;
 pub use outbox::WhenFull;
 
 use dial::{Control, dial};
+use nodes::NodeId;
 use outbox::Outbox;
-use plane::{Phase, Plane, Recorder};
+use plane::{Plane, Recorder, Told};
 use reader::Reading;
+use slots::Endpoint;
 use streams::{Newcomer, Streams};
 use url::Url;
 
@@ -194,7 +208,8 @@ impl<S: 'static> Backplane<S> {
     /// It costs a second connection, which waits in the engine (XREAD) and names all these topics each time:
     /// for hundreds of topics in a process, not for ten thousand. `keep` has to exceed what is said in the
     /// longest absence, and the engine has to keep it too (`appendonly yes`) where its own restart must lose
-    /// nothing. The key of a stream is the topic with its prefix, in the database of the URL.
+    /// nothing. The key of a stream is the topic with its prefix, in the database of the URL. In a cluster one
+    /// node has all of them: [`prefix`](Self::prefix) and this beginning need a hash tag, such as `{room}/`.
     pub fn keep(mut self, prefix: impl Into<Vec<u8>>, keep: usize) -> Self {
         self.kept = Some((prefix.into(), keep));
         self
@@ -245,7 +260,8 @@ impl<S: 'static> Backplane<S> {
         let unread = if self.kept.is_some() { self.queue_limit / 4 } else { 0 };
         let outbox = Outbox::new(self.queue_limit - unread, self.when_full);
         let streams = Streams::new(self.kept, unread);
-        let mut plane = Plane::new(self.prefix, self.message_limit, outbox, streams);
+        let at = Endpoint { host: self.url.host.clone(), port: self.url.port };
+        let mut plane = Plane::new(at, self.prefix, self.message_limit, outbox, streams);
         for (name, _) in &self.listeners {
             plane.listen_to(name);
         }
@@ -260,11 +276,10 @@ impl<S: 'static> Backplane<S> {
             tls,
             listeners: self.listeners,
             hook: self.hook,
-            address: RefCell::new(None),
         };
         let plane = Rc::clone(&control.plane);
         let before = net.bridge_connections();
-        net.attach_bridge(None, Box::new(Recorder(Rc::clone(&plane)))).map_err(|worker| {
+        net.attach_bridge(Box::new(Recorder(Rc::clone(&plane)))).map_err(|worker| {
             BackplaneError::new(format!(
                 "the backplane runs on worker {worker} already; start it on one worker, for instance \
                  where worker.index() == 0"
@@ -274,7 +289,7 @@ impl<S: 'static> Backplane<S> {
             net.close(connection);
         }
         let control = Rc::new(control);
-        net.run_after(Duration::ZERO, move |state, net| dial(&control, state, net));
+        net.run_after(Duration::ZERO, move |state, net| dial(&control, NodeId::HOME, state, net));
         Ok(BackplaneHandle { plane })
     }
 }
@@ -315,7 +330,8 @@ impl BackplaneHandle {
     pub fn stats(&self) -> BackplaneStats {
         let plane = self.plane.borrow();
         BackplaneStats {
-            topics: plane.topics.len() + plane.streams.len(),
+            topics: plane.nodes.topics() + plane.streams.len(),
+            nodes: plane.nodes.iter().filter(|(_, node)| node.is_up()).count(),
             queued_messages: plane.outbox.messages(),
             queued_bytes: plane.outbox.bytes(),
             ..plane.stats
@@ -324,7 +340,8 @@ impl BackplaneHandle {
 
     /// Whether the engine is there, and all topics are subscribed.
     pub fn is_connected(&self) -> bool {
-        matches!(self.plane.borrow().phase, Phase::Up(_))
+        let plane = self.plane.borrow();
+        plane.told == Told::Whole && !plane.stopped
     }
 
     /// Lets a connection join the group of a name, and sends it the last `count` messages of it before: of a
@@ -359,14 +376,13 @@ impl BackplaneHandle {
     pub fn stop<S: 'static>(&self, net: &mut Net<S>) {
         let tokens = {
             let plane = &mut *self.plane.borrow_mut();
-            if plane.phase == Phase::Stopped {
+            if plane.stopped {
                 return; // another one may have its place
             }
-            let tokens = [plane.token(), plane.reader];
-            plane.phase = Phase::Stopped;
-            tokens
+            plane.stopped = true;
+            plane.connections()
         };
-        for token in tokens.into_iter().flatten() {
+        for token in tokens {
             net.close(token);
         }
         net.detach_bridge();
@@ -393,8 +409,12 @@ pub struct BackplaneStats {
     pub own: u64,
     /// Messages that came a second time, and were dropped.
     pub repeated: u64,
-    /// How often it was connected.
+    /// Messages that a node of a cluster did not take because their slot is at another one. They went there.
+    pub moved: u64,
+    /// How often it was connected; in a cluster, to any node.
     pub connects: u64,
+    /// Connections to the engine's nodes, at this moment: one, or one for each master of a cluster.
+    pub nodes: usize,
     /// Names with members here, at this moment.
     pub topics: usize,
     /// Messages that wait or are not confirmed, at this moment.
@@ -422,6 +442,14 @@ pub enum BackplaneEvent {
         away: Duration,
         /// How many messages of this process were dropped meanwhile.
         dropped: u64,
+    },
+    /// In a cluster: slots are at other nodes, and topics with them, which are subscribed there. What others
+    /// published to them meanwhile is lost here.
+    Moved {
+        /// How many topics, of those that were subscribed.
+        topics: usize,
+        /// How long it took: the gap.
+        away: Duration,
     },
     /// An attempt failed: the address, the login, the version of the server.
     Failed {
@@ -453,6 +481,9 @@ impl fmt::Display for BackplaneEvent {
                     0 => Ok(()),
                     _ => write!(f, ", and {dropped} messages of this process"),
                 }
+            }
+            BackplaneEvent::Moved { topics, away } => {
+                write!(f, "moved: {topics} topics are at other nodes, for {away:.1?} nowhere")
             }
             BackplaneEvent::Failed { why, again_in } => {
                 write!(f, "{why}; again in {again_in:.1?}")

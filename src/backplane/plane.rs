@@ -2,26 +2,28 @@
 //! bridge that the network knows.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::BackplaneStats;
 use super::envelope::{self, Publisher};
+use super::nodes::{Node, NodeId, Nodes};
 use super::outbox::Outbox;
 use super::reader::Reading;
+use super::slots::Endpoint;
 use super::streams::{Id, Streams};
-use super::topics::Topics;
 use crate::layer::resp::Command;
 use crate::message::Message;
 use crate::net::Bridge;
 use crate::token::Token;
 
-/// So many other processes are remembered by the number of their last message. Beyond it the one that has
-/// been silent longest is forgotten: the worst of it is a message twice.
-const PUBLISHERS: usize = 1024;
+/// So many numbers of other processes' last messages are remembered: one of a process, or in a cluster one
+/// of each process and slot. Beyond it the quarter that has been silent longest is forgotten: the worst of it
+/// is a message twice.
+const PUBLISHERS: usize = 16 * 1024;
 
-/// Where the connection to the engine stands.
+/// Where the connection to a node stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// None; another attempt is due.
@@ -30,8 +32,15 @@ pub(super) enum Phase {
     Dialing(Token),
     /// Logged in and subscribed.
     Up(Token),
-    /// It was stopped, and makes no more attempts.
-    Stopped,
+}
+
+/// What the program was told last of the whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    Nothing,
+    Whole,
+    /// Since when something is away.
+    Lost(Instant),
 }
 
 /// A message for the members here.
@@ -45,15 +54,16 @@ pub(super) struct Delivery<'a> {
 pub(super) struct Plane {
     publisher: Publisher,
     number: u64,
-    prefix: Vec<u8>,
+    pub(super) prefix: Vec<u8>,
     message_limit: usize,
     /// Names that the program itself listens to: they are wanted always.
     listened: HashSet<Vec<u8>>,
+    pub(super) nodes: Nodes,
     pub(super) outbox: Outbox,
-    pub(super) topics: Topics,
     pub(super) streams: Streams,
-    /// The second connection, and what it does.
+    /// The second connection, to which node, and what it does.
     pub(super) reader: Option<Token>,
+    pub(super) reader_at: NodeId,
     pub(super) reading: Reading,
     pub(super) reader_failures: u32,
     /// A CLIENT UNBLOCK is under way.
@@ -61,21 +71,35 @@ pub(super) struct Plane {
     /// The engine refuses it.
     pub(super) cannot_unblock: bool,
     pub(super) stats: BackplaneStats,
-    pub(super) phase: Phase,
-    /// Since when it is away, if it was there before.
-    pub(super) away_since: Option<Instant>,
-    /// How many messages had been dropped then.
+    /// It was stopped, and makes no more attempts.
+    pub(super) stopped: bool,
+    pub(super) told: Told,
+    /// How many messages had been dropped when it was lost.
     pub(super) dropped_before: u64,
-    /// Attempts in a row that failed.
+    /// In a cluster: who asks where the slots are.
+    pub(super) scouting: Scouting,
+    /// Topics that were subscribed and whose slots have moved, and since when; until they are subscribed again.
+    pub(super) moved: Option<(BTreeSet<Box<[u8]>>, Instant)>,
+    /// Of each other publisher, in each slot: the number of its last message, and when it came.
+    heard: HashMap<(Publisher, u16), (u64, Instant)>,
+}
+
+/// Who asks the cluster for its map.
+#[derive(Debug, Default)]
+pub(super) struct Scouting {
+    /// Somebody is on the way, or will be.
+    pub(super) under_way: bool,
+    pub(super) token: Option<Token>,
+    /// The map that is known may be wrong.
+    pub(super) is_due: bool,
+    /// It is about to change: to be asked for in a moment.
+    pub(super) is_due_later: bool,
     pub(super) failures: u32,
-    /// Connections in a row that ended because the engine took nothing, though it answered.
-    pub(super) not_now: u32,
-    /// Of each other publisher the number of its last message, and when it came.
-    heard: HashMap<Publisher, (u64, Instant)>,
 }
 
 impl Plane {
     pub(super) fn new(
+        url: Endpoint,
         prefix: Vec<u8>,
         message_limit: usize,
         outbox: Outbox,
@@ -89,29 +113,38 @@ impl Plane {
             prefix,
             message_limit,
             listened: HashSet::new(),
+            nodes: Nodes::new(url),
             outbox,
-            topics: Topics::default(),
             streams,
             reader: None,
+            reader_at: NodeId::HOME,
             reading: Reading::Down,
             reader_failures: 0,
             unblocking: false,
             cannot_unblock: false,
             stats: BackplaneStats::default(),
-            phase: Phase::Down,
-            away_since: None,
+            stopped: false,
+            told: Told::Nothing,
             dropped_before: 0,
-            failures: 0,
-            not_now: 0,
+            scouting: Scouting::default(),
+            moved: None,
             heard: HashMap::new(),
         }
     }
 
+    /// The connection that takes up what is recorded, for all nodes.
     pub(super) fn token(&self) -> Option<Token> {
-        match self.phase {
-            Phase::Dialing(token) | Phase::Up(token) => Some(token),
-            Phase::Down | Phase::Stopped => None,
+        let up = self.nodes.iter().find(|(_, node)| node.is_up());
+        match up {
+            Some((_, node)) => node.token(),
+            None => self.nodes.iter().find_map(|(_, node)| node.token()),
         }
+    }
+
+    /// All connections.
+    pub(super) fn connections(&self) -> Vec<Token> {
+        let nodes = self.nodes.iter().filter_map(|(_, node)| node.token());
+        nodes.chain(self.reader).chain(self.scouting.token).collect()
     }
 
     /// The engine's name of a topic.
@@ -134,13 +167,15 @@ impl Plane {
                 self.stats.own += 1;
                 return None;
             }
-            let last = self.heard.insert(publisher, (number, now));
+            // What goes to several nodes comes in the order of each.
+            let source = (publisher, self.nodes.slot_of(channel));
+            let last = self.heard.insert(source, (number, now));
             if let Some((last, _)) = last.filter(|&(last, _)| last >= number) {
-                self.heard.insert(publisher, (last, now));
+                self.heard.insert(source, (last, now));
                 self.stats.repeated += 1;
                 return None;
             }
-            self.forget_one();
+            self.forget_some();
         }
         self.stats.received += 1;
         Some(Delivery { topic, message: arrived.message, key: arrived.key })
@@ -184,18 +219,29 @@ impl Plane {
         }
         match self.streams.keeps(name) {
             Some(_) => self.streams.want(name, wanted),
-            None => self.topics.want(name, wanted),
+            None => {
+                let slot = self.nodes.slot_of(&self.channel(name));
+                let owner = self.nodes.owner(slot);
+                if let Some(node) = self.nodes.get_mut(owner) {
+                    node.topics.want(name, wanted);
+                }
+            }
         }
     }
 
-    fn forget_one(&mut self) {
+    fn forget_some(&mut self) {
         if self.heard.len() <= PUBLISHERS {
             return;
         }
-        let silent = self.heard.iter().min_by_key(|(_, (_, at))| *at);
-        if let Some(publisher) = silent.map(|(&publisher, _)| publisher) {
-            self.heard.remove(&publisher);
-        }
+        let mut times: Vec<Instant> = self.heard.values().map(|&(_, at)| at).collect();
+        let (_, &mut oldest, _) = times.select_nth_unstable(PUBLISHERS / 4);
+        self.heard.retain(|_, &mut (_, at)| at > oldest);
+    }
+
+    /// Whether the connection to a node has something to do.
+    pub(super) fn has_work(&self, id: NodeId, node: &Node) -> bool {
+        let reads = self.streams.changed && self.reader_at == id;
+        reads || node.topics.has_changes() || self.outbox.waits_for(id)
     }
 }
 
@@ -212,12 +258,21 @@ impl Bridge for Recorder {
     }
 
     fn replaced(&mut self) {
-        self.0.borrow_mut().phase = Phase::Stopped;
+        self.0.borrow_mut().stopped = true;
     }
 
     fn is_done(&self) -> bool {
         let plane = self.0.borrow();
-        !matches!(plane.phase, Phase::Up(_)) || !plane.outbox.is_waiting()
+        let waits = |(id, node): (_, &Node)| node.is_up() && plane.outbox.waits_for(id);
+        !plane.nodes.iter().any(waits)
+    }
+
+    fn handler(&self) -> Option<Token> {
+        self.0.borrow().token()
+    }
+
+    fn connections(&self) -> Vec<Token> {
+        self.0.borrow().connections()
     }
 
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>) {
@@ -232,8 +287,10 @@ impl Bridge for Recorder {
         let mut payload = Vec::with_capacity(envelope::sealed_len(key, message));
         envelope::seal(&plane.publisher, plane.number, key, message, &mut payload);
         let channel = plane.channel(name);
+        let slot = plane.nodes.slot_of(&channel);
+        let publish: &[u8] = if plane.nodes.is_cluster() { b"SPUBLISH" } else { b"PUBLISH" };
         let command = match plane.streams.keeps(name) {
-            None => Command::encode(&[b"PUBLISH", &*channel, &*payload]),
+            None => Command::encode(&[publish, &*channel, &*payload]),
             Some(keep) => {
                 plane.streams.said(name, plane.number, message);
                 let keep = keep.to_string();
@@ -244,7 +301,8 @@ impl Bridge for Recorder {
                 Command::encode(&words)
             }
         };
-        for dropped in plane.outbox.push(plane.number, command) {
+        let to = plane.nodes.owner(slot);
+        for dropped in plane.outbox.push(to, slot, plane.number, command) {
             plane.stats.dropped += 1;
             plane.streams.forget(dropped);
         }

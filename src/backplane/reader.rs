@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::BackplaneEvent;
-use super::dial::{Control, reader_lost};
+use super::dial::{Control, arrange, reader_lost};
 use super::envelope;
 use super::link::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
+use super::slots::moved;
 use super::streams::{Id, Newcomer, Next, parse_id, show_id};
 use crate::connection::Input;
 use crate::context::Context;
@@ -166,8 +167,28 @@ impl<S: 'static> Reader<S> {
         join(&self.control, newcomer, cx.net);
     }
 
+    fn moved(&mut self, cx: &mut Context<'_, S>, why: &str) {
+        let learned = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            let from = plane.reader_at;
+            let host = plane.nodes.get(from).map(|node| node.at.host.clone()).unwrap_or_default();
+            let now = cx.net.now();
+            moved(why, &host).map(|moved| plane.learn(now, from, moved))
+        };
+        if let Some(ending) = learned {
+            arrange(&self.control, ending, cx.state, cx.net);
+        }
+    }
+
     fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
         let why = refusal(message);
+        if let Some(why) = &why
+            && why.starts_with("MOVED ")
+        {
+            self.moved(cx, why);
+            // Who waits for a history joins when this connection has ended; the next one goes there.
+            return Err(failed(format!("the names that are kept are at another node: {why}")));
+        }
         match (std::mem::replace(&mut self.asked, Asked::Nothing), why) {
             (Asked::Hello, Some(why)) => return Err(login_refused(&self.control.url, &why)),
             (Asked::Hello, None) => {

@@ -129,6 +129,11 @@ impl Streams {
         self.kept.is_some()
     }
 
+    /// How names begin that are kept.
+    pub(super) fn beginning(&self) -> Option<&[u8]> {
+        self.kept.as_ref().map(|(beginning, _)| &**beginning)
+    }
+
     /// How many entries of this name are kept; `None` for a name that is not.
     pub(super) fn keeps(&self, name: &[u8]) -> Option<usize> {
         let (prefix, keep) = self.kept.as_ref()?;

@@ -80,6 +80,36 @@ impl Topics {
         }
     }
 
+    /// The server has ended a subscription by itself: its slot is elsewhere. Whether there was one.
+    pub(super) fn unsubscribed(&mut self, name: &[u8]) -> bool {
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        if !std::mem::take(&mut topic.subscribed) {
+            return false;
+        }
+        if !std::mem::replace(&mut topic.changed, true) {
+            self.changed.push_back(name.into());
+        }
+        true
+    }
+
+    /// Takes the topics that go elsewhere, and adds those to `gone` that are wanted, and whether they were
+    /// subscribed.
+    pub(super) fn extract(
+        &mut self,
+        goes: impl Fn(&[u8]) -> bool,
+        gone: &mut Vec<(Box<[u8]>, bool)>,
+    ) {
+        self.topics.retain(|name, topic| {
+            let goes = goes(name);
+            if goes && topic.wanted {
+                gone.push((name.clone(), topic.subscribed));
+            }
+            !goes
+        });
+        let topics = &self.topics;
+        self.changed.retain(|name| topics.contains_key(name));
+    }
+
     pub(super) fn len(&self) -> usize {
         self.topics.values().filter(|topic| topic.wanted).count()
     }
@@ -121,5 +151,39 @@ mod tests {
         topics.want(b"e", false);
         topics.disconnected();
         assert_eq!(changes(&mut topics), "Subscribe d");
+    }
+
+    // row 271
+    #[test]
+    fn a_topic_that_the_server_has_let_go_is_subscribed_again() {
+        let mut topics = Topics::default();
+        topics.want(b"a", true);
+        assert!(!topics.unsubscribed(b"a"), "it is not yet");
+        assert_eq!(changes(&mut topics), "Subscribe a");
+        assert!(
+            topics.unsubscribed(b"a") && !topics.unsubscribed(b"a") && !topics.unsubscribed(b"b")
+        );
+        assert_eq!(changes(&mut topics), "Subscribe a");
+        topics.want(b"a", false);
+        assert!(topics.unsubscribed(b"a"));
+        assert_eq!(changes(&mut topics), "", "nobody wants it any longer");
+    }
+
+    // row 271
+    #[test]
+    fn topics_that_go_elsewhere_are_no_change_here() {
+        let mut topics = Topics::default();
+        for name in [b"a", b"b", b"c"] {
+            topics.want(name, true);
+        }
+        assert_eq!(changes(&mut topics), "Subscribe a, Subscribe b, Subscribe c");
+        topics.want(b"b", false);
+        topics.want(b"d", true);
+        let mut gone = Vec::new();
+        topics.extract(|name| name != b"c", &mut gone);
+        gone.sort();
+        let gone: Vec<_> = gone.iter().map(|(name, subscribed)| (name[0], *subscribed)).collect();
+        assert_eq!(gone, [(b'a', true), (b'd', false)]);
+        assert_eq!((changes(&mut topics), topics.len()), (String::new(), 1));
     }
 }

@@ -252,7 +252,7 @@ impl<S> Net<S> {
         let bridge = self.bridge_connections();
         for token in self.core.tokens() {
             let is_peer = self.core.stream(token).is_some() || self.core.session(token).is_some();
-            if is_peer && bridge.clone().all(|other| other != token) {
+            if is_peer && !bridge.contains(&token) {
                 self.core.close_with(token, OwnEnd::GoingAway);
             }
         }

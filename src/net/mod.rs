@@ -16,6 +16,7 @@ use crate::sys;
 use crate::token::Token;
 
 mod across;
+mod bridge;
 mod connections;
 mod groups;
 mod interconnect;
@@ -26,9 +27,9 @@ mod sockets;
 mod time;
 mod topics;
 
-pub(crate) use interconnect::Interconnect;
 #[cfg(feature = "backplane")]
-pub(crate) use interconnect::{Bridge, Errand};
+pub(crate) use bridge::{Bridge, Errand};
+pub(crate) use interconnect::Interconnect;
 pub(crate) use observe::Slow;
 use offload::Done;
 pub use offload::{JobPanicked, OffloadError};

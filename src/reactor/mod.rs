@@ -537,7 +537,7 @@ impl<S: 'static> Reactor<S> {
             return;
         }
         let connections = net.bridge_connections();
-        let is_last = connections.clone().count() == net.core.streams;
+        let is_last = connections.len() == net.core.streams;
         if is_last && !net.core.drains_listeners() && net.is_bridge_done() {
             for connection in connections {
                 net.close(connection);
