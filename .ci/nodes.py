@@ -1,10 +1,12 @@
 """A Redis Cluster of six nodes, three masters and three replicas, whose nodes can be killed and stopped."""
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
 
+from checks import Skip
 from programs import PATIENCE, until
 from service import Redis, free_port
 
@@ -59,6 +61,9 @@ class Node(Redis):
 
 class Cluster:
     def __enter__(self):
+        told = subprocess.run(["redis-server", "--version"], capture_output=True, text=True).stdout
+        if int(re.search(r"v=(\d+)", told).group(1)) < 7:
+            raise Skip(f"sharded pub/sub needs Redis 7: {told.strip()}")
         self.folder = tempfile.TemporaryDirectory()
         self.nodes = []
         try:
