@@ -12,7 +12,7 @@ use super::reading::greet_no_longer;
 use super::scout::scout;
 use super::slots::Endpoint;
 use super::url::Url;
-use super::{BackplaneEvent, Hook, Listener};
+use super::{BackplaneEvent, History, Hook, Listener};
 use crate::address::{Address, Target};
 use crate::connect::Connect;
 use crate::connection::Input;
@@ -38,6 +38,8 @@ pub(super) struct Control<S> {
     #[cfg(feature = "tls")]
     pub(super) tls: Option<crate::layer::tls::TlsClientConfig>,
     pub(super) listeners: Vec<(Vec<u8>, Listener<S>)>,
+    /// Those that are not told yet.
+    pub(super) histories: RefCell<Vec<History<S>>>,
     pub(super) hook: Option<Hook<S>>,
 }
 

@@ -111,6 +111,16 @@ type Hook<S> = Box<dyn Fn(&BackplaneEvent, &mut S, &mut Net<S>)>;
 /// What listens to a name for the program itself.
 type Listener<S> = Box<dyn Fn(Input<'_>, &mut S, &mut Net<S>)>;
 
+/// What is told what was said to a name before this process came.
+type Historian<S> = Box<dyn FnOnce(&[&[u8]], &mut S, &mut Net<S>)>;
+
+/// A name, how many of its messages, and who is told them.
+struct History<S> {
+    name: Vec<u8>,
+    count: usize,
+    then: Historian<S>,
+}
+
 /// A connection to other processes, before it is started. The [module's page](self) says what it does.
 #[must_use]
 pub struct Backplane<S = ()> {
@@ -125,6 +135,7 @@ pub struct Backplane<S = ()> {
     tls: Option<TlsClientConfig>,
     kept: Option<(Vec<u8>, usize)>,
     listeners: Vec<(Vec<u8>, Listener<S>)>,
+    histories: Vec<History<S>>,
     hook: Option<Hook<S>>,
 }
 
@@ -152,6 +163,7 @@ impl<S: 'static> Backplane<S> {
             tls: None,
             kept: None,
             listeners: Vec::new(),
+            histories: Vec::new(),
             hook: None,
         })
     }
@@ -236,6 +248,36 @@ impl<S: 'static> Backplane<S> {
         self
     }
 
+    /// Called once, when the engine is there for the first time, with the last `count` messages of a name that
+    /// is [kept](Self::keep), oldest first, without those of this process. What follows is told by
+    /// [`on_message`](Self::on_message): nothing is missed between, and nothing told twice. One for each name.
+    ///
+    /// ```no_run
+    /// use tidegate::backplane::Backplane;
+    /// use tidegate::Reactor;
+    ///
+    /// let mut reactor = Reactor::with_state(Vec::<Vec<u8>>::new())?; // what was said in the lobby
+    /// Backplane::redis("redis://127.0.0.1")?
+    ///     .keep("room/", 1000)
+    ///     .on_history("room/lobby", 50, |messages, said, _net| {
+    ///         said.extend(messages.iter().map(|message| message.to_vec()));
+    ///     })
+    ///     .on_message("room/lobby", |message, said, _net| said.push(message.to_vec()))
+    ///     .start(reactor.net())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_history(
+        mut self,
+        name: impl Into<Vec<u8>>,
+        count: usize,
+        then: impl FnOnce(&[&[u8]], &mut S, &mut Net<S>) + 'static,
+    ) -> Self {
+        let (name, then) = (name.into(), Box::new(then));
+        self.histories.retain(|history| history.name != name);
+        self.histories.push(History { name, count, then });
+        self
+    }
+
     /// Called with each [`BackplaneEvent`], outside of all handlers. Each is also a line in the log.
     pub fn on_event(
         mut self,
@@ -250,7 +292,8 @@ impl<S: 'static> Backplane<S> {
     /// all of them.
     ///
     /// # Errors
-    /// `rediss://` without anything to verify the server with; another worker has a backplane. What goes wrong later is told by
+    /// `rediss://` without anything to verify the server with; a [history](Self::on_history) of a name that is
+    /// not kept; another worker has a backplane. What goes wrong later is told by
     /// [`on_event`](Self::on_event).
     pub fn start(self, net: &mut Net<S>) -> Result<BackplaneHandle, BackplaneError> {
         #[cfg(feature = "tls")]
@@ -266,6 +309,16 @@ impl<S: 'static> Backplane<S> {
         for (name, _) in &self.listeners {
             plane.listen_to(name);
         }
+        for History { name, .. } in &self.histories {
+            if plane.streams.keeps(name).is_none() {
+                let name = String::from_utf8_lossy(name);
+                return Err(BackplaneError::new(format!(
+                    "expected a name that is kept (`Backplane::keep`) for a history, {name:?} came"
+                )));
+            }
+            plane.listen_to(name);
+            plane.streams.tell_history(name);
+        }
         let control = Control {
             plane: Rc::new(RefCell::new(plane)),
             url: self.url,
@@ -276,6 +329,7 @@ impl<S: 'static> Backplane<S> {
             #[cfg(feature = "tls")]
             tls,
             listeners: self.listeners,
+            histories: RefCell::new(self.histories),
             hook: self.hook,
         };
         let plane = Rc::clone(&control.plane);
@@ -461,7 +515,8 @@ pub enum BackplaneEvent {
     },
     /// The engine refused one command. The connection goes on.
     Refused {
-        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` for a kept name that cannot be read.
+        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` or `XREAD` for a kept name that cannot be read. It is left
+        /// alone for a minute.
         command: &'static str,
         /// What it said.
         why: String,

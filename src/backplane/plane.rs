@@ -147,6 +147,10 @@ impl Plane {
         nodes.chain(self.reader).chain(self.scouting.token).collect()
     }
 
+    pub(super) fn publisher(&self) -> Publisher {
+        self.publisher
+    }
+
     /// The engine's name of a topic.
     pub(super) fn channel(&self, topic: &[u8]) -> Vec<u8> {
         [&self.prefix, topic].concat()
@@ -199,12 +203,14 @@ impl Plane {
         Some(Delivery { topic, message: arrived.message, key: arrived.key })
     }
 
-    /// An entry is among those that a newcomer is told: if it is of this process, it has been read back.
+    /// An entry is among those that somebody here is told. If it is of this process, it has been read back.
     pub(super) fn in_history(&mut self, topic: &[u8], payload: &[u8]) {
-        if let Some((publisher, number)) = envelope::open(payload).sent
-            && publisher == self.publisher
-        {
-            self.streams.read_back(topic, number);
+        match envelope::open(payload).sent {
+            Some((publisher, number)) if publisher == self.publisher => {
+                self.streams.read_back(topic, number);
+            }
+            Some(sent) => self.streams.was_told(topic, sent),
+            None => {}
         }
     }
 

@@ -48,7 +48,8 @@ enum Asked {
     Pong,
     History(Newcomer),
     Begin(Box<[u8]>),
-    Read,
+    /// Of several names, the first.
+    Read(Box<[u8]>),
 }
 
 /// The handler of the connection.
@@ -98,7 +99,10 @@ impl<S: 'static> Reader<S> {
             }
             Next::Begin(name) => {
                 words.extend([b"XREVRANGE".to_vec(), plane.channel(&name)]);
-                words.extend(["+", "-", "COUNT", "1"].map(Into::into));
+                let histories = self.control.histories.borrow();
+                let history = histories.iter().find(|history| *history.name == *name);
+                let count = history.map_or(1, |history| history.count.max(1)).to_string();
+                words.extend(["+", "-", "COUNT", &count].map(Into::into));
                 Asked::Begin(name)
             }
             Next::Read(names, count) => {
@@ -114,7 +118,7 @@ impl<S: 'static> Reader<S> {
                 words.extend(["XREAD", "COUNT", &count, "BLOCK", &wait, "STREAMS"].map(Into::into));
                 words.extend(names.iter().map(|(name, _)| plane.channel(name)));
                 words.extend(names.iter().map(|&(_, id)| show_id(id).into()));
-                Asked::Read
+                Asked::Read(names[0].0.clone())
             }
             Next::Nothing => {
                 plane.reading = Reading::Idle;
@@ -135,6 +139,30 @@ impl<S: 'static> Reader<S> {
                 }
             }
         }
+    }
+
+    /// What others have said before this process came, for the program itself.
+    fn tell_history(&mut self, cx: &mut Context<'_, S>, name: &[u8], value: &Value<'_>) {
+        let history = {
+            let histories = &mut *self.control.histories.borrow_mut();
+            let at = histories.iter().position(|history| *history.name == *name);
+            at.map(|at| histories.swap_remove(at))
+        };
+        let Some(history) = history else { return };
+        let own = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            entries(value).for_each(|(_, payload)| plane.in_history(name, payload));
+            plane.publisher()
+        };
+        let mut told = std::collections::HashSet::new();
+        let mut messages: Vec<_> = entries(value)
+            .map(|(_, payload)| envelope::open(payload))
+            .filter(|arrived| arrived.sent.is_none_or(|sent| sent.0 != own && told.insert(sent)))
+            .take(history.count)
+            .map(|arrived| arrived.message.bytes)
+            .collect();
+        messages.reverse();
+        (history.then)(&messages, cx.state, cx.net);
     }
 
     /// What was said up to where the members here are, then what they have been told since; and from then on
@@ -166,6 +194,25 @@ impl<S: 'static> Reader<S> {
             }
         }
         join(&self.control, newcomer, cx.net);
+    }
+
+    /// Whether the history of a name can be shorter than it was asked for.
+    fn ask_for_less_history(&self, name: &[u8]) -> bool {
+        let histories = &mut *self.control.histories.borrow_mut();
+        let history = histories.iter_mut().find(|history| history.name == name);
+        let long = history.filter(|history| history.count > 1);
+        long.map(|history| history.count /= 2).is_some()
+    }
+
+    /// One entry of a name is longer than any of this service may be.
+    fn skip(&self, cx: &mut Context<'_, S>, name: &[u8]) {
+        let now = cx.net.now();
+        let is_news = self.control.plane.borrow_mut().streams.skip(name, now);
+        if is_news {
+            let why = format!("{:?}: an entry is too long", String::from_utf8_lossy(name));
+            let event = BackplaneEvent::Refused { command: "XREAD", why };
+            self.control.tell(&event, cx.state, cx.net);
+        }
     }
 
     fn moved(&mut self, cx: &mut Context<'_, S>, why: &str) {
@@ -222,12 +269,20 @@ impl<S: 'static> Reader<S> {
             }
             (Asked::Begin(name), None) => {
                 let value = Value::parse(message)?;
-                let id = entries(&value).last().map_or((0, 0), |(id, _)| id);
-                self.control.plane.borrow_mut().streams.begin(&name, id);
+                // The newest comes first.
+                let id = entries(&value).next().map_or((0, 0), |(id, _)| id);
+                let is_told = self.control.plane.borrow_mut().streams.begin(&name, id);
+                if is_told {
+                    self.tell_history(cx, &name, &value);
+                }
             }
-            (Asked::Read, None) => {
+            (Asked::Read(_), None) => {
                 self.doubts = false;
-                self.control.plane.borrow_mut().reader_failures = 0;
+                {
+                    let plane = &mut *self.control.plane.borrow_mut();
+                    plane.reader_failures = 0;
+                    plane.streams.could_ask_for_more();
+                }
                 self.read(cx, &Value::parse(message)?);
             }
             (Asked::Begin(name), Some(why)) if !is_for_the_moment(&why) => {
@@ -241,11 +296,11 @@ impl<S: 'static> Reader<S> {
                 }
             }
             // One of its names, which is looked for. If it is none of them, the next one ends this.
-            (Asked::Read, Some(why)) if !is_for_the_moment(&why) && !self.doubts => {
+            (Asked::Read(_), Some(why)) if !is_for_the_moment(&why) && !self.doubts => {
                 self.doubts = true;
                 self.control.plane.borrow_mut().streams.doubt();
             }
-            (Asked::Begin(_) | Asked::Read, Some(why)) => {
+            (Asked::Begin(_) | Asked::Read(_), Some(why)) => {
                 return Err(failed(format!("the server refused to read a stream: {why}")));
             }
             (Asked::Select, None) | (Asked::Pong, _) => {}
@@ -319,13 +374,31 @@ impl<S: 'static> Handler<S> for Reader<S> {
     }
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
-        if let Asked::History(newcomer) = std::mem::replace(&mut self.asked, Asked::Nothing) {
-            self.control.plane.borrow_mut().streams.greet_first(newcomer);
-        }
-        if let CloseReason::Layer(error) = &closed.reason
-            && error.kind() == LayerErrorKind::TooLarge
-        {
-            self.control.plane.borrow_mut().streams.ask_for_less();
+        let is_too_large = matches!(&closed.reason, CloseReason::Layer(error)
+            if error.kind() == LayerErrorKind::TooLarge);
+        match std::mem::replace(&mut self.asked, Asked::Nothing) {
+            Asked::History(mut newcomer) => {
+                if is_too_large {
+                    newcomer.count /= 2;
+                }
+                if is_too_large && newcomer.count == 0 {
+                    join(&self.control, &newcomer, cx.net);
+                } else {
+                    self.control.plane.borrow_mut().streams.greet_first(newcomer);
+                }
+            }
+            Asked::Begin(name) if is_too_large => {
+                if !self.ask_for_less_history(&name) {
+                    self.skip(cx, &name);
+                }
+            }
+            Asked::Read(name) if is_too_large => {
+                let can = self.control.plane.borrow_mut().streams.ask_for_less();
+                if !can {
+                    self.skip(cx, &name);
+                }
+            }
+            _ => {}
         }
         let why = self.gave_up.take().unwrap_or_else(|| closed.reason.to_string());
         reader_lost(&self.control, why, cx.state, cx.net);

@@ -18,6 +18,9 @@ const PUBLISHERS: usize = 1024;
 /// How many entries one read asks for, at first. Half as many after an answer that was too large.
 const PAGE: usize = 1024;
 
+/// After so many answers that were not, twice as many.
+const GOOD: u32 = 16;
+
 /// How long a name is left alone that the engine refuses to read: another type, an ACL.
 const REFUSED: Duration = Duration::from_secs(60);
 
@@ -63,6 +66,8 @@ struct Stream {
     heard: HashMap<Publisher, u64>,
     /// Messages of this process that have not been read back.
     unread: VecDeque<Unread>,
+    /// The program waits for what was said before.
+    untold: bool,
     /// The engine refused a read with this name in it, and may have meant another one.
     doubted: bool,
     /// The engine refuses it; when it is tried again.
@@ -80,6 +85,18 @@ impl Stream {
 
     fn is_readable(&self) -> bool {
         self.refused.is_none()
+    }
+
+    /// Whether a message of another process is new.
+    fn hear(&mut self, (publisher, number): (Publisher, u64)) -> bool {
+        if self.heard.len() >= PUBLISHERS && !self.heard.contains_key(&publisher) {
+            // Some publishers of the past; the worst of it is a message twice.
+            self.heard.clear();
+        }
+        let last = self.heard.entry(publisher).or_default();
+        let new = *last < number;
+        *last = number.max(*last);
+        new
     }
 }
 
@@ -107,6 +124,8 @@ pub(super) struct Streams {
     unread_bytes: usize,
     unread_limit: usize,
     page: usize,
+    /// So many answers in a row were not too large.
+    good: u32,
     /// Where the next read begins, if one cannot hold all names.
     turn: usize,
 }
@@ -121,6 +140,7 @@ impl Streams {
             unread_bytes: 0,
             unread_limit,
             page: PAGE,
+            good: 0,
             turn: 0,
         }
     }
@@ -174,8 +194,19 @@ impl Streams {
         std::mem::take(&mut self.newcomers)
     }
 
+    /// The program is told what was said to a name before anything else is.
+    pub(super) fn tell_history(&mut self, name: &[u8]) {
+        self.open.entry(name.into()).or_default().untold = true;
+        self.changed = true;
+    }
+
     pub(super) fn next(&mut self, now: Instant) -> Next {
         self.changed = false;
+        let untold = |stream: &Stream| stream.untold && stream.refused.is_none();
+        if let Some((name, _)) = self.open.iter().find(|(_, stream)| untold(stream)) {
+            self.changed = !self.newcomers.is_empty();
+            return Next::Begin(name.clone());
+        }
         if let Some(newcomer) = self.newcomers.pop_front() {
             self.changed = !self.newcomers.is_empty();
             return Next::History(newcomer);
@@ -210,17 +241,43 @@ impl Streams {
         self.readable() > self.page
     }
 
-    /// An answer was larger than the limit: ask for less.
-    pub(super) fn ask_for_less(&mut self) {
-        self.page = (self.page / 2).max(1);
+    /// An answer was larger than the limit: ask for less. `false` if it was one entry of one name, which can
+    /// only be left alone.
+    pub(super) fn ask_for_less(&mut self) -> bool {
+        self.good = 0;
+        let was_least = self.page == 1;
+        self.page = if was_least { PAGE } else { self.page / 2 };
+        !was_least
     }
 
-    /// The place where a name begins for this process, if that is not known yet.
-    pub(super) fn begin(&mut self, name: &[u8], id: Id) {
-        if let Some(stream) = self.open.get_mut(name) {
-            stream.cursor.get_or_insert(id);
-            (stream.doubted, stream.refused) = (false, None);
+    /// An answer was not: after some of them ask for more again.
+    pub(super) fn could_ask_for_more(&mut self) {
+        if self.page == PAGE {
+            return;
         }
+        self.good += 1;
+        if self.good == GOOD {
+            (self.good, self.page) = (0, (self.page * 2).min(PAGE));
+        }
+    }
+
+    /// The next entry of a name is too long to be read: it is left alone for a while, and begins anew behind it.
+    /// Whether that is news.
+    pub(super) fn skip(&mut self, name: &[u8], now: Instant) -> bool {
+        if let Some(stream) = self.open.get_mut(name) {
+            stream.cursor = None;
+        }
+        self.refuse(name, now)
+    }
+
+    /// The place where a name begins for this process, if that is not known yet. Whether the program is to be
+    /// told what was said up to there.
+    pub(super) fn begin(&mut self, name: &[u8], id: Id) -> bool {
+        let Some(stream) = self.open.get_mut(name) else { return false };
+        let is_first = stream.cursor.is_none();
+        stream.cursor.get_or_insert(id);
+        (stream.doubted, stream.refused) = (false, None);
+        std::mem::take(&mut stream.untold) && is_first
     }
 
     /// The engine refused a read of several names, and does not say which one it means.
@@ -258,14 +315,14 @@ impl Streams {
             self.read_back(name, number);
             return false;
         }
-        if stream.heard.len() >= PUBLISHERS && !stream.heard.contains_key(&publisher) {
-            // Some publishers of the past; the worst of it is a message twice.
-            stream.heard.clear();
+        stream.hear((publisher, number))
+    }
+
+    /// An entry is in the history that somebody here is told. If it went out twice, the second one is not new.
+    pub(super) fn was_told(&mut self, name: &[u8], sent: (Publisher, u64)) {
+        if let Some(stream) = self.open.get_mut(name) {
+            stream.hear(sent);
         }
-        let last = stream.heard.entry(publisher).or_default();
-        let new = *last < number;
-        *last = number.max(*last);
-        new
     }
 
     /// A message of this process was said here, and is not read back yet.
@@ -357,6 +414,16 @@ mod tests {
         assert_eq!(names(streams.next(Instant::now())), ("ab".into(), 1));
         assert_eq!(names(streams.next(Instant::now())), ("ca".into(), 1));
         assert_eq!(names(streams.next(Instant::now())), ("bc".into(), 1));
+        for _ in 0..GOOD {
+            assert!(streams.takes_turns());
+            streams.could_ask_for_more();
+        }
+        assert!(!streams.takes_turns() && streams.page == 4);
+        let mut least = 0;
+        while streams.ask_for_less() {
+            least += 1;
+        }
+        assert_eq!((least, streams.page), (2, PAGE), "of one entry there is no less");
     }
 
     // row 248
@@ -429,6 +496,11 @@ mod tests {
         assert!(!streams.is_new(b"a", (5, 0), None, &own));
         assert!(streams.is_new(b"a", (5, 1), Some((other, 7)), &own));
         assert!(!streams.is_new(b"a", (5, 2), Some((other, 7)), &own), "sent again");
+        streams.was_told(b"a", ([3; 16], 4));
+        assert!(
+            !streams.is_new(b"a", (5, 2), Some(([3; 16], 4)), &own),
+            "in a history, and sent again"
+        );
         assert!(streams.is_new(b"a", (5, 3), Some((other, 8)), &own));
         for number in 1..4 {
             streams.said(b"a", number, Message::text(b"x"));

@@ -1,9 +1,10 @@
 //! Names that the engine of a backplane keeps: nothing is lost, and newcomers hear what was said.
 
 use tidegate::Reactor;
+use tidegate::backplane::BackplaneEvent;
 
 use crate::support::redis::{
-    Engine, Member, Turns, keeping, new_engine, restarted, turned_until as until,
+    Engine, Member, Process, Turns, keeping, new_engine, restarted, turned_until as until,
 };
 
 // row 248
@@ -129,6 +130,63 @@ fn a_newcomer_whose_question_is_lost_waits_for_the_next_connection() {
     assert_eq!(got, "T:1|T:2|");
 }
 
+// row 275
+#[test]
+fn a_program_is_told_what_was_said_before_it_came_and_then_what_follows() {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    let (mut engine, address) = new_engine();
+    let mut a = keeping(address);
+    let _of_a = a.member_of("room");
+    until!(engine, a; engine.state().blocked.len() == 1);
+    for n in 1..=5_u64 {
+        a.say("room", &n.to_string());
+    }
+    until!(engine, a; a.backplane.stats().own == 5);
+    // It says something before it is connected, and others go on while it asks.
+    let told = Rc::new(RefCell::new(Vec::new()));
+    let (history, after) = (Rc::clone(&told), Rc::clone(&told));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut b = Process::new(&format!("redis://{address}"), |backplane| {
+        backplane
+            .keep("", 1000)
+            .on_history("room", 3, move |messages, _, _| {
+                let messages: Vec<_> = messages.iter().map(|message| text(message)).collect();
+                history.borrow_mut().push(messages.join(" "));
+            })
+            .on_message("room", move |message, _, _| after.borrow_mut().push(text(&message)))
+    });
+    b.say("room", "own");
+    let mut n = 5_u64;
+    until!(engine, a, b; {
+        n += 1;
+        a.say("room", &n.to_string());
+        told.borrow().len() >= 3
+    });
+    until!(engine, a, b; told.borrow().last().unwrap() == &n.to_string());
+    // Three of before, and from there on each once.
+    let told = told.borrow().join(" ");
+    let first: u64 = told.split(' ').next().unwrap().parse().unwrap();
+    let all: Vec<String> = (first..=n).map(|n| n.to_string()).collect();
+    assert!(told == all.join(" ") && first >= 3, "{told}");
+}
+
+#[test]
+fn a_history_of_a_name_that_is_not_kept_is_refused() {
+    let mut reactor = Reactor::new().unwrap();
+    let refused = tidegate::backplane::Backplane::redis("redis://127.0.0.1")
+        .unwrap()
+        .keep("room/", 1000)
+        .on_history("lobby", 3, |_, _, _| {})
+        .start(reactor.net());
+    let why = refused.err().unwrap().to_string();
+    assert_eq!(
+        why,
+        "expected a name that is kept (`Backplane::keep`) for a history, \"lobby\" came"
+    );
+}
+
 // row 247
 #[test]
 fn names_come_and_go_while_the_reader_waits() {
@@ -175,4 +233,51 @@ fn a_name_that_the_engine_refuses_to_read_does_not_stop_the_others() {
         )
     };
     assert_eq!(events, ["connected".into(), refused("bad"), refused("later")]);
+}
+
+// row 276
+#[test]
+fn an_entry_that_is_too_long_costs_its_own_name_a_gap_and_no_other() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let (_big, mut of_b) = (b.member_of("big"), b.member_of("room"));
+    let reads = |engine: &Reactor<Engine>, count| matches!(&engine.state().blocked[..], [(_, names)] if names.len() == count);
+    until!(engine, a, b; a.backplane.is_connected() && reads(&engine, 2));
+    // Another program has put it there.
+    engine.state_mut().last_id += 1;
+    let id = engine.state().last_id;
+    let long = vec![b'x'; 18 * 1024 * 1024];
+    engine.state_mut().streams.entry("big".into()).or_default().push((id, long));
+    a.say("room", "1");
+    let refused = |event: &BackplaneEvent| matches!(event, BackplaneEvent::Refused { .. });
+    until!(engine, a, b; b.events.borrow().iter().any(refused));
+    let told = b.events.borrow().iter().find(|event| refused(event)).unwrap().to_string();
+    assert_eq!(told, "the server refused XREAD: \"big\": an entry is too long");
+    let mut got = String::new();
+    until!(engine, a, b; { got += &of_b.got(); got == "T:1|" });
+    a.say("room", "2");
+    until!(engine, a, b; of_b.got() == "T:2|");
+}
+
+// row 276
+#[test]
+fn a_history_that_is_too_long_is_asked_for_in_part() {
+    let (mut engine, address) = new_engine();
+    let mut a = keeping(address);
+    let _of_a = a.member_of("room");
+    until!(engine, a; engine.state().blocked.len() == 1);
+    let mut b = keeping(address);
+    for n in 0..20_u64 {
+        engine.state_mut().last_id += 1;
+        let long = vec![b'a' + n as u8; 1024 * 1024];
+        let id = engine.state().last_id;
+        engine.state_mut().streams.entry("room".into()).or_default().push((id, long));
+    }
+    until!(engine, a, b; b.backplane.is_connected());
+    let mut late = b.stranger();
+    b.backplane.join_with_history(b.reactor.net(), "room", late.token, 20);
+    let mut got = String::new();
+    until!(engine, a, b; { got += &late.got(); got.matches('|').count() == 10 });
+    let firsts: String = got.split('|').filter_map(|text| text.chars().nth(2)).collect();
+    assert_eq!(firsts, "klmnopqrst");
 }

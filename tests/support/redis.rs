@@ -12,7 +12,9 @@ use std::time::Duration;
 use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle};
 use tidegate::layer::resp::{Command, Resp, Value, Version};
 use tidegate::layer::{Item, Layer, LayerContext, LayerError, MessageKind, Step};
-use tidegate::{Adopt, Context, Handler, HandlerResult, Input, Listen, Message, Reactor, Token};
+use tidegate::{
+    Adopt, Context, Handler, HandlerResult, Input, Listen, Message, Reactor, StreamOptions, Token,
+};
 
 use super::{Log, Probe, address_of};
 
@@ -261,7 +263,8 @@ impl Handler<Engine> for Session {
 
 pub fn engine(at: SocketAddr) -> (Reactor<Engine>, SocketAddr) {
     let mut reactor = Reactor::with_state(Engine::default()).unwrap();
-    let listen = Listen::tcp(at).layer(|_| Resp::server());
+    let options = StreamOptions::new().output_limit(64 * 1024 * 1024);
+    let listen = Listen::tcp(at).options(options).layer(|_| Resp::server());
     let listener = reactor.net().listen(listen, |_| Session).unwrap();
     let address = address_of(&mut reactor, listener);
     (reactor, address)
@@ -376,7 +379,8 @@ impl Process {
     pub fn stranger(&mut self) -> Member {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
-        let adopt = Adopt::from(near).layer(Shown);
+        let options = StreamOptions::new().output_limit(64 * 1024 * 1024);
+        let adopt = Adopt::from(near).options(options).layer(Shown);
         let token = self.reactor.net().adopt(adopt, Probe::new(&Log::new())).unwrap();
         Member { token, far }
     }
