@@ -1,6 +1,6 @@
 //! Which topics this process wants, and which it is subscribed to.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// One topic.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) enum Change {
 /// The topics, by their names.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
-    topics: HashMap<Box<[u8]>, Topic>,
+    topics: BTreeMap<Box<[u8]>, Topic>,
     changed: VecDeque<Box<[u8]>>,
 }
 
