@@ -67,6 +67,8 @@ struct Stream {
     doubted: bool,
     /// The engine refuses it; when it is tried again.
     refused: Option<Instant>,
+    /// So many wait for its history: they are to hear what is said meanwhile, whoever leaves.
+    waiting: usize,
 }
 
 impl Stream {
@@ -142,6 +144,9 @@ impl Streams {
 
     pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
         if !wanted {
+            if self.open.get(name).is_some_and(|stream| stream.waiting > 0) {
+                return;
+            }
             if let Some(stream) = self.open.remove(name) {
                 self.unread_bytes -= stream.unread.iter().map(Unread::cost).sum::<usize>();
                 self.changed = true;
@@ -158,9 +163,16 @@ impl Streams {
 
     /// Somebody waits for a name. From now on it is remembered what is said here: they are to hear it.
     pub(super) fn greet(&mut self, newcomer: Newcomer) {
-        self.open.entry(newcomer.name.clone()).or_default();
+        self.open.entry(newcomer.name.clone()).or_default().waiting += 1;
         self.newcomers.push_back(newcomer);
         self.changed = true;
+    }
+
+    /// Somebody who waited for a name waits no longer.
+    pub(super) fn greeted(&mut self, name: &[u8]) {
+        if let Some(stream) = self.open.get_mut(name) {
+            stream.waiting = stream.waiting.saturating_sub(1);
+        }
     }
 
     /// The reader is gone: nobody waits for it any longer.

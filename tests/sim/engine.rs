@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use tidegate::layer::resp::{Command, Resp, Value, Version};
-use tidegate::sim::{Host, Sim, note};
+use tidegate::sim::{Host, Sim};
 use tidegate::{
     CloseInfo, Context, Error, Handler, HandlerResult, Input, Listen, Net, Timer, Token,
 };
@@ -359,3 +359,6 @@ fn node(sim: &mut Sim, name: &str, store: &Shared, index: usize) -> Result<Host<
         Ok(Engine { store, index, next: 0, clients, busy: None })
     })
 }
+
+//DBG
+fn note(text: impl std::fmt::Display) { if std::env::var_os("SP2").is_some() { eprintln!("{text}"); } tidegate::sim::note(text) }

@@ -7,8 +7,8 @@
 //! and every queue is empty.
 //!
 //! Left out are the known faults of `docs/backplane.md`: pages of histories are small, only this program writes
-//! to the engine, a refusal for the moment takes all that follows on its connection, a newcomer with a history
-//! may hear twice what went out twice, and nobody is the last to leave while a newcomer waits.
+//! to the engine, a refusal for the moment takes all that follows on its connection, and a newcomer with a
+//! history may hear twice what went out twice.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle, WhenFull};
 use tidegate::layer::Lines;
-use tidegate::sim::{Host, Link, ScenarioResult, Sim, note};
+use tidegate::sim::{Host, Link, ScenarioResult, Sim};
 use tidegate::{
     CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, Token,
 };
@@ -116,25 +116,21 @@ struct Plan {
     disturbances: u64,
 }
 
-fn channel(topic: usize) -> Vec<u8> {
-    [PREFIX, TOPICS[topic]].concat().into_bytes()
-}
-
 impl Place {
     fn now(&self, net: &Net<Place>) -> Duration {
         net.now() - self.ledger.borrow().began.expect("it is set first")
     }
 
-    fn is_member(&self, net: &mut Net<Place>, member: u64, topic: usize) -> bool {
-        let group = net.group(TOPICS[topic]);
-        net.members(group).contains(&self.members[&member])
+    fn has_member(&self, net: &Net<Place>, member: u64, topic: usize) -> bool {
+        let group = net.find_group(TOPICS[topic]);
+        group.is_some_and(|group| net.is_member(group, self.members[&member]))
     }
 
     /// Whether somebody waits for a history of this topic.
-    fn is_waited_for(&self, net: &mut Net<Place>, topic: usize) -> bool {
+    fn is_waited_for(&self, net: &Net<Place>, topic: usize) -> bool {
         let all = self.topics.iter().filter(|(_, topics)| topics.contains(&topic));
         let all: Vec<u64> = all.map(|(&member, _)| member).collect();
-        all.into_iter().any(|member| !self.is_member(net, member, topic))
+        all.into_iter().any(|member| !self.has_member(net, member, topic))
     }
 
     fn publish(&mut self, net: &mut Net<Place>, topic: usize) {
@@ -155,8 +151,9 @@ impl Place {
         if self.topics[&member].contains(&topic) {
             return;
         }
-        let group = net.group(TOPICS[topic]);
-        if net.members(group).is_empty() && !self.is_waited_for(net, topic) {
+        let group = net.find_group(TOPICS[topic]);
+        let is_empty = group.is_none_or(|group| net.members(group).is_empty());
+        if is_empty && !self.is_waited_for(net, topic) {
             self.presence[topic] += 1;
         }
         let presence = self.presence[topic];
@@ -183,14 +180,17 @@ impl Place {
         self.begun.insert((member, topic, self.joins), membership);
         self.topics.get_mut(&member).expect("it is open").insert(topic);
         match history {
-            None => drop(net.join(group, token)),
+            None => {
+                let group = net.group(TOPICS[topic]);
+                net.join(group, token);
+            }
             Some(count) => self.backplane.join_with_history(net, TOPICS[topic], token, count),
         }
     }
 
     fn leave(&mut self, net: &mut Net<Place>, member: u64, topic: usize) {
-        if !self.topics[&member].contains(&topic) || self.is_waited_for(net, topic) {
-            return;
+        if !self.topics[&member].contains(&topic) || !self.has_member(net, member, topic) {
+            return; // nobody can leave who waits for a history
         }
         note(format_args!("{member} leaves {topic}"));
         let (group, token) = (net.group(TOPICS[topic]), self.members[&member]);
@@ -200,11 +200,8 @@ impl Place {
     }
 
     fn close(&mut self, net: &mut Net<Place>, member: u64) {
-        let topics = self.topics[&member].clone();
-        if !topics.into_iter().any(|topic| self.is_waited_for(net, topic)) {
-            net.close(self.members[&member]);
-            self.gone(member);
-        }
+        net.close(self.members[&member]);
+        self.gone(member);
     }
 
     fn gone(&mut self, member: u64) {
@@ -615,3 +612,6 @@ fn look(sim: &mut Sim, places: &[(&str, Host<Place>)]) -> ScenarioResult {
     }
     Ok(())
 }
+
+//DBG
+fn note(text: impl std::fmt::Display) { if std::env::var_os("SP2").is_some() { eprintln!("{text}"); } tidegate::sim::note(text) }
