@@ -263,7 +263,7 @@ impl Place {
             assert_eq!(count, last.map_or(before, |last| last.count) + 1, "{member}: {line}");
             assert!(now - said < ms(5_000), "{member} hears {line} late, at {now:?}");
         }
-        let may_miss = self.plan.drops.is_some() && !own;
+        let may_miss = self.plan.drops.is_some();
         match last {
             Some(last) if count <= last.count => {
                 assert!(m.with_history && again, "{member} hears {line} behind {}", last.count);
