@@ -15,20 +15,14 @@ import socket
 import struct
 import sys
 import time
-import traceback
 
 sys.dont_write_bytecode = True
-from examples import PATIENCE, Person, connect, equal, example  # noqa: E402  (reads the same arguments)
-from chat import RawSocket  # noqa: E402
+from browser import RawSocket  # noqa: E402
+from checks import check, run  # noqa: E402
+from programs import PATIENCE, Person, connect, equal, example  # noqa: E402
 
 COOKIE, SNAPSHOT, HEAD = 12, 1200, 12
 NOBODY = (-32768, -32768)
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 @contextlib.contextmanager
@@ -199,25 +193,5 @@ def bots_without_a_game_say_so():
             assert "game: not every bot plays" in bots.err(), bots.err()
 
 
-def main():
-    wanted = sys.argv[2:]
-    passed, failed = 0, 0
-    for function in CHECKS:
-        name = function.__name__
-        if wanted and not any(word in name for word in wanted):
-            continue
-        begin = time.monotonic()
-        try:
-            function()
-        except Exception:
-            failed += 1
-            print(f"FAILED   {name}\n{traceback.format_exc()}", flush=True)
-        else:
-            passed += 1
-            print(f"passed   {name} ({time.monotonic() - begin:.1f} s)", flush=True)
-    print(f"{passed} passed, {failed} failed")
-    sys.exit(1 if failed else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run()

@@ -25,13 +25,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
-import traceback
 
-from examples import (
+sys.dont_write_bytecode = True
+from checks import DIRECTORY, Skip, check  # noqa: E402
+from checks import run as run_checks  # noqa: E402
+from programs import (  # noqa: E402
     PATIENCE,
     Program,
-    Skip,
     accept,
     connect,
     equal,
@@ -44,12 +44,6 @@ from examples import (
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KEPT = os.path.join(ROOT, "target", "layers")
-CHECKS = []
-
-
-def check(function):
-    CHECKS.append(function)
-    return function
 
 
 def run(*command, **options):
@@ -704,9 +698,8 @@ def probe_counts_loss_and_reordering():
 def probe_shows_a_table_and_progress_on_a_terminal():
     with server("echo") as (_, port):
         main, terminal = pty.openpty()
-        directory = sys.argv[1] if len(sys.argv) > 1 else "target/release/examples"
         process = subprocess.Popen(
-            (os.path.join(directory, "probe"), f"127.0.0.1:{port}", "--distance-km", "1", "--mib", "4"),
+            (os.path.join(DIRECTORY, "probe"), f"127.0.0.1:{port}", "--distance-km", "1", "--mib", "4"),
             stdout=subprocess.PIPE,
             stderr=terminal,
             text=True,
@@ -755,28 +748,9 @@ def main():
     for tool in ("openssl", "curl"):
         if not shutil.which(tool):
             sys.exit(f"{tool} is missing: apt-get install {tool}")
-    wanted = sys.argv[2:]
-    passed, failed, skipped = 0, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         CERTIFICATES = Certificates(folder)
-        for function in CHECKS:
-            name = function.__name__
-            if wanted and not any(word in name for word in wanted):
-                continue
-            begin = time.monotonic()
-            try:
-                function()
-            except Skip as why:
-                skipped += 1
-                print(f"skipped  {name}: {why}", flush=True)
-            except Exception:
-                failed += 1
-                print(f"FAILED   {name}\n{traceback.format_exc()}", flush=True)
-            else:
-                passed += 1
-                print(f"passed   {name} ({time.monotonic() - begin:.1f} s)", flush=True)
-    print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))
-    sys.exit(1 if failed else 0)
+        run_checks()
 
 
 if __name__ == "__main__":

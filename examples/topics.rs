@@ -19,6 +19,8 @@ Usage: cargo run --release --example topics -- [ADDRESS] [OPTIONS]    (default 1
     --fingerprint SHA256   its certificate's fingerprint
     --keep NUMBER     let Redis keep so many lines of each topic: nothing is lost while it is away, and who
                       joins is sent the last ten
+    --prefix TEXT     what the names in Redis begin with (topics/). In a cluster what is kept lies on one node:
+                      it needs a hash tag there, such as {topics}/
     --silence MS      after so many milliseconds without a word the server is given up (10000)
 
 Try it: redis-server --port 6379 &
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "tls")]
         let trusted = support::trust::from_arguments(arguments)?;
         let keep: Option<usize> = arguments.option("--keep")?;
+        let prefix = arguments.option("--prefix")?.unwrap_or_else(|| String::from("topics/"));
         let silence: u64 = arguments.option("--silence")?.unwrap_or(10_000);
         let [address] = arguments.rest(["127.0.0.1:8888"])?;
 
@@ -86,7 +89,7 @@ fn main() -> ExitCode {
         if let Some(url) = url {
             #[allow(unused_mut)] // without the feature `tls`
             let mut backplane = Backplane::redis(&url)?
-                .prefix("topics/")
+                .prefix(prefix)
                 .silence(Duration::from_millis(silence))
                 .on_event(|event, _state, _net| {
                     let _ = support::say(format!("topics: {event}"));

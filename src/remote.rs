@@ -28,6 +28,10 @@ use crate::net::Net;
 use crate::sys;
 use crate::token::Token;
 
+mod post_error;
+
+pub use post_error::PostError;
+
 /// A handle to a reactor for other threads: `Clone`, `Send` and `Sync`.
 ///
 /// The messages of one thread arrive in the order in which they were sent. They are handled at the
@@ -130,59 +134,6 @@ pub(crate) struct Shared<S> {
     /// that the poll has not seen yet.
     waker: sys::Waker,
 }
-
-/// A message was refused. It contains the value, for another attempt.
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PostError<T> {
-    /// The reactor has ended.
-    Ended(T),
-    /// [`Config::post_limit`](crate::Config::post_limit) messages are waiting already.
-    Full(T),
-    /// The reactor is simulated (feature `sim`), and this is not the simulation's thread: a message
-    /// of another one would come at a time that no seed decides.
-    Simulated(T),
-}
-
-impl<T> PostError<T> {
-    pub(crate) fn with<U>(self, value: U) -> PostError<U> {
-        match self {
-            PostError::Ended(_) => PostError::Ended(value),
-            PostError::Full(_) => PostError::Full(value),
-            PostError::Simulated(_) => PostError::Simulated(value),
-        }
-    }
-
-    /// Returns the value that was refused.
-    pub fn into_inner(self) -> T {
-        match self {
-            PostError::Ended(value) | PostError::Full(value) | PostError::Simulated(value) => value,
-        }
-    }
-}
-
-impl<T> fmt::Display for PostError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PostError::Ended(_) => "the reactor has ended",
-            PostError::Full(_) => "too many messages wait for the reactor",
-            PostError::Simulated(_) => "only a simulation's own thread may post to its reactors",
-        })
-    }
-}
-
-/// Without the value, which may be a closure.
-impl<T> fmt::Debug for PostError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PostError::Ended(_) => "Ended(..)",
-            PostError::Full(_) => "Full(..)",
-            PostError::Simulated(_) => "Simulated(..)",
-        })
-    }
-}
-
-impl<T> std::error::Error for PostError<T> {}
 
 impl<S> Remote<S> {
     /// Runs a closure on the reactor's thread, with the shared state and the network.

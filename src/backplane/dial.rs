@@ -359,7 +359,8 @@ pub(super) fn check_whole<S: 'static>(control: &Rc<Control<S>>, state: &mut S, n
             Told::Whole if is_joining => return,
             Told::Whole => {
                 let Some((topics, since)) = plane.moved.take() else { return };
-                BackplaneEvent::Moved { topics, away: now.saturating_duration_since(since) }
+                let away = now.saturating_duration_since(since);
+                BackplaneEvent::Moved { topics: topics.len(), away }
             }
             Told::Nothing => BackplaneEvent::Connected,
             Told::Lost(since) => BackplaneEvent::Resumed {

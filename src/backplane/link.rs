@@ -4,17 +4,20 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::BackplaneEvent;
+use super::answers::{
+    database_refused, failed, fit_for_cluster, hello, is_for_the_moment, is_of_cluster,
+    login_refused, refusal,
+};
 use super::dial::{Control, arrange, check_whole, dial_reader, lost, rouse};
 use super::nodes::NodeId;
-use super::plane::{Phase, Plane};
+use super::plane::Phase;
 use super::reader::{Poke, Reading};
 use super::slots::{self, Endpoint};
 use super::topics::Change;
-use super::url::Url;
-use super::{BackplaneError, BackplaneEvent};
 use crate::connection::Input;
 use crate::context::Context;
-use crate::error::{BoxError, CloseInfo, CloseReason, HandlerResult};
+use crate::error::{CloseInfo, CloseReason, HandlerResult};
 use crate::handler::Handler;
 use crate::layer::resp::{Command, Value};
 use crate::net::Errand;
@@ -217,7 +220,6 @@ impl<S: 'static> Link<S> {
             return Ok(());
         }
         self.next();
-        let there = format!("{}:{}", to.host, to.port);
         let now = cx.net.now();
         let ending = {
             let plane = &mut *plane.borrow_mut();
@@ -227,15 +229,14 @@ impl<S: 'static> Link<S> {
                     node.joining = node.joining.saturating_sub(1);
                 }
             }
-            let learned = plane.learn(now, self.node, (slot, to));
-            let taken = learned.is_some() && (!publishes || plane.outbox.refused(self.node));
-            plane.stats.moved += u64::from(publishes && taken);
-            learned.filter(|_| taken)
-        };
-        let Some(ending) = ending else {
-            self.not_now();
-            let why = format!("it says that slot {slot} is at {there}, which does not have it");
-            return Err(failed(why));
+            let ending = plane.learn(now, self.node, (slot, to));
+            plane.stats.moved += u64::from(publishes);
+            if publishes && !plane.outbox.refused(self.node) {
+                return Err(failed(format!(
+                    "it says that slot {slot} is elsewhere, which it is not"
+                )));
+            }
+            ending
         };
         arrange(&self.control, ending, cx.state, cx.net);
         self.check_joined(cx);
@@ -367,103 +368,6 @@ impl<S: 'static> Link<S> {
     fn refused(&mut self, cx: &mut Context<'_, S>, command: &'static str, why: String) {
         self.control.tell(&BackplaneEvent::Refused { command, why }, cx.state, cx.net);
     }
-}
-
-pub(super) fn failed(what: String) -> BoxError {
-    Box::new(BackplaneError::new(what))
-}
-
-pub(super) fn hello(url: &Url) -> Vec<u8> {
-    match &url.login {
-        None => Command::encode(&["HELLO", "3"]),
-        Some((user, password)) => Command::encode(&["HELLO", "3", "AUTH", user, password]),
-    }
-}
-
-/// What an error says.
-pub(super) fn refusal(message: &[u8]) -> Option<String> {
-    let text = message.strip_prefix(b"-")?;
-    Some(String::from_utf8_lossy(text.trim_ascii_end()).into_owned())
-}
-
-/// Whether the answer to HELLO says so.
-pub(super) fn is_of_cluster(hello: &Value<'_>) -> bool {
-    fact(hello, "mode").is_some_and(|mode| mode.as_bytes() == Some(b"cluster"))
-}
-
-fn fact<'a, 'm>(hello: &'a Value<'m>, name: &str) -> Option<&'a Value<'m>> {
-    let Value::Map(facts) = hello else { return None };
-    let found = facts.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes()));
-    found.map(|(_, value)| value)
-}
-
-/// What a program asks for has to be possible in a cluster.
-fn fit_for_cluster(plane: &Plane, database: u32, hello: &Value<'_>) -> HandlerResult {
-    let version = fact(hello, "version").and_then(Value::as_bytes).unwrap_or_default();
-    let version = String::from_utf8_lossy(version);
-    let major = version.split('.').next().and_then(|major| major.parse().ok());
-    if major.is_some_and(|major: u32| major < 7) {
-        return Err(failed(format!(
-            "the server is too old, expected Redis 7 or newer for a cluster, {version} came"
-        )));
-    }
-    if database != 0 {
-        return Err(failed(format!("a cluster has database 0 alone, {database} was asked for")));
-    }
-    if let Some(beginning) = plane.streams.beginning() {
-        let beginning = plane.channel(beginning);
-        if !slots::has_tag(&beginning) {
-            return Err(failed(format!(
-                "in a cluster names that are kept lie on one node: expected a hash tag in their beginning, \
-                 such as {{room}}/, {:?} came",
-                String::from_utf8_lossy(&beginning)
-            )));
-        }
-    }
-    Ok(())
-}
-
-pub(super) fn database_refused(database: u32, why: &str) -> BoxError {
-    failed(format!("the server refused database {database}: {why}"))
-}
-
-/// Of the answer to HELLO. A server may repeat what it was sent: the password is struck out.
-pub(super) fn login_refused(url: &Url, why: &str) -> BoxError {
-    let why = &*without_password(url, why);
-    let code = why.split(' ').next().unwrap_or_default();
-    failed(match code {
-        "NOPROTO" => format!("the server is too old, expected Redis 6 or newer: {why}"),
-        // It goes on with all arguments.
-        "ERR" if why.contains("unknown command") => {
-            "the server is too old, expected Redis 6 or newer: it does not know HELLO".into()
-        }
-        "NOAUTH" => "the server wants a login: redis://user:password@host".into(),
-        _ => format!("the server refused the login: {why}"),
-    })
-}
-
-fn without_password(url: &Url, why: &str) -> String {
-    match &url.login {
-        Some((_, password)) if !password.is_empty() => why.replace(&**password, "***"),
-        _ => why.into(),
-    }
-}
-
-/// Whether an error is of the engine's state and not of the command: sent again later, it may be taken.
-pub(super) fn is_for_the_moment(why: &str) -> bool {
-    matches!(
-        why.split(' ').next().unwrap_or_default(),
-        "LOADING"
-            | "BUSY"
-            | "OOM"
-            | "MISCONF"
-            | "READONLY"
-            | "NOREPLICAS"
-            | "MASTERDOWN"
-            | "CLUSTERDOWN"
-            | "TRYAGAIN"
-            | "ASK"
-    )
 }
 
 impl<S: 'static> Handler<S> for Link<S> {

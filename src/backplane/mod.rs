@@ -46,12 +46,21 @@
 //! Redis pub/sub keeps nothing: what others publish while this process is away from the engine, or in
 //! the round trip between a first join and its SUBSCRIBE, is lost for the members here.
 //! [`BackplaneEvent::Resumed`] says that there was such a gap. Names that are [kept](Backplane::keep) have
-//! none. There is no cluster (sharded pub/sub, MOVED), and no Sentinel. Who can publish in the engine can write to your members: give
+//! none. There is no Sentinel. Who can publish in the engine can write to your members: give
 //! it a password or a network of its own.
+//!
+//! # A cluster
+//!
+//! A server that says in its greeting that it is a node of a Redis Cluster (7 or newer) is used as one; the URL
+//! names any node. Topics spread over the masters: each is published (SPUBLISH) and subscribed (SSUBSCRIBE) where
+//! its slot is, over one connection to each master. A slot that moves is followed (MOVED), in order and once; what
+//! others publish to its topics in that moment is lost here, and [`BackplaneEvent::Moved`] says so. Names that are
+//! [kept](Backplane::keep) lie on one node: their beginning needs a hash tag, such as `{room}/`.
 //!
 //! Names and databases: a topic is the channel [`prefix`](Backplane::prefix) + name. Channels of Redis
 //! know no databases; `/db` in the URL changes nothing for them.
 
+mod answers;
 mod dial;
 mod envelope;
 mod link;
@@ -200,7 +209,8 @@ impl<S: 'static> Backplane<S> {
     /// It costs a second connection, which waits in the engine (XREAD) and names all these topics each time:
     /// for hundreds of topics in a process, not for ten thousand. `keep` has to exceed what is said in the
     /// longest absence, and the engine has to keep it too (`appendonly yes`) where its own restart must lose
-    /// nothing. The key of a stream is the topic with its prefix, in the database of the URL.
+    /// nothing. The key of a stream is the topic with its prefix, in the database of the URL. In a cluster one
+    /// node has all of them: [`prefix`](Self::prefix) and this beginning need a hash tag, such as `{room}/`.
     pub fn keep(mut self, prefix: impl Into<Vec<u8>>, keep: usize) -> Self {
         self.kept = Some((prefix.into(), keep));
         self

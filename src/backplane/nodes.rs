@@ -9,8 +9,12 @@ use super::topics::Topics;
 use crate::address::Target;
 use crate::token::Token;
 
-/// A slot whose node is another one again within this time does not move: its nodes disagree.
-const DISAGREE: Duration = Duration::from_millis(100);
+/// So long what a node says of a slot of its own is believed, and not a map, which another one tells that may
+/// not have heard of it.
+const NEWER: Duration = Duration::from_secs(1);
+
+/// A slot whose node is another one more often than this within that time does not move: its nodes disagree.
+const HOPS: u32 = 4;
 
 /// Which node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,8 +88,8 @@ pub(super) struct Nodes {
     newest: NodeId,
     /// In a cluster: where each slot is.
     owners: Option<Vec<NodeId>>,
-    /// Slots of which a node has said that they are elsewhere, and when.
-    learned: BTreeMap<u16, Instant>,
+    /// Slots of which a node has said that they are elsewhere: since when, and how often.
+    learned: BTreeMap<u16, (Instant, u32)>,
 }
 
 impl Nodes {
@@ -179,37 +183,43 @@ impl Nodes {
     }
 
     /// The whole map, as a node tells it.
-    pub(super) fn set_map(&mut self, map: Vec<(u16, u16, Endpoint)>) {
+    pub(super) fn set_map(&mut self, now: Instant, map: Vec<(u16, u16, Endpoint)>) {
+        self.forget_learned(now);
         let mut owners = vec![NodeId::HOME; SLOTS.into()];
         for (first, last, at) in map {
             let id = self.at(at);
             owners[first.into()..=last.into()].fill(id);
         }
+        for &slot in self.learned.keys() {
+            let known = self.owner(slot);
+            if known != NodeId::HOME {
+                owners[usize::from(slot)] = known;
+            }
+        }
         self.owners = Some(owners);
         self.count_slots();
     }
 
-    /// A node has said that a slot is at another one. `false` if that cannot be so: it means itself, or the
-    /// nodes disagree.
-    pub(super) fn learn(&mut self, now: Instant, from: NodeId, slot: u16, at: Endpoint) -> bool {
+    fn forget_learned(&mut self, now: Instant) {
+        self.learned.retain(|_, &mut (since, _)| now.saturating_duration_since(since) < NEWER);
+    }
+
+    /// A node has said that a slot is at another one. If that cannot be so, because it means itself or the nodes
+    /// disagree, the slot has no node until the map says so.
+    pub(super) fn learn(&mut self, now: Instant, from: NodeId, slot: u16, at: Endpoint) {
         let to = self.at(at);
-        if to == from {
-            return false;
+        if self.owner(slot) == to && to != from {
+            return;
         }
-        if self.owner(slot) == to {
-            return true;
-        }
-        self.learned.retain(|_, &mut since| now.saturating_duration_since(since) < DISAGREE);
-        if self.learned.insert(slot, now).is_some() {
-            return false;
-        }
-        if let Some(owner) =
-            self.owners.as_mut().and_then(|owners| owners.get_mut(usize::from(slot)))
-        {
+        self.forget_learned(now);
+        let (_, hops) = self.learned.entry(slot).or_insert((now, 0));
+        *hops += 1;
+        let to = if to == from || *hops > HOPS { NodeId::HOME } else { to };
+        let owner = self.owners.as_mut().and_then(|owners| owners.get_mut(usize::from(slot)));
+        if let Some(owner) = owner {
             *owner = to;
         }
         self.count_slots();
-        true
     }
 
     /// Takes the nodes away that have no slot and no connection. Returns the connections of those that have
@@ -227,26 +237,26 @@ impl Nodes {
         ending
     }
 
-    /// The topics of each node that are not where their slots are go there. Returns how many had been
+    /// The topics of each node that are not where their slots are go there. Returns those that had been
     /// subscribed.
-    pub(super) fn reroute_topics(&mut self, slot_of: impl Fn(&[u8]) -> u16) -> usize {
+    pub(super) fn reroute_topics(&mut self, slot_of: impl Fn(&[u8]) -> u16) -> Vec<Box<[u8]>> {
         let mut homeless = Vec::new();
-        let mut subscribed = 0;
         let owners = std::mem::take(&mut self.owners);
         let owner = |slot: u16| match &owners {
             Some(owners) => owners.get(usize::from(slot)).copied().unwrap_or(NodeId::HOME),
             None => NodeId::HOME,
         };
         for (&id, node) in &mut self.nodes {
-            subscribed += node.topics.extract(|name| owner(slot_of(name)) != id, &mut homeless);
+            node.topics.extract(|name| owner(slot_of(name)) != id, &mut homeless);
         }
-        for name in homeless {
-            if let Some(node) = self.nodes.get_mut(&owner(slot_of(&name))) {
-                node.topics.want(&name, true);
+        for (name, _) in &homeless {
+            if let Some(node) = self.nodes.get_mut(&owner(slot_of(name))) {
+                node.topics.want(name, true);
             }
         }
         self.owners = owners;
-        subscribed
+        homeless.retain(|&(_, subscribed)| subscribed);
+        homeless.into_iter().map(|(name, _)| name).collect()
     }
 }
 
@@ -268,14 +278,15 @@ mod tests {
 
     #[test]
     fn a_map_says_where_slots_are_and_nodes_without_one_are_dropped() {
+        let now = Instant::now();
         let mut nodes = Nodes::new(at(1));
         nodes.becomes_cluster();
         assert!(!nodes.serves(NodeId::HOME) && nodes.has_gaps());
-        nodes.set_map(vec![(0, 9, at(1)), (10, 16383, at(2))]);
+        nodes.set_map(now, vec![(0, 9, at(1)), (10, 16383, at(2))]);
         let (one, two) = (nodes.owner(0), nodes.owner(10));
         assert_eq!(nodes.get(one).map(|node| node.at.port), Some(1));
         assert!(one != two && nodes.serves(one) && nodes.serves(two) && !nodes.has_gaps());
-        nodes.set_map(vec![(0, 9, at(1)), (20, 16383, at(1))]);
+        nodes.set_map(now, vec![(0, 9, at(1)), (20, 16383, at(1))]);
         assert!(nodes.owner(0) == one && nodes.has_gaps(), "10 to 19");
         assert_eq!(nodes.retire(), []);
         assert!(nodes.get(two).is_none() && nodes.get(one).is_some());
@@ -286,35 +297,62 @@ mod tests {
         let now = Instant::now();
         let mut nodes = Nodes::new(at(1));
         nodes.becomes_cluster();
-        nodes.set_map(vec![(0, 16383, at(1))]);
+        nodes.set_map(now, vec![(0, 16383, at(1))]);
         let one = nodes.owner(0);
-        assert!(nodes.learn(now, one, 7, at(2)));
+        nodes.learn(now, one, 7, at(2));
         let two = nodes.owner(7);
         assert!(two != one && nodes.owner(8) == one);
-        assert!(nodes.learn(now, one, 7, at(2)), "it says so of each message");
-        assert!(!nodes.learn(now, two, 7, at(2)), "which is itself");
-        assert!(!nodes.learn(now, two, 7, at(1)), "they disagree");
+        nodes.learn(now, one, 7, at(2)); // it says so of each message
         assert_eq!(nodes.owner(7), two);
-        assert!(nodes.learn(now + DISAGREE, two, 7, at(1)));
+        // A node that has not heard of it yet tells the map.
+        nodes.set_map(now, vec![(0, 16383, at(1))]);
+        assert_eq!((nodes.owner(7), nodes.owner(8)), (two, one));
+        nodes.set_map(now + NEWER, vec![(0, 16383, at(1))]);
+        assert_eq!(nodes.owner(7), one);
+        nodes.learn(now, one, 9, at(1));
+        assert!(nodes.owner(9) == NodeId::HOME && nodes.has_gaps(), "which is itself");
+        nodes.set_map(now, vec![(0, 16383, at(1))]);
+        assert!(!nodes.has_gaps());
+    }
+
+    // row 271
+    #[test]
+    fn a_slot_of_which_two_nodes_disagree_has_none_until_the_map_is_asked() {
+        let now = Instant::now();
+        let mut nodes = Nodes::new(at(1));
+        nodes.becomes_cluster();
+        nodes.set_map(now, vec![(0, 16383, at(1))]);
+        let one = nodes.owner(0);
+        let mut asked = one;
+        for hop in 0..HOPS {
+            nodes.learn(now, asked, 7, at(if hop % 2 == 0 { 2 } else { 1 }));
+            assert!(nodes.owner(7) != asked && nodes.owner(7) != NodeId::HOME);
+            asked = nodes.owner(7);
+        }
+        nodes.learn(now, asked, 7, at(2));
+        assert!(asked == one && nodes.owner(7) == NodeId::HOME);
+        nodes.set_map(now, vec![(0, 16383, at(1))]);
+        assert_eq!(nodes.owner(7), one);
     }
 
     #[test]
     fn topics_go_where_their_slots_are() {
+        let now = Instant::now();
         let mut nodes = Nodes::new(at(1));
         let slot_of = |name: &[u8]| u16::from(name[0]);
         for name in [b"a", b"b"] {
             nodes.get_mut(NodeId::HOME).unwrap().topics.want(name, true);
         }
         nodes.becomes_cluster();
-        nodes.set_map(vec![(0, 97, at(1)), (98, 16383, at(2))]);
-        assert_eq!(nodes.reroute_topics(slot_of), 0);
+        nodes.set_map(now, vec![(0, 97, at(1)), (98, 16383, at(2))]);
+        assert_eq!(nodes.reroute_topics(slot_of).len(), 0);
         let names =
             |nodes: &Nodes| nodes.iter().map(|(_, node)| node.topics.len()).collect::<Vec<_>>();
         assert_eq!(names(&nodes), [0, 1, 1]);
         let one = nodes.owner(0);
         assert!(nodes.get_mut(one).unwrap().topics.next_change().is_some());
-        nodes.set_map(vec![(0, 16383, at(2))]);
-        assert_eq!(nodes.reroute_topics(slot_of), 1);
+        nodes.set_map(now, vec![(0, 16383, at(2))]);
+        assert_eq!(nodes.reroute_topics(slot_of).len(), 1);
         assert_eq!(names(&nodes), [0, 0, 2]);
     }
 }

@@ -2,7 +2,7 @@
 //! bridge that the network knows.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -79,7 +79,7 @@ pub(super) struct Plane {
     /// In a cluster: who asks where the slots are.
     pub(super) scouting: Scouting,
     /// Topics that were subscribed and whose slots have moved, and since when; until they are subscribed again.
-    pub(super) moved: Option<(usize, Instant)>,
+    pub(super) moved: Option<(BTreeSet<Box<[u8]>>, Instant)>,
     /// Of each other publisher, in each slot: the number of its last message, and when it came.
     heard: HashMap<(Publisher, u16), (u64, Instant)>,
 }
@@ -92,6 +92,8 @@ pub(super) struct Scouting {
     pub(super) token: Option<Token>,
     /// The map that is known may be wrong.
     pub(super) is_due: bool,
+    /// It is about to change: to be asked for in a moment.
+    pub(super) is_due_later: bool,
     pub(super) failures: u32,
 }
 

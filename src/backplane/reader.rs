@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::BackplaneEvent;
+use super::answers::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
 use super::dial::{Control, arrange, reader_lost};
 use super::envelope;
-use super::link::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
 use super::slots::moved;
 use super::streams::{Id, Newcomer, Next, parse_id, show_id};
 use crate::connection::Input;
@@ -177,7 +177,7 @@ impl<S: 'static> Reader<S> {
             let from = plane.reader_at;
             let host = plane.nodes.get(from).map(|node| node.at.host.clone()).unwrap_or_default();
             let now = cx.net.now();
-            moved(why, &host).and_then(|moved| plane.learn(now, from, moved))
+            moved(why, &host).map(|moved| plane.learn(now, from, moved))
         };
         if let Some(ending) = learned {
             arrange(&self.control, ending, cx.state, cx.net);

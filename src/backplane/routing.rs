@@ -1,5 +1,6 @@
 //! A cluster: where things go, and what happens when that changes.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::nodes::NodeId;
@@ -19,27 +20,27 @@ impl Plane {
 
     /// Takes the map of the cluster.
     pub(super) fn set_map(&mut self, now: Instant, map: Vec<(u16, u16, Endpoint)>) -> Vec<Token> {
-        self.nodes.set_map(map);
+        self.nodes.set_map(now, map);
         self.reroute(now)
     }
 
-    /// Takes what a node says about one slot, and asks for the whole map if that is news. `None` if it cannot
-    /// be so; or connections that are to end.
+    /// Takes what a node says about one slot, and asks for the whole map if that is news. Returns connections
+    /// that are to end.
     pub(super) fn learn(
         &mut self,
         now: Instant,
         from: NodeId,
         (slot, at): (u16, Endpoint),
-    ) -> Option<Vec<Token>> {
+    ) -> Vec<Token> {
         let before = self.nodes.owner(slot);
-        if !self.nodes.learn(now, from, slot, at) {
-            return None;
+        self.nodes.learn(now, from, slot, at);
+        match self.nodes.owner(slot) {
+            owner if owner == before => return Vec::new(),
+            // Its nodes have to agree first.
+            NodeId::HOME => self.scouting.is_due_later = true,
+            _ => self.scouting.is_due = true,
         }
-        if self.nodes.owner(slot) == before {
-            return Some(Vec::new());
-        }
-        self.scouting.is_due = true;
-        Some(self.reroute(now))
+        self.reroute(now)
     }
 
     /// A subscription was ended by the server.
@@ -47,7 +48,7 @@ impl Plane {
         let Some(topic) = channel.strip_prefix(&*self.prefix) else { return };
         let node = self.nodes.get_mut(from);
         if node.is_some_and(|node| node.topics.unsubscribed(topic)) {
-            self.has_moved(now, 1);
+            self.have_moved(now, vec![topic.into()]);
         }
     }
 
@@ -55,15 +56,15 @@ impl Plane {
     fn reroute(&mut self, now: Instant) -> Vec<Token> {
         let prefix = &self.prefix;
         let moved = self.nodes.reroute_topics(|name| slot_of(&[prefix, name].concat()));
-        self.has_moved(now, moved);
+        self.have_moved(now, moved);
         let nodes = &self.nodes;
         self.outbox.reroute(|slot| nodes.owner(slot));
         self.nodes.retire()
     }
 
-    fn has_moved(&mut self, now: Instant, topics: usize) {
-        if topics > 0 {
-            self.moved.get_or_insert((0, now)).0 += topics;
+    fn have_moved(&mut self, now: Instant, topics: Vec<Box<[u8]>>) {
+        if !topics.is_empty() {
+            self.moved.get_or_insert((BTreeSet::new(), now)).0.extend(topics);
         }
     }
 

@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::BackplaneEvent;
+use super::answers::{failed, hello, is_of_cluster, login_refused, refusal};
 use super::dial::{Control, arrange, backoff, check_whole, look_up};
-use super::link::{failed, hello, is_of_cluster, login_refused, refusal};
 use super::plane::Told;
 use super::slots::slot_map;
 use crate::address::Target;
@@ -18,13 +18,25 @@ use crate::layer::resp::{Command, Value};
 use crate::net::Net;
 
 /// The wait while a slot has no node or one is away: the cluster is about to choose another one.
-const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Sends one if the map may be wrong and none is on the way.
 pub(super) fn scout<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &mut Net<S>) {
     let at = {
         let plane = &mut *control.plane.borrow_mut();
         let scouting = &mut plane.scouting;
+        if scouting.is_due_later && !scouting.under_way && !net.is_ending() {
+            (scouting.under_way, scouting.is_due_later) = (true, false);
+            let later = Rc::clone(control);
+            net.run_after(AGAIN, move |state, net| {
+                {
+                    let scouting = &mut later.plane.borrow_mut().scouting;
+                    (scouting.under_way, scouting.is_due) = (false, true);
+                }
+                scout(&later, state, net);
+            });
+            return;
+        }
         if !scouting.is_due || scouting.under_way || plane.stopped || net.is_ending() {
             return;
         }
@@ -88,7 +100,7 @@ fn ended<S: 'static>(
                 (wait, alone.then_some(event))
             }
             None => {
-                scouting.failures = 0;
+                (scouting.failures, scouting.is_due_later) = (0, false);
                 (AGAIN, None)
             }
         }

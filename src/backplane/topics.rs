@@ -92,25 +92,22 @@ impl Topics {
         true
     }
 
-    /// Takes the topics that go elsewhere, and adds those to `gone` that are wanted. Returns how many of them
-    /// were subscribed.
+    /// Takes the topics that go elsewhere, and adds those to `gone` that are wanted, and whether they were
+    /// subscribed.
     pub(super) fn extract(
         &mut self,
         goes: impl Fn(&[u8]) -> bool,
-        gone: &mut Vec<Box<[u8]>>,
-    ) -> usize {
-        let mut subscribed = 0;
+        gone: &mut Vec<(Box<[u8]>, bool)>,
+    ) {
         self.topics.retain(|name, topic| {
             let goes = goes(name);
             if goes && topic.wanted {
-                subscribed += usize::from(topic.subscribed);
-                gone.push(name.clone());
+                gone.push((name.clone(), topic.subscribed));
             }
             !goes
         });
         let topics = &self.topics;
         self.changed.retain(|name| topics.contains_key(name));
-        subscribed
     }
 
     pub(super) fn len(&self) -> usize {
@@ -183,9 +180,10 @@ mod tests {
         topics.want(b"b", false);
         topics.want(b"d", true);
         let mut gone = Vec::new();
-        assert_eq!(topics.extract(|name| name != b"c", &mut gone), 1);
+        topics.extract(|name| name != b"c", &mut gone);
         gone.sort();
-        assert_eq!(gone, [b"a".as_slice().into(), b"d".as_slice().into()] as [Box<[u8]>; 2]);
+        let gone: Vec<_> = gone.iter().map(|(name, subscribed)| (name[0], *subscribed)).collect();
+        assert_eq!(gone, [(b'a', true), (b'd', false)]);
         assert_eq!((changes(&mut topics), topics.len()), (String::new(), 1));
     }
 }

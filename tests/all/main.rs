@@ -13,6 +13,8 @@ mod accept;
 #[cfg(all(feature = "backplane", unix))]
 mod backplane;
 #[cfg(all(feature = "backplane", unix))]
+mod backplane_cluster;
+#[cfg(all(feature = "backplane", unix))]
 mod backplane_kept;
 mod batches;
 mod callbacks;

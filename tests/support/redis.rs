@@ -24,6 +24,8 @@ pub struct Engine {
     /// Every command but PUBLISH and PING.
     pub commands: Vec<String>,
     pub published: usize,
+    /// How many commands were for another node.
+    pub moved: usize,
     pub pings: usize,
     /// What it answers to HELLO in place of its greeting. It repeats what it was sent, as Redis may.
     pub refusal: Option<&'static str>,
@@ -42,9 +44,38 @@ pub struct Engine {
     pub wrong: Vec<Vec<u8>>,
     /// Who waits in XREAD for what.
     pub blocked: Vec<(Token, Places)>,
+    /// It is a node of a cluster: where it is, and what it knows about the slots.
+    pub cluster: Option<(SocketAddr, Slots)>,
+    /// The version that it says it has.
+    pub version: Option<&'static str>,
+}
+
+/// Of the slots up to a last one each: who has them.
+pub type Slots = Rc<RefCell<Vec<(u16, SocketAddr)>>>;
+
+/// The slot of a channel or key, without a table.
+pub fn slot_of(channel: &[u8]) -> u16 {
+    let mut braced = channel.split(|&byte| byte == b'{' || byte == b'}');
+    let tag = if channel.contains(&b'{') { braced.nth(1).unwrap() } else { channel };
+    let mut crc = 0_u16;
+    for &byte in tag {
+        crc ^= u16::from(byte) << 8;
+        for _ in 0..8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 };
+        }
+    }
+    crc % 16384
 }
 
 impl Engine {
+    /// Who has the slot of a name, if that is another node.
+    fn elsewhere(&self, name: &[u8]) -> Option<String> {
+        let (here, slots) = self.cluster.as_ref()?;
+        let slot = slot_of(name);
+        let (_, owner) = *slots.borrow().iter().find(|(last, _)| slot <= *last)?;
+        (owner != *here).then(|| format!("MOVED {slot} {owner}"))
+    }
+
     /// What XREAD answers, if there is anything.
     fn read(&self, places: &Places) -> Option<Vec<u8>> {
         entries::behind(&self.streams, places, usize::MAX)
@@ -58,13 +89,28 @@ impl Handler<Engine> for Session {
         let command = Command::new(input.take_all(), input.fields());
         let words: Vec<&[u8]> = command.words().collect();
         let shown = words.iter().map(|word| String::from_utf8_lossy(word)).collect::<Vec<_>>();
-        if !matches!(words[0], b"PUBLISH" | b"PING" | b"XADD" | b"XREAD" | b"XREVRANGE") {
+        if !matches!(
+            words[0],
+            b"PUBLISH" | b"SPUBLISH" | b"PING" | b"XADD" | b"XREAD" | b"XREVRANGE"
+        ) {
             cx.state.commands.push(shown.join(" "));
         }
         let confirmed = |word, channel| {
             Value::Push(vec![Value::Bulk(word), Value::Bulk(channel), Value::Integer(1)])
         };
         let token = cx.token;
+        let elsewhere = match words[..] {
+            [b"SSUBSCRIBE" | b"SUNSUBSCRIBE" | b"SPUBLISH" | b"XADD" | b"XREVRANGE", name, ..] => {
+                cx.state.elsewhere(name)
+            }
+            [b"XREAD", .., name, _] => cx.state.elsewhere(name),
+            _ => None,
+        };
+        if let Some(elsewhere) = elsewhere {
+            cx.state.moved += 1;
+            cx.send(Value::Error(elsewhere.as_bytes()).encode(Version::Resp3));
+            return Ok(());
+        }
         let args = shown[1..].iter().map(|word| format!("'{word}' ")).collect::<String>();
         let refused =
             cx.state.refusal.map(|why| format!("{why}, with args beginning with: {args}"));
@@ -74,30 +120,50 @@ impl Handler<Engine> for Session {
                 None => {
                     cx.state.clients.push(token);
                     let id = Value::Integer(cx.state.clients.len() as i64);
-                    Value::Map(vec![(Value::Bulk(b"id"), id)])
+                    let mode = if cx.state.cluster.is_some() { "cluster" } else { "standalone" };
+                    let version = cx.state.version.unwrap_or("7.0.15");
+                    Value::Map(vec![
+                        (Value::Bulk(b"version"), Value::Bulk(version.as_bytes())),
+                        (Value::Bulk(b"id"), id),
+                        (Value::Bulk(b"mode"), Value::Bulk(mode.as_bytes())),
+                    ])
                 }
             },
+            [b"CLUSTER", b"SLOTS"] => {
+                let (_, slots) = cx.state.cluster.clone().unwrap();
+                let mut first = 0;
+                let mut answer = format!("*{}\r\n", slots.borrow().len());
+                for (last, at) in &*slots.borrow() {
+                    let (ip, port) = (at.ip().to_string(), at.port());
+                    answer += &format!("*3\r\n:{first}\r\n:{last}\r\n");
+                    answer += &format!("*2\r\n${}\r\n{ip}\r\n:{port}\r\n", ip.len());
+                    first = last + 1;
+                }
+                cx.send(answer);
+                return Ok(());
+            }
             [b"SELECT", _] => Value::Simple(b"OK"),
             [b"PING"] => {
                 cx.state.pings += 1;
                 Value::Simple(b"PONG")
             }
             [b"SUBSCRIBE", b"forbidden"] => Value::Error(b"NOPERM no permissions"),
-            [b"SUBSCRIBE", channel] => {
+            [word @ (b"SUBSCRIBE" | b"SSUBSCRIBE"), channel] => {
                 cx.state.channels.entry(channel.into()).or_default().push(token);
-                confirmed(b"subscribe", channel)
+                confirmed(if word[1] == b'S' { b"ssubscribe" } else { b"subscribe" }, channel)
             }
-            [b"UNSUBSCRIBE", channel] => {
+            [word @ (b"UNSUBSCRIBE" | b"SUNSUBSCRIBE"), channel] => {
                 cx.state.channels.entry(channel.into()).or_default().retain(|&t| t != token);
-                confirmed(b"unsubscribe", channel)
+                confirmed(if word[0] == b'S' { b"sunsubscribe" } else { b"unsubscribe" }, channel)
             }
-            [b"PUBLISH" | b"XADD", ..] if cx.state.busy.is_some() => {
+            [b"PUBLISH" | b"SPUBLISH" | b"XADD", ..] if cx.state.busy.is_some() => {
                 Value::Error(cx.state.busy.unwrap_or_default().as_bytes())
             }
-            [b"PUBLISH", channel, payload] => {
+            [word @ (b"PUBLISH" | b"SPUBLISH"), channel, payload] => {
                 cx.state.published += 1;
                 let subscribers = cx.state.channels.get(channel).cloned().unwrap_or_default();
-                let push = [b"message", channel, payload].map(Value::Bulk).to_vec();
+                let said: &[u8] = if word[0] == b'S' { b"smessage" } else { b"message" };
+                let push = [said, channel, payload].map(Value::Bulk).to_vec();
                 let push = Value::Push(push).encode(Version::Resp3);
                 for &subscriber in &subscribers {
                     cx.net.send(subscriber, &push);
@@ -171,6 +237,32 @@ pub fn engine(at: SocketAddr) -> (Reactor<Engine>, SocketAddr) {
     let listener = reactor.net().listen(listen, |_| Session).unwrap();
     let address = address_of(&mut reactor, listener);
     (reactor, address)
+}
+
+/// The nodes of a cluster. The first one has the lower half of the slots, the second one the other.
+pub fn new_cluster() -> ([Reactor<Engine>; 2], Slots) {
+    let (mut low, low_at) = new_engine();
+    let (mut high, high_at) = new_engine();
+    let slots = Slots::default();
+    *slots.borrow_mut() = vec![(8191, low_at), (16383, high_at)];
+    low.state_mut().cluster = Some((low_at, Rc::clone(&slots)));
+    high.state_mut().cluster = Some((high_at, Rc::clone(&slots)));
+    ([low, high], slots)
+}
+
+/// The slots of a node have been given away: it ends the subscriptions that it has no longer.
+pub fn let_go(node: &mut Reactor<Engine>) {
+    let channels = std::mem::take(&mut node.state_mut().channels);
+    let (stay, go): (HashMap<_, _>, _) =
+        channels.into_iter().partition(|(name, _)| node.state().elsewhere(name).is_none());
+    node.state_mut().channels = stay;
+    for (name, subscribers) in go {
+        let push =
+            Value::Push(vec![Value::Bulk(b"sunsubscribe"), Value::Bulk(&name), Value::Integer(0)]);
+        for subscriber in subscribers {
+            node.net().send(subscriber, push.encode(Version::Resp3));
+        }
+    }
 }
 
 pub fn new_engine() -> (Reactor<Engine>, SocketAddr) {
