@@ -425,6 +425,28 @@ mod tests {
         assert_eq!((numbers(&streams, b"a").len(), streams.unread_bytes), (0, 0));
     }
 
+    // row 265
+    #[test]
+    fn a_name_is_not_forgotten_while_somebody_waits_for_its_history() {
+        let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
+        let token = crate::token::Token::new(1, 1).unwrap();
+        let newcomer = || Newcomer { token, name: (*b"a").into(), count: 1 };
+        streams.want(b"a", true);
+        streams.greet(newcomer());
+        streams.greet(newcomer());
+        assert!(matches!(streams.next(Instant::now()), Next::History(_)));
+        streams.said(b"a", 1, Message::text(b"bye"));
+        // The last member leaves.
+        streams.want(b"a", false);
+        streams.greeted(b"a");
+        streams.want(b"a", false);
+        assert_eq!(streams.unread(b"a").len(), 1);
+        // Nobody waits any longer, and nobody is there.
+        streams.greeted(b"a");
+        streams.want(b"a", false);
+        assert_eq!((streams.len(), streams.unread_bytes), (0, 0));
+    }
+
     #[test]
     fn an_entry_is_new_once() {
         let (own, other) = ([1; 16], [2; 16]);

@@ -153,6 +153,19 @@ mod tests {
         assert_eq!(changes(&mut topics), "Subscribe d");
     }
 
+    // row 264
+    #[test]
+    fn a_lost_connection_subscribes_again_in_the_order_of_the_names() {
+        let mut topics = Topics::default();
+        let names: Vec<String> = (10..60).map(|n| n.to_string()).collect();
+        names.iter().rev().for_each(|name| topics.want(name.as_bytes(), true));
+        changes(&mut topics);
+        topics.disconnected();
+        for name in names {
+            assert_eq!(topics.next_change(), Some((Change::Subscribe, name.as_bytes().into())));
+        }
+    }
+
     // row 271
     #[test]
     fn a_topic_that_the_server_has_let_go_is_subscribed_again() {
