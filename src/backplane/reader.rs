@@ -125,10 +125,8 @@ impl<S: 'static> Reader<S> {
 
     fn read(&mut self, cx: &mut Context<'_, S>, value: &Value<'_>) {
         let Value::Map(streams) = value else { return }; // nothing was said
-        let mut streams: Vec<_> = streams
-            .iter()
-            .filter_map(|(key, value)| Some((key.as_bytes()?, value)))
-            .collect();
+        let mut streams: Vec<_> =
+            streams.iter().filter_map(|(key, value)| Some((key.as_bytes()?, value))).collect();
         streams.sort_unstable_by_key(|&(key, _)| key); // a map has no order
         for (key, value) in streams {
             for (id, payload) in entries(value) {

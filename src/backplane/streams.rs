@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn a_name_is_not_forgotten_while_somebody_waits_for_its_history() {
         let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
-        let token = crate::token::Token::new(1, 1).unwrap();
+        let token = Token::new(1, 1).unwrap();
         let newcomer = || Newcomer { token, name: (*b"a").into(), count: 1 };
         streams.want(b"a", true);
         streams.greet(newcomer());

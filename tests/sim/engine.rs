@@ -1,13 +1,12 @@
-//! An engine for backplanes in a simulation: it speaks as Redis does, alone or as a cluster of several hosts.
-//! What it keeps survives its restart; subscriptions do not.
+//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart;
+//! subscriptions do not.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
 use std::rc::Rc;
 
 use tidegate::layer::resp::{Command, Resp, Value, Version};
-use tidegate::sim::{Host, Sim};
+use tidegate::sim::{Host, Sim, note};
 use tidegate::{
     CloseInfo, Context, Error, Handler, HandlerResult, Input, Listen, Net, Timer, Token,
 };
@@ -15,8 +14,7 @@ use tidegate::{
 use crate::entries::{Entries, Places, behind, newest, places};
 use crate::kit::{ms, patient};
 
-pub(crate) const PORT: u16 = 6379;
-const SLOTS: u16 = 16384;
+const PORT: u16 = 6379;
 
 /// Which process, in its present life: 16 bytes of an envelope.
 type Publisher = Vec<u8>;
@@ -24,13 +22,10 @@ type Publisher = Vec<u8>;
 /// What outlives the engine's processes, and what the scenario knows of it.
 #[derive(Default)]
 pub(crate) struct Store {
-    pub(crate) streams: HashMap<Vec<u8>, Entries>,
+    streams: HashMap<Vec<u8>, Entries>,
     last_id: u64,
-    /// In a cluster: the addresses of its nodes, and which of them has which slot.
-    pub(crate) nodes: Vec<IpAddr>,
-    owners: Vec<usize>,
-    /// The number of the last message of each publisher, in each slot.
-    last: BTreeMap<(Publisher, u16), u64>,
+    /// The number of the last message of each publisher.
+    last: BTreeMap<Publisher, u64>,
     /// Messages that came again, without their envelopes.
     pub(crate) again: BTreeSet<Vec<u8>>,
     /// Messages may be missing: the queues of the publishers are small.
@@ -40,42 +35,19 @@ pub(crate) struct Store {
 pub(crate) type Shared = Rc<RefCell<Store>>;
 
 impl Store {
-    fn is_cluster(&self) -> bool {
-        !self.nodes.is_empty()
-    }
-
-    pub(crate) fn owner(&self, slot: u16) -> usize {
-        self.owners.get(usize::from(slot)).copied().unwrap_or(0)
-    }
-
     /// What a publisher says comes in its order, and without a gap.
-    fn comes(&mut self, channel: &[u8], payload: &[u8]) {
+    fn comes(&mut self, payload: &[u8]) {
         let (publisher, number) = (payload[3..19].to_vec(), payload[19..27].try_into());
         let number = u64::from_be_bytes(number.expect("8 bytes"));
-        let slot = if self.is_cluster() { slot_of(channel) } else { 0 };
-        let last = self.last.entry((publisher, slot)).or_default();
+        let last = self.last.entry(publisher).or_default();
         if number <= *last {
             self.again.insert(payload[27..].to_vec());
         } else {
-            let follows = number == *last + 1 || self.may_miss || !self.nodes.is_empty();
+            let follows = number == *last + 1 || self.may_miss;
             assert!(follows, "message {number} came behind {last}");
             *last = number;
         }
     }
-}
-
-/// As the specification of Redis Cluster says it: CRC-16/XMODEM of what stands in the first braces.
-pub(crate) fn slot_of(key: &[u8]) -> u16 {
-    let open = key.iter().position(|&byte| byte == b'{').map(|open| open + 1);
-    let tag = open.and_then(|open| key[open..].split(|&byte| byte == b'}').next());
-    let mut crc = 0_u16;
-    for &byte in tag.unwrap_or(key) {
-        crc ^= u16::from(byte) << 8;
-        for _ in 0..8 {
-            crc = crc << 1 ^ if crc & 0x8000 == 0 { 0 } else { 0x1021 };
-        }
-    }
-    crc % SLOTS
 }
 
 /// One connection to the engine.
@@ -95,8 +67,6 @@ struct Client {
 /// The state of an engine's host.
 pub(crate) struct Engine {
     store: Shared,
-    /// Which node of the cluster.
-    index: usize,
     next: u64,
     clients: BTreeMap<u64, Client>,
     /// What it answers for the moment to whatever changes or reads something.
@@ -135,29 +105,6 @@ impl Engine {
             }
         }
     }
-
-    /// Slots have another owner: who is subscribed to their channels here, or waits for their keys, is told.
-    pub(crate) fn slots_have_moved(&mut self, net: &mut Net<Engine>) {
-        let store = Rc::clone(&self.store);
-        let store = store.borrow();
-        let ids: Vec<u64> = self.clients.keys().copied().collect();
-        for id in ids {
-            let Some(client) = self.clients.get_mut(&id) else { continue };
-            let here = |channel: &Vec<u8>| store.owner(slot_of(channel)) == self.index;
-            let gone: Vec<_> = client.channels.iter().filter(|c| !here(c)).cloned().collect();
-            client.channels.retain(here);
-            let mut said: Vec<u8> = gone.iter().flat_map(|c| push(b"sunsubscribe", c)).collect();
-            if let Some((places, _)) = &client.waits
-                && let Some((key, _)) = places.iter().find(|(key, _)| !here(key))
-            {
-                said.extend(moved(&store, slot_of(key)));
-                client.waits = None;
-            }
-            if !said.is_empty() {
-                self.say(net, id, &said);
-            }
-        }
-    }
 }
 
 fn push(word: &[u8], channel: &[u8]) -> Vec<u8> {
@@ -165,52 +112,25 @@ fn push(word: &[u8], channel: &[u8]) -> Vec<u8> {
     Value::Push(words).encode(Version::Resp3)
 }
 
-fn moved(store: &Store, slot: u16) -> Vec<u8> {
-    let to = store.nodes[store.owner(slot)];
-    format!("-MOVED {slot} {to}:{PORT}\r\n").into_bytes()
-}
-
 struct Session {
     id: u64,
 }
 
 impl Session {
-    fn hello(&self, store: &Store) -> Vec<u8> {
-        let mode: &[u8] = if store.is_cluster() { b"cluster" } else { b"standalone" };
+    fn hello(&self) -> Vec<u8> {
         let facts = vec![
             (Value::Bulk(b"server"), Value::Bulk(b"redis")),
             (Value::Bulk(b"version"), Value::Bulk(b"7.0.15")),
             (Value::Bulk(b"id"), Value::Integer(self.id as i64)),
-            (Value::Bulk(b"mode"), Value::Bulk(mode)),
+            (Value::Bulk(b"mode"), Value::Bulk(b"standalone")),
         ];
         Value::Map(facts).encode(Version::Resp3)
     }
 
-    /// CLUSTER SLOTS.
-    fn slots(store: &Store) -> Vec<u8> {
-        let mut ranges: Vec<(usize, usize, usize)> = Vec::new();
-        for (slot, &owner) in store.owners.iter().enumerate() {
-            match ranges.last_mut() {
-                Some((_, last, of)) if *of == owner => *last = slot,
-                _ => ranges.push((slot, slot, owner)),
-            }
-        }
-        let mut all = format!("*{}\r\n", ranges.len()).into_bytes();
-        for (first, last, owner) in ranges {
-            let host = store.nodes[owner].to_string();
-            let master = vec![Value::Bulk(host.as_bytes()), Value::Integer(PORT.into())];
-            let range = [first as i64, last as i64].map(Value::Integer);
-            let range = range.into_iter().chain([Value::Array(master)]).collect();
-            all.extend(Value::Array(range).encode(Version::Resp3));
-        }
-        all
-    }
-
     /// What is published, to everybody who is subscribed here. Returns to how many.
     fn publish(engine: &Engine, net: &mut Net<Engine>, words: &[&[u8]]) -> usize {
-        let (word, channel, payload) = (words[0], words[1], words[2]);
-        let kind: &[u8] = if word == b"SPUBLISH" { b"smessage" } else { b"message" };
-        let words = [kind, channel, payload].map(Value::Bulk).to_vec();
+        let (channel, payload) = (words[1], words[2]);
+        let words = [b"message", channel, payload].map(Value::Bulk).to_vec();
         let message = Value::Push(words).encode(Version::Resp3);
         let subscribed = engine.clients.iter().filter(|(_, c)| c.channels.contains(channel));
         subscribed.map(|(&id, _)| engine.say(net, id, &message)).count()
@@ -220,8 +140,7 @@ impl Session {
         let store = Rc::clone(&cx.state.store);
         let store = &mut *store.borrow_mut();
         let client = cx.state.clients.get_mut(&self.id)?;
-        let of_data =
-            matches!(words[0], b"PUBLISH" | b"SPUBLISH" | b"XADD" | b"XREAD" | b"XREVRANGE");
+        let of_data = matches!(words[0], b"PUBLISH" | b"XADD" | b"XREAD" | b"XREVRANGE");
         if let Some(why) = cx.state.busy.filter(|_| of_data) {
             client.refused = true;
             return Some(format!("-{why}\r\n").into_bytes());
@@ -229,38 +148,25 @@ impl Session {
         if of_data && client.refused {
             return Some(b"-LOADING it was\r\n".to_vec());
         }
-        let key = match words {
-            [b"XREAD", .., key, _] => Some(key),
-            [b"SPUBLISH" | b"SSUBSCRIBE" | b"SUNSUBSCRIBE" | b"XADD" | b"XREVRANGE", key, ..] => {
-                Some(key)
-            }
-            _ => None,
-        };
-        if let Some(slot) = key.filter(|_| store.is_cluster()).map(|key| slot_of(key))
-            && store.owner(slot) != cx.state.index
-        {
-            return Some(moved(store, slot));
-        }
         let integer = |n: usize| format!(":{n}\r\n").into_bytes();
         Some(match *words {
-            [b"HELLO", b"3"] => self.hello(store),
+            [b"HELLO", b"3"] => self.hello(),
             [b"SELECT", _] => b"+OK\r\n".to_vec(),
             [b"PING"] => b"+PONG\r\n".to_vec(),
-            [b"CLUSTER", b"SLOTS"] => Self::slots(store),
-            [b"SUBSCRIBE" | b"SSUBSCRIBE", channel] => {
+            [b"SUBSCRIBE", channel] => {
                 client.channels.insert(channel.into());
-                push(&words[0].to_ascii_lowercase(), channel)
+                push(b"subscribe", channel)
             }
-            [b"UNSUBSCRIBE" | b"SUNSUBSCRIBE", channel] => {
+            [b"UNSUBSCRIBE", channel] => {
                 client.channels.remove(channel);
-                push(&words[0].to_ascii_lowercase(), channel)
+                push(b"unsubscribe", channel)
             }
-            [b"PUBLISH" | b"SPUBLISH", channel, payload] => {
-                store.comes(channel, payload);
+            [b"PUBLISH", _, payload] => {
+                store.comes(payload);
                 integer(Self::publish(cx.state, cx.net, words))
             }
             [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
-                store.comes(key, payload);
+                store.comes(payload);
                 store.last_id += 1;
                 let id = store.last_id;
                 store.streams.entry(key.into()).or_default().push((id, payload.into()));
@@ -345,20 +251,13 @@ fn show(word: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A host with an engine, alone.
+/// A host with an engine.
 pub(crate) fn engine(sim: &mut Sim, name: &str, store: &Shared) -> Result<Host<Engine>, Error> {
-    node(sim, name, store, 0)
-}
-
-fn node(sim: &mut Sim, name: &str, store: &Shared, index: usize) -> Result<Host<Engine>, Error> {
     let store = Rc::clone(store);
     sim.host(name, move |net: &mut Net<Engine>| {
         let listen = Listen::tcp(("0.0.0.0", PORT)).options(patient());
         net.listen(listen.layer(|_| Resp::server()), |_| Session { id: 0 })?;
         let (store, clients) = (Rc::clone(&store), BTreeMap::new());
-        Ok(Engine { store, index, next: 0, clients, busy: None })
+        Ok(Engine { store, next: 0, clients, busy: None })
     })
 }
-
-//DBG
-fn note(text: impl std::fmt::Display) { if std::env::var_os("SP2").is_some() { eprintln!("{text}"); } tidegate::sim::note(text) }

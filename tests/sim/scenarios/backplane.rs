@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle, WhenFull};
 use tidegate::layer::Lines;
-use tidegate::sim::{Host, Link, ScenarioResult, Sim};
+use tidegate::sim::{Host, Link, ScenarioResult, Sim, note};
 use tidegate::{
     CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, Token,
 };
@@ -537,7 +537,7 @@ fn disturb(
                     }
                 }),
                 45..60 if runs => {
-                    let why = if which % 2 == 0 { "LOADING for now" } else { "READONLY for now" };
+                    let why = if which < 50 { "LOADING for now" } else { "READONLY for now" };
                     sim.with(engine, |state, _| state.busy = Some(why));
                     let over = sim.now() + time;
                     sim.at(over, move |sim| {
@@ -615,6 +615,3 @@ fn look(sim: &mut Sim, places: &[(&str, Host<Place>)]) -> ScenarioResult {
     }
     Ok(())
 }
-
-//DBG
-fn note(text: impl std::fmt::Display) { if std::env::var_os("SP2").is_some() { eprintln!("{text}"); } tidegate::sim::note(text) }
