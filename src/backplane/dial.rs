@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::link::Link;
 use super::nodes::NodeId;
 use super::plane::{Delivery, Phase, Plane, Told};
-use super::reader::{Poke, Reader, Reading, join};
+use super::reader::Poke;
+use super::reading::greet_no_longer;
 use super::scout::scout;
 use super::slots::Endpoint;
 use super::url::Url;
@@ -229,67 +230,6 @@ pub(super) fn rouse<S: 'static>(control: &Control<S>, except: Option<Token>, net
     }
 }
 
-/// So much may one answer with the entries of streams take.
-const PAGE_BYTES: usize = 16 * 1024 * 1024;
-
-/// Connects a second time, for the names that the engine keeps, if there may be any.
-pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) {
-    let (id, to, host) = {
-        let plane = control.plane.borrow();
-        if !plane.streams.is_used() || plane.reading != Reading::Down || net.is_ending() {
-            return;
-        }
-        let id = plane.node_of_kept();
-        let Some(node) = plane.nodes.get(id).filter(|node| node.is_up()) else { return };
-        let Some(to) = node.address.clone() else { return };
-        (id, to, node.at.host.clone())
-    };
-    let limit = control.message_limit.saturating_add(PAGE_BYTES);
-    let resp = Resp::client().message_limit(limit).element_limit(1024 * 1024);
-    let reader = Reader::new(Rc::clone(control), net.now());
-    let connected = control
-        .connect_to(to, &host, resp, limit)
-        .and_then(|connect| net.connect(connect, reader).map_err(|error| error.to_string()));
-    match connected {
-        Ok(token) => {
-            let plane = &mut *control.plane.borrow_mut();
-            plane.reader = Some(token);
-            plane.reader_at = id;
-            plane.reading = Reading::Busy;
-        }
-        Err(why) => log::warn!("backplane: no second connection: {why}"),
-    }
-}
-
-/// The second connection has ended. Who waits for it joins without a history.
-pub(super) fn reader_lost<S: 'static>(
-    control: &Rc<Control<S>>,
-    why: String,
-    state: &mut S,
-    net: &mut Net<S>,
-) {
-    let (newcomers, wait) = {
-        let plane = &mut *control.plane.borrow_mut();
-        plane.reader = None;
-        plane.reading = Reading::Down;
-        let wait = backoff(plane.reader_failures, control.longest_wait);
-        plane.reader_failures = plane.reader_failures.saturating_add(1);
-        (plane.streams.take_newcomers(), wait)
-    };
-    for newcomer in &newcomers {
-        join(control, newcomer, net);
-    }
-    if net.is_ending() || control.plane.borrow().stopped {
-        return;
-    }
-    let again = Rc::clone(control);
-    net.run_after(wait, move |_, net| dial_reader(&again, net));
-    let is_whole = control.plane.borrow().told == Told::Whole;
-    if is_whole {
-        control.tell(&BackplaneEvent::Failed { why, again_in: wait }, state, net);
-    }
-}
-
 /// A connection to a node has ended, or was never made. The next attempt is due after a wait, if the node is
 /// still wanted.
 pub(super) fn lost<S: 'static>(
@@ -341,6 +281,7 @@ pub(super) fn lost<S: 'static>(
         net.run_after(wait, move |state, net| dial(&again, id, state, net));
         control.tell(&event, state, net);
     }
+    greet_no_longer(control, net);
     // What it was to tell the others, and what of its is for them.
     rouse(control, None, net);
     scout(control, state, net);

@@ -9,10 +9,11 @@ use super::answers::{
     database_refused, failed, fit_for_cluster, hello, is_for_the_moment, is_of_cluster,
     login_refused, refusal,
 };
-use super::dial::{Control, arrange, check_whole, dial_reader, lost, rouse};
+use super::dial::{Control, arrange, check_whole, lost, rouse};
 use super::nodes::NodeId;
 use super::plane::Phase;
 use super::reader::{Poke, Reading};
+use super::reading::dial_reader;
 use super::slots::{self, Endpoint};
 use super::topics::Change;
 use crate::connection::Input;

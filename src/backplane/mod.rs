@@ -68,6 +68,7 @@ mod nodes;
 mod outbox;
 mod plane;
 mod reader;
+mod reading;
 mod routing;
 mod scout;
 mod slots;
@@ -86,7 +87,6 @@ use dial::{Control, dial};
 use nodes::NodeId;
 use outbox::Outbox;
 use plane::{Plane, Recorder, Told};
-use reader::Reading;
 use slots::Endpoint;
 use streams::{Newcomer, Streams};
 use url::Url;
@@ -360,8 +360,8 @@ impl BackplaneHandle {
         let newcomer = Newcomer { token, name: name.as_ref().into(), count };
         let link = {
             let plane = &mut *self.plane.borrow_mut();
-            let kept = plane.streams.keeps(&newcomer.name).is_some();
-            plane.token().filter(|_| kept && plane.reading != Reading::Down)
+            let is_kept = plane.streams.keeps(&newcomer.name).is_some();
+            plane.token().filter(|_| is_kept && plane.tells_histories())
         };
         match link {
             Some(link) => {

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::BackplaneEvent;
 use super::answers::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
-use super::dial::{Control, arrange, reader_lost};
+use super::dial::{Control, arrange};
 use super::envelope;
+use super::reading::reader_lost;
 use super::slots::moved;
 use super::streams::{Id, Newcomer, Next, parse_id, show_id};
 use crate::connection::Input;
@@ -188,7 +189,7 @@ impl<S: 'static> Reader<S> {
             && why.starts_with("MOVED ")
         {
             self.moved(cx, why);
-            // Who waits for a history joins when this connection has ended; the next one goes there.
+            // Who waits for a history waits for the next connection, which goes there.
             return Err(failed(format!("the names that are kept are at another node: {why}")));
         }
         match (std::mem::replace(&mut self.asked, Asked::Nothing), why) {
@@ -322,7 +323,7 @@ impl<S: 'static> Handler<S> for Reader<S> {
 
     fn on_close(&mut self, cx: &mut Context<'_, S>, closed: &CloseInfo) {
         if let Asked::History(newcomer) = std::mem::replace(&mut self.asked, Asked::Nothing) {
-            join(&self.control, &newcomer, cx.net);
+            self.control.plane.borrow_mut().streams.greet_first(newcomer);
         }
         if let CloseReason::Layer(error) = &closed.reason
             && error.kind() == LayerErrorKind::TooLarge

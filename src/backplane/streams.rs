@@ -175,6 +175,12 @@ impl Streams {
         }
     }
 
+    /// The same for somebody who has waited already, in vain.
+    pub(super) fn greet_first(&mut self, newcomer: Newcomer) {
+        self.newcomers.push_front(newcomer);
+        self.changed = true;
+    }
+
     /// The reader is gone: nobody waits for it any longer.
     pub(super) fn take_newcomers(&mut self) -> VecDeque<Newcomer> {
         std::mem::take(&mut self.newcomers)

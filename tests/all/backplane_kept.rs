@@ -109,6 +109,28 @@ fn a_newcomer_hears_what_was_said_before_and_nothing_twice() {
 
 // row 247
 #[test]
+fn a_newcomer_whose_question_is_lost_waits_for_the_next_connection() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let _of_a = a.member_of("room");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && b.backplane.is_connected());
+    a.say("room", "1");
+    until!(engine, a, b; a.backplane.stats().own == 1);
+    // b's second connection, the fourth in all, breaks before it has answered.
+    until!(engine, a, b; engine.state().clients.len() == 4);
+    let mut late = b.stranger();
+    b.backplane.join_with_history(b.reactor.net(), "room", late.token, 5);
+    let second = engine.state().clients[3];
+    engine.net().abort(second);
+    until!(engine, b; engine.state().clients.len() == 5);
+    a.say("room", "2");
+    let mut got = String::new();
+    until!(engine, a, b; { got += &late.got(); got.ends_with("2|") });
+    assert_eq!(got, "T:1|T:2|");
+}
+
+// row 247
+#[test]
 fn names_come_and_go_while_the_reader_waits() {
     let (mut engine, address) = new_engine();
     let (mut a, mut b) = (keeping(address), keeping(address));
