@@ -342,6 +342,7 @@ mod tests {
         outbox.confirmed(A);
         assert_eq!(outbox.unsend(A), 1);
         assert_eq!(sent(&mut outbox), "bc");
+        assert_eq!((outbox.unsend(A), sent(&mut outbox)), (2, "bc".into()), "in their order");
         assert_eq!(push(&mut outbox, "ddd"), 1, "what is on its way is not dropped");
         for _ in 0..3 {
             outbox.confirmed(A);

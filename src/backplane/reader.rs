@@ -130,8 +130,10 @@ impl<S: 'static> Reader<S> {
 
     fn read(&mut self, cx: &mut Context<'_, S>, value: &Value<'_>) {
         let Value::Map(streams) = value else { return }; // nothing was said
+        let mut streams: Vec<_> =
+            streams.iter().filter_map(|(key, value)| Some((key.as_bytes()?, value))).collect();
+        streams.sort_unstable_by_key(|&(key, _)| key); // a map has no order
         for (key, value) in streams {
-            let Some(key) = key.as_bytes() else { continue };
             for (id, payload) in entries(value) {
                 let arrived = self.control.plane.borrow_mut().read(key, id, payload);
                 if let Some(delivery) = arrived {
@@ -315,6 +317,7 @@ impl<S: 'static> Reader<S> {
 
 /// The end of a newcomer's wait.
 pub(super) fn join<S: 'static>(control: &Control<S>, newcomer: &Newcomer, net: &mut Net<S>) {
+    control.plane.borrow_mut().streams.greeted(&newcomer.name);
     if !join_group(newcomer, net) {
         // They are gone, and perhaps nobody else is there.
         let streams = &mut control.plane.borrow_mut().streams;

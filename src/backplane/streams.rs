@@ -72,6 +72,8 @@ struct Stream {
     doubted: bool,
     /// The engine refuses it; when it is tried again.
     refused: Option<Instant>,
+    /// So many wait for its history: they are to hear what is said meanwhile, whoever leaves.
+    waiting: usize,
 }
 
 impl Stream {
@@ -162,6 +164,9 @@ impl Streams {
 
     pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
         if !wanted {
+            if self.open.get(name).is_some_and(|stream| stream.waiting > 0) {
+                return;
+            }
             if let Some(stream) = self.open.remove(name) {
                 self.unread_bytes -= stream.unread.iter().map(Unread::cost).sum::<usize>();
                 self.changed = true;
@@ -178,9 +183,16 @@ impl Streams {
 
     /// Somebody waits for a name. From now on it is remembered what is said here: they are to hear it.
     pub(super) fn greet(&mut self, newcomer: Newcomer) {
-        self.open.entry(newcomer.name.clone()).or_default();
+        self.open.entry(newcomer.name.clone()).or_default().waiting += 1;
         self.newcomers.push_back(newcomer);
         self.changed = true;
+    }
+
+    /// Somebody who waited for a name waits no longer.
+    pub(super) fn greeted(&mut self, name: &[u8]) {
+        if let Some(stream) = self.open.get_mut(name) {
+            stream.waiting = stream.waiting.saturating_sub(1);
+        }
     }
 
     /// The same for somebody who has waited already, in vain.
@@ -484,6 +496,28 @@ mod tests {
         assert_eq!(numbers(&streams, b"a"), [19]);
         streams.said(b"a", 21, Message::text(&[b'x'; 2000][..]));
         assert_eq!((numbers(&streams, b"a").len(), streams.unread_bytes), (0, 0));
+    }
+
+    // row 265
+    #[test]
+    fn a_name_is_not_forgotten_while_somebody_waits_for_its_history() {
+        let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
+        let token = Token::new(1, 1).unwrap();
+        let newcomer = || Newcomer { token, name: (*b"a").into(), count: 1 };
+        streams.want(b"a", true);
+        streams.greet(newcomer());
+        streams.greet(newcomer());
+        assert!(matches!(streams.next(Instant::now()), Next::History(_)));
+        streams.said(b"a", 1, Message::text(b"bye"));
+        // The last member leaves.
+        streams.want(b"a", false);
+        streams.greeted(b"a");
+        streams.want(b"a", false);
+        assert_eq!(streams.unread(b"a").len(), 1);
+        // Nobody waits any longer, and nobody is there.
+        streams.greeted(b"a");
+        streams.want(b"a", false);
+        assert_eq!((streams.len(), streams.unread_bytes), (0, 0));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which topics this process wants, and which it is subscribed to.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 /// One topic.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ pub(super) enum Change {
 /// The topics, by their names.
 #[derive(Debug, Default)]
 pub(super) struct Topics {
-    topics: HashMap<Box<[u8]>, Topic>,
+    topics: BTreeMap<Box<[u8]>, Topic>,
     changed: VecDeque<Box<[u8]>>,
 }
 
@@ -151,6 +151,19 @@ mod tests {
         topics.want(b"e", false);
         topics.disconnected();
         assert_eq!(changes(&mut topics), "Subscribe d");
+    }
+
+    // row 264
+    #[test]
+    fn a_lost_connection_subscribes_again_in_the_order_of_the_names() {
+        let mut topics = Topics::default();
+        let names: Vec<String> = (10..60).map(|n| n.to_string()).collect();
+        names.iter().rev().for_each(|name| topics.want(name.as_bytes(), true));
+        changes(&mut topics);
+        topics.disconnected();
+        for name in names {
+            assert_eq!(topics.next_change(), Some((Change::Subscribe, name.as_bytes().into())));
+        }
     }
 
     // row 271

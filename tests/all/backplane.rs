@@ -345,6 +345,18 @@ fn a_name_that_is_left_before_it_is_subscribed_does_not_keep_it_from_being_conne
     assert_eq!(a.next_event(), Some(BackplaneEvent::Connected));
 }
 
+#[test]
+fn a_connection_that_breaks_while_it_subscribes_keeps_the_next_one_from_nothing() {
+    let (mut before, address) = new_engine();
+    before.state_mut().holds = true;
+    let mut a = Process::at(address);
+    let _member = a.member_of("room");
+    until!(before, a; !before.state().held.is_empty());
+    drop(before);
+    let (mut after, _) = engine(address);
+    until!(after, a; a.backplane.is_connected());
+}
+
 // row 247
 #[test]
 fn a_second_start_takes_the_place_of_the_first() {

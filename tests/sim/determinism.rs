@@ -32,6 +32,16 @@ fn the_same_seed_gives_the_same_hash() {
     }
 }
 
+#[cfg(feature = "backplane")]
+#[test]
+fn a_backplane_does_what_the_seed_says() {
+    use crate::scenarios::backplane;
+    for seed in 1..6 {
+        assert_eq!(hash_of(seed, backplane::run), hash_of(seed, backplane::run), "{seed}");
+    }
+    assert_ne!(hash_of(1, backplane::run), hash_of(2, backplane::run));
+}
+
 /// Debug and release, with any set of features, on every platform: the same. A change of what the
 /// library does on the wire, or of how often it asks for the time, changes them; then these are the
 /// numbers to replace, once it is clear that the change was meant.

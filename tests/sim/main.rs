@@ -8,6 +8,11 @@ mod scenarios;
 
 mod banner;
 mod determinism;
+#[cfg(feature = "backplane")]
+mod engine;
+#[cfg(feature = "backplane")]
+#[path = "../support/entries.rs"]
+mod entries;
 mod feed_age;
 mod invariants;
 mod kit;

@@ -27,6 +27,7 @@ macro_rules! scenarios {
 // Together under a minute in a build without optimization: one run of `websockets` takes as long as dozens
 // of the others.
 scenarios! {
+    #[cfg(feature = "backplane")] backplane_survives: backplane, 20;
     batches_survive: batches, 40;
     chat_survives: chat, 40;
     datagrams_survive: datagrams, 40;

@@ -6,6 +6,8 @@ pub mod child;
 pub mod counted;
 pub mod datagrams;
 pub mod endpoints;
+#[cfg(all(feature = "backplane", unix))]
+pub mod entries;
 pub mod grammar;
 pub mod logged;
 pub mod panics;

@@ -16,10 +16,8 @@ use tidegate::{
     Adopt, Context, Handler, HandlerResult, Input, Listen, Message, Reactor, StreamOptions, Token,
 };
 
+use super::entries::{self, Entries, Places};
 use super::{Log, Probe, address_of};
-
-/// Keys of streams, and behind which entry each is read.
-type Places = Vec<(Vec<u8>, u64)>;
 
 /// What the engine knows.
 #[derive(Default)]
@@ -42,7 +40,7 @@ pub struct Engine {
     pub held: Vec<(Token, Vec<u8>)>,
     /// The number of the next client, and who is which.
     pub clients: Vec<Token>,
-    pub streams: HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>,
+    pub streams: HashMap<Vec<u8>, Entries>,
     pub last_id: u64,
     /// Keys that are of another type.
     pub wrong: Vec<Vec<u8>>,
@@ -71,16 +69,6 @@ pub fn slot_of(channel: &[u8]) -> u16 {
     crc % 16384
 }
 
-fn entry(id: u64, payload: &[u8]) -> Vec<u8> {
-    let fields = Value::Array(vec![Value::Bulk(b"m"), Value::Bulk(payload)]);
-    let id = format!("{id}-0");
-    Value::Array(vec![Value::Bulk(id.as_bytes()), fields]).encode(Version::Resp3)
-}
-
-fn place(id: &[u8]) -> u64 {
-    std::str::from_utf8(id).unwrap().strip_suffix("-0").unwrap().parse().unwrap()
-}
-
 impl Engine {
     /// Who has the slot of a name, if that is another node.
     fn elsewhere(&self, name: &[u8]) -> Option<String> {
@@ -91,20 +79,8 @@ impl Engine {
     }
 
     /// What XREAD answers, if there is anything.
-    fn read(&self, names: &[(Vec<u8>, u64)]) -> Option<Vec<u8>> {
-        let (mut streams, mut count) = (Vec::new(), 0);
-        for (name, from) in names {
-            let all = self.streams.get(name).map_or(&[][..], Vec::as_slice);
-            let new: Vec<_> = all.iter().filter(|(id, _)| id > from).collect();
-            if new.is_empty() {
-                continue;
-            }
-            count += 1;
-            streams.extend(Value::Bulk(name).encode(Version::Resp3));
-            streams.extend(format!("*{}\r\n", new.len()).bytes());
-            streams.extend(new.iter().flat_map(|(id, payload)| entry(*id, payload)));
-        }
-        (count > 0).then(|| [format!("%{count}\r\n").as_bytes(), &streams].concat())
+    fn read(&self, places: &Places) -> Option<Vec<u8>> {
+        entries::behind(&self.streams, places, usize::MAX)
     }
 }
 
@@ -222,16 +198,12 @@ impl Handler<Engine> for Session {
             [b"XREVRANGE", key, b"+", b"-", b"COUNT", count] => {
                 let count: usize = std::str::from_utf8(count)?.parse()?;
                 let all = cx.state.streams.get(key).map_or(&[][..], Vec::as_slice);
-                let last = all.iter().rev().take(count);
-                let head = format!("*{}\r\n", count.min(all.len())).into_bytes();
-                let entries = last.flat_map(|(id, payload)| entry(*id, payload));
-                cx.send(head.into_iter().chain(entries).collect::<Vec<u8>>());
+                let answer = entries::newest(all, count);
+                cx.send(answer);
                 return Ok(());
             }
             [b"XREAD", b"COUNT", _, b"BLOCK", _, b"STREAMS", ref names @ ..] => {
-                let (names, ids) = names.split_at(names.len() / 2);
-                let names = names.iter().zip(ids);
-                let names: Vec<_> = names.map(|(name, id)| (name.to_vec(), place(id))).collect();
+                let names = entries::places(names);
                 match cx.state.read(&names) {
                     Some(answer) => drop(cx.send(answer)),
                     None => cx.state.blocked.push((token, names)),

@@ -15,6 +15,8 @@ use std::time::Duration;
 use tidegate::sim::{Fault, Faults, Link, Sim};
 use tidegate::{CloseInfo, CloseReason, SocketOptions, StreamOptions};
 
+#[cfg(feature = "backplane")]
+pub(crate) mod backplane;
 pub(crate) mod batches;
 pub(crate) mod chat;
 pub(crate) mod datagrams;

@@ -1,0 +1,263 @@
+//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart;
+//! subscriptions do not.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+use tidegate::layer::resp::{Command, Resp, Value, Version};
+use tidegate::sim::{Host, Sim, note};
+use tidegate::{
+    CloseInfo, Context, Error, Handler, HandlerResult, Input, Listen, Net, Timer, Token,
+};
+
+use crate::entries::{Entries, Places, behind, newest, places};
+use crate::kit::{ms, patient};
+
+const PORT: u16 = 6379;
+
+/// Which process, in its present life: 16 bytes of an envelope.
+type Publisher = Vec<u8>;
+
+/// What outlives the engine's processes, and what the scenario knows of it.
+#[derive(Default)]
+pub(crate) struct Store {
+    streams: HashMap<Vec<u8>, Entries>,
+    last_id: u64,
+    /// The number of the last message of each publisher.
+    last: BTreeMap<Publisher, u64>,
+    /// Messages that came again, without their envelopes.
+    pub(crate) again: BTreeSet<Vec<u8>>,
+    /// Messages may be missing: the queues of the publishers are small.
+    pub(crate) may_miss: bool,
+}
+
+pub(crate) type Shared = Rc<RefCell<Store>>;
+
+impl Store {
+    /// What a publisher says comes in its order, and without a gap.
+    fn comes(&mut self, payload: &[u8]) {
+        let (publisher, number) = (payload[3..19].to_vec(), payload[19..27].try_into());
+        let number = u64::from_be_bytes(number.expect("8 bytes"));
+        let last = self.last.entry(publisher).or_default();
+        if number <= *last {
+            self.again.insert(payload[27..].to_vec());
+        } else {
+            let follows = number == *last + 1 || self.may_miss;
+            assert!(follows, "message {number} came behind {last}");
+            *last = number;
+        }
+    }
+}
+
+/// One connection to the engine.
+struct Client {
+    token: Token,
+    channels: BTreeSet<Vec<u8>>,
+    /// What it waits for in XREAD, how many entries of each, and the number of this wait.
+    waits: Option<(Places, usize)>,
+    wait: u64,
+    /// It is told nothing any more.
+    muted: bool,
+    /// It was refused something, and is refused all that follows: that one command is refused in the middle of
+    /// several is a known fault, and not looked for.
+    refused: bool,
+}
+
+/// The state of an engine's host.
+pub(crate) struct Engine {
+    store: Shared,
+    next: u64,
+    clients: BTreeMap<u64, Client>,
+    /// What it answers for the moment to whatever changes or reads something.
+    pub(crate) busy: Option<&'static str>,
+}
+
+impl Engine {
+    /// Hears all that comes, and says nothing to those that are connected now.
+    pub(crate) fn mute(&mut self) {
+        self.clients.values_mut().for_each(|client| client.muted = true);
+    }
+
+    /// The connections, in their order.
+    pub(crate) fn connections(&self) -> Vec<Token> {
+        self.clients.values().map(|client| client.token).collect()
+    }
+
+    fn say(&self, net: &mut Net<Engine>, to: u64, bytes: &[u8]) {
+        if let Some(client) = self.clients.get(&to).filter(|client| !client.muted) {
+            net.send(client.token, bytes);
+        }
+    }
+
+    /// What is new for those who wait.
+    fn wake(&mut self, net: &mut Net<Engine>) {
+        let store = Rc::clone(&self.store);
+        let store = store.borrow();
+        let ids: Vec<u64> = self.clients.keys().copied().collect();
+        for id in ids {
+            let Some(client) = self.clients.get_mut(&id) else { continue };
+            let waits = client.waits.as_ref();
+            let new = waits.and_then(|(places, count)| behind(&store.streams, places, *count));
+            if let Some(answer) = new {
+                client.waits = None;
+                self.say(net, id, &answer);
+            }
+        }
+    }
+}
+
+fn push(word: &[u8], channel: &[u8]) -> Vec<u8> {
+    let words = vec![Value::Bulk(word), Value::Bulk(channel), Value::Integer(1)];
+    Value::Push(words).encode(Version::Resp3)
+}
+
+struct Session {
+    id: u64,
+}
+
+impl Session {
+    fn hello(&self) -> Vec<u8> {
+        let facts = vec![
+            (Value::Bulk(b"server"), Value::Bulk(b"redis")),
+            (Value::Bulk(b"version"), Value::Bulk(b"7.0.15")),
+            (Value::Bulk(b"id"), Value::Integer(self.id as i64)),
+            (Value::Bulk(b"mode"), Value::Bulk(b"standalone")),
+        ];
+        Value::Map(facts).encode(Version::Resp3)
+    }
+
+    /// What is published, to everybody who is subscribed here. Returns to how many.
+    fn publish(engine: &Engine, net: &mut Net<Engine>, words: &[&[u8]]) -> usize {
+        let (channel, payload) = (words[1], words[2]);
+        let words = [b"message", channel, payload].map(Value::Bulk).to_vec();
+        let message = Value::Push(words).encode(Version::Resp3);
+        let subscribed = engine.clients.iter().filter(|(_, c)| c.channels.contains(channel));
+        subscribed.map(|(&id, _)| engine.say(net, id, &message)).count()
+    }
+
+    fn answer(&self, cx: &mut Context<'_, Engine>, words: &[&[u8]]) -> Option<Vec<u8>> {
+        let store = Rc::clone(&cx.state.store);
+        let store = &mut *store.borrow_mut();
+        let client = cx.state.clients.get_mut(&self.id)?;
+        let of_data = matches!(words[0], b"PUBLISH" | b"XADD" | b"XREAD" | b"XREVRANGE");
+        if let Some(why) = cx.state.busy.filter(|_| of_data) {
+            client.refused = true;
+            return Some(format!("-{why}\r\n").into_bytes());
+        }
+        if of_data && client.refused {
+            return Some(b"-LOADING it was\r\n".to_vec());
+        }
+        let integer = |n: usize| format!(":{n}\r\n").into_bytes();
+        Some(match *words {
+            [b"HELLO", b"3"] => self.hello(),
+            [b"SELECT", _] => b"+OK\r\n".to_vec(),
+            [b"PING"] => b"+PONG\r\n".to_vec(),
+            [b"SUBSCRIBE", channel] => {
+                client.channels.insert(channel.into());
+                push(b"subscribe", channel)
+            }
+            [b"UNSUBSCRIBE", channel] => {
+                client.channels.remove(channel);
+                push(b"unsubscribe", channel)
+            }
+            [b"PUBLISH", _, payload] => {
+                store.comes(payload);
+                integer(Self::publish(cx.state, cx.net, words))
+            }
+            [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
+                store.comes(payload);
+                store.last_id += 1;
+                let id = store.last_id;
+                store.streams.entry(key.into()).or_default().push((id, payload.into()));
+                Value::Bulk(format!("{id}-0").as_bytes()).encode(Version::Resp3)
+            }
+            [b"XREVRANGE", key, b"+", b"-", b"COUNT", count] => {
+                newest(store.streams.get(key).map_or(&[][..], Vec::as_slice), number(count))
+            }
+            [b"XREAD", b"COUNT", count, b"BLOCK", time, b"STREAMS", ref names @ ..] => {
+                let (places, count) = (places(names), number(count));
+                let new = behind(&store.streams, &places, count);
+                if new.is_none() {
+                    client.waits = Some((places, count));
+                    client.wait += 1;
+                    let wait = client.wait;
+                    cx.set_timer(ms(number(time) as u64), wait);
+                }
+                return new;
+            }
+            [b"CLIENT", b"UNBLOCK", id] => {
+                let id = number(id) as u64;
+                let waits = cx.state.clients.get_mut(&id).and_then(|client| client.waits.take());
+                if waits.is_some() {
+                    cx.state.say(cx.net, id, b"_\r\n");
+                }
+                integer(waits.iter().count())
+            }
+            _ => panic!("the engine was told {words:?}"),
+        })
+    }
+}
+
+fn number(text: &[u8]) -> usize {
+    std::str::from_utf8(text).unwrap().parse().unwrap()
+}
+
+impl Handler<Engine> for Session {
+    fn on_open(&mut self, cx: &mut Context<'_, Engine>) -> HandlerResult {
+        cx.state.next += 1;
+        self.id = cx.state.next;
+        let client = Client {
+            token: cx.token,
+            channels: BTreeSet::new(),
+            waits: None,
+            wait: 0,
+            muted: false,
+            refused: false,
+        };
+        cx.state.clients.insert(self.id, client);
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_, Engine>, input: &mut Input<'_>) -> HandlerResult {
+        let command = Command::new(input.take_all(), input.fields());
+        let words: Vec<&[u8]> = command.words().collect();
+        let shown = words.iter().map(|word| show(word)).collect::<Vec<_>>().join(" ");
+        note(format_args!("client {} says {shown}", self.id));
+        if let Some(answer) = self.answer(cx, &words) {
+            cx.state.say(cx.net, self.id, &answer);
+        }
+        if words[0] == b"XADD" {
+            cx.state.wake(cx.net);
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, cx: &mut Context<'_, Engine>, timer: Timer) -> HandlerResult {
+        let Some(client) = cx.state.clients.get_mut(&self.id) else { return Ok(()) };
+        if client.wait == timer.tag() && client.waits.take().is_some() {
+            cx.state.say(cx.net, self.id, b"_\r\n");
+        }
+        Ok(())
+    }
+
+    fn on_close(&mut self, cx: &mut Context<'_, Engine>, _: &CloseInfo) {
+        cx.state.clients.remove(&self.id);
+    }
+}
+
+fn show(word: &[u8]) -> String {
+    let bytes = if word.first() == Some(&0xff) { word.get(27..).unwrap_or_default() } else { word };
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// A host with an engine.
+pub(crate) fn engine(sim: &mut Sim, name: &str, store: &Shared) -> Result<Host<Engine>, Error> {
+    let store = Rc::clone(store);
+    sim.host(name, move |net: &mut Net<Engine>| {
+        let listen = Listen::tcp(("0.0.0.0", PORT)).options(patient());
+        net.listen(listen.layer(|_| Resp::server()), |_| Session { id: 0 })?;
+        let (store, clients) = (Rc::clone(&store), BTreeMap::new());
+        Ok(Engine { store, next: 0, clients, busy: None })
+    })
+}
