@@ -321,7 +321,7 @@ pub(super) fn join<S: 'static>(control: &Control<S>, newcomer: &Newcomer, net: &
     if !join_group(newcomer, net) {
         // They are gone, and perhaps nobody else is there.
         let streams = &mut control.plane.borrow_mut().streams;
-        if net.find_group(&newcomer.name).is_none() {
+        if !net.is_name_known(&newcomer.name) {
             streams.want(&newcomer.name, false);
         }
     }

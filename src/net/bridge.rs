@@ -67,10 +67,11 @@ impl<S> Net<S> {
             before.bridge.replaced();
         }
         self.core.groups.removed_names.get_or_insert_default();
-        let names = match &mut interconnect.desk {
+        let mut names: Vec<Box<[u8]>> = match &mut interconnect.desk {
             None => self.core.groups.all_names().map(Box::from).collect(),
             Some(desk) => desk.all_names(),
         };
+        names.sort_unstable(); // those of a hash table have an order of their own in each run
         for name in names {
             self.tell_bridge(|bridge| bridge.gained(&name));
         }
@@ -84,6 +85,14 @@ impl<S> Net<S> {
             if let Some(desk) = &mut interconnect.desk {
                 desk.leaves_the_bridge();
             }
+        }
+    }
+
+    /// Whether this worker or another one has a group of that name.
+    pub(crate) fn is_name_known(&self, name: &[u8]) -> bool {
+        match self.own_desk() {
+            Some(desk) => desk.is_known(name),
+            None => self.find_group(name).is_some(),
         }
     }
 

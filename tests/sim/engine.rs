@@ -1,5 +1,5 @@
-//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart;
-//! subscriptions do not.
+//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart, but for
+//! the last entries where the scenario wants that; subscriptions do not.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -28,6 +28,8 @@ pub(crate) struct Store {
     last: BTreeMap<Publisher, u64>,
     /// Messages that came again, without their envelopes.
     pub(crate) again: BTreeSet<Vec<u8>>,
+    /// Messages of kept names that it had taken, and lost, without their envelopes.
+    lost: BTreeSet<Vec<u8>>,
     /// Messages may be missing: the queues of the publishers are small.
     pub(crate) may_miss: bool,
 }
@@ -35,10 +37,26 @@ pub(crate) struct Store {
 pub(crate) type Shared = Rc<RefCell<Store>>;
 
 impl Store {
+    /// So many entries were not synced when it was killed.
+    pub(crate) fn loses(&mut self, entries: usize) {
+        for _ in 0..entries {
+            let newest = self.streams.values_mut().max_by_key(|all| all.last().map(|&(id, _)| id));
+            let Some((_, payload)) = newest.and_then(Vec::pop) else { return };
+            self.lost.insert(payload[27..].to_vec());
+        }
+    }
+
+    /// Whether a message that begins so was taken, and lost.
+    pub(crate) fn has_lost(&self, beginning: &[u8]) -> bool {
+        let mut from = self.lost.range(beginning.to_vec()..);
+        from.next().is_some_and(|message| message.starts_with(beginning))
+    }
+
     /// What a publisher says comes in its order, and without a gap.
     fn comes(&mut self, payload: &[u8]) {
         let (publisher, number) = (payload[3..19].to_vec(), payload[19..27].try_into());
         let number = u64::from_be_bytes(number.expect("8 bytes"));
+        self.lost.remove(&payload[27..]);
         let last = self.last.entry(publisher).or_default();
         if number <= *last {
             self.again.insert(payload[27..].to_vec());
