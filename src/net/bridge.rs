@@ -67,11 +67,14 @@ impl<S> Net<S> {
             before.bridge.replaced();
         }
         self.core.groups.removed_names.get_or_insert_default();
-        let mut names: Vec<Box<[u8]>> = match &mut interconnect.desk {
-            None => self.core.groups.all_names().map(Box::from).collect(),
+        let names = match &mut interconnect.desk {
+            None => {
+                let mut names: Vec<_> = self.core.groups.all_names().map(Box::from).collect();
+                names.sort_unstable(); // that of a hash table differs from run to run
+                names
+            }
             Some(desk) => desk.all_names(),
         };
-        names.sort_unstable(); // those of a hash table have an order of their own in each run
         for name in names {
             self.tell_bridge(|bridge| bridge.gained(&name));
         }

@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use tidegate::layer::resp::{Command, Resp, Value, Version};
 use tidegate::sim::{Host, Sim, note};
@@ -26,6 +28,8 @@ pub(crate) struct Store {
     last_id: u64,
     /// The number of the last message of each publisher.
     last: BTreeMap<Publisher, u64>,
+    /// When the engine last ended a subscription, and of which host.
+    unsubscribed: BTreeMap<(Option<IpAddr>, Vec<u8>), Instant>,
     /// Messages that came again, without their envelopes.
     pub(crate) again: BTreeSet<Vec<u8>>,
     /// Messages of kept names that it had taken, and lost, without their envelopes.
@@ -44,6 +48,15 @@ impl Store {
             let Some((_, payload)) = newest.and_then(Vec::pop) else { return };
             self.lost.insert(payload[27..].to_vec());
         }
+    }
+
+    pub(crate) fn unsubscribed(
+        &self,
+        host: Option<IpAddr>,
+        prefix: &str,
+        topic: &str,
+    ) -> Option<Instant> {
+        self.unsubscribed.get(&(host, [prefix, topic].concat().into_bytes())).copied()
     }
 
     /// Whether a message that begins so was taken, and lost.
@@ -71,6 +84,7 @@ impl Store {
 /// One connection to the engine.
 struct Client {
     token: Token,
+    host: Option<IpAddr>,
     channels: BTreeSet<Vec<u8>>,
     /// What it waits for in XREAD, how many entries of each, and the number of this wait.
     waits: Option<(Places, usize)>,
@@ -177,6 +191,7 @@ impl Session {
             }
             [b"UNSUBSCRIBE", channel] => {
                 client.channels.remove(channel);
+                store.unsubscribed.insert((client.host, channel.into()), cx.net.now());
                 push(b"unsubscribe", channel)
             }
             [b"PUBLISH", _, payload] => {
@@ -227,6 +242,7 @@ impl Handler<Engine> for Session {
         self.id = cx.state.next;
         let client = Client {
             token: cx.token,
+            host: cx.peer_addr().and_then(|peer| peer.socket_addr()).map(|peer| peer.ip()),
             channels: BTreeSet::new(),
             waits: None,
             wait: 0,

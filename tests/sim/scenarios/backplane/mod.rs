@@ -67,6 +67,7 @@ pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
         } else {
             vec![sim.host(name, move |net: &mut Net<Place>| begin(None, net))?]
         };
+        process.borrow_mut().ip = Some(sim.ip(name)?);
         processes.push(Running { name, process, places });
         if plan.loss {
             sim.link(name, ENGINE, Link::new().latency(us(100)..ms(3)).loss(0.05))?;

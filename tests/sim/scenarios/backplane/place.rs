@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,11 @@ use super::{FIRST_KEPT, PREFIX, TOPICS};
 use crate::engine;
 use crate::kit::patient;
 
-const SUBSCRIBED: Duration = Duration::from_secs(2);
+/// So long after a join on one worker the backplane on another one may not know of it.
+const TOLD: Duration = Duration::from_secs(2);
+
+/// So far the clocks of hosts may be apart.
+const SKEW: Duration = Duration::from_millis(100);
 
 /// A process, or a worker of it, in one of its lives: who publishes.
 pub(super) type Life = u64;
@@ -32,6 +37,9 @@ pub(super) struct Ledger {
     processes: BTreeMap<Life, (usize, u64)>,
     /// Who said something while their process had no backplane, or lost it: others may miss that.
     lossy: BTreeSet<Life>,
+    /// When the backplane of a process came back on a new worker. What the old one had sent until then may
+    /// come behind what the new one sends, and to the members there, too.
+    came_back: BTreeMap<Life, Instant>,
     /// How much each has published to each topic.
     pub(super) published: BTreeMap<(Life, usize), u64>,
     members: u64,
@@ -42,6 +50,7 @@ pub(super) type Shared = Rc<RefCell<Ledger>>;
 /// What the workers of a process have in common.
 pub(super) struct Process {
     number: usize,
+    pub(super) ip: Option<IpAddr>,
     /// How often it was started.
     starts: u64,
     pub(super) workers: usize,
@@ -58,6 +67,7 @@ impl Process {
     pub(super) fn new(number: usize, workers: usize) -> Self {
         Process {
             number,
+            ip: None,
             starts: 0,
             workers,
             lives: BTreeSet::new(),
@@ -69,7 +79,8 @@ impl Process {
 
     /// It is killed, with all its workers.
     pub(super) fn ends(&mut self) {
-        *self = Process { starts: self.starts + 1, ..Process::new(self.number, self.workers) };
+        let (starts, ip) = (self.starts + 1, self.ip);
+        *self = Process { starts, ip, ..Process::new(self.number, self.workers) };
     }
 
     /// A worker dies, and is built again.
@@ -258,8 +269,13 @@ impl Place {
     /// Since when what is said to a topic comes to this process.
     fn undisturbed(&self, topic: usize, began: Instant) -> Instant {
         let process = self.process.borrow();
-        let since = if topic < FIRST_KEPT { process.undisturbed } else { process.reborn };
-        since.unwrap_or(began)
+        if topic >= FIRST_KEPT {
+            return process.reborn.unwrap_or(began);
+        }
+        // What has come behind that has come by the subscription that there is.
+        let unsubscribed = self.store.borrow().unsubscribed(process.ip, PREFIX, TOPICS[topic]);
+        let unsubscribed = unsubscribed.map(|at| at + SKEW);
+        process.undisturbed.max(unsubscribed).unwrap_or(began)
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -316,9 +332,9 @@ impl Place {
         let began = self.ledger.borrow().began.expect("it is set first");
         let is_kept = topic >= FIRST_KEPT;
         let own = life == self.life;
-        let (is_reborn, several) = {
+        let (reborn, several) = {
             let process = self.process.borrow();
-            (process.reborn.is_some(), process.workers > 1)
+            (process.reborn, process.workers > 1)
         };
         // What a worker of this process says does not come through the engine.
         let kin = {
@@ -332,6 +348,12 @@ impl Place {
         let before = m.before.get(&life).copied().unwrap_or(0);
         let last = m.heard.get(&life).copied();
         let misses = |from| count > from + 1 && !self.may_miss(life, topic, from + 1..count);
+        // What a worker had sent that has died meanwhile comes as from another process.
+        let came_back = self.ledger.borrow().came_back.get(&life).copied();
+        let is_of_the_dead = came_back.is_some_and(|at| began + said <= at);
+        if is_of_the_dead && count <= last.map_or(before, |last| last.count.max(before)) {
+            return;
+        }
         if own && !m.with_history {
             assert_eq!(count, last.map_or(before, |last| last.count) + 1, "{member}: {line}");
             assert!(now - said < ms(5_000), "{member} hears {line} late, at {now:?}");
@@ -341,12 +363,11 @@ impl Place {
             let last = last.map_or(before, |last| last.count.max(before));
             assert!(count <= last + 1, "{member} misses {} of {life} to {topic}", last + 1);
         }
-        // A subscription that has just ended may be used, and so may the place of a kept name where a worker
-        // knows of it that has no backplane.
-        let settled = if is_kept && !several { m.since } else { m.since + SUBSCRIBED };
+        // The place of a kept name that others of the workers have left may be used for a moment.
+        let settled = if is_kept && several { m.since + TOLD } else { began };
         match last {
             Some(last) if count <= last.count => {
-                let may_come_again = m.with_history || is_reborn;
+                let may_come_again = m.with_history || reborn.is_some();
                 assert!(may_come_again && again, "{member} hears {line} behind {}", last.count);
                 return;
             }
@@ -369,7 +390,7 @@ impl Place {
         }
         let solid = !again || last.is_some_and(|last| last.solid);
         let presence = m.presence;
-        let steady = (is_kept && !several) || began + said > settled;
+        let steady = began + said >= settled;
         let memberships = self.memberships.get_mut(&member).expect("it is open");
         let m = memberships.get_mut(&topic).expect("it is in");
         m.heard.insert(life, Heard { count, said, solid });
@@ -515,6 +536,8 @@ pub(super) fn place(
         if index == 0 {
             process.undisturbed = Some(net.now());
             process.reborn = process.undisturbed.filter(|_| !process.lives.is_empty());
+            let now = net.now();
+            ledger.came_back.extend(process.lives.iter().map(|&life| (life, now)));
             process.has_backplane = true;
         } else if !process.has_backplane {
             ledger.lossy.insert(life);
