@@ -79,3 +79,11 @@ fn a_newcomer_who_is_gone_does_not_end_a_kept_name_of_other_workers() {
         Ok(())
     });
 }
+
+/// A name was left and asked for again while the reader's first question was under way, and this process had
+/// said something in between.
+// row 266
+#[test]
+fn a_newcomer_hears_what_was_said_here_before_they_came() {
+    check(6333..6334, crate::scenarios::backplane::run);
+}
