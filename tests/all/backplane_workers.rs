@@ -9,7 +9,7 @@ use tidegate::backplane::{Backplane, BackplaneHandle};
 use tidegate::{Net, Relayed, Workers, WorkersHandle};
 
 use crate::support::PATIENCE;
-use crate::support::redis::{keeping, new_engine, turned_until as until};
+use crate::support::redis::{Turns, keeping, new_engine, turned_until as until};
 
 type State = Option<BackplaneHandle>;
 
