@@ -7,9 +7,9 @@
 //! and every queue is empty.
 //!
 //! Left out are the known faults of `docs/backplane.md`: pages of histories are small, only this program writes
-//! to the engine, a refusal for the moment takes all that follows on its connection, a newcomer with a history
-//! may hear twice what went out twice, and nobody asks for one while messages of this process are not confirmed:
-//! if nobody was there when they were said, the newcomer misses them.
+//! to the engine, a refusal for the moment takes all that follows on its connection, and a newcomer with a history
+//! may hear twice what went out twice. Behind the death of a worker with a backplane what it had sent may come
+//! late, and a second time.
 
 mod place;
 

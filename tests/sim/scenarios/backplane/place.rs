@@ -493,9 +493,9 @@ fn acts(state: &mut Place, net: &mut Net<Place>) {
         return;
     }
     let member = members[state.dice.size(0, members.len() - 1)];
-    let is_told = state.backplane.is_some() && state.queued() == 0;
+    let has_histories = topic >= FIRST_KEPT && state.backplane.is_some();
     let count = state.dice.size(0, 20);
-    let history = (topic >= FIRST_KEPT && is_told).then_some(count);
+    let history = has_histories.then_some(count);
     match what {
         60..68 => state.join(net, member, topic, None),
         68..76 => state.join(net, member, topic, history),
