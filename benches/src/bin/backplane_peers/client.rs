@@ -10,7 +10,7 @@ use crate::Result;
 /// The length of a message: its number and its time, 16 digits each, and something to say.
 const BYTES: usize = 100;
 /// As it comes: the head has two bytes for each length below 126.
-const FRAME: usize = 2 + BYTES;
+pub const FRAME: usize = 2 + BYTES;
 
 pub struct Client {
     pub stream: TcpStream,
@@ -85,9 +85,8 @@ impl Client {
         Ok(())
     }
 
-    /// Reads what has come, and tells the time of each message's sending. The messages must be whole, in order, and all
-    /// of them.
-    pub fn hear(&mut self, mut each: impl FnMut(u64, Duration)) -> Result<()> {
+    /// Reads what has come, and tells each number. The messages must be whole, in order, and all of them.
+    pub fn hear(&mut self, mut each: impl FnMut(u64)) -> Result<()> {
         loop {
             let read = match self.stream.read(&mut self.input[self.filled..]) {
                 Ok(0) => return Err("the server has closed a connection".into()),
@@ -99,19 +98,12 @@ impl Client {
             let is_short = self.filled < self.input.len();
             let (frames, _) = self.input[..self.filled].as_chunks::<FRAME>();
             for frame in frames {
-                let number = |at: usize| {
-                    let digits = std::str::from_utf8(&frame[at..at + 16])?;
-                    Ok::<_, crate::Failure>(u64::from_str_radix(digits, 16)?)
-                };
-                if frame[..2] != [0x81, BYTES as u8] || frame[34..].iter().any(|&b| b != b'x') {
-                    return Err("what came is no message of the speaker's".into());
-                }
-                let (said, time) = (number(2)?, number(18)?);
+                let (said, _) = read_frame(frame)?;
                 if said != self.heard {
                     return Err(format!("message {} was expected, {said} came", self.heard).into());
                 }
                 self.heard += 1;
-                each(said, Duration::from_nanos(time));
+                each(said);
             }
             let whole = frames.len() * FRAME;
             self.input.copy_within(whole..self.filled, 0);
@@ -121,6 +113,18 @@ impl Client {
             }
         }
     }
+}
+
+/// The number and the time of a message.
+pub fn read_frame(frame: &[u8; FRAME]) -> Result<(u64, Duration)> {
+    if frame[..2] != [0x81, BYTES as u8] || frame[34..].iter().any(|&byte| byte != b'x') {
+        return Err("what came is no message of the speaker's".into());
+    }
+    let number = |at: usize| {
+        let digits = std::str::from_utf8(&frame[at..at + 16])?;
+        Ok::<_, crate::Failure>(u64::from_str_radix(digits, 16)?)
+    };
+    Ok((number(2)?, Duration::from_nanos(number(18)?)))
 }
 
 /// Says messages until each listener has heard one, since a subscription takes a moment; they all count from the same
@@ -140,7 +144,7 @@ pub fn bring_together(speaker: &mut Client, listeners: &mut [Client]) -> Result<
             if last.is_none() {
                 listener.heard = listener.first()?.unwrap_or(0);
             }
-            listener.hear(|number, _| *last = Some(number))?;
+            listener.hear(|number| *last = Some(number))?;
         }
     }
     Ok(())
@@ -151,7 +155,7 @@ impl Client {
     fn first(&mut self) -> Result<Option<u64>> {
         let mut frame = [0; FRAME];
         match self.stream.peek(&mut frame) {
-            Ok(FRAME) => Ok(Some(u64::from_str_radix(std::str::from_utf8(&frame[2..18])?, 16)?)),
+            Ok(FRAME) => Ok(Some(read_frame(&frame)?.0)),
             Ok(_) => Ok(None),
             Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error.into()),

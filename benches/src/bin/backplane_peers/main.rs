@@ -32,9 +32,9 @@ type Result<T> = std::result::Result<T, Failure>;
 /// How long a flood is.
 const SLICE: Duration = Duration::from_secs(1);
 /// The messages of a slice at light load, one a millisecond.
-const PACED: usize = 2000;
-/// Rounds that do not count: until a runtime has compiled what is often called.
-const WARM: usize = 2;
+const PACED: u64 = 2000;
+/// Rounds that do not count: a runtime compiles what is often called.
+const WARM: usize = 1;
 
 fn main() -> Result<()> {
     let mut words = std::env::args().skip(1);
@@ -44,10 +44,10 @@ fn main() -> Result<()> {
         return Err("usage: backplane_peers [ROUNDS [redis|cluster|all]]".into());
     }
     println!("load average {}, {rounds} rounds", std::fs::read_to_string("/proc/loadavg")?.trim());
-    println!("\n| | tidegate | Node | Node / tidegate |\n|---|---:|---:|---:|");
+    println!("\n| | tidegate | Node | × | Node, corked | × |\n|---|---:|---:|---:|---:|---:|");
     let redis = Redis::alone()?;
     if part != "cluster" {
-        let pairs = start(&redis)?;
+        let pairs = start(&redis, false)?;
         for listeners in [1, 50] {
             flood_all(&format!("{listeners} listening"), &redis, &pairs, 1, listeners, rounds)?;
         }
@@ -56,12 +56,14 @@ fn main() -> Result<()> {
     for connections in [1, 50] {
         let rates = (0..rounds).map(|_| redis.benchmark(connections, 400_000));
         let rates = tell(spread(rates.collect::<Result<_>>()?), 0);
-        println!("| `redis-benchmark -P 64 -c {connections}`, messages a second | {rates} | | |");
+        println!(
+            "| `redis-benchmark -P 64 -c {connections}`, messages a second | {rates} | | | | |"
+        );
     }
     if part != "redis" {
         let cluster = Redis::cluster(3)?;
         for (name, redis) in [("one Redis", &redis), ("a cluster of three", &cluster)] {
-            let pairs = start(redis)?;
+            let pairs = start(redis, true)?;
             flood_all(&format!("12 rooms, {name}"), redis, &pairs, 12, 1, rounds)?;
         }
     }
@@ -69,22 +71,22 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn start(redis: &Redis) -> Result<[Pair; 2]> {
-    let [first, second] = PEERS;
-    Ok([Pair::start(first, redis)?, Pair::start(second, redis)?])
+fn start(redis: &Redis, many: bool) -> Result<Vec<Pair>> {
+    PEERS.iter().map(|name| Pair::start(name, redis, many)).collect()
 }
 
-/// One slice of each in every round, each round beginning with the other one.
+/// One slice of each in every round, each round beginning with the next one.
 fn in_turn<S, T>(
-    subjects: &mut [S; 2],
+    mut subjects: Vec<S>,
     rounds: usize,
     mut slice: impl FnMut(&mut S) -> Result<T>,
-) -> Result<[Vec<T>; 2]> {
-    let mut found = [Vec::new(), Vec::new()];
+) -> Result<Vec<Vec<T>>> {
+    let mut found: Vec<_> = subjects.iter().map(|_| Vec::new()).collect();
     for round in 0..WARM + rounds {
-        for turn in 0..2 {
-            let at = (round + turn) % 2;
-            let value = slice(&mut subjects[at])?;
+        for turn in 0..subjects.len() {
+            let at = (round + turn) % subjects.len();
+            let value = slice(&mut subjects[at])
+                .map_err(|error| format!("{}, round {round}: {error}", PEERS[at]))?;
             if round >= WARM {
                 found[at].push(value);
             }
@@ -96,14 +98,13 @@ fn in_turn<S, T>(
 fn flood_all(
     name: &str,
     redis: &Redis,
-    pairs: &[Pair; 2],
+    pairs: &[Pair],
     rooms: usize,
     listeners: usize,
     rounds: usize,
 ) -> Result<()> {
-    let open = |pair: &Pair| Flood::new(pair, redis, rooms, listeners);
-    let mut floods = [open(&pairs[0])?, open(&pairs[1])?];
-    let found = in_turn(&mut floods, rounds, |flood| flood.slice(SLICE))?;
+    let floods = pairs.iter().map(|pair| Flood::new(pair, redis, rooms, listeners));
+    let found = in_turn(floods.collect::<Result<_>>()?, rounds, |flood| flood.slice(SLICE))?;
     let figures: [(&str, usize, fn(&Flooded) -> f64); 4] = [
         ("messages a second", 0, |slice| slice.rate),
         ("CPU s of both servers, 100,000 messages", 3, |slice| slice.servers),
@@ -116,9 +117,9 @@ fn flood_all(
     Ok(())
 }
 
-fn pace_all(pairs: &[Pair; 2], rounds: usize) -> Result<()> {
-    let mut paces = [Pace::new(&pairs[0])?, Pace::new(&pairs[1])?];
-    let found = in_turn(&mut paces, rounds, |pace| pace.slice(PACED))?;
+fn pace_all(pairs: &[Pair], rounds: usize) -> Result<()> {
+    let paces = pairs.iter().map(Pace::new);
+    let found = in_turn(paces.collect::<Result<_>>()?, rounds, |pace| pace.slice(PACED))?;
     let figures: [(&str, fn(&Paced) -> f64); 6] = [
         ("same process, p50 µs", |slice| slice.near.p50),
         ("same process, p99 µs", |slice| slice.near.p99),
@@ -133,12 +134,15 @@ fn pace_all(pairs: &[Pair; 2], rounds: usize) -> Result<()> {
     Ok(())
 }
 
-/// Medians with their quartiles, and those of the ratio in each round.
-fn row<T>(name: &str, found: &[Vec<T>; 2], digits: usize, of: impl Fn(&T) -> f64) {
+/// Medians with their quartiles, and those of the ratio to the first in each round.
+fn row<T>(name: &str, found: &[Vec<T>], digits: usize, of: impl Fn(&T) -> f64) {
     let all = |at: usize| found[at].iter().map(&of).collect::<Vec<_>>();
-    let ratios = all(1).iter().zip(all(0)).map(|(node, tidegate)| node / tidegate).collect();
-    let [tidegate, node] = [0, 1].map(|at| tell(spread(all(at)), digits));
-    println!("| {name} | {tidegate} | {node} | {} |", tell(spread(ratios), 2));
+    print!("| {name} | {} |", tell(spread(all(0)), digits));
+    for at in 1..found.len() {
+        let ratios = all(at).iter().zip(all(0)).map(|(other, first)| other / first).collect();
+        print!(" {} | {} |", tell(spread(all(at)), digits), tell(spread(ratios), 2));
+    }
+    println!();
 }
 
 fn tell(Spread { low, median, high }: Spread, digits: usize) -> String {

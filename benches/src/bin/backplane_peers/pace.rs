@@ -1,16 +1,25 @@
 //! One message a millisecond, heard on the speaker's server and on the other one: what the way through Redis adds.
+//!
+//! When a message came is the kernel's word (`SO_TIMESTAMPNS`): the instant at which the server's write has put it
+//! before the listener. So the load can sleep, and its own wake-up is in no figure.
 
-use std::time::{Duration, Instant};
+use std::io::IoSliceMut;
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use nix::cmsg_space;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
+use nix::sys::time::TimeSpec;
 
 use crate::Result;
-use crate::client::{Client, bring_together};
+use crate::client::{Client, FRAME, bring_together, read_frame};
 use crate::processes::Pair;
 
 pub struct Pace {
     speaker: Client,
     /// On the speaker's server, and on the other.
     listeners: [Client; 2],
-    origin: Instant,
 }
 
 /// Microseconds.
@@ -36,6 +45,10 @@ fn percentiles(mut values: Vec<f64>) -> Percentiles {
     Percentiles { p50: at(0.5), p99: at(0.99) }
 }
 
+fn now() -> Result<Duration> {
+    Ok(SystemTime::now().duration_since(UNIX_EPOCH)?)
+}
+
 impl Pace {
     pub fn new(pair: &Pair) -> Result<Self> {
         let room = format!("/{}-pace", pair.name);
@@ -43,36 +56,60 @@ impl Pace {
         let mut speaker = Client::enter(here, &room)?;
         let mut listeners = [Client::enter(here, &room)?, Client::enter(there, &room)?];
         bring_together(&mut speaker, &mut listeners)?;
-        Ok(Self { speaker, listeners, origin: Instant::now() })
+        for listener in &listeners {
+            setsockopt(&listener.stream, sockopt::ReceiveTimestampns, &true)?;
+            listener.stream.set_nonblocking(false)?;
+            listener.stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        }
+        Ok(Self { speaker, listeners })
     }
 
-    /// The load looks without sleeping, so that its own wake-up is in no latency; it gives way to whoever wants its
-    /// core.
-    pub fn slice(&mut self, messages: usize) -> Result<Paced> {
-        let first = self.speaker.said;
-        let mut times = [vec![f64::NAN; messages], vec![f64::NAN; messages]];
-        let (begin, mut said, mut heard) = (Instant::now(), 0, 0);
-        while heard < 2 * messages {
-            if said < messages && begin.elapsed() >= Duration::from_millis(said as u64) {
-                self.speaker.say(self.origin.elapsed());
-                self.speaker.flush()?;
-                said += 1;
+    pub fn slice(&mut self, messages: u64) -> Result<Paced> {
+        let speaker = &mut self.speaker;
+        let [near, far] = &mut self.listeners;
+        let (near, far) = thread::scope(|scope| {
+            // An error is told from the thread: `dyn Error` does not cross.
+            let listen = |client| {
+                scope.spawn(move || times(client, messages).map_err(|error| error.to_string()))
+            };
+            let (near, far) = (listen(near), listen(far));
+            let begin = Instant::now();
+            for number in 0..messages {
+                let due = begin + Duration::from_millis(number);
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+                speaker.say(now()?);
+                speaker.flush()?;
             }
-            for (listener, times) in self.listeners.iter_mut().zip(&mut times) {
-                let origin = self.origin;
-                listener.hear(|number, sent| {
-                    let took = origin.elapsed().saturating_sub(sent);
-                    times[(number - first) as usize] = took.as_nanos() as f64 / 1000.0;
-                    heard += 1;
-                })?;
-            }
-            if begin.elapsed() > Duration::from_millis(messages as u64 + 20_000) {
-                return Err("messages are lost: not all of them were heard".into());
-            }
-            std::thread::yield_now();
-        }
-        let [near, far] = times;
+            let join = |thread: thread::ScopedJoinHandle<'_, std::result::Result<_, String>>| {
+                thread.join().map_err(|_| "a listener has panicked")?.map_err(crate::Failure::from)
+            };
+            Ok::<_, crate::Failure>((join(near)?, join(far)?))
+        })?;
         let added = far.iter().zip(&near).map(|(far, near)| far - near).collect();
         Ok(Paced { near: percentiles(near), far: percentiles(far), added: percentiles(added) })
     }
+}
+
+/// How long each of the next messages took.
+fn times(listener: &mut Client, messages: u64) -> Result<Vec<f64>> {
+    let mut times = Vec::new();
+    for _ in 0..messages {
+        let mut frame = [0; FRAME];
+        let mut space = cmsg_space!(TimeSpec);
+        let mut blocks = [IoSliceMut::new(&mut frame)];
+        let fd = listener.stream.as_raw_fd();
+        let got = recvmsg::<()>(fd, &mut blocks, Some(&mut space), MsgFlags::MSG_WAITALL)?;
+        let came = got.cmsgs()?.find_map(|word| match word {
+            ControlMessageOwned::ScmTimestampns(time) => Some(Duration::from(time)),
+            _ => None,
+        });
+        let came = came.ok_or("the kernel does not tell when a segment came")?;
+        let (number, sent) = read_frame(&frame)?;
+        if number != listener.heard {
+            return Err(format!("message {} was expected, {number} came", listener.heard).into());
+        }
+        listener.heard += 1;
+        times.push(came.saturating_sub(sent).as_nanos() as f64 / 1000.0);
+    }
+    Ok(times)
 }
