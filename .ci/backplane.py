@@ -9,11 +9,13 @@ checks with one of them in their names are run. It needs redis-server (6 or newe
 Prints what failed and "N passed, N failed"; the exit status is 0 if nothing failed.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 
 sys.dont_write_bytecode = True
 from checks import check, run  # noqa: E402
@@ -209,6 +211,61 @@ def two_chats_are_one_room_of_two_processes():
                     one.process.kill()
                     ben.until("* Here now: Ben")
                     equal(ben.here(), ["Ben"])
+
+
+@check
+def a_newcomer_to_the_chat_is_shown_what_was_said_before():
+    with Redis() as redis:
+        with shared_chat(redis, "--workers", "2") as one, shared_chat(redis) as two:
+            with Guest(one) as anna, Guest(two) as ben:
+                anna.tell("/nick Anna")
+                anna.until("* guest")
+                for number in range(40):  # by turns, so that there is one order
+                    anna.tell(f"line {number}")
+                    equal(ben.until("<"), f"<Anna> line {number}")
+                    ben.tell(f"line {number}")
+                    equal(anna.until("<"), f"<{ben.name}> line {number}")
+                said = [f"<{name}> line {number}" for number in range(40) for name in ("Anna", ben.name)]
+                for chat in (one, one, two):  # on each worker
+                    with Guest(chat) as newcomer:
+                        equal(newcomer.before, said[-50:])
+        # Both are gone, and so are the names; what was said is not.
+        for options in ((), ("--workers", "2")):
+            with shared_chat(redis, *options) as three:
+                until(lambda chat=three: Guest.shown(chat), "it has the history")
+                with Guest(three) as carla, Guest(three) as dora, Guest(three, tls=True) as eve:
+                    for guest in (carla, dora, eve):
+                        equal(guest.before, said[-50:])
+
+
+@check
+def who_comes_while_people_talk_gets_each_line_once():
+    """From the history, or as it is said: on the workers of the speaker's process, and on another one."""
+    with Redis() as redis, shared_chat(redis, "--workers", "3") as one, shared_chat(redis) as two:
+        with Guest(one) as anna, contextlib.ExitStack() as stack:
+            all_are_here = threading.Event()
+
+            def talk():
+                number = 0
+                while not all_are_here.is_set():
+                    anna.tell(*(f"line {number + n}" for n in range(5)), "/ping next")
+                    anna.until("* pong next")
+                    number += 5
+                anna.tell(f"line {number}", "end")
+
+            talking = threading.Thread(target=talk)
+            talking.start()
+            try:
+                guests = [stack.enter_context(Guest((one, two)[n % 2])) for n in range(60)]
+            finally:
+                all_are_here.set()
+                talking.join()
+            for guest in guests:
+                came = [line for line in guest.lines_until(f"<{anna.name}> end") if line.startswith("<")]
+                numbers = [int(line.split()[-1]) for line in guest.before + came]
+                equal(numbers, list(range(numbers[0], numbers[-1] + 1)))
+                assert len(guest.before) == min(50, numbers[0] + len(guest.before)), guest.before
+            assert any(guest.before for guest in guests), "nobody came while Anna talked"
 
 
 @check

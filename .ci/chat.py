@@ -326,6 +326,35 @@ def a_page_nc_and_openssl_on_three_processes_are_in_one_room():
         page.wait_people("Adam", "Anna", "Carla")
 
 
+@check
+def a_page_shows_what_was_said_before_and_nothing_of_it_again():
+    with Redis() as redis, shared_chat(redis) as one, contextlib.ExitStack() as stack:
+        anna = stack.enter_context(nc(one.lines))
+        called("Anna", anna)
+        for number in range(60):
+            anna.send(f"line {number}\n")
+        anna.send("/ping end\n")
+        anna.wait_for(r"\* pong end")
+        page = stack.enter_context(in_room(one))
+        page.wait_said("Anna", "line 59")
+        equal(page.run(NOTICES).count("Before you came:"), 1)
+        page.call_oneself("Ben")
+        page.say("and mine")
+        anna.wait_for("<Ben> and mine\n")
+        # The connection is lost, and while it is, somebody goes on.
+        page.run("socket.close()")
+        anna.wait_for(r"\* Ben has left")
+        anna.send("line 60\n")
+        anna.send("line 61\n")
+        page.wait_notice("The connection is lost.")
+        page.wait_said("Anna", "line 61")
+        page.wait("inRoom && people.includes('Ben')")
+        anna.send("line 62\n")
+        page.wait_said("Anna", "line 62")
+        said = [["Anna", f"line {number}"] for number in range(10, 63)]
+        equal(page.run(SAID), said[:50] + [["Ben", "and mine"]] + said[50:])
+
+
 # ---- the page's connection ----
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 
@@ -134,13 +135,30 @@ def shared_chat(redis, *options):
     return chat
 
 
-class Guest(Member):
-    """Somebody in the chat, who knows their name."""
+def over_tls(chat):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context.wrap_socket(connect(chat.tls))
 
-    def __init__(self, chat):
-        super().__init__(chat)
+
+class Guest(Member):
+    """Somebody in the chat, who knows their name, and what was said `before`."""
+
+    def __init__(self, chat, tls=False):
+        super().__init__(chat, connection=over_tls(chat) if tls else None)
         self.name = self.until("* Welcome. You are ").split()[4].rstrip(".")
-        self.until("* Here now: ")
+        self.before = []
+        while not (line := self.line()).startswith("* Here now: "):
+            assert line, "the end came before who is here"
+            self.before.append(line)
+        if self.before:
+            equal(self.before.pop(0), "* Before you came:")
+
+    @classmethod
+    def shown(cls, chat):
+        """How many lines a newcomer is shown."""
+        with cls(chat) as newcomer:
+            return len(newcomer.before)
 
     def until(self, beginning):
         """The next line that begins so."""

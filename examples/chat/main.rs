@@ -1,7 +1,8 @@
 //! A chat room. Everyone who connects is in it: with `nc`, with `openssl s_client`, or with a browser.
 //!
-//! `room.rs` has the room and its members, who know nothing of the network; `elsewhere.rs` those on other
-//! processes; `page.rs` and `page.html` the web page. Here is where the sockets are, and what lines look like on each.
+//! `room.rs` has the room and its members, who know nothing of the network; `talk.rs` what they say, and
+//! what of it newcomers are shown; `elsewhere.rs` those on other processes; `page.rs` and `page.html` the
+//! web page. Here is where the sockets are, and what lines look like on each.
 
 mod elsewhere;
 mod page;
@@ -10,10 +11,12 @@ mod room;
 mod simulated;
 #[path = "../support/mod.rs"]
 mod support;
+mod talk;
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tidegate::layer::Lines;
@@ -22,7 +25,8 @@ use tidegate::{
     WorkersHandle,
 };
 
-use room::{Form, MAX_LINE, Member, ROOM, Room};
+use room::{Form, MAX_LINE, Member, People, Room};
+use talk::Past;
 
 const HELP: &str = "chat - a room for many people, one line of text a message
 
@@ -31,7 +35,8 @@ Usage: cargo run --release --example chat [ADDRESS] [OPTIONS]
     ADDRESS         lines of text over TCP (default 127.0.0.1:8888)
     --tls ADDRESS   lines of text over TLS (default 127.0.0.1:8889)
     --web ADDRESS   a web page for browsers (default 127.0.0.1:8080)
-    --backplane URL   redis://[user:password@]host[:port]: one room with all chats that have the same
+    --backplane URL   redis://[user:password@]host[:port]: one room with all chats that have the same;
+                    newcomers are shown the last 50 lines, which Redis keeps
     --workers N     as many threads, each with a part of the members (default 1)
     --metrics ADDRESS   figures for Prometheus at http://ADDRESS/metrics; off by default
     --name HOST     a name that browsers may know it by, besides its IP addresses and localhost
@@ -55,7 +60,7 @@ fn main() -> ExitCode {
         let certificate = support::certificate::from_arguments(arguments)?.build()?;
         let [lines_address] = arguments.rest(["127.0.0.1:8888"])?;
 
-        let people = Room::default();
+        let people: Arc<Mutex<People>> = Arc::default();
         let report = Workers::new(workers).run(move |worker, net| {
             // The same line of text in three forms; the handler is the same behind all of them.
             let lines = || Lines::new().line_limit(MAX_LINE);
@@ -67,8 +72,10 @@ fn main() -> ExitCode {
             let for_lines = open(net, &lines_address, Form::Lines, lines)?;
             let for_tls = open(net, &tls_address, Form::Lines, tls_lines)?;
             let for_web = open(net, &web_address, Form::Messages, messages)?;
+            let mut room = Room::new(net, &people);
+            room.past = backplane.is_some().then(Past::default);
             if worker.index() > 0 {
-                return Ok(people.clone()); // one worker speaks for all
+                return Ok(room); // one worker speaks for all
             }
             for at in for_lines {
                 let (ip, port) = (reachable(at).ip(), at.port());
@@ -94,11 +101,11 @@ fn main() -> ExitCode {
                 }
             }
             if let Some(url) = &backplane {
-                elsewhere::join(url, &people, net, worker.handle().clone())?;
+                elsewhere::join(url, &room, net)?;
             }
             #[cfg(unix)]
             close_on_signals(net, worker.handle().clone())?;
-            Ok(people.clone())
+            Ok(room)
         })?;
         match report.connections_cut {
             0 => support::say("chat: closed")?,
@@ -147,10 +154,9 @@ fn reachable(mut at: SocketAddr) -> SocketAddr {
 }
 
 /// Says goodbye to everybody on this worker and lets what was said still reach them.
-fn close_room(net: &mut Net<Room>) {
-    let Some(room) = net.find_group(ROOM) else { return };
-    net.publish(room, "* The room is closing. Goodbye!");
-    for member in net.members(room).to_vec() {
+fn close_room(room: &Room, net: &mut Net<Room>) {
+    net.publish(room.members, "* The room is closing. Goodbye!");
+    for member in net.members(room.members).to_vec() {
         net.close(member);
     }
 }
@@ -172,7 +178,7 @@ fn close_on_signals(net: &mut Net<Room>, workers: WorkersHandle<Room>) -> Result
             }
             log::info!("closing the room; Ctrl-C again ends it at once");
             for worker in 0..workers.count() {
-                workers.post(worker, |_room, net| close_room(net));
+                workers.post(worker, |room, net| close_room(room, net));
             }
             workers.shutdown(Duration::from_secs(2));
         }

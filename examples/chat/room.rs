@@ -6,13 +6,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tidegate::stats::{Exposition, ReactorStats};
-use tidegate::{Address, CloseInfo, CloseReason, Context, Handler, HandlerResult, Input, Net};
+use tidegate::{
+    Address, CloseInfo, CloseReason, Context, Group, Handler, HandlerResult, Input, Net,
+};
 
 use crate::elsewhere;
-
-/// The name of the group of all members: what is published to it reaches them all, on whichever worker
-/// and process they are.
-pub(crate) const ROOM: &str = "room";
+use crate::talk::{self, Past};
 
 const COMMANDS: &str =
     "* /nick NAME  /who  /ping WORD  /stats  /quit  /help; anything else is said to everybody";
@@ -22,14 +21,23 @@ pub(crate) const MAX_LINE: usize = 4096;
 /// The longest name, in characters.
 const MAX_NAME: usize = 20;
 
-/// What all members share. Every callback gets it as `cx.state`. Each worker has one, and all of them are
-/// the same people, behind a lock that nobody holds for longer than a look.
-#[derive(Clone, Default)]
-pub(crate) struct Room(Arc<Mutex<People>>);
+/// What all members share. Every callback gets it as `cx.state`. Each worker has one.
+pub(crate) struct Room {
+    /// The same on all workers, behind a lock that nobody holds for longer than a look.
+    people: Arc<Mutex<People>>,
+    /// Those on this worker.
+    pub(crate) members: Group,
+    /// What was said before, if newcomers are shown it.
+    pub(crate) past: Option<Past>,
+}
 
 impl Room {
+    pub(crate) fn new(net: &mut Net<Room>, people: &Arc<Mutex<People>>) -> Room {
+        Room { people: Arc::clone(people), members: net.create_group(), past: None }
+    }
+
     fn people(&self) -> MutexGuard<'_, People> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.people.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// From now on the room is shared with other processes.
@@ -86,8 +94,9 @@ impl Room {
     }
 }
 
+/// Who is here, and who elsewhere.
 #[derive(Default)]
-struct People {
+pub(crate) struct People {
     /// The names in use. Their lower-case form is the key, so that Anna and anna can't both be here.
     names: BTreeMap<String, String>,
     guests: u64,
@@ -167,10 +176,12 @@ impl Handler<Room> for Member {
         self.name = cx.state.people().guest_name();
         log::info!("{} is {}", self.address, self.name);
         cx.send(format!("* Welcome. You are {}. /help lists the commands.", self.name));
+        if let Some(past) = &cx.state.past {
+            past.show(cx.net, cx.token);
+        }
         self.who(cx);
-        cx.net.publish_named(ROOM, format!("* {} has joined", self.name));
-        let room = cx.net.group(ROOM);
-        cx.net.join(room, cx.token); // after that message, which is for the others
+        self.say(cx, format!("* {} has joined", self.name));
+        cx.net.join(cx.state.members, cx.token); // in this call: no line is missed, or comes twice
         elsewhere::announce(cx.state, cx.net);
         Ok(())
     }
@@ -210,7 +221,7 @@ impl Handler<Room> for Member {
                 // the one with the other.
                 let said = format!("<{}> {line}", self.name);
                 cx.state.people().said += 1;
-                cx.net.publish_named_except(ROOM, cx.token, said);
+                self.say(cx, said);
             }
         }
         Ok(())
@@ -235,12 +246,17 @@ impl Member {
         Member { form, address, name: String::new() }
     }
 
+    /// To all others.
+    fn say(&self, cx: &mut Context<'_, Room>, line: String) {
+        talk::say(cx.state, cx.net, cx.token, line);
+    }
+
     /// Tells the others, once, and makes the name free.
     fn leave(&mut self, cx: &mut Context<'_, Room>, how: &str) {
         let name = std::mem::take(&mut self.name);
         let was_here = cx.state.people().names.remove(&name.to_lowercase()).is_some();
         if was_here {
-            cx.net.publish_named_except(ROOM, cx.token, format!("* {name} {how}"));
+            self.say(cx, format!("* {name} {how}"));
             elsewhere::announce(cx.state, cx.net);
         }
     }
@@ -293,7 +309,9 @@ impl Member {
         }
         let taken = cx.state.people().take_name(name, &self.name);
         if taken {
-            cx.net.publish_named(ROOM, format!("* {} is now {name}", self.name));
+            let renamed = format!("* {} is now {name}", self.name);
+            cx.send(&renamed);
+            self.say(cx, renamed);
             self.name = name.to_owned();
             elsewhere::announce(cx.state, cx.net);
         } else {
@@ -310,7 +328,7 @@ fn is_http(line: &str) -> bool {
 /// The text of a line, safe to show on anybody's terminal: control characters could move the
 /// cursor, clear the screen or do worse there, and the marks for right-to-left text could make a
 /// line read as something else. (A page need not care about `<b>`: ours shows text as text.)
-fn printable(line: &[u8]) -> String {
+pub(crate) fn printable(line: &[u8]) -> String {
     let visible = |c: char| match c {
         '\t' => ' ',
         '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => '\u{fffd}',

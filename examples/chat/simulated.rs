@@ -4,6 +4,7 @@
 //! twice or out of order, and nobody misses one while they are in the room.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tidegate::layer::Lines;
@@ -28,7 +29,7 @@ fn start_room(sim: &mut Sim) -> Result<Host<Room>, Error> {
         let web = page::server(Some("server".to_owned()));
         open(net, "0.0.0.0:8888", Form::Lines, || Lines::new().line_limit(MAX_LINE))?;
         open(net, "0.0.0.0:8080", Form::Messages, move || web.layer())?;
-        Ok(Room::default())
+        Ok(Room::new(net, &Arc::default()))
     })
 }
 
@@ -183,8 +184,8 @@ fn everybody_hears_each_line_once_and_in_order() {
             assert_eq!(heard, [LINES, LINES]);
         }
         // Ctrl-C: everybody is told, and the loop ends.
-        sim.with(server, |_, net| {
-            close_room(net);
+        sim.with(server, |room, net| {
+            close_room(room, net);
             net.shutdown(ms(2_000));
         });
         sim.run_until(ms(10_000), |sim| !sim.is_running(server))?;
@@ -211,8 +212,8 @@ fn faults_never_mix_up_what_is_heard() {
         for &visitor in &visitors {
             sim.with(visitor, |visitor, _| visitor.stays_away = true);
         }
-        sim.with(server, |_, net| {
-            close_room(net);
+        sim.with(server, |room, net| {
+            close_room(room, net);
             net.shutdown(ms(2_000));
         });
         sim.settle(ms(600_000))?;

@@ -259,7 +259,7 @@ impl<S: 'static> Backplane<S> {
     /// let mut reactor = Reactor::with_state(Vec::<Vec<u8>>::new())?; // what was said in the lobby
     /// Backplane::redis("redis://127.0.0.1")?
     ///     .keep("room/", 1000)
-    ///     .on_history("room/lobby", 50, |messages, said, _net| {
+    ///     .on_history("room/lobby", 50, |messages, said: &mut Vec<_>, _net| {
     ///         said.extend(messages.iter().map(|message| message.to_vec()));
     ///     })
     ///     .on_message("room/lobby", |message, said, _net| said.push(message.to_vec()))

@@ -391,7 +391,8 @@ impl<S: 'static> Handler<S> for Reader<S> {
                 }
             }
             Asked::Begin(name) if is_too_large => {
-                if !self.ask_for_less_history(&name) {
+                let can = self.ask_for_less_history(&name);
+                if !can {
                     self.skip(cx, &name);
                 }
             }

@@ -187,6 +187,30 @@ fn a_history_of_a_name_that_is_not_kept_is_refused() {
     );
 }
 
+// row 277
+#[test]
+fn an_entry_that_went_out_twice_comes_once_to_who_was_told_it_in_a_history() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let _of_a = a.member_of("room");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && b.backplane.is_connected());
+    a.say("room", "1");
+    until!(engine, a, b; a.backplane.stats().own == 1);
+    let mut late = b.stranger();
+    b.backplane.join_with_history(b.reactor.net(), "room", late.token, 5);
+    let mut got = String::new();
+    until!(engine, a, b; { got += &late.got(); got == "T:1|" });
+    // As if nobody had confirmed it.
+    engine.state_mut().last_id += 1;
+    let id = engine.state().last_id;
+    let entries = engine.state_mut().streams.get_mut(&b"room"[..]).unwrap();
+    let again = (id, entries[0].1.clone());
+    entries.push(again);
+    a.say("room", "2");
+    until!(engine, a, b; { got += &late.got(); got.ends_with("2|") });
+    assert_eq!((got.as_str(), b.backplane.stats().repeated), ("T:1|T:2|", 1));
+}
+
 // row 247
 #[test]
 fn names_come_and_go_while_the_reader_waits() {
