@@ -34,8 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let addr = value("--addr").ok_or("expected --addr IP:PORT")?;
     let redis = value("--redis").ok_or("expected --redis URL")?;
 
-    // What Redis answers comes by one connection, which has no larger share of a turn than each speaker. So many that
-    // all speak at once leave it behind, and the queue runs over: a larger share reads all that has come.
+    // What Redis answers comes over one connection, which has no larger share of a turn than each speaker. Where many
+    // speak at once it falls behind, and the queue runs over. It takes both settings: with one alone it still may.
     let config = match value("--burst").map(|burst| burst.parse()).transpose()? {
         Some(burst) => Config::new().messages_per_turn(burst).work_per_turn(4 * burst),
         None => Config::new(),

@@ -28,6 +28,8 @@ use stats::{Spread, spread};
 
 type Failure = Box<dyn std::error::Error>;
 type Result<T> = std::result::Result<T, Failure>;
+/// One figure of a slice.
+type Figure<S> = fn(&S) -> f64;
 
 /// How long a flood is.
 const SLICE: Duration = Duration::from_secs(1);
@@ -105,7 +107,7 @@ fn flood_all(
 ) -> Result<()> {
     let floods = pairs.iter().map(|pair| Flood::new(pair, redis, rooms, listeners));
     let found = in_turn(floods.collect::<Result<_>>()?, rounds, |flood| flood.slice(SLICE))?;
-    let figures: [(&str, usize, fn(&Flooded) -> f64); 4] = [
+    let figures: [(&str, usize, Figure<Flooded>); 4] = [
         ("messages a second", 0, |slice| slice.rate),
         ("CPU s of both servers, 100,000 messages", 3, |slice| slice.servers),
         ("CPU s of Redis", 3, |slice| slice.redis),
@@ -120,7 +122,7 @@ fn flood_all(
 fn pace_all(pairs: &[Pair], rounds: usize) -> Result<()> {
     let paces = pairs.iter().map(Pace::new);
     let found = in_turn(paces.collect::<Result<_>>()?, rounds, |pace| pace.slice(PACED))?;
-    let figures: [(&str, fn(&Paced) -> f64); 6] = [
+    let figures: [(&str, Figure<Paced>); 6] = [
         ("same process, p50 µs", |slice| slice.near.p50),
         ("same process, p99 µs", |slice| slice.near.p99),
         ("through Redis, p50 µs", |slice| slice.far.p50),
