@@ -8,7 +8,7 @@ use super::link::Link;
 use super::nodes::NodeId;
 use super::plane::{Delivery, Phase, Plane, Told};
 use super::reader::Poke;
-use super::reading::greet_no_longer;
+use super::reading::{dial_reader, greet_no_longer};
 use super::scout::scout;
 use super::slots::Endpoint;
 use super::url::Url;
@@ -204,9 +204,20 @@ pub(super) fn arrange<S: 'static>(
     state: &mut S,
     net: &mut Net<S>,
 ) {
+    // One that closes takes no notification for seconds if its peer hangs. What it has not confirmed goes out
+    // again, and is known by its number.
     for token in ending {
-        net.close(token);
+        net.abort(token);
     }
+    let misplaced = {
+        let plane = control.plane.borrow();
+        let at = plane.node_of_kept();
+        plane.reader.filter(|_| at != NodeId::HOME && at != plane.reader_at)
+    };
+    if let Some(reader) = misplaced {
+        net.abort(reader);
+    }
+    dial_reader(control, net);
     let missing: Vec<NodeId> = {
         let plane = control.plane.borrow();
         let is_missing = |(id, node): &(NodeId, &super::nodes::Node)| {
@@ -299,7 +310,7 @@ pub(super) fn check_whole<S: 'static>(control: &Rc<Control<S>>, state: &mut S, n
         }
         let is_joining = plane.nodes.iter().any(|(_, node)| node.is_joining());
         match plane.told {
-            Told::Whole if is_joining => return,
+            _ if is_joining => return,
             Told::Whole => {
                 let Some((topics, since)) = plane.moved.take() else { return };
                 let away = now.saturating_duration_since(since);

@@ -11,7 +11,7 @@ use super::answers::{
 };
 use super::dial::{Control, arrange, check_whole, lost, rouse};
 use super::nodes::NodeId;
-use super::plane::Phase;
+use super::plane::{Phase, Told};
 use super::reader::{Poke, Reading};
 use super::reading::dial_reader;
 use super::slots::{self, Endpoint};
@@ -48,6 +48,8 @@ pub(super) struct Link<S> {
     expected: VecDeque<(Expected, u32)>,
     /// The slots of the subscriptions that are not confirmed.
     joining: VecDeque<u16>,
+    /// The channels of the unsubscriptions that are not confirmed.
+    leaving: VecDeque<Vec<u8>>,
     /// Logged in.
     ready: bool,
     heard: Instant,
@@ -64,6 +66,7 @@ impl<S: 'static> Link<S> {
             node,
             expected: VecDeque::new(),
             joining: VecDeque::new(),
+            leaving: VecDeque::new(),
             ready: false,
             heard: now,
             pinged: false,
@@ -120,6 +123,9 @@ impl<S: 'static> Link<S> {
                 }
                 self.expect(answer, 1);
                 Command::encode_into(&[word, &channel], &mut batch);
+                if !joins {
+                    self.leaving.push_back(channel);
+                }
             }
             let sent = plane.outbox.send(self.node, &mut batch, BATCH);
             self.expect(Expected::Published, sent);
@@ -171,7 +177,7 @@ impl<S: 'static> Link<S> {
                 node.phase = Phase::Up(cx.token);
                 node.failures = 0;
                 plane.stats.connects += 1;
-            } else if plane.moved.is_none() {
+            } else if plane.moved.is_none() && plane.told == Told::Whole {
                 return; // nothing is news
             }
         }
@@ -193,7 +199,7 @@ impl<S: 'static> Link<S> {
                 Ok(())
             }
             // A slot has left this node, and its subscriptions with it: nobody asked for that.
-            (Some(b"sunsubscribe"), Some(channel), _) if !self.is_next(Expected::Unsubscribed) => {
+            (Some(b"sunsubscribe"), Some(channel), _) if !self.leaves_next(channel) => {
                 let now = cx.net.now();
                 self.control.plane.borrow_mut().unsubscribed(now, self.node, channel);
                 self.pump(cx);
@@ -206,6 +212,12 @@ impl<S: 'static> Link<S> {
         }
     }
 
+    /// Whether the answer that comes next is to the unsubscription of this channel.
+    fn leaves_next(&self, channel: &[u8]) -> bool {
+        let leaves = self.leaving.front().is_some_and(|next| next == channel);
+        leaves && self.is_next(Expected::Unsubscribed)
+    }
+
     fn is_next(&self, what: Expected) -> bool {
         self.expected.front().is_some_and(|&(next, _)| next == what)
     }
@@ -216,7 +228,9 @@ impl<S: 'static> Link<S> {
         let next = plane.borrow().outbox.next_slot(self.node);
         let publishes = self.is_next(Expected::Published) && next == Some(slot);
         let joins = self.is_next(Expected::Subscribed) && self.joining.front() == Some(&slot);
-        if !publishes && !joins && !self.is_next(Expected::Unsubscribed) {
+        let leaves = self.is_next(Expected::Unsubscribed)
+            && self.leaving.front().is_some_and(|channel| slots::slot_of(channel) == slot);
+        if !publishes && !joins && !leaves {
             // Of a SUNSUBSCRIBE for which the server's own was taken, when the slot moved.
             return Ok(());
         }
@@ -224,6 +238,9 @@ impl<S: 'static> Link<S> {
         let now = cx.net.now();
         let ending = {
             let plane = &mut *plane.borrow_mut();
+            if leaves {
+                self.leaving.pop_front();
+            }
             if joins {
                 self.joining.pop_front();
                 if let Some(node) = plane.nodes.get_mut(self.node) {
@@ -284,8 +301,11 @@ impl<S: 'static> Link<S> {
     fn answer(&mut self, cx: &mut Context<'_, S>, message: &[u8]) -> HandlerResult {
         let refused = refusal(message);
         if let Some(why) = &refused
-            && let Some((slot, to)) = self.moved_to(why)
+            && why.starts_with("MOVED ")
         {
+            let Some((slot, to)) = self.moved_to(why) else {
+                return Err(failed(format!("expected MOVED SLOT HOST:PORT, {why:?} came")));
+            };
             return self.moved(cx, slot, to);
         }
         let expected = self.next();
@@ -345,7 +365,10 @@ impl<S: 'static> Link<S> {
                 // It may have come before what it was to end: then it is sent again.
                 self.pump(cx);
             }
-            (Some(Expected::Unsubscribed), _) => self.check_joined(cx),
+            (Some(Expected::Unsubscribed), _) => {
+                self.leaving.pop_front();
+                self.check_joined(cx);
+            }
             (Some(Expected::Pong), _) => {}
             (None, _) => {
                 let said = String::from_utf8_lossy(message[..message.len().min(60)].trim_ascii());

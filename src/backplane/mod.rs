@@ -419,7 +419,7 @@ impl BackplaneHandle {
         };
         match link {
             Some(link) => {
-                self.plane.borrow_mut().streams.greet(newcomer);
+                self.plane.borrow_mut().greet(newcomer);
                 net.notify(link, Errand);
             }
             None => drop(reader::join_group(&newcomer, net)),

@@ -255,9 +255,22 @@ impl Outbox {
                     item.command = [&b"*3\r\n$8\r\nSPUBLISH"[..], rest].concat();
                     self.bytes += 1;
                 }
-                item.slot = slot_of(second_word(&item.command));
+                item.slot = slot_of(words(&item.command).nth(1).unwrap_or_default());
             }
         }
+    }
+
+    /// The messages of a key that are not confirmed, in their order: their numbers and payloads.
+    pub(super) fn unconfirmed<'a>(&'a self, key: &'a [u8]) -> Vec<(u64, &'a [u8])> {
+        let lanes = self.lanes.values().flat_map(|lane| lane.sent.iter().chain(&lane.waiting));
+        let moving = self.moving.values().flat_map(|slot| slot.refused.iter().chain(&slot.waiting));
+        let of_key = |item: &&Item| words(&item.command).nth(1) == Some(key);
+        let all = lanes.chain(moving).filter(of_key);
+        let mut all: Vec<_> = all
+            .map(|item| (item.number, words(&item.command).last().unwrap_or_default()))
+            .collect();
+        all.sort_unstable_by_key(|&(number, _)| number);
+        all
     }
 
     /// Whether something waits for this node.
@@ -274,13 +287,18 @@ impl Outbox {
     }
 }
 
-/// Of a command that was encoded here: the channel, or the key.
-fn second_word(command: &[u8]) -> &[u8] {
-    let mut lines = command.splitn(5, |&byte| byte == b'\n');
-    let (Some(length), Some(rest)) = (lines.nth(3), lines.next()) else { return &[] };
-    let digits = length.strip_prefix(b"$").unwrap_or_default().trim_ascii();
-    let length = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    length.and_then(|length| rest.get(..length)).unwrap_or_default()
+/// The words of a command that was encoded here: the second one is the channel or the key, the last one the
+/// payload.
+fn words(command: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let line = |bytes: &[u8]| bytes.iter().position(|&byte| byte == b'\n').map(|at| at + 1);
+    let mut rest = line(command).and_then(|at| command.get(at..)).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (head, after) = rest.split_at_checked(line(rest)?)?;
+        let digits = std::str::from_utf8(head.strip_prefix(b"$")?.trim_ascii()).ok()?;
+        let (word, after) = after.split_at_checked(digits.parse().ok()?)?;
+        rest = after.get(2..)?;
+        Some(word)
+    })
 }
 
 #[cfg(test)]
@@ -441,6 +459,9 @@ mod tests {
         assert_eq!(outbox.bytes(), length.0 + 1 + length.1);
         assert_eq!(sent_to(&mut outbox, B).into_bytes(), sharded);
         assert_eq!(outbox.next_slot(B), Some(3));
+        assert_eq!(outbox.unconfirmed(b"aa"), [(2, &b"hi"[..])]);
+        assert_eq!(outbox.unconfirmed(b"b\r\n"), [(1, &b"hello"[..])]);
+        assert_eq!(outbox.unconfirmed(b"a"), []);
         assert_eq!(sent_to(&mut outbox, C).into_bytes(), kept);
         assert_eq!(outbox.next_slot(C), Some(2));
     }

@@ -12,7 +12,7 @@ use super::nodes::{Node, NodeId, Nodes};
 use super::outbox::Outbox;
 use super::reader::Reading;
 use super::slots::Endpoint;
-use super::streams::{Id, Streams};
+use super::streams::{Id, Newcomer, Streams};
 use crate::layer::resp::Command;
 use crate::message::Message;
 use crate::net::Bridge;
@@ -94,6 +94,10 @@ pub(super) struct Scouting {
     pub(super) is_due: bool,
     /// It is about to change: to be asked for in a moment.
     pub(super) is_due_later: bool,
+    /// That moment has a timer.
+    pub(super) waits: bool,
+    /// How many were sent: each asks another node.
+    pub(super) sent: usize,
     pub(super) failures: u32,
 }
 
@@ -224,7 +228,11 @@ impl Plane {
             return;
         }
         match self.streams.keeps(name) {
-            Some(_) => self.streams.want(name, wanted),
+            Some(_) => {
+                if self.streams.want(name, wanted) {
+                    self.remember_unconfirmed(name);
+                }
+            }
             None => {
                 let slot = self.nodes.slot_of(&self.channel(name));
                 let owner = self.nodes.owner(slot);
@@ -232,6 +240,23 @@ impl Plane {
                     node.topics.want(name, wanted);
                 }
             }
+        }
+    }
+
+    /// Somebody waits for the history of a kept name.
+    pub(super) fn greet(&mut self, newcomer: Newcomer) {
+        if self.streams.want(&newcomer.name, true) {
+            self.remember_unconfirmed(&newcomer.name);
+        }
+        self.streams.greet(newcomer);
+    }
+
+    /// What was said to a name before anybody here was to hear of it is in its history, once the engine has
+    /// it. A question for that may overtake it, on the other connection.
+    fn remember_unconfirmed(&mut self, name: &[u8]) {
+        let key = self.channel(name);
+        for (number, payload) in self.outbox.unconfirmed(&key) {
+            self.streams.said(name, number, envelope::open(payload).message);
         }
     }
 

@@ -265,6 +265,10 @@ impl<S: 'static> Reader<S> {
                     return Err(error.into());
                 }
             },
+            (Asked::History(newcomer), Some(why)) if is_for_the_moment(&why) => {
+                self.asked = Asked::History(newcomer); // the next connection asks again
+                return Err(failed(format!("the server refused a history: {why}")));
+            }
             (Asked::History(newcomer), Some(why)) => {
                 log::warn!("backplane: the server refused a history: {why}");
                 join(&self.control, &newcomer, cx.net);

@@ -28,7 +28,11 @@ pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>
     let (id, to, host) = {
         let plane = control.plane.borrow();
         let is_wanted = plane.streams.is_used() && plane.reading == Reading::Down;
-        if !is_wanted || plane.stopped || net.is_ending() {
+        if plane.stopped {
+            drop(plane);
+            return greet_no_longer(control, net);
+        }
+        if !is_wanted || net.is_ending() {
             return;
         }
         let id = plane.node_of_kept();
@@ -60,7 +64,7 @@ pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>
 fn again_later<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) -> std::time::Duration {
     let wait = {
         let plane = &mut *control.plane.borrow_mut();
-        plane.reader = None;
+        (plane.reader, plane.unblocking) = (None, false);
         plane.reading = Reading::Down;
         let wait = backoff(plane.reader_failures, control.longest_wait);
         plane.reader_failures = plane.reader_failures.saturating_add(1);

@@ -25,27 +25,23 @@ pub(super) fn scout<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &m
     let at = {
         let plane = &mut *control.plane.borrow_mut();
         let scouting = &mut plane.scouting;
-        if scouting.is_due_later && !scouting.under_way && !net.is_ending() {
-            (scouting.under_way, scouting.is_due_later) = (true, false);
-            let later = Rc::clone(control);
-            net.run_after(AGAIN, move |state, net| {
-                {
-                    let scouting = &mut later.plane.borrow_mut().scouting;
-                    (scouting.under_way, scouting.is_due) = (false, true);
-                }
-                scout(&later, state, net);
-            });
+        if scouting.under_way || scouting.waits || plane.stopped || net.is_ending() {
             return;
         }
-        if !scouting.is_due || scouting.under_way || plane.stopped || net.is_ending() {
+        if std::mem::take(&mut scouting.is_due_later) {
+            (scouting.is_due, scouting.waits) = (true, true);
+            return scout_later(control, AGAIN, net);
+        }
+        if !std::mem::take(&mut scouting.is_due) {
             return;
         }
-        (scouting.under_way, scouting.is_due) = (true, false);
-        // A node that is there knows. After a failure another one is asked; that of the URL is one of them.
-        let mut known: Vec<_> = plane.nodes.iter().collect();
-        known.sort_by_key(|(_, node)| !node.is_up());
-        let nodes = known.len();
-        known[scouting.failures as usize % nodes].1.at.clone()
+        (scouting.under_way, scouting.sent) = (true, scouting.sent.wrapping_add(1));
+        // A node that is there knows. After a failure all are asked in turn, that of the URL among them.
+        let mut known: Vec<_> = plane.nodes.iter().map(|(_, node)| node).collect();
+        if scouting.failures == 0 && known.iter().any(|node| node.is_up()) {
+            known.retain(|node| node.is_up());
+        }
+        known[scouting.sent % known.len()].at.clone()
     };
     let scouting = Rc::clone(control);
     let said_by = at.host.clone();
@@ -53,6 +49,19 @@ pub(super) fn scout<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &m
         if let Err(why) = found.and_then(|to| send_to(&scouting, to, said_by, net)) {
             ended(&scouting, Some(why), state, net);
         }
+    });
+}
+
+/// Sends the next one after a wait, if the map may be wrong then.
+fn scout_later<S: 'static>(control: &Rc<Control<S>>, wait: Duration, net: &mut Net<S>) {
+    let later = Rc::clone(control);
+    net.run_after(wait, move |state, net| {
+        {
+            let plane = &mut *later.plane.borrow_mut();
+            plane.scouting.waits = false;
+            plane.scouting.is_due |= !plane.nodes.are_up();
+        }
+        scout(&later, state, net);
     });
 }
 
@@ -105,13 +114,13 @@ fn ended<S: 'static>(
             }
         }
     };
-    if control.plane.borrow().scouting.is_due || !control.plane.borrow().nodes.are_up() {
-        let again = Rc::clone(control);
-        net.run_after(wait, move |state, net| {
-            let are_up = again.plane.borrow().nodes.are_up();
-            again.plane.borrow_mut().scouting.is_due |= !are_up;
-            scout(&again, state, net);
-        });
+    let is_wanted = {
+        let plane = &mut *control.plane.borrow_mut();
+        let is_wanted = plane.scouting.is_due || !plane.nodes.are_up();
+        is_wanted && !std::mem::replace(&mut plane.scouting.waits, true)
+    };
+    if is_wanted {
+        scout_later(control, wait, net);
     }
     if let Some(event) = event {
         control.tell(&event, state, net);

@@ -162,10 +162,11 @@ impl Streams {
         name.starts_with(prefix).then_some(*keep)
     }
 
-    pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
+    /// A name has its first member here, or has lost the last. Whether it is open from now on, and was not.
+    pub(super) fn want(&mut self, name: &[u8], wanted: bool) -> bool {
         if !wanted {
             if self.open.get(name).is_some_and(|stream| stream.waiting > 0) {
-                return;
+                return false;
             }
             if let Some(stream) = self.open.remove(name) {
                 self.unread_bytes -= stream.unread.iter().map(Unread::cost).sum::<usize>();
@@ -174,7 +175,9 @@ impl Streams {
         } else if !self.open.contains_key(name) {
             self.open.insert(name.into(), Stream::default());
             self.changed = true;
+            return true;
         }
+        false
     }
 
     pub(super) fn len(&self) -> usize {

@@ -224,7 +224,7 @@ impl Handler<Engine> for Session {
             _ => Value::Error(b"ERR unknown command"),
         };
         let answer = answer.encode(Version::Resp3);
-        if cx.state.holds && words[0] == b"SUBSCRIBE" {
+        if cx.state.holds && matches!(words[0], b"SUBSCRIBE" | b"SSUBSCRIBE") {
             cx.state.held.push((token, answer));
             return Ok(());
         }

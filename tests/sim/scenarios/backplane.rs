@@ -7,9 +7,8 @@
 //! and every queue is empty.
 //!
 //! Left out are the known faults of `docs/backplane.md`: pages of histories are small, only this program writes
-//! to the engine, a refusal for the moment takes all that follows on its connection, a newcomer with a history
-//! may hear twice what went out twice, and nobody asks for one while messages of this process are not confirmed:
-//! if nobody was there when they were said, the newcomer misses them.
+//! to the engine, a refusal for the moment takes all that follows on its connection, and a newcomer with a history
+//! may hear twice what went out twice.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -389,9 +388,8 @@ fn acts(state: &mut Place, net: &mut Net<Place>) {
         return;
     }
     let member = members[state.dice.size(0, members.len() - 1)];
-    let is_told = state.backplane.stats().queued_messages == 0;
     let count = state.dice.size(0, 20);
-    let history = (topic >= FIRST_KEPT && is_told).then_some(count);
+    let history = (topic >= FIRST_KEPT).then_some(count);
     match what {
         60..68 => state.join(net, member, topic, None),
         68..76 => state.join(net, member, topic, history),
