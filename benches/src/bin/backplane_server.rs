@@ -1,0 +1,53 @@
+//! Rooms over several processes, as one would write it: the path of a WebSocket is its room, and what it says goes to
+//! all others in it, here and (through Redis) elsewhere. Every setting is as by default, unless `--burst` is given.
+//!
+//!     backplane_server --addr IP:PORT --redis URL [--burst MESSAGES]
+
+use std::error::Error;
+
+use tidegate::backplane::Backplane;
+use tidegate::layer::websocket::{HttpRequest, WebSocket};
+use tidegate::{Config, Context, Handler, HandlerResult, Input, Listen, Message, Reactor};
+
+#[derive(Default)]
+struct Talker {
+    room: Box<str>,
+}
+
+impl Handler for Talker {
+    fn on_open(&mut self, cx: &mut Context<'_>) -> HandlerResult {
+        self.room = cx.layer_info::<HttpRequest>().map_or("/", HttpRequest::path).into();
+        let room = cx.net.group(&*self.room);
+        cx.join(room);
+        Ok(())
+    }
+
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        cx.publish_named_to_others(&*self.room, Message::text(input.take_all()));
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let words: Vec<_> = std::env::args().collect();
+    let value = |name| words.iter().skip_while(|&word| word != name).nth(1);
+    let addr = value("--addr").ok_or("expected --addr IP:PORT")?;
+    let redis = value("--redis").ok_or("expected --redis URL")?;
+
+    // What Redis answers comes over one connection, which has no larger share of a turn than each speaker. Where many
+    // speak at once it falls behind, and the queue runs over. It takes both settings: with one alone it still may.
+    let config = match value("--burst").map(|burst| burst.parse()).transpose()? {
+        Some(burst) => Config::new().messages_per_turn(burst).work_per_turn(4 * burst),
+        None => Config::new(),
+    };
+    let mut reactor = Reactor::build(config, |_net| Ok(()))?;
+    let net = reactor.net();
+    Backplane::redis(redis)?.on_event(|event, _state, _net| eprintln!("{event}")).start(net)?;
+    let server = WebSocket::server();
+    let listen = Listen::tcp(&**addr).layer(move |_peer| server.layer());
+    let listener = net.listen(listen, |_peer| Talker::default())?;
+    let at = net.local_addr(listener).and_then(|at| at.socket_addr());
+    arena::server::ready(at.ok_or("an IP socket has an address")?);
+    reactor.run()?;
+    Ok(())
+}
