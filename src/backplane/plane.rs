@@ -218,6 +218,13 @@ impl Plane {
         }
     }
 
+    /// Whether an entry is of this process, and was said when nobody was here who would remember it.
+    pub(super) fn was_said_before(&self, topic: &[u8], payload: &[u8]) -> bool {
+        let sent = envelope::open(payload).sent;
+        let own = sent.filter(|(publisher, _)| *publisher == self.publisher);
+        own.is_some_and(|(_, number)| !self.streams.is_unread(topic, number))
+    }
+
     pub(super) fn listen_to(&mut self, name: &[u8]) {
         self.listened.insert(name.into());
         self.want(name, true);

@@ -176,7 +176,11 @@ impl<S: 'static> Reader<S> {
         let unread = {
             let plane = &mut *self.control.plane.borrow_mut();
             let cursor = plane.streams.join(&newcomer.name, newest);
-            all.retain(|&(id, _)| id <= cursor);
+            // What comes behind it comes to all, but for what this process has said itself: that is dropped then,
+            // and who was here has heard it.
+            all.retain(|&(id, payload)| {
+                id <= cursor || plane.was_said_before(&newcomer.name, payload)
+            });
             for (_, payload) in &all {
                 plane.in_history(&newcomer.name, payload);
             }
@@ -325,7 +329,7 @@ pub(super) fn join<S: 'static>(control: &Control<S>, newcomer: &Newcomer, net: &
     if !join_group(newcomer, net) {
         // They are gone, and perhaps nobody else is there.
         let streams = &mut control.plane.borrow_mut().streams;
-        if net.find_group(&newcomer.name).is_none() {
+        if !net.is_name_known(&newcomer.name) {
             streams.want(&newcomer.name, false);
         }
     }

@@ -383,6 +383,12 @@ impl Streams {
         }
     }
 
+    /// Whether a message of this process is remembered until it has been read back.
+    pub(super) fn is_unread(&self, name: &[u8], number: u64) -> bool {
+        let unread = self.open.get(name).map(|stream| &stream.unread);
+        unread.is_some_and(|all| all.binary_search_by_key(&number, |said| said.number).is_ok())
+    }
+
     /// What members here have got already, but nobody could read yet.
     pub(super) fn unread(&self, name: &[u8]) -> Vec<Message<Vec<u8>>> {
         let Some(stream) = self.open.get(name) else { return Vec::new() };
@@ -517,6 +523,7 @@ mod tests {
         streams.greeted(b"a");
         streams.want(b"a", false);
         assert_eq!(streams.unread(b"a").len(), 1);
+        assert!(streams.is_unread(b"a", 1) && !streams.is_unread(b"a", 2));
         // Nobody waits any longer, and nobody is there.
         streams.greeted(b"a");
         streams.want(b"a", false);

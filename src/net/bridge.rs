@@ -68,7 +68,11 @@ impl<S> Net<S> {
         }
         self.core.groups.removed_names.get_or_insert_default();
         let names = match &mut interconnect.desk {
-            None => self.core.groups.all_names().map(Box::from).collect(),
+            None => {
+                let mut names: Vec<_> = self.core.groups.all_names().map(Box::from).collect();
+                names.sort_unstable(); // that of a hash table differs from run to run
+                names
+            }
             Some(desk) => desk.all_names(),
         };
         for name in names {
@@ -84,6 +88,14 @@ impl<S> Net<S> {
             if let Some(desk) = &mut interconnect.desk {
                 desk.leaves_the_bridge();
             }
+        }
+    }
+
+    /// Whether this worker or another one has a group of that name.
+    pub(crate) fn is_name_known(&self, name: &[u8]) -> bool {
+        match self.own_desk() {
+            Some(desk) => desk.is_known(name),
+            None => self.find_group(name).is_some(),
         }
     }
 

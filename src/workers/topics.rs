@@ -47,7 +47,7 @@ impl Topics {
         false
     }
 
-    /// A worker is gone. Returns the names that nobody has any more.
+    /// A worker is gone. Returns the names that nobody has any more, in their order.
     pub(super) fn forget(&self, worker: usize) -> Vec<Box<[u8]>> {
         let mut gone = Vec::new();
         self.write().retain(|name, set| {
@@ -57,12 +57,15 @@ impl Topics {
             }
             *set != 0
         });
+        gone.sort_unstable(); // that of a hash table differs from run to run
         gone
     }
 
-    /// All names.
+    /// All names, in their order.
     pub(super) fn names(&self) -> Vec<Box<[u8]>> {
-        self.read().keys().cloned().collect()
+        let mut names: Vec<_> = self.read().keys().cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     // Nothing in here panics in the middle of a change.
@@ -104,10 +107,21 @@ mod tests {
         assert!(!topics.lose(b"a", 0) && !topics.lose(b"a", 0) && !topics.lose(b"c", 1));
         assert_eq!(each(topics.workers_of(b"a")).collect::<Vec<_>>(), [127]);
         assert!(topics.gain(b"c", 3));
-        let mut gone = topics.forget(127);
-        gone.sort();
-        assert_eq!(gone, [Box::from(*b"a"), Box::from(*b"b")]);
+        assert_eq!(topics.forget(127), [Box::from(*b"a"), Box::from(*b"b")]);
         assert_eq!(topics.names(), [Box::from(*b"c")]);
         assert!(topics.lose(b"c", 3));
+    }
+
+    // row 264
+    #[test]
+    fn names_come_in_their_order() {
+        let topics = Topics::default();
+        let names: Vec<Box<[u8]>> =
+            (10..60).map(|n: u8| n.to_string().into_bytes().into()).collect();
+        for name in names.iter().rev() {
+            topics.gain(name, 1);
+        }
+        assert_eq!(topics.names(), names);
+        assert_eq!(topics.forget(1), names);
     }
 }

@@ -16,6 +16,8 @@ mod backplane;
 mod backplane_cluster;
 #[cfg(all(feature = "backplane", unix))]
 mod backplane_kept;
+#[cfg(all(feature = "backplane", unix))]
+mod backplane_workers;
 mod batches;
 mod callbacks;
 mod channel;

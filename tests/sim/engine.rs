@@ -1,9 +1,11 @@
-//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart;
-//! subscriptions do not.
+//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart, but for
+//! the last entries where the scenario wants that; subscriptions do not.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Instant;
 
 use tidegate::layer::resp::{Command, Resp, Value, Version};
 use tidegate::sim::{Host, Sim, note};
@@ -26,8 +28,12 @@ pub(crate) struct Store {
     last_id: u64,
     /// The number of the last message of each publisher.
     last: BTreeMap<Publisher, u64>,
+    /// When the engine last ended a subscription, and of which host.
+    unsubscribed: BTreeMap<(Option<IpAddr>, Vec<u8>), Instant>,
     /// Messages that came again, without their envelopes.
     pub(crate) again: BTreeSet<Vec<u8>>,
+    /// Messages of kept names that it had taken, and lost, without their envelopes.
+    lost: BTreeSet<Vec<u8>>,
     /// Messages may be missing: the queues of the publishers are small.
     pub(crate) may_miss: bool,
 }
@@ -35,10 +41,35 @@ pub(crate) struct Store {
 pub(crate) type Shared = Rc<RefCell<Store>>;
 
 impl Store {
+    /// So many entries were not synced when it was killed.
+    pub(crate) fn loses(&mut self, entries: usize) {
+        for _ in 0..entries {
+            let newest = self.streams.values_mut().max_by_key(|all| all.last().map(|&(id, _)| id));
+            let Some((_, payload)) = newest.and_then(Vec::pop) else { return };
+            self.lost.insert(payload[27..].to_vec());
+        }
+    }
+
+    pub(crate) fn unsubscribed(
+        &self,
+        host: Option<IpAddr>,
+        prefix: &str,
+        topic: &str,
+    ) -> Option<Instant> {
+        self.unsubscribed.get(&(host, [prefix, topic].concat().into_bytes())).copied()
+    }
+
+    /// Whether a message that begins so was taken, and lost.
+    pub(crate) fn has_lost(&self, beginning: &[u8]) -> bool {
+        let mut from = self.lost.range(beginning.to_vec()..);
+        from.next().is_some_and(|message| message.starts_with(beginning))
+    }
+
     /// What a publisher says comes in its order, and without a gap.
     fn comes(&mut self, payload: &[u8]) {
         let (publisher, number) = (payload[3..19].to_vec(), payload[19..27].try_into());
         let number = u64::from_be_bytes(number.expect("8 bytes"));
+        self.lost.remove(&payload[27..]);
         let last = self.last.entry(publisher).or_default();
         if number <= *last {
             self.again.insert(payload[27..].to_vec());
@@ -53,6 +84,7 @@ impl Store {
 /// One connection to the engine.
 struct Client {
     token: Token,
+    host: Option<IpAddr>,
     channels: BTreeSet<Vec<u8>>,
     /// What it waits for in XREAD, how many entries of each, and the number of this wait.
     waits: Option<(Places, usize)>,
@@ -159,6 +191,7 @@ impl Session {
             }
             [b"UNSUBSCRIBE", channel] => {
                 client.channels.remove(channel);
+                store.unsubscribed.insert((client.host, channel.into()), cx.net.now());
                 push(b"unsubscribe", channel)
             }
             [b"PUBLISH", _, payload] => {
@@ -209,6 +242,7 @@ impl Handler<Engine> for Session {
         self.id = cx.state.next;
         let client = Client {
             token: cx.token,
+            host: cx.peer_addr().and_then(|peer| peer.socket_addr()).map(|peer| peer.ip()),
             channels: BTreeSet::new(),
             waits: None,
             wait: 0,

@@ -18,6 +18,8 @@ mod invariants;
 mod kit;
 mod late_timers;
 mod network;
+#[cfg(feature = "backplane")]
+mod newcomers;
 mod posts;
 mod raw;
 mod repeats;

@@ -1,56 +1,99 @@
-//! Processes with a backplane to one engine, whose members join, leave and publish by name, while the engine
-//! is killed, hangs, is out of reach or takes nothing for the moment.
-//!
-//! Members of the same process hear every message once and at once. Those of the others hear each publisher in
-//! its order and nothing twice; of names that are kept nothing is missing from a first message on, of others
-//! nothing while the engine was there. Events alternate, figures agree, and in the end all are together again
-//! and every queue is empty.
-//!
-//! Left out are the known faults of `docs/backplane.md`: pages of histories are small, only this program writes
-//! to the engine, a refusal for the moment takes all that follows on its connection, and a newcomer with a history
-//! may hear twice what went out twice.
+//! A process, or one worker of it: what its members do, and what they may hear.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle, WhenFull};
 use tidegate::layer::Lines;
-use tidegate::sim::{Host, Link, ScenarioResult, Sim, note};
+use tidegate::sim::note;
 use tidegate::{
-    CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, Token,
+    CloseInfo, Connect, Context, Error, Handler, HandlerResult, Input, Listen, Net, Token, Worker,
+    WorkersHandle,
 };
 
-use super::{Dice, FAULTY, LIMIT, ms, rough, us};
-use crate::engine::{self, Engine, Store};
+use super::super::{Dice, ms, us};
+use super::{FIRST_KEPT, PREFIX, TOPICS};
+use crate::engine;
 use crate::kit::patient;
 
-/// Those from the third on are kept.
-const TOPICS: [&str; 4] = ["a", "b", "{kept}/a", "{kept}/b"];
-const FIRST_KEPT: usize = 2;
-const PREFIX: &str = "x/";
+/// So long after a join on one worker the backplane on another one may not know of it.
+const TOLD: Duration = Duration::from_secs(2);
 
-/// So long after a join a message may still come by a subscription that has ended meanwhile.
-const SUBSCRIBED: Duration = Duration::from_secs(2);
+/// So far the clocks of hosts may be apart.
+const SKEW: Duration = Duration::from_millis(100);
 
-/// A process in one of its lives: who publishes.
-type Life = u64;
+/// A process, or a worker of it, in one of its lives: who publishes.
+pub(super) type Life = u64;
 
 /// What everybody has said and heard.
 #[derive(Default)]
-struct Ledger {
+pub(super) struct Ledger {
     began: Option<Instant>,
     lives: u64,
+    /// In which process each is, and in which start of it.
+    processes: BTreeMap<Life, (usize, u64)>,
+    /// Who said something while their process had no backplane, or lost it: others may miss that.
+    lossy: BTreeSet<Life>,
+    /// When the backplane of a process came back on a new worker. What the old one had sent until then may
+    /// come behind what the new one sends, and to the members there, too.
+    came_back: BTreeMap<Life, Instant>,
     /// How much each has published to each topic.
-    published: BTreeMap<(Life, usize), u64>,
+    pub(super) published: BTreeMap<(Life, usize), u64>,
     members: u64,
 }
 
-type Shared = Rc<RefCell<Ledger>>;
+pub(super) type Shared = Rc<RefCell<Ledger>>;
+
+/// What the workers of a process have in common.
+pub(super) struct Process {
+    number: usize,
+    pub(super) ip: Option<IpAddr>,
+    /// How often it was started.
+    starts: u64,
+    pub(super) workers: usize,
+    lives: BTreeSet<Life>,
+    has_backplane: bool,
+    /// Since when nothing has happened to the connections.
+    undisturbed: Option<Instant>,
+    /// When the worker of the backplane was built again: it has no places in kept names, and does not know what
+    /// the one before has heard.
+    reborn: Option<Instant>,
+}
+
+impl Process {
+    pub(super) fn new(number: usize, workers: usize) -> Self {
+        Process {
+            number,
+            ip: None,
+            starts: 0,
+            workers,
+            lives: BTreeSet::new(),
+            has_backplane: false,
+            undisturbed: None,
+            reborn: None,
+        }
+    }
+
+    /// It is killed, with all its workers.
+    pub(super) fn ends(&mut self) {
+        let (starts, ip) = (self.starts + 1, self.ip);
+        *self = Process { starts, ip, ..Process::new(self.number, self.workers) };
+    }
+
+    /// A worker dies, and is built again.
+    pub(super) fn loses(&mut self, worker: usize, ledger: &Shared) {
+        if worker == 0 {
+            self.has_backplane = false;
+            ledger.borrow_mut().lossy.extend(&self.lives);
+        }
+    }
+}
 
 /// Somebody is a member of a topic, from one join to the next leave.
-struct Membership {
+pub(super) struct Membership {
     /// Asked for with a history: they join when the engine has answered.
     with_history: bool,
     /// How much had been published before, by each.
@@ -60,46 +103,48 @@ struct Membership {
     /// Since when the process had members of the topic.
     presence: u64,
     since: Instant,
-    heard: BTreeMap<Life, Heard>,
+    pub(super) heard: BTreeMap<Life, Heard>,
 }
 
 /// The last message of a publisher.
 #[derive(Clone, Copy)]
-struct Heard {
-    count: u64,
+pub(super) struct Heard {
+    pub(super) count: u64,
     said: Duration,
     /// It was no message that had gone out twice, which may come late to somebody new.
     solid: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Nothing,
     Whole,
     Lost,
 }
 
 /// The state of a process.
-struct Place {
-    ledger: Shared,
+pub(super) struct Place {
+    pub(super) ledger: Shared,
+    process: Rc<RefCell<Process>>,
+    pub(super) workers: Option<WorkersHandle<Place>>,
     store: engine::Shared,
     plan: Plan,
-    life: Life,
-    backplane: BackplaneHandle,
-    dice: Dice,
-    left: u64,
-    told: Told,
-    events: u64,
-    /// Since when nothing has happened to the connections.
-    undisturbed: Instant,
+    pub(super) life: Life,
+    port: u16,
+    /// Of several workers the first has it.
+    pub(super) backplane: Option<BackplaneHandle>,
+    pub(super) dice: Dice,
+    pub(super) left: u64,
+    pub(super) told: Told,
+    pub(super) events: u64,
     /// Which members there are, and the near ends of their connections.
     members: BTreeMap<u64, Token>,
     /// The topics of each, as its near end knows.
-    topics: BTreeMap<u64, BTreeSet<usize>>,
+    pub(super) topics: BTreeMap<u64, BTreeSet<usize>>,
     /// The topics of each, as its far end knows.
-    memberships: BTreeMap<u64, BTreeMap<usize, Membership>>,
+    pub(super) memberships: BTreeMap<u64, BTreeMap<usize, Membership>>,
     /// Memberships that the far end is about to learn of.
-    begun: BTreeMap<(u64, usize, u64), Membership>,
+    pub(super) begun: BTreeMap<(u64, usize, u64), Membership>,
     joins: u64,
     /// Who was asked to come, and has not come yet.
     coming: usize,
@@ -109,14 +154,14 @@ struct Place {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Plan {
+pub(super) struct Plan {
     /// How far apart the things are that a process does, in microseconds.
-    pace: u64,
-    silence: Duration,
+    pub(super) pace: u64,
+    pub(super) silence: Duration,
     /// The queue is small.
-    drops: Option<WhenFull>,
-    loss: bool,
-    disturbances: u64,
+    pub(super) drops: Option<WhenFull>,
+    pub(super) loss: bool,
+    pub(super) disturbances: u64,
 }
 
 impl Place {
@@ -130,13 +175,13 @@ impl Place {
     }
 
     /// Whether somebody waits for a history of this topic.
-    fn is_waited_for(&self, net: &Net<Place>, topic: usize) -> bool {
+    pub(super) fn is_waited_for(&self, net: &Net<Place>, topic: usize) -> bool {
         let all = self.topics.iter().filter(|(_, topics)| topics.contains(&topic));
         let all: Vec<u64> = all.map(|(&member, _)| member).collect();
         all.into_iter().any(|member| !self.has_member(net, member, topic))
     }
 
-    fn publish(&mut self, net: &mut Net<Place>, topic: usize) {
+    pub(super) fn publish(&mut self, net: &mut Net<Place>, topic: usize) {
         let said = self.now(net).as_micros();
         let count = {
             let ledger = &mut *self.ledger.borrow_mut();
@@ -167,7 +212,7 @@ impl Place {
         };
         let began = self.ledger.borrow().began.expect("it is set first");
         let (proved, said) = self.proved[topic];
-        let proved = proved == presence && (topic >= FIRST_KEPT || began + said > self.undisturbed);
+        let proved = proved == presence && began + said > self.undisturbed(topic, began);
         let membership = Membership {
             with_history: history.is_some(),
             before,
@@ -187,7 +232,10 @@ impl Place {
                 let group = net.group(TOPICS[topic]);
                 net.join(group, token);
             }
-            Some(count) => self.backplane.join_with_history(net, TOPICS[topic], token, count),
+            Some(count) => {
+                let backplane = self.backplane.as_ref().expect("only it has histories");
+                backplane.join_with_history(net, TOPICS[topic], token, count);
+            }
         }
     }
 
@@ -213,14 +261,43 @@ impl Place {
     }
 
     fn invite(&mut self, net: &mut Net<Place>) {
-        let connect = Connect::tcp(("127.0.0.1", 1)).options(patient());
+        let connect = Connect::tcp(("127.0.0.1", self.port)).options(patient());
         net.connect(connect.layer(Lines::new()), Far { number: 0 }).expect("it is a loopback");
         self.coming += 1;
     }
 
+    /// Since when what is said to a topic comes to this process.
+    fn undisturbed(&self, topic: usize, began: Instant) -> Instant {
+        let process = self.process.borrow();
+        if topic >= FIRST_KEPT {
+            return process.reborn.unwrap_or(began);
+        }
+        // What has come behind that has come by the subscription that there is.
+        let unsubscribed = self.store.borrow().unsubscribed(process.ip, PREFIX, TOPICS[topic]);
+        let unsubscribed = unsubscribed.map(|at| at + SKEW);
+        process.undisturbed.max(unsubscribed).unwrap_or(began)
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.backplane.as_ref().is_none_or(BackplaneHandle::is_connected)
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.backplane.as_ref().map_or(0, |backplane| backplane.stats().queued_messages)
+    }
+
+    /// Whether these messages may be missing elsewhere.
+    fn may_miss(&self, life: Life, topic: usize, mut counts: std::ops::Range<u64>) -> bool {
+        let store = self.store.borrow();
+        let was_lost = |count| store.has_lost(format!("says {life} {topic} {count} ").as_bytes());
+        let is_lossy = self.ledger.borrow().lossy.contains(&life);
+        self.plan.drops.is_some() || is_lossy || counts.all(was_lost)
+    }
+
     /// Every message is somewhere.
-    fn look_at_figures(&self) {
-        let stats = self.backplane.stats();
+    pub(super) fn look_at_figures(&self) {
+        let Some(backplane) = &self.backplane else { return };
+        let stats = backplane.stats();
         let sum = stats.confirmed + stats.refused + stats.dropped + stats.queued_messages as u64;
         assert_eq!(stats.published, sum, "{stats:?}");
         assert_eq!(stats.refused + stats.too_large, 0);
@@ -238,9 +315,9 @@ impl Place {
             (told, event) => panic!("{event:?} behind {told:?}"),
         };
         if matches!(event, BackplaneEvent::Lost { .. } | BackplaneEvent::Failed { .. }) {
-            self.undisturbed = net.now();
+            self.process.borrow_mut().undisturbed = Some(net.now());
         }
-        assert_eq!(self.backplane.is_connected(), self.told == Told::Whole);
+        assert_eq!(self.is_connected(), self.told == Told::Whole);
         self.look_at_figures();
     }
 
@@ -255,43 +332,71 @@ impl Place {
         let began = self.ledger.borrow().began.expect("it is set first");
         let is_kept = topic >= FIRST_KEPT;
         let own = life == self.life;
+        let (reborn, several) = {
+            let process = self.process.borrow();
+            (process.reborn, process.workers > 1)
+        };
+        // What a worker of this process says does not come through the engine.
+        let kin = {
+            let processes = &self.ledger.borrow().processes;
+            processes[&life] == processes[&self.life]
+        };
         let again = self.store.borrow().again.contains(line.as_bytes());
-        let undisturbed = self.undisturbed;
-        let memberships = self.memberships.get_mut(&member).expect("it is open");
-        let Some(m) = memberships.get_mut(&topic) else { panic!("{member} is not in {topic}") };
+        let undisturbed = self.undisturbed(topic, began);
+        let memberships = &self.memberships[&member];
+        let Some(m) = memberships.get(&topic) else { panic!("{member} is not in {topic}") };
         let before = m.before.get(&life).copied().unwrap_or(0);
         let last = m.heard.get(&life).copied();
+        let misses = |from| count > from + 1 && !self.may_miss(life, topic, from + 1..count);
+        // What a worker had sent that has died meanwhile comes as from another process.
+        let came_back = self.ledger.borrow().came_back.get(&life).copied();
+        let is_of_the_dead = came_back.is_some_and(|at| began + said <= at);
+        if is_of_the_dead && count <= last.map_or(before, |last| last.count.max(before)) {
+            return;
+        }
         if own && !m.with_history {
             assert_eq!(count, last.map_or(before, |last| last.count) + 1, "{member}: {line}");
             assert!(now - said < ms(5_000), "{member} hears {line} late, at {now:?}");
         }
-        let may_miss = self.plan.drops.is_some();
+        if kin && !m.with_history {
+            // Somebody else's, on its way here when they joined, may come to them, too.
+            let last = last.map_or(before, |last| last.count.max(before));
+            assert!(count <= last + 1, "{member} misses {} of {life} to {topic}", last + 1);
+        }
+        // The place of a kept name that others of the workers have left may be used for a moment.
+        let settled = if is_kept && several { m.since + TOLD } else { began };
         match last {
             Some(last) if count <= last.count => {
-                assert!(m.with_history && again, "{member} hears {line} behind {}", last.count);
+                let may_come_again = m.with_history || reborn.is_some();
+                assert!(may_come_again && again, "{member} hears {line} behind {}", last.count);
                 return;
             }
             Some(last) => {
                 // A message that was said since then has come to the same connection.
-                let steady = began + last.said > undisturbed.max(m.since + SUBSCRIBED);
-                let away = !is_kept && !steady && !own;
-                let misses = count > last.count + 1 && !may_miss && !away && last.solid;
-                assert!(!misses, "{member} misses {} of {life} to {topic}", last.count + 1);
+                let steady = began + last.said > undisturbed.max(settled);
+                let is_place = is_kept && !several;
+                let away = !is_place && !steady && !kin;
+                assert!(
+                    away || !last.solid || !misses(last.count),
+                    "{member} misses {} of {life} to {topic}",
+                    last.count + 1
+                );
             }
             None if m.proved => {
-                let away = !is_kept && m.since <= undisturbed;
-                let misses = count > before + 1 && !may_miss && !away;
-                assert!(!misses, "{member} misses {} of {life} to {topic}", before + 1);
+                let away = m.since <= undisturbed;
+                assert!(away || !misses(before), "{member} misses {} of {life}", before + 1);
             }
             None => {}
         }
         let solid = !again || last.is_some_and(|last| last.solid);
+        let presence = m.presence;
+        let steady = began + said >= settled;
+        let memberships = self.memberships.get_mut(&member).expect("it is open");
+        let m = memberships.get_mut(&topic).expect("it is in");
         m.heard.insert(life, Heard { count, said, solid });
-        let steady = is_kept || began + said > m.since + SUBSCRIBED;
-        if !own && !again && steady && self.proved[topic].0 <= m.presence {
-            let since =
-                if self.proved[topic].0 == m.presence { self.proved[topic].1 } else { said };
-            self.proved[topic] = (m.presence, since.max(said));
+        if !kin && !again && steady && self.proved[topic].0 <= presence {
+            let since = if self.proved[topic].0 == presence { self.proved[topic].1 } else { said };
+            self.proved[topic] = (presence, since.max(said));
         }
     }
 }
@@ -388,8 +493,9 @@ fn acts(state: &mut Place, net: &mut Net<Place>) {
         return;
     }
     let member = members[state.dice.size(0, members.len() - 1)];
+    let has_histories = topic >= FIRST_KEPT && state.backplane.is_some();
     let count = state.dice.size(0, 20);
-    let history = (topic >= FIRST_KEPT).then_some(count);
+    let history = has_histories.then_some(count);
     match what {
         60..68 => state.join(net, member, topic, None),
         68..76 => state.join(net, member, topic, history),
@@ -407,45 +513,58 @@ fn acts(state: &mut Place, net: &mut Net<Place>) {
     }
 }
 
-/// A process begins.
-fn place(
-    net: &mut Net<Place>,
+/// A process begins, or a worker of it.
+pub(super) fn place(
+    (worker, net): (Option<&Worker<Place>>, &mut Net<Place>),
     (ledger, store): (&Shared, &engine::Shared),
+    process: &Rc<RefCell<Process>>,
     url: &str,
     (seed, plan): (u64, Plan),
 ) -> Result<Place, Error> {
+    let index = worker.map_or(0, Worker::index);
     let life = {
         let mut ledger = ledger.borrow_mut();
         ledger.began.get_or_insert(net.now());
         ledger.lives += 1;
         ledger.lives
     };
-    let mut backplane = Backplane::redis(url)?
-        .prefix(PREFIX)
-        .keep("{kept}", 100_000)
-        .silence(plan.silence)
-        .longest_wait(ms(1_000))
-        .on_event(|event, state: &mut Place, net| state.happens(net, event));
-    if let Some(when_full) = plan.drops {
-        backplane = backplane.queue_limit(2_000).when_full(when_full);
+    let backplane = if index == 0 { Some(backplane(net, url, plan)?) } else { None };
+    {
+        let process = &mut *process.borrow_mut();
+        let mut ledger = ledger.borrow_mut();
+        ledger.processes.insert(life, (process.number, process.starts));
+        if index == 0 {
+            process.undisturbed = Some(net.now());
+            process.reborn = process.undisturbed.filter(|_| !process.lives.is_empty());
+            let now = net.now();
+            ledger.came_back.extend(process.lives.iter().map(|&life| (life, now)));
+            process.has_backplane = true;
+        } else if !process.has_backplane {
+            ledger.lossy.insert(life);
+        }
+        process.lives.insert(life);
     }
-    let backplane = backplane.start(net)?;
-    net.listen(Listen::tcp(("127.0.0.1", 1)).options(patient()).layer(|_| Lines::new()), |_| {
-        Near { number: 0 }
-    })?;
+    // Each worker has its own members.
+    let port = 1 + index as u16;
+    net.listen(
+        Listen::tcp(("127.0.0.1", port)).options(patient()).layer(|_| Lines::new()),
+        |_| Near { number: 0 },
+    )?;
     let mut dice = Dice::of(seed, 10 + life);
     net.run_after(us(dice.between(0, plan.pace)), goes_on);
     Ok(Place {
         ledger: Rc::clone(ledger),
         store: Rc::clone(store),
+        process: Rc::clone(process),
+        workers: worker.map(|worker| worker.handle().clone()),
         plan,
         life,
+        port,
         backplane,
         left: dice.between(10, 120),
         dice,
-        told: Told::Nothing,
+        told: if index == 0 { Told::Nothing } else { Told::Whole },
         events: 0,
-        undisturbed: net.now(),
         members: BTreeMap::new(),
         topics: BTreeMap::new(),
         memberships: BTreeMap::new(),
@@ -457,164 +576,15 @@ fn place(
     })
 }
 
-const ENGINE: &str = "engine";
-
-pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
-    let mut dice = Dice::new(sim, 1);
-    let plan = Plan {
-        pace: dice.between(2_000, 1_500_000),
-        silence: ms(dice.between(1_500, 6_000)),
-        drops: match dice.between(0, 9) {
-            0 => Some(WhenFull::DropOldest),
-            1 => Some(WhenFull::Refuse),
-            _ => None,
-        },
-        loss: dice.percent(20),
-        disturbances: if dice.percent(20) { 0 } else { dice.between(1, 12) },
-    };
-    rough(sim, &[])?;
-    let (ledger, store) = (Shared::default(), Rc::new(RefCell::new(Store::default())));
-    store.borrow_mut().may_miss = plan.drops.is_some();
-    let engine = engine::engine(sim, ENGINE, &store)?;
-    let url = format!("redis://{}", sim.ip(ENGINE)?);
-    let seed = sim.seed();
-    let names = ["first", "second", "third"];
-    let mut places = Vec::new();
-    for name in &names[..dice.size(2, 3)] {
-        let (ledger, store, url) = (Rc::clone(&ledger), Rc::clone(&store), url.clone());
-        let begin = move |net: &mut Net<Place>| place(net, (&ledger, &store), &url, (seed, plan));
-        places.push((*name, sim.host(name, begin)?));
-        if plan.loss {
-            sim.link(name, ENGINE, Link::new().latency(us(100)..ms(3)).loss(0.05))?;
-        }
+fn backplane(net: &mut Net<Place>, url: &str, plan: Plan) -> Result<BackplaneHandle, Error> {
+    let mut backplane = Backplane::redis(url)?
+        .prefix(PREFIX)
+        .keep("{kept}", 100_000)
+        .silence(plan.silence)
+        .longest_wait(ms(1_000))
+        .on_event(|event, state: &mut Place, net| state.happens(net, event));
+    if let Some(when_full) = plan.drops {
+        backplane = backplane.queue_limit(2_000).when_full(when_full);
     }
-    disturb(sim, engine, &places, &mut dice, plan);
-    sim.run_for(FAULTY + ms(5_000))?;
-    for &(name, _) in &places {
-        sim.heal(&[name], &[ENGINE])?;
-        sim.link(name, ENGINE, Link::new())?;
-    }
-    together(sim, &places)?;
-    look(sim, &places)?;
-    // A process that leaves says what it has to say; and nothing is left over.
-    for &(_, place) in &places {
-        sim.with(place, |state, net| {
-            if state.dice.percent(30) {
-                state.backplane.stop(net);
-            }
-            net.shutdown(ms(1_000));
-        });
-    }
-    sim.run_until(LIMIT, |sim| places.iter().all(|&(_, place)| !sim.is_running(place)))?;
-    sim.with(engine, |_, net| net.shutdown(ms(1_000)));
-    sim.settle(LIMIT)?;
-    Ok(())
-}
-
-/// What happens to the engine, and to the ways there.
-fn disturb(
-    sim: &mut Sim,
-    engine: Host<Engine>,
-    places: &[(&'static str, Host<Place>)],
-    dice: &mut Dice,
-    plan: Plan,
-) {
-    let window = 10_000_000.min(plan.pace * 30 + 1_000_000);
-    for _ in 0..plan.disturbances {
-        let (what, far) = (dice.between(0, 99), dice.size(0, places.len() - 1));
-        let (name, host) = places[far];
-        let time = us(dice.between(0, 4_000_000));
-        let which = dice.size(0, 100);
-        sim.at(us(dice.between(0, window)), move |sim| {
-            let runs = sim.is_running(engine);
-            match what {
-                0..20 if runs => {
-                    if what < 10 { sim.crash(ENGINE) } else { sim.power_off(ENGINE) }.unwrap();
-                    let back = sim.now() + time;
-                    sim.at(back, |sim| sim.restart(ENGINE).unwrap());
-                }
-                20..45 if runs => sim.with(engine, |state, net| {
-                    let connections = state.connections();
-                    if !connections.is_empty() {
-                        net.abort(connections[which % connections.len()]);
-                    }
-                }),
-                45..60 if runs => {
-                    let why = if which < 50 { "LOADING for now" } else { "READONLY for now" };
-                    sim.with(engine, |state, _| state.busy = Some(why));
-                    let over = sim.now() + time;
-                    sim.at(over, move |sim| {
-                        if sim.is_running(engine) {
-                            sim.with(engine, |state, _| state.busy = None);
-                        }
-                    });
-                }
-                60..70 if runs => sim.pause(ENGINE, time * 2).unwrap(),
-                70..78 if runs => sim.with(engine, |state, _| state.mute()),
-                78..96 => {
-                    sim.partition(&[name], &[ENGINE]).unwrap();
-                    let over = sim.now() + time * 2;
-                    sim.at(over, move |sim| sim.heal(&[name], &[ENGINE]).unwrap());
-                }
-                96.. if sim.is_running(host) => {
-                    sim.crash(name).unwrap();
-                    let back = sim.now() + time;
-                    sim.at(back, move |sim| sim.restart(name).unwrap());
-                }
-                _ => {}
-            }
-        });
-    }
-}
-
-/// All is healed: everybody comes together, and all that waits goes out.
-fn together(sim: &mut Sim, places: &[(&str, Host<Place>)]) -> ScenarioResult {
-    let all = places.to_vec();
-    sim.run_until(LIMIT, move |sim| {
-        all.iter().all(|&(_, place)| {
-            let Some(state) = sim.try_state(place) else { return false };
-            let stats = state.backplane.stats();
-            state.left == 0 && state.backplane.is_connected() && stats.queued_messages == 0
-        })
-    })?;
-    sim.run_for(ms(5_000))?;
-    Ok(())
-}
-
-/// All is quiet. What is said now is heard by everybody.
-fn look(sim: &mut Sim, places: &[(&str, Host<Place>)]) -> ScenarioResult {
-    for &(name, place) in places {
-        sim.with(place, |state, net| {
-            for topic in 0..TOPICS.len() {
-                assert!(!state.is_waited_for(net, topic), "{name}: somebody waits for {topic}");
-                state.publish(net, topic);
-            }
-        });
-    }
-    sim.run_for(ms(5_000))?;
-    let lives: BTreeSet<Life> = places.iter().map(|&(_, place)| sim.state(place).life).collect();
-    let mut events = Vec::new();
-    for &(name, place) in places {
-        let state = sim.state(place);
-        events.push(state.events);
-        state.look_at_figures();
-        assert!(state.begun.is_empty() && state.topics.len() == state.memberships.len());
-        for (member, topics) in &state.memberships {
-            for (&topic, membership) in topics {
-                for &life in &lives {
-                    let said = state.ledger.borrow().published[&(life, topic)];
-                    let heard = membership.heard.get(&life).map(|heard| heard.count);
-                    assert_eq!(heard, Some(said), "{name}: {member} of {life} to {topic}");
-                }
-            }
-        }
-    }
-    // Nothing happens to who has nothing to say.
-    sim.run_for(ms(20_000))?;
-    for (&(name, place), before) in places.iter().zip(events) {
-        let state = sim.state(place);
-        assert_eq!(state.events, before, "{name}");
-        assert!(state.told == Told::Whole && state.backplane.stats().queued_messages == 0);
-    }
-    Ok(())
+    Ok(backplane.start(net)?)
 }
