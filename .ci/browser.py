@@ -13,7 +13,7 @@ import tempfile
 import threading
 import time
 
-from programs import PATIENCE, Program, equal
+from programs import PATIENCE, Program, connect, equal
 
 
 
@@ -272,11 +272,7 @@ class RawSocket:
     """A WebSocket without any of a browser's manners."""
 
     def __init__(self, port, receive_buffer=None):
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket = connect(port, receive_buffer)
         self.stream = self.socket.makefile("rb")
         self.socket.sendall(upgrade_request(port).encode())
         equal(self.stream.readline(), b"HTTP/1.1 101 Switching Protocols\r\n")

@@ -130,8 +130,14 @@ def nc(port):
 # ---- sockets ----
 
 
-def connect(port, **options):
-    return socket.create_connection(("127.0.0.1", port), timeout=PATIENCE, **options)
+def connect(port, receive_buffer=None):
+    """A socket that is connected. A small buffer has to be set before."""
+    made = socket.socket()
+    if receive_buffer:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    made.settimeout(PATIENCE)
+    made.connect(("127.0.0.1", port))
+    return made
 
 
 def listen():
@@ -174,11 +180,7 @@ class Person:
     """Somebody in the chat, over a plain socket."""
 
     def __init__(self, port, receive_buffer=None):
-        self.socket = socket.socket()
-        if receive_buffer:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self.socket.settimeout(PATIENCE)
-        self.socket.connect(("127.0.0.1", port))
+        self.socket = connect(port, receive_buffer)
         self.lines = self.socket.makefile("rb")
         welcome = self.line()
         self.name = re.match(r"\* Welcome\. You are (\w+)\.", welcome).group(1)

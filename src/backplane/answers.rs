@@ -34,7 +34,8 @@ pub(super) fn is_of_cluster(hello: &Value<'_>) -> bool {
     fact(hello, "mode").is_some_and(|mode| mode.as_bytes() == Some(b"cluster"))
 }
 
-fn fact<'a, 'm>(hello: &'a Value<'m>, name: &str) -> Option<&'a Value<'m>> {
+/// What the answer to HELLO says about this.
+pub(super) fn fact<'a, 'm>(hello: &'a Value<'m>, name: &str) -> Option<&'a Value<'m>> {
     let Value::Map(facts) = hello else { return None };
     let found = facts.iter().find(|(key, _)| key.as_bytes() == Some(name.as_bytes()));
     found.map(|(_, value)| value)

@@ -5,7 +5,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::BackplaneEvent;
-use super::answers::{database_refused, failed, hello, is_for_the_moment, login_refused, refusal};
+use super::answers::{
+    database_refused, fact, failed, hello, is_for_the_moment, login_refused, refusal,
+};
 use super::dial::{Control, arrange};
 use super::envelope;
 use super::reading::reader_lost;
@@ -246,11 +248,8 @@ impl<S: 'static> Reader<S> {
         match (std::mem::replace(&mut self.asked, Asked::Nothing), why) {
             (Asked::Hello, Some(why)) => return Err(login_refused(&self.control.url, &why)),
             (Asked::Hello, None) => {
-                if let Value::Map(facts) = Value::parse(message)? {
-                    let id = facts.iter().find(|(key, _)| key.as_bytes() == Some(b"id"));
-                    if let Some((_, Value::Integer(id))) = id {
-                        self.client = *id;
-                    }
+                if let Some(Value::Integer(id)) = fact(&Value::parse(message)?, "id") {
+                    self.client = *id;
                 }
                 let database = self.control.url.database;
                 if database > 0 {
