@@ -280,9 +280,11 @@ fn a_node_that_is_away_is_asked_for_at_a_steady_pace() {
     let asked = |low: &tidegate::Reactor<Engine>| {
         low.state().commands.iter().filter(|said| *said == "CLUSTER SLOTS").count()
     };
-    // It is dialled every few milliseconds, and asked for once in half a second.
+    // It is dialled every few milliseconds, and asked for once in half a second, however long that takes here.
+    let begun = std::time::Instant::now();
     turned_until!(low, a; a.events.borrow().len() > 60);
-    assert!(asked(&low) <= 6, "{}", asked(&low));
+    let most = 4 + begun.elapsed().as_millis() / 500;
+    assert!(asked(&low) as u128 <= most, "{} of {most}", asked(&low));
 }
 
 // row 273
