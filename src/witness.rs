@@ -201,6 +201,13 @@ impl<S> Watched<S> {
     }
 }
 
+/// The budget of a connection's callbacks with input.
+fn calls_per_turn<S>(cx: &Context<'_, S>) -> usize {
+    let core = &cx.net.core;
+    let trunk = core.stream(cx.token).is_some_and(|stream| stream.is_trunk());
+    if trunk { core.config.work_per_turn } else { core.config.messages_per_turn }
+}
+
 impl<S> Handler<S> for Watched<S> {
     fn on_open(&mut self, cx: &mut Context<'_, S>) -> HandlerResult {
         self.grammar.sees(OPEN);
@@ -212,7 +219,7 @@ impl<S> Handler<S> for Watched<S> {
 
     fn on_data(&mut self, cx: &mut Context<'_, S>, input: &mut Input<'_>) -> HandlerResult {
         self.grammar.sees(DATA);
-        self.count(cx.net.core.config.messages_per_turn);
+        self.count(calls_per_turn(cx));
         let socket = unlayered(cx);
         if let Some(socket) = socket {
             sim::with(|world| {

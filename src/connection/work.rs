@@ -1,10 +1,10 @@
 //! What all steps of connections share, and the notes they leave for other connections.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Attempt;
 use super::life::Death;
+use super::line::Line;
 use super::pair::PartnerEnd;
 use super::pool::Pool;
 use super::reply::Reply;
@@ -79,10 +79,8 @@ pub(crate) struct Work {
     pub(crate) fine_timers: Fine,
     /// The timers that belong to the reactor itself.
     pub(crate) own_timers: Chain,
-    /// Sockets with work that no event announces: unread input, an unused edge, a pending callback.
-    pub(crate) ready: VecDeque<Token>,
-    /// Sockets that have used up their budget: they join `ready` in the next turn.
-    pub(crate) later: Vec<Token>,
+    /// Sockets with work that no event announces.
+    pub(crate) line: Line,
     /// Connections and UDP sockets with output to flush at the end of the turn.
     pub(crate) dirty: Vec<Token>,
     /// Tokens to reap, and why they ended.
@@ -125,8 +123,7 @@ impl Work {
             timers: Wheel::with_capacity(0),
             fine_timers: Fine::default(),
             own_timers: Chain::default(),
-            ready: VecDeque::new(),
-            later: Vec::new(),
+            line: Line::default(),
             dirty: Vec::new(),
             dead: Vec::new(),
             pool: Pool::default(),
@@ -262,10 +259,7 @@ impl Work {
 
     /// Whether work is left that no event announces.
     pub(crate) fn is_pending(&self) -> bool {
-        !(self.ready.is_empty()
-            && self.later.is_empty()
-            && self.dirty.is_empty()
-            && self.dead.is_empty())
+        !(self.line.is_empty() && self.dirty.is_empty() && self.dead.is_empty())
     }
 }
 
