@@ -2,8 +2,6 @@
 
 use std::collections::VecDeque;
 
-use super::read::Budget;
-use crate::config::Config;
 use crate::token::Token;
 
 /// Those of one kind.
@@ -16,10 +14,6 @@ struct Queue {
 }
 
 impl Queue {
-    fn is_empty(&self) -> bool {
-        self.ready.is_empty() && self.later.is_empty()
-    }
-
     fn begin_turn(&mut self) {
         if !self.later.is_empty() {
             self.ready.extend(self.later.drain(..));
@@ -29,13 +23,19 @@ impl Queue {
 
 /// The trunks ([`StreamOptions::trunk`](crate::StreamOptions::trunk)), and behind them all others.
 ///
-/// Trunks have three quarters of a turn's work among them. One that is cut goes behind the other trunks.
+/// Trunks have three quarters of a turn's work among them, and on top what they are owed. One that is cut
+/// goes behind the other trunks.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     trunks: Queue,
     others: Queue,
+    /// How many are in it. A turn looks once, and not into four lists.
+    count: usize,
     /// The units of work that trunks may still spend in this turn before others are served.
     allotted: usize,
+    /// The units of answers to what was asked through a trunk and has cost no units itself: posts and timers
+    /// have budgets of their own.
+    owed: usize,
     /// A trunk has used up the turn alone, with one long message or a slow callback. The next turn
     /// belongs to the others.
     trunks_rest: bool,
@@ -44,17 +44,8 @@ pub(crate) struct Line {
 /// The one that is served next.
 pub(crate) struct Served {
     pub(crate) token: Token,
-    /// It is a trunk, and its budget is this many units.
-    pub(crate) allotted: Option<usize>,
-}
-
-impl Served {
-    pub(crate) fn budget(&self, config: &Config) -> Budget {
-        match self.allotted {
-            Some(units) => Budget::of_trunk(units),
-            None => Budget::new(config),
-        }
-    }
+    /// It is a trunk, before the others.
+    pub(crate) first: bool,
 }
 
 impl Line {
@@ -65,15 +56,17 @@ impl Line {
     /// It is served in this turn, if the work of others leaves room.
     pub(crate) fn join(&mut self, token: Token, trunk: bool) {
         self.queue(trunk).ready.push_back(token);
+        self.count += 1;
     }
 
     /// It is served in the next turn.
     pub(crate) fn join_later(&mut self, token: Token, trunk: bool) {
         self.queue(trunk).later.push(token);
+        self.count += 1;
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.trunks.is_empty() && self.others.is_empty()
+        self.count == 0
     }
 
     /// How many are to be served in this turn.
@@ -95,17 +88,41 @@ impl Line {
         if self.allotted > 0
             && let Some(token) = self.trunks.ready.pop_front()
         {
-            return Some(Served { token, allotted: Some(self.allotted) });
+            self.count -= 1;
+            return Some(Served { token, first: true });
         }
         let token = self.others.ready.pop_front().or_else(|| self.trunks.ready.pop_front())?;
-        Some(Served { token, allotted: None })
+        self.count -= 1;
+        Some(Served { token, first: false })
     }
 
-    /// A trunk has been served and has left this of what was allotted. `used_up`: the turn's work is at its
-    /// end.
-    pub(crate) fn trunk_left(&mut self, units: usize, used_up: bool) {
-        self.allotted = units;
-        self.trunks_rest = used_up;
+    /// Something was asked through a trunk that will be answered with so many units. `work`: that of a turn.
+    pub(crate) fn owe(&mut self, units: usize, work: usize) {
+        // Three turns in the place of one at most.
+        self.owed = (self.owed + units).min(work.saturating_mul(2));
+    }
+
+    pub(crate) fn owed(&self) -> usize {
+        self.owed
+    }
+
+    /// What a trunk may use now.
+    pub(crate) fn allotted(&self) -> usize {
+        self.allotted
+    }
+
+    /// A trunk has been served and has used so many units, what is owed first. Returns how many of those are
+    /// still owed.
+    pub(crate) fn trunk_used(&mut self, units: usize, lent: usize) -> usize {
+        let answers = units.min(lent);
+        self.owed -= answers;
+        self.allotted = self.allotted.saturating_sub(units - answers);
+        lent - answers
+    }
+
+    /// The trunk that was served has used up the turn.
+    pub(crate) fn trunks_rest(&mut self) {
+        self.trunks_rest = true;
     }
 }
 
@@ -117,8 +134,8 @@ mod tests {
         Token::new(index, 1).unwrap()
     }
 
-    fn next(line: &mut Line) -> Option<(usize, Option<usize>)> {
-        line.next().map(|served| (served.token.index(), served.allotted))
+    fn next(line: &mut Line) -> Option<(usize, bool)> {
+        line.next().map(|served| (served.token.index(), served.first))
     }
 
     // row 278
@@ -129,17 +146,17 @@ mod tests {
         line.join_later(token(2), true);
         line.join_later(token(3), true);
         line.begin_turn(8);
-        assert_eq!(line.len(), 3);
-        assert_eq!(next(&mut line), Some((2, Some(6))));
+        assert_eq!((line.len(), line.allotted()), (3, 6));
+        assert_eq!(next(&mut line), Some((2, true)));
         line.join_later(token(2), true);
-        line.trunk_left(0, false);
-        assert_eq!(next(&mut line), Some((1, None)));
-        assert_eq!(next(&mut line), Some((3, None)), "nobody else waits");
+        line.trunk_used(6, 0);
+        assert_eq!(next(&mut line), Some((1, false)));
+        assert_eq!(next(&mut line), Some((3, false)), "nobody else waits");
         line.join_later(token(3), true);
         line.begin_turn(8);
-        assert_eq!(next(&mut line), Some((2, Some(6))));
-        line.trunk_left(4, false);
-        assert_eq!(next(&mut line), Some((3, Some(4))), "they share what is allotted");
+        assert_eq!(next(&mut line), Some((2, true)));
+        line.trunk_used(2, 0);
+        assert_eq!((next(&mut line), line.allotted()), (Some((3, true)), 4), "they share");
         assert!(line.is_empty());
     }
 
@@ -151,16 +168,33 @@ mod tests {
             line.join(token(1), true);
             line.join(token(2), false);
             line.begin_turn(work);
-            assert_eq!(next(&mut line), Some((1, Some(work - work / 4))));
+            assert_eq!(line.allotted(), work - work / 4);
+            assert_eq!(next(&mut line), Some((1, true)));
             line.join_later(token(1), true);
-            line.trunk_left(0, true);
+            line.trunk_used(work, 0);
+            line.trunks_rest();
             line.begin_turn(work);
-            assert_eq!(next(&mut line), Some((2, None)));
+            assert_eq!(next(&mut line), Some((2, false)));
             line.join_later(token(2), false);
             line.begin_turn(work);
             assert_eq!(next(&mut line).map(|(token, _)| token), Some(1));
-            line.trunk_left(0, false);
+            line.trunk_used(work, 0);
             assert_eq!(next(&mut line).map(|(token, _)| token), Some(2));
         }
+    }
+
+    // row 279
+    #[test]
+    fn what_is_owed_comes_on_top_and_is_used_first() {
+        let mut line = Line::default();
+        line.join(token(1), true);
+        line.begin_turn(8);
+        line.owe(5, 8);
+        assert_eq!(line.trunk_used(3, line.owed()), 2, "a part of the answers has come");
+        assert_eq!((line.owed(), line.allotted()), (2, 6));
+        assert_eq!(line.trunk_used(4, line.owed()), 0);
+        assert_eq!((line.owed(), line.allotted()), (0, 4));
+        line.owe(usize::MAX / 2, 8);
+        assert_eq!(line.owed(), 16);
     }
 }

@@ -7,6 +7,7 @@ use super::life::Death;
 use super::line::Line;
 use super::pair::PartnerEnd;
 use super::pool::Pool;
+use super::read::Budget;
 use super::reply::Reply;
 use super::times::Times;
 use crate::error::CloseReason;
@@ -227,6 +228,24 @@ impl Work {
         if self.until.take().is_some() {
             self.units += std::mem::take(&mut self.reserve);
             self.sends_at_once = self.sends_per_turn;
+        }
+    }
+
+    /// A trunk is served before the others: what it may use. What it is owed is lent to the turn for it,
+    /// unless the turn keeps a deadline.
+    pub(crate) fn begin_trunk(&mut self) -> (Budget, usize) {
+        let lent = if self.keeps_deadline() { 0 } else { self.line.owed() };
+        self.units += lent;
+        (Budget::of_trunk(self.line.allotted() + lent), lent)
+    }
+
+    /// It has been served: what it has not used of what was lent is not for others.
+    pub(crate) fn end_trunk(&mut self, budget: &Budget, lent: usize) {
+        let used = self.line.allotted() + lent - budget.calls;
+        let back = self.line.trunk_used(used, lent);
+        self.units = self.units.saturating_sub(back);
+        if self.is_used_up() {
+            self.line.trunks_rest();
         }
     }
 

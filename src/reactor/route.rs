@@ -176,11 +176,10 @@ impl<S: 'static> Dispatch<S> {
         match self.net.core.entity_mut(token) {
             Some(Entity::Stream(stream)) => {
                 if stream.take_up_from_list() {
-                    let mut budget = served.budget(&self.net.core.config);
-                    self.serve_in_order(token, &mut budget, scratch);
-                    if served.allotted.is_some() {
-                        let used_up = self.net.core.work.is_used_up();
-                        self.net.core.work.line.trunk_left(budget.calls, used_up);
+                    if served.first {
+                        self.serve_trunk(token, scratch);
+                    } else {
+                        self.serve_stream(token, scratch);
                     }
                     self.end_batch(token);
                 } else {

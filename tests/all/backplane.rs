@@ -172,17 +172,39 @@ fn many_who_speak_at_once_lose_nothing_while_the_engine_keeps_up() {
         a.reactor.net().adopt(Adopt::from(near).layer(Lines::new()), Speaker).unwrap();
         speakers.push(far);
     }
-    let all = (SPEAKERS * LINES) as u64;
+    all_confirmed(&mut engine, &mut a, SPEAKERS * LINES);
+}
+
+/// With an engine that answers at once.
+fn all_confirmed(engine: &mut impl Turns, process: &mut Process, all: usize) {
     let start = Instant::now();
-    while a.backplane.stats().confirmed < all {
-        assert!(start.elapsed() < PATIENCE, "{:?}", a.backplane.stats());
-        a.turn_once();
+    while process.backplane.stats().confirmed < all as u64 {
+        assert!(start.elapsed() < PATIENCE, "{:?}", process.backplane.stats());
+        process.turn_once();
         for _ in 0..20 {
             engine.turn_once();
         }
-        assert_eq!(a.backplane.stats().dropped, 0, "{:?}", a.backplane.stats());
+        assert_eq!(process.backplane.stats().dropped, 0, "{:?}", process.backplane.stats());
     }
-    assert_eq!(a.backplane.stats().own, all);
+    assert_eq!(process.backplane.stats().own, all as u64);
+}
+
+// row 279
+#[test]
+fn other_threads_that_publish_without_a_pause_lose_nothing_while_the_engine_keeps_up() {
+    const ALL: usize = 30_000;
+    let (mut engine, address) = new_engine();
+    // Four thousand messages: what is posted in four turns.
+    let mut a =
+        Process::new(&format!("redis://{address}"), |backplane| backplane.queue_limit(512 * 1024));
+    let _member = a.member_of("room");
+    until!(engine, a; a.backplane.is_connected());
+    let remote = a.reactor.remote();
+    for _ in 0..ALL {
+        let text = "says something in the room, and then more";
+        remote.post(move |(), net| _ = net.publish_named("room", text)).unwrap();
+    }
+    all_confirmed(&mut engine, &mut a, ALL);
 }
 
 // row 248
