@@ -701,7 +701,7 @@ mod tests {
 
     // row 290
     #[test]
-    fn how_often_a_flow_was_refused_is_not_forgotten_when_others_are_taken() {
+    fn how_often_a_flow_was_refused_is_known_on_the_next_connection() {
         let mut outbox = half_sent();
         assert_eq!(outbox.count_refusal(A), 1);
         outbox.unsend(A);

@@ -549,7 +549,11 @@ mod tests {
         streams.read_back(b"a", 17);
         streams.want(b"b", false);
         assert_eq!(numbers(&streams, b"a"), [19]);
-        streams.said(b"a", 21, Message::text(&[b'x'; 2000][..]));
+        // It goes out under another number, and is read back under that.
+        streams.renumber(19, 21);
+        streams.read_back(b"a", 20);
+        assert_eq!(numbers(&streams, b"a"), [21]);
+        streams.said(b"a", 22, Message::text(&[b'x'; 2000][..]));
         assert_eq!((numbers(&streams, b"a").len(), streams.unread_bytes), (0, 0));
     }
 

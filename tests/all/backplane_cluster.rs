@@ -375,6 +375,14 @@ fn a_slot_without_a_node_is_told_and_keeps_nobody_else_from_being_connected() {
     turned_until!(low, high, a, b; high.state().channels.len() == 2);
     b.say(other, "now");
     turned_until!(low, high, a, b; bea.got() == "T:now|");
+    // A slot that loses its node later keeps nobody from being together again.
+    *slots.borrow_mut() = vec![(8191, low_at), (gap - 1, high_at), (gap, nobody), (16383, high_at)];
+    for token in low.state().clients.clone() {
+        low.net().abort(token);
+    }
+    let resumed = |event: &BackplaneEvent| matches!(event, BackplaneEvent::Resumed { .. });
+    turned_until!(low, high, a, b; a.events.borrow().iter().any(resumed));
+    assert!(a.events.borrow().contains(&unserved(&[HIGH, other])));
     assert_eq!(
         unserved(&["a", "b"]).to_string(),
         "no node has the slots of 2 topics, which wait: \"a\", \"b\""
