@@ -110,6 +110,12 @@ pub(super) fn is_for_the_moment(why: &str) -> bool {
     )
 }
 
+/// Whether such an error says that this server is not the one to talk to, or is about to begin anew: the next
+/// connection may find another one.
+pub(super) fn is_of_the_server(why: &str) -> bool {
+    matches!(why.split(' ').next().unwrap_or_default(), "LOADING" | "READONLY" | "MASTERDOWN")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::link::Link;
 use super::nodes::NodeId;
-use super::plane::{Delivery, Phase, Plane, Told};
+use super::plane::{Delivery, Phase, Plane, Told, Waking};
 use super::reader::Poke;
 use super::reading::{dial_reader, greet_no_longer};
 use super::scout::scout;
@@ -55,6 +55,15 @@ impl<S: 'static> Control<S> {
         }
         if let Some(hook) = &self.hook {
             hook(event, state, net);
+        }
+    }
+
+    /// What a node has said, or what was found out about it. In a cluster that names it.
+    pub(super) fn of_node(&self, id: NodeId, what: String) -> String {
+        let plane = self.plane.borrow();
+        match plane.nodes.get(id).filter(|_| plane.nodes.is_cluster()) {
+            Some(node) => format!("{}:{}: {what}", node.at.host, node.at.port),
+            None => what,
         }
     }
 
@@ -254,26 +263,25 @@ pub(super) fn lost<S: 'static>(
     net: &mut Net<S>,
 ) {
     let now = net.now();
+    let why = control.of_node(id, why);
     let (event, wait) = {
         let plane = &mut *control.plane.borrow_mut();
         if plane.stopped {
             return;
         }
-        let unconfirmed = plane.outbox.unsend(id);
+        let (unconfirmed, renumbered) = plane.outbox.unsend(id);
+        plane.have_other_numbers(&renumbered);
         let is_served = plane.nodes.serves(id);
         let is_cluster = plane.nodes.is_cluster();
         if plane.reader_at == id {
-            plane.unblocking = false;
+            plane.waking = Waking::Due(0);
         }
         let Some(node) = plane.nodes.get_mut(id) else { return };
         node.phase = Phase::Down;
         node.due = is_served;
-        node.joining = 0;
         node.topics.disconnected();
         let wait = backoff(node.failures.max(node.not_now), control.longest_wait);
         node.failures = node.failures.saturating_add(1);
-        let why =
-            if is_cluster { format!("{}:{}: {why}", node.at.host, node.at.port) } else { why };
         plane.scouting.is_due |= is_cluster;
         let event = if !is_served {
             None
@@ -309,9 +317,9 @@ pub(super) fn check_whole<S: 'static>(control: &Rc<Control<S>>, state: &mut S, n
         if plane.stopped || !plane.nodes.are_up() {
             return;
         }
-        let is_joining = plane.nodes.iter().any(|(_, node)| node.is_joining());
+        let is_awaited = plane.nodes.iter().any(|(_, node)| node.topics.is_awaited());
         match plane.told {
-            _ if is_joining => return,
+            _ if is_awaited => return,
             Told::Whole => {
                 let Some((topics, since)) = plane.moved.take() else { return };
                 let away = now.saturating_duration_since(since);
@@ -336,10 +344,19 @@ pub(super) fn check_whole<S: 'static>(control: &Rc<Control<S>>, state: &mut S, n
 /// Half of the wait is fixed, half is chance: processes that lost one engine together do not come back
 /// together.
 pub(super) fn backoff(failures: u32, longest: Duration) -> Duration {
-    let wait = FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(longest);
+    let wait = most(failures, longest);
     let mut chance = [0; 2];
     crate::sys::random::fill(&mut chance);
     wait / 2 + (wait / 2).mul_f64(f64::from(u16::from_ne_bytes(chance)) / 65536.0)
+}
+
+fn most(failures: u32, longest: Duration) -> Duration {
+    FIRST_WAIT.saturating_mul(1 << failures.min(16)).min(longest)
+}
+
+/// Whether the wait after so many failures is longer than each before.
+pub(super) fn waits_longer(failures: u32, longest: Duration) -> bool {
+    failures == 0 || most(failures, longest) > most(failures - 1, longest)
 }
 
 #[cfg(test)]

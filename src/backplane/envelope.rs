@@ -51,6 +51,15 @@ pub(super) fn seal(
     out.extend_from_slice(message.bytes);
 }
 
+/// Gives a payload that was sealed here another number.
+pub(super) fn renumber(payload: &mut [u8], number: u64) {
+    if payload.starts_with(&MARK)
+        && let Some(at) = payload.get_mut(2 + 1 + 16..2 + 1 + 16 + 8)
+    {
+        at.copy_from_slice(&number.to_be_bytes());
+    }
+}
+
 /// The length of envelope and message.
 pub(super) fn sealed_len(key: Option<u64>, message: Message<&[u8]>) -> usize {
     OVERHEAD - if key.is_some() { 0 } else { 8 } + message.bytes.len()
@@ -104,6 +113,8 @@ mod tests {
                     seal(&publisher, 9, key, message, &mut out);
                     assert_eq!(out.len(), sealed_len(key, message));
                     assert_eq!(open(&out), Arrived { sent: Some((publisher, 9)), key, message });
+                    renumber(&mut out, 10);
+                    assert_eq!(open(&out), Arrived { sent: Some((publisher, 10)), key, message });
                 }
             }
         }

@@ -7,11 +7,12 @@ use std::time::Instant;
 use super::BackplaneEvent;
 use super::answers::{
     database_refused, failed, fit_for_cluster, hello, is_for_the_moment, is_of_cluster,
-    login_refused, refusal,
+    is_of_the_server, login_refused, refusal,
 };
-use super::dial::{Control, arrange, check_whole, lost, rouse};
+use super::dial::{Control, arrange, backoff, check_whole, lost, rouse, waits_longer};
 use super::nodes::NodeId;
-use super::plane::{Phase, Told};
+use super::outbox::{Answered, Flow};
+use super::plane::{Phase, Told, Waking};
 use super::reader::{Poke, Reading};
 use super::reading::dial_reader;
 use super::slots::{self, Endpoint};
@@ -27,6 +28,22 @@ use crate::timers::Timer;
 
 /// So much goes to the connection at once: a send queues what it is given.
 const BATCH: usize = 32 * 1024;
+
+/// What a timer is for: the engine has said nothing for long; subscriptions are tried again; the second
+/// connection is woken again; and from
+/// [`of_flow`] on the messages of a flow are.
+const SILENCE: u64 = 0;
+const JOIN_AGAIN: u64 = 1;
+const WAKE_AGAIN: u64 = 2;
+
+fn of_flow(Flow { slot, kept }: Flow) -> u64 {
+    3 + u64::from(slot) * 2 + u64::from(kept)
+}
+
+fn flow_of(tag: u64) -> Option<Flow> {
+    let tag = tag.checked_sub(3)?;
+    Some(Flow { slot: u16::try_from(tag / 2).ok()?, kept: tag % 2 == 1 })
+}
 
 /// What the engine answers next. It answers in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +63,8 @@ pub(super) struct Link<S> {
     node: NodeId,
     /// Runs of equal answers.
     expected: VecDeque<(Expected, u32)>,
-    /// The slots of the subscriptions that are not confirmed.
-    joining: VecDeque<u16>,
+    /// The channels of the subscriptions that are not confirmed.
+    joining: VecDeque<Vec<u8>>,
     /// The channels of the unsubscriptions that are not confirmed.
     leaving: VecDeque<Vec<u8>>,
     /// Logged in.
@@ -56,6 +73,8 @@ pub(super) struct Link<S> {
     pinged: bool,
     /// Why this side gave it up.
     gave_up: Option<String>,
+    /// So many refusals in a row were told.
+    told: u32,
     batch: Vec<u8>,
 }
 
@@ -71,6 +90,7 @@ impl<S: 'static> Link<S> {
             heard: now,
             pinged: false,
             gave_up: None,
+            told: 0,
             batch: Vec::new(),
         }
     }
@@ -116,16 +136,11 @@ impl<S: 'static> Link<S> {
                     (Change::Unsubscribe, true) => (&b"SUNSUBSCRIBE"[..], Expected::Unsubscribed),
                 };
                 let joins = answer == Expected::Subscribed;
-                node.joining += u32::from(joins);
                 let channel = plane.channel(&topic);
-                if joins {
-                    self.joining.push_back(plane.nodes.slot_of(&channel));
-                }
                 self.expect(answer, 1);
                 Command::encode_into(&[word, &channel], &mut batch);
-                if !joins {
-                    self.leaving.push_back(channel);
-                }
+                let list = if joins { &mut self.joining } else { &mut self.leaving };
+                list.push_back(channel);
             }
             let sent = plane.outbox.send(self.node, &mut batch, BATCH);
             self.expect(Expected::Published, sent);
@@ -153,8 +168,9 @@ impl<S: 'static> Link<S> {
                     cx.net.notify(reader, Poke);
                 }
             }
-            Reading::Blocked(client) if !plane.unblocking && !plane.cannot_unblock => {
-                plane.unblocking = true;
+            Reading::Blocked(client) if !plane.cannot_unblock => {
+                let Waking::Due(vain) = plane.waking else { return };
+                plane.waking = Waking::UnderWay(plane.waits, vain);
                 cx.send(Command::encode(&["CLIENT", "UNBLOCK", &client.to_string()]));
                 self.expected.push_back((Expected::Unblocked, 1));
             }
@@ -170,7 +186,7 @@ impl<S: 'static> Link<S> {
         {
             let plane = &mut *self.control.plane.borrow_mut();
             let Some(node) = plane.nodes.get_mut(self.node) else { return };
-            if node.is_joining() {
+            if node.topics.is_awaited() {
                 return;
             }
             if matches!(node.phase, Phase::Dialing(_)) {
@@ -225,11 +241,14 @@ impl<S: 'static> Link<S> {
     /// A slot is at another node: what was to be said here is said there.
     fn moved(&mut self, cx: &mut Context<'_, S>, slot: u16, to: Endpoint) -> HandlerResult {
         let plane = Rc::clone(&self.control.plane);
-        let next = plane.borrow().outbox.next_slot(self.node);
-        let publishes = self.is_next(Expected::Published) && next == Some(slot);
-        let joins = self.is_next(Expected::Subscribed) && self.joining.front() == Some(&slot);
-        let leaves = self.is_next(Expected::Unsubscribed)
-            && self.leaving.front().is_some_and(|channel| slots::slot_of(channel) == slot);
+        let next = plane.borrow().outbox.next_flow(self.node);
+        let publishes =
+            self.is_next(Expected::Published) && next.is_some_and(|flow| flow.slot == slot);
+        let is_of_slot = |list: &VecDeque<Vec<u8>>| {
+            list.front().is_some_and(|channel| slots::slot_of(channel) == slot)
+        };
+        let joins = self.is_next(Expected::Subscribed) && is_of_slot(&self.joining);
+        let leaves = self.is_next(Expected::Unsubscribed) && is_of_slot(&self.leaving);
         if !publishes && !joins && !leaves {
             // Of a SUNSUBSCRIBE for which the server's own was taken, when the slot moved.
             return Ok(());
@@ -243,16 +262,16 @@ impl<S: 'static> Link<S> {
             }
             if joins {
                 self.joining.pop_front();
-                if let Some(node) = plane.nodes.get_mut(self.node) {
-                    node.joining = node.joining.saturating_sub(1);
-                }
             }
             let ending = plane.learn(now, self.node, (slot, to));
             plane.stats.moved += u64::from(publishes);
-            if publishes && !plane.outbox.refused(self.node) {
-                return Err(failed(format!(
-                    "it says that slot {slot} is elsewhere, which it is not"
-                )));
+            if publishes {
+                let Some(Answered { renumbered, .. }) = plane.outbox.refused(self.node) else {
+                    return Err(failed(format!(
+                        "it says that slot {slot} is elsewhere, which it is not"
+                    )));
+                };
+                plane.have_other_numbers(&renumbered);
             }
             ending
         };
@@ -261,10 +280,63 @@ impl<S: 'static> Link<S> {
         Ok(())
     }
 
-    /// The next attempt to connect waits longer than the one before: to connect is no success.
-    fn not_now(&self) {
-        if let Some(node) = self.control.plane.borrow_mut().nodes.get_mut(self.node) {
-            node.not_now = node.not_now.saturating_add(1);
+    /// The engine does not take a message for the moment: what follows it is held back, and all of that tried again
+    /// after a wait, which grows. The connection goes on, if that is of use.
+    fn publish_later(&mut self, cx: &mut Context<'_, S>, why: &str) -> HandlerResult {
+        let (flow, answered, is_chosen) = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            let Some(flow) = plane.outbox.next_flow(self.node) else { return Ok(()) };
+            if is_of_the_server(why) {
+                let refusals = plane.outbox.count_refusal(self.node);
+                if let Some(node) = plane.nodes.get_mut(self.node) {
+                    // To connect is no success: the next attempt waits longer than the one before.
+                    node.not_now = refusals;
+                }
+                return Err(failed(format!("the server takes nothing at the moment: {why}")));
+            }
+            let (answered, is_chosen) = plane.outbox.put_off(self.node);
+            plane.have_other_numbers(&answered.renumbered);
+            (flow, answered, is_chosen)
+        };
+        if let Some(count) = is_chosen {
+            let command = if flow.kept { "XADD" } else { "PUBLISH" };
+            self.again_later(cx, of_flow(flow), count, (command, why));
+        }
+        if answered.lets_go {
+            rouse(&self.control, None, cx.net);
+        }
+        Ok(())
+    }
+
+    /// The engine does not subscribe this process for the moment.
+    fn join_later(&mut self, cx: &mut Context<'_, S>, channel: &[u8], why: &str) {
+        let is_chosen = {
+            let plane = &mut *self.control.plane.borrow_mut();
+            let topic = channel.strip_prefix(&*plane.prefix).unwrap_or_default();
+            plane.nodes.get_mut(self.node).and_then(|node| node.topics.put_off(topic))
+        };
+        if let Some(count) = is_chosen {
+            self.again_later(cx, JOIN_AGAIN, count, ("SUBSCRIBE", why));
+        }
+    }
+
+    /// Something was refused so often before, and is tried again. It is told whenever that takes longer than it ever
+    /// did.
+    fn again_later(
+        &mut self,
+        cx: &mut Context<'_, S>,
+        tag: u64,
+        count: u32,
+        (command, why): (&str, &str),
+    ) {
+        let longest = self.control.longest_wait;
+        let again_in = backoff(count, longest);
+        cx.set_timer(again_in, tag);
+        if count >= self.told && waits_longer(count, longest) {
+            self.told = count + 1;
+            let why = format!("the server refuses {command} for the moment: {why}");
+            let why = self.control.of_node(self.node, why);
+            self.control.tell(&BackplaneEvent::Failed { why, again_in }, cx.state, cx.net);
         }
     }
 
@@ -318,52 +390,57 @@ impl<S: 'static> Link<S> {
             (Some(Expected::Select), Some(why)) => {
                 return Err(database_refused(self.control.url.database, &why));
             }
-            (Some(Expected::Published | Expected::Subscribed), Some(why))
-                if is_for_the_moment(&why) =>
-            {
-                // What was sent is not confirmed: it goes out again, on the next connection.
-                self.not_now();
-                return Err(failed(format!("the server takes nothing at the moment: {why}")));
+            (Some(Expected::Published), Some(why)) if is_for_the_moment(&why) => {
+                return self.publish_later(cx, &why);
             }
             (Some(Expected::Published), refused) => {
-                let lets_go = {
+                let answered = {
                     let plane = &mut *self.control.plane.borrow_mut();
-                    let lets_go = plane.outbox.confirmed(self.node);
-                    if let Some(node) = plane.nodes.get_mut(self.node) {
-                        node.not_now = 0;
+                    let answered = plane.outbox.confirmed(self.node);
+                    plane.have_other_numbers(&answered.renumbered);
+                    if answered.is_over {
+                        self.told = 0;
+                        if let Some(node) = plane.nodes.get_mut(self.node) {
+                            node.not_now = 0;
+                        }
                     }
                     match refused {
                         None => plane.stats.confirmed += 1,
                         Some(_) => plane.stats.refused += 1,
                     }
-                    lets_go
+                    answered
                 };
                 if let Some(why) = refused {
                     self.refused(cx, "PUBLISH", why);
                 }
-                if lets_go {
+                if answered.lets_go {
                     rouse(&self.control, None, cx.net);
                 }
             }
             (Some(Expected::Subscribed), refused) => {
-                self.joining.pop_front();
-                if let Some(node) = self.control.plane.borrow_mut().nodes.get_mut(self.node) {
-                    node.joining = node.joining.saturating_sub(1);
-                }
-                if let Some(why) = refused {
-                    self.refused(cx, "SUBSCRIBE", why);
+                let channel = self.joining.pop_front().unwrap_or_default();
+                match refused {
+                    Some(why) if is_for_the_moment(&why) => self.join_later(cx, &channel, &why),
+                    Some(why) => {
+                        self.joined(&channel);
+                        self.refused(cx, "SUBSCRIBE", why);
+                    }
+                    None => self.joined(&channel),
                 }
                 self.check_joined(cx);
             }
             (Some(Expected::Unblocked), refused) => {
-                {
+                let again_in = {
                     let plane = &mut *self.control.plane.borrow_mut();
-                    plane.unblocking = false;
                     // An ACL: reads are short from then on.
                     plane.cannot_unblock |= refused.is_some();
+                    let woke = message.first() == Some(&b':') && !message.starts_with(b":0");
+                    plane.woke(woke)
+                };
+                match again_in {
+                    Some(wait) => drop(cx.set_timer(wait, WAKE_AGAIN)),
+                    None => self.pump(cx),
                 }
-                // It may have come before what it was to end: then it is sent again.
-                self.pump(cx);
             }
             (Some(Expected::Unsubscribed), _) => {
                 self.leaving.pop_front();
@@ -380,8 +457,21 @@ impl<S: 'static> Link<S> {
 
     fn logged_in(&mut self, cx: &mut Context<'_, S>) {
         self.ready = true;
+        if let Some(node) = self.control.plane.borrow_mut().nodes.get_mut(self.node) {
+            node.topics.connected();
+        }
         self.pump(cx);
         self.check_joined(cx);
+    }
+
+    /// A subscription is confirmed, or refused for good.
+    fn joined(&mut self, channel: &[u8]) {
+        let plane = &mut *self.control.plane.borrow_mut();
+        let topic = channel.strip_prefix(&*plane.prefix).unwrap_or_default();
+        if let Some(node) = plane.nodes.get_mut(self.node) {
+            let is_over = node.topics.confirmed(topic);
+            self.told = if is_over { 0 } else { self.told };
+        }
     }
 
     fn moved_to(&self, why: &str) -> Option<(u16, Endpoint)> {
@@ -399,7 +489,7 @@ impl<S: 'static> Handler<S> for Link<S> {
         self.heard = cx.net.now();
         self.expect(Expected::Hello, 1);
         cx.send(hello(&self.control.url));
-        cx.set_timer(self.control.silence / 2, 0);
+        cx.set_timer(self.control.silence / 2, SILENCE);
         Ok(())
     }
 
@@ -430,7 +520,23 @@ impl<S: 'static> Handler<S> for Link<S> {
         Ok(())
     }
 
-    fn on_timer(&mut self, cx: &mut Context<'_, S>, _: Timer) -> HandlerResult {
+    fn on_timer(&mut self, cx: &mut Context<'_, S>, timer: Timer) -> HandlerResult {
+        if timer.tag() != SILENCE {
+            {
+                let plane = &mut *self.control.plane.borrow_mut();
+                match (timer.tag(), flow_of(timer.tag())) {
+                    (_, Some(flow)) => plane.outbox.try_again(self.node, flow),
+                    (WAKE_AGAIN, None) => plane.wake_again(),
+                    (_, None) => {
+                        if let Some(node) = plane.nodes.get_mut(self.node) {
+                            node.topics.try_again();
+                        }
+                    }
+                }
+            }
+            self.pump(cx);
+            return Ok(());
+        }
         let silence = self.control.silence;
         let silent = cx.net.now().saturating_duration_since(self.heard);
         if silent >= silence {
@@ -446,7 +552,7 @@ impl<S: 'static> Handler<S> for Link<S> {
             }
         }
         let due = if self.pinged { silence } else { silence / 2 };
-        cx.set_timer(due - silent, 0);
+        cx.set_timer(due - silent, SILENCE);
         Ok(())
     }
 

@@ -206,7 +206,7 @@ impl<S: 'static> Backplane<S> {
         self
     }
 
-    /// The longest wait between two attempts to connect. The first is 100 ms, and each the double of the
+    /// The longest wait between two attempts to connect, or to publish what is refused for the moment. The first is 100 ms, and each the double of the
     /// one before; half of each is chance. 5 s by default.
     pub fn longest_wait(mut self, wait: Duration) -> Self {
         self.longest_wait = wait;
@@ -506,7 +506,15 @@ pub enum BackplaneEvent {
         /// How long it took: the gap.
         away: Duration,
     },
-    /// An attempt failed: the address, the login, the version of the server.
+    /// In a cluster: no node has the slots of these topics. What is published to them waits, and what others say
+    /// does not come, until a node has them, which is [`Moved`](Self::Moved) for those with members here. Each is
+    /// named once; other topics go on.
+    Unserved {
+        /// Their names.
+        topics: Vec<Vec<u8>>,
+    },
+    /// An attempt failed: the address, the login, the version of the server. Or the engine takes something later: that
+    /// is held back and tried again, and the connection goes on.
     Failed {
         /// Why, in one line.
         why: String,
@@ -515,13 +523,21 @@ pub enum BackplaneEvent {
     },
     /// The engine refused one command. The connection goes on.
     Refused {
-        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` or `XREAD` for a kept name that cannot be read. It is left
-        /// alone for a minute.
+        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` for a kept name that cannot be read. It is left alone for a minute.
         command: &'static str,
         /// What it said.
         why: String,
     },
+    /// An entry of a kept name is longer than this side takes: the name is left alone for a minute, and goes on behind
+    /// its newest entry, with a gap.
+    TooLong {
+        /// The name.
+        name: Vec<u8>,
+    },
 }
+
+/// So many names are in the line of an event.
+const NAMED: usize = 10;
 
 impl fmt::Display for BackplaneEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -541,11 +557,23 @@ impl fmt::Display for BackplaneEvent {
             BackplaneEvent::Moved { topics, away } => {
                 write!(f, "moved: {topics} topics are at other nodes, for {away:.1?} nowhere")
             }
+            BackplaneEvent::Unserved { topics } => {
+                write!(f, "no node has the slots of {} topics, which wait: ", topics.len())?;
+                for (at, name) in topics.iter().take(NAMED).enumerate() {
+                    let name = String::from_utf8_lossy(name);
+                    write!(f, "{}{name:?}", if at == 0 { "" } else { ", " })?;
+                }
+                f.write_str(if topics.len() > NAMED { ", …" } else { "" })
+            }
             BackplaneEvent::Failed { why, again_in } => {
                 write!(f, "{why}; again in {again_in:.1?}")
             }
             BackplaneEvent::Refused { command, why } => {
                 write!(f, "the server refused {command}: {why}")
+            }
+            BackplaneEvent::TooLong { name } => {
+                let name = String::from_utf8_lossy(name);
+                write!(f, "an entry of {name:?} is too long for this side, and is left out")
             }
         }
     }

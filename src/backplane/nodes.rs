@@ -39,13 +39,11 @@ pub(super) struct Node {
     pub(super) topics: Topics,
     /// How many slots it has.
     slots: usize,
-    /// So many subscriptions are not confirmed.
-    pub(super) joining: u32,
     /// An attempt to connect is due, or under way before there is a connection.
     pub(super) due: bool,
     /// Attempts in a row that failed.
     pub(super) failures: u32,
-    /// Connections in a row that ended because the engine took nothing, though it answered.
+    /// How often in a row the engine took nothing, though it answered: the next attempt waits as long.
     pub(super) not_now: u32,
 }
 
@@ -57,7 +55,6 @@ impl Node {
             phase: Phase::Down,
             topics: Topics::default(),
             slots: 0,
-            joining: 0,
             due: false,
             failures: 0,
             not_now: 0,
@@ -69,11 +66,6 @@ impl Node {
             Phase::Dialing(token) | Phase::Up(token) => Some(token),
             Phase::Down => None,
         }
-    }
-
-    /// Whether a subscription is not confirmed, or not even asked for.
-    pub(super) fn is_joining(&self) -> bool {
-        self.joining > 0 || self.topics.has_changes()
     }
 
     pub(super) fn is_up(&self) -> bool {
@@ -143,9 +135,10 @@ impl Nodes {
         }
     }
 
-    /// Whether each slot has a node, and each such node is there.
+    /// Whether each node that has a slot is there, and there is one.
     pub(super) fn are_up(&self) -> bool {
-        !self.has_gaps() && self.iter().all(|(id, node)| node.is_up() || !self.serves(id))
+        let mut serving = self.iter().filter(|&(id, _)| self.serves(id)).peekable();
+        serving.peek().is_some() && serving.all(|(_, node)| node.is_up())
     }
 
     /// Whether a node of the cluster is known.
@@ -251,7 +244,7 @@ impl Nodes {
         }
         for (name, _) in &homeless {
             if let Some(node) = self.nodes.get_mut(&owner(slot_of(name))) {
-                node.topics.want(name, true);
+                node.topics.came(name);
             }
         }
         self.owners = owners;

@@ -2,14 +2,14 @@
 //! bridge that the network knows.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::BackplaneStats;
 use super::envelope::{self, Publisher};
 use super::nodes::{Node, NodeId, Nodes};
-use super::outbox::Outbox;
+use super::outbox::{Flow, Outbox};
 use super::reader::Reading;
 use super::slots::Endpoint;
 use super::streams::{Id, Newcomer, Streams};
@@ -53,7 +53,6 @@ pub(super) struct Delivery<'a> {
 #[derive(Debug)]
 pub(super) struct Plane {
     publisher: Publisher,
-    number: u64,
     pub(super) prefix: Vec<u8>,
     message_limit: usize,
     /// Names that the program itself listens to: they are wanted always.
@@ -66,8 +65,9 @@ pub(super) struct Plane {
     pub(super) reader_at: NodeId,
     pub(super) reading: Reading,
     pub(super) reader_failures: u32,
-    /// A CLIENT UNBLOCK is under way.
-    pub(super) unblocking: bool,
+    /// How often it has begun to wait, and who wakes it.
+    pub(super) waits: u64,
+    pub(super) waking: Waking,
     /// The engine refuses it.
     pub(super) cannot_unblock: bool,
     pub(super) stats: BackplaneStats,
@@ -80,8 +80,23 @@ pub(super) struct Plane {
     pub(super) scouting: Scouting,
     /// Topics that were subscribed and whose slots have moved, and since when; until they are subscribed again.
     pub(super) moved: Option<(BTreeSet<Box<[u8]>>, Instant)>,
+    /// Topics whose slots have no node, which the program was told; and since when.
+    pub(super) unserved: BTreeMap<Box<[u8]>, Instant>,
     /// Of each other publisher, in each slot: the number of its last message, and when it came.
     heard: HashMap<(Publisher, u16), (u64, Instant)>,
+}
+
+/// What is done about the second connection, which waits though there is something else to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waking {
+    /// Nothing; so many CLIENT UNBLOCK have come in vain, before what they were to end.
+    Due(u32),
+    /// A CLIENT UNBLOCK is under way, while it waits for this time.
+    UnderWay(u64, u32),
+    /// One came in vain: the next one is sent in a moment.
+    Later(u32),
+    /// It has been woken, and is about to learn of it.
+    Done,
 }
 
 /// Who asks the cluster for its map.
@@ -99,6 +114,10 @@ pub(super) struct Scouting {
     /// How many were sent: each asks another node.
     pub(super) sent: usize,
     pub(super) failures: u32,
+    /// How many maps in a row had slots without a node.
+    pub(super) gaps: u32,
+    /// When the next one is due that is asked for because of them.
+    pub(super) gaps_due: Option<Instant>,
 }
 
 impl Plane {
@@ -113,7 +132,6 @@ impl Plane {
         crate::sys::random::fill(&mut publisher);
         Plane {
             publisher,
-            number: 0,
             prefix,
             message_limit,
             listened: HashSet::new(),
@@ -124,7 +142,8 @@ impl Plane {
             reader_at: NodeId::HOME,
             reading: Reading::Down,
             reader_failures: 0,
-            unblocking: false,
+            waits: 0,
+            waking: Waking::Due(0),
             cannot_unblock: false,
             stats: BackplaneStats::default(),
             stopped: false,
@@ -132,6 +151,7 @@ impl Plane {
             dropped_before: 0,
             scouting: Scouting::default(),
             moved: None,
+            unserved: BTreeMap::new(),
             heard: HashMap::new(),
         }
     }
@@ -267,6 +287,13 @@ impl Plane {
         }
     }
 
+    /// Messages go out under other numbers.
+    pub(super) fn have_other_numbers(&mut self, renumbered: &[(u64, u64)]) {
+        for &(old, new) in renumbered {
+            self.streams.renumber(old, new);
+        }
+    }
+
     fn forget_some(&mut self) {
         if self.heard.len() <= PUBLISHERS {
             return;
@@ -301,8 +328,9 @@ impl Bridge for Recorder {
 
     fn is_done(&self) -> bool {
         let plane = self.0.borrow();
+        let is_up = |id| plane.nodes.get(id).is_some_and(Node::is_up);
         let waits = |(id, node): (_, &Node)| node.is_up() && plane.outbox.waits_for(id);
-        !plane.nodes.iter().any(waits)
+        !plane.nodes.iter().any(waits) && !plane.outbox.moves(is_up)
     }
 
     fn handler(&self) -> Option<Token> {
@@ -320,17 +348,17 @@ impl Bridge for Recorder {
             plane.stats.too_large += 1;
             return;
         }
-        plane.number += 1;
+        let number = plane.outbox.next_number();
         plane.stats.published += 1;
         let mut payload = Vec::with_capacity(envelope::sealed_len(key, message));
-        envelope::seal(&plane.publisher, plane.number, key, message, &mut payload);
+        envelope::seal(&plane.publisher, number, key, message, &mut payload);
         let channel = plane.channel(name);
         let slot = plane.nodes.slot_of(&channel);
         let publish: &[u8] = if plane.nodes.is_cluster() { b"SPUBLISH" } else { b"PUBLISH" };
         let command = match plane.streams.keeps(name) {
             None => Command::encode(&[publish, &*channel, &*payload]),
             Some(keep) => {
-                plane.streams.said(name, plane.number, message);
+                plane.streams.said(name, number, message);
                 let keep = keep.to_string();
                 // About so many: exactly would cost a look at each entry.
                 let [maxlen, about]: [&[u8]; 2] = [b"MAXLEN", b"~"];
@@ -340,7 +368,8 @@ impl Bridge for Recorder {
             }
         };
         let to = plane.nodes.owner(slot);
-        for dropped in plane.outbox.push(to, slot, plane.number, command) {
+        let flow = Flow { slot, kept: plane.streams.keeps(name).is_some() };
+        for dropped in plane.outbox.push(to, flow, number, command) {
             plane.stats.dropped += 1;
             plane.streams.forget(dropped);
         }

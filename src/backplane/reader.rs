@@ -10,6 +10,7 @@ use super::answers::{
 };
 use super::dial::{Control, arrange};
 use super::envelope;
+use super::plane::Waking;
 use super::reading::reader_lost;
 use super::slots::moved;
 use super::streams::{Id, Newcomer, Next, parse_id, show_id};
@@ -111,6 +112,10 @@ impl<S: 'static> Reader<S> {
                 let can_be_woken = self.client != 0 && !plane.cannot_unblock;
                 let wait = if can_be_woken && !plane.streams.takes_turns() {
                     plane.reading = Reading::Blocked(self.client);
+                    plane.waits += 1;
+                    if plane.waking == Waking::Done {
+                        plane.waking = Waking::Due(0);
+                    }
                     // The engine answers twice within the time after which it is given up.
                     self.control.silence / 2
                 } else {
@@ -146,7 +151,7 @@ impl<S: 'static> Reader<S> {
     }
 
     /// What others have said before this process came, for the program itself.
-    fn tell_history(&mut self, cx: &mut Context<'_, S>, name: &[u8], value: &Value<'_>) {
+    fn tell_history(&mut self, cx: &mut Context<'_, S>, name: &[u8], value: &Value<'_>, up_to: Id) {
         let history = {
             let histories = &mut *self.control.histories.borrow_mut();
             let at = histories.iter().position(|history| *history.name == *name);
@@ -155,11 +160,14 @@ impl<S: 'static> Reader<S> {
         let Some(history) = history else { return };
         let own = {
             let plane = &mut *self.control.plane.borrow_mut();
-            entries(value).for_each(|(_, payload)| plane.in_history(name, payload));
+            entries(value)
+                .filter(|&(id, _)| id <= up_to)
+                .for_each(|(_, payload)| plane.in_history(name, payload));
             plane.publisher()
         };
         let mut told = std::collections::HashSet::new();
         let mut messages: Vec<_> = entries(value)
+            .filter(|&(id, _)| id <= up_to)
             .map(|(_, payload)| envelope::open(payload))
             .filter(|arrived| arrived.sent.is_none_or(|sent| sent.0 != own && told.insert(sent)))
             .take(history.count)
@@ -217,9 +225,7 @@ impl<S: 'static> Reader<S> {
         let now = cx.net.now();
         let is_news = self.control.plane.borrow_mut().streams.skip(name, now);
         if is_news {
-            let why = format!("{:?}: an entry is too long", String::from_utf8_lossy(name));
-            let event = BackplaneEvent::Refused { command: "XREAD", why };
-            self.control.tell(&event, cx.state, cx.net);
+            self.control.tell(&BackplaneEvent::TooLong { name: name.into() }, cx.state, cx.net);
         }
     }
 
@@ -280,9 +286,9 @@ impl<S: 'static> Reader<S> {
                 let value = Value::parse(message)?;
                 // The newest comes first.
                 let id = entries(&value).next().map_or((0, 0), |(id, _)| id);
-                let is_told = self.control.plane.borrow_mut().streams.begin(&name, id);
-                if is_told {
-                    self.tell_history(cx, &name, &value);
+                let up_to = self.control.plane.borrow_mut().streams.begin(&name, id);
+                if let Some(up_to) = up_to {
+                    self.tell_history(cx, &name, &value, up_to);
                 }
             }
             (Asked::Read(_), None) => {

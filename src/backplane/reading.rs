@@ -1,16 +1,20 @@
 //! The second connection, from one to the next.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::BackplaneEvent;
 use super::dial::{Control, backoff};
-use super::plane::{Plane, Told};
+use super::plane::{Plane, Told, Waking};
 use super::reader::{Reader, Reading, join};
 use crate::layer::Resp;
 use crate::net::Net;
 
 /// So much may one answer with the entries of streams take.
 const PAGE_BYTES: usize = 16 * 1024 * 1024;
+
+/// The wait before a second CLIENT UNBLOCK. It doubles with each further one.
+const WAKE_AGAIN: Duration = Duration::from_millis(2);
 
 /// After so many failures in a row nobody waits for the next attempt.
 const PATIENCE: u32 = 3;
@@ -20,6 +24,29 @@ impl Plane {
     pub(super) fn tells_histories(&self) -> bool {
         let is_expected = self.told == Told::Whole && self.reader_failures < PATIENCE;
         self.streams.is_used() && !self.stopped && (self.reading != Reading::Down || is_expected)
+    }
+}
+
+impl Plane {
+    /// The engine has answered CLIENT UNBLOCK. If that came before what it was to end, the next one is sent after a
+    /// wait, which is returned.
+    pub(super) fn woke(&mut self, woke: bool) -> Option<Duration> {
+        let Waking::UnderWay(wait, vain) = self.waking else { return None };
+        self.waking = match (wait == self.waits, woke) {
+            // It waits for something else by now.
+            (false, _) => Waking::Due(0),
+            (true, true) => Waking::Done,
+            (true, false) => Waking::Later(vain.saturating_add(1)),
+        };
+        let Waking::Later(vain) = self.waking else { return None };
+        Some(WAKE_AGAIN.saturating_mul(1 << vain.min(7)))
+    }
+
+    /// The wait for the next CLIENT UNBLOCK is over.
+    pub(super) fn wake_again(&mut self) {
+        if let Waking::Later(vain) = self.waking {
+            self.waking = Waking::Due(vain);
+        }
     }
 }
 
@@ -61,10 +88,10 @@ pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>
 }
 
 /// The next attempt is due after a wait, which is returned.
-fn again_later<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) -> std::time::Duration {
+fn again_later<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) -> Duration {
     let wait = {
         let plane = &mut *control.plane.borrow_mut();
-        (plane.reader, plane.unblocking) = (None, false);
+        (plane.reader, plane.waking) = (None, Waking::Due(0));
         plane.reading = Reading::Down;
         let wait = backoff(plane.reader_failures, control.longest_wait);
         plane.reader_failures = plane.reader_failures.saturating_add(1);

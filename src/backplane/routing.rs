@@ -57,14 +57,64 @@ impl Plane {
         let prefix = &self.prefix;
         let moved = self.nodes.reroute_topics(|name| slot_of(&[prefix, name].concat()));
         self.have_moved(now, moved);
+        self.are_served_again();
         let nodes = &self.nodes;
         self.outbox.reroute(|slot| nodes.owner(slot));
         self.nodes.retire()
     }
 
-    fn have_moved(&mut self, now: Instant, topics: Vec<Box<[u8]>>) {
+    fn have_moved(&mut self, since: Instant, topics: Vec<Box<[u8]>>) {
         if !topics.is_empty() {
-            self.moved.get_or_insert((BTreeSet::new(), now)).0.extend(topics);
+            let (moved, first) = self.moved.get_or_insert((BTreeSet::new(), since));
+            moved.extend(topics);
+            *first = since.min(*first);
+        }
+    }
+
+    /// The map is as it is. Returns the topics whose slots have no node, if the program does not know it yet: nobody
+    /// waits for these.
+    pub(super) fn newly_unserved(&mut self, now: Instant) -> Vec<Vec<u8>> {
+        if !self.nodes.has_gaps() {
+            self.scouting.gaps = 0;
+            return Vec::new();
+        }
+        self.scouting.gaps = self.scouting.gaps.saturating_add(1);
+        let said = self.outbox.channels_of(NodeId::HOME);
+        let said = said.filter_map(|channel| channel.strip_prefix(&*self.prefix));
+        let mut names: BTreeSet<Box<[u8]>> = said.map(Into::into).collect();
+        if self.streams.is_used() && self.node_of_kept() == NodeId::HOME {
+            names.extend(self.streams.names().map(Into::into));
+        }
+        if let Some(home) = self.nodes.get_mut(NodeId::HOME) {
+            home.topics.wait_for_none();
+            names.extend(home.topics.names().map(Into::into));
+        }
+        let mut since = now;
+        if let Some((moved, first)) = &mut self.moved {
+            // They are nowhere, and not at another node.
+            since = *first;
+            moved.retain(|name| !names.contains(name));
+        }
+        self.moved.take_if(|(moved, _)| moved.is_empty());
+        names.retain(|name| !self.unserved.contains_key(name));
+        self.unserved.extend(names.iter().map(|name| (name.clone(), since)));
+        names.into_iter().map(Into::into).collect()
+    }
+
+    /// Slots have a node again.
+    fn are_served_again(&mut self) {
+        let (nodes, prefix) = (&self.nodes, &self.prefix);
+        let owner = |name: &[u8]| nodes.owner(slot_of(&[prefix, name].concat()));
+        let mut back = Vec::new();
+        self.unserved.retain(|name, &mut since| {
+            let at = owner(name);
+            if at != NodeId::HOME && nodes.get(at).is_some_and(|node| node.topics.wants(name)) {
+                back.push((name.clone(), since));
+            }
+            at == NodeId::HOME
+        });
+        for (name, since) in back {
+            self.have_moved(since, vec![name]);
         }
     }
 

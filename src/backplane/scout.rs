@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::BackplaneEvent;
 use super::answers::{failed, hello, is_of_cluster, login_refused, refusal};
 use super::dial::{Control, arrange, backoff, check_whole, look_up};
-use super::plane::Told;
+use super::plane::{Plane, Told};
 use super::slots::slot_map;
 use crate::address::Target;
 use crate::connection::Input;
@@ -52,16 +52,31 @@ pub(super) fn scout<S: 'static>(control: &Rc<Control<S>>, state: &mut S, net: &m
     });
 }
 
+impl Plane {
+    /// Whether it may change soon: a node is away, or a slot has none.
+    fn is_map_asked_for(&self) -> bool {
+        !self.nodes.are_up() || self.nodes.has_gaps()
+    }
+}
+
 /// Sends the next one after a wait, if the map may be wrong then.
 fn scout_later<S: 'static>(control: &Rc<Control<S>>, wait: Duration, net: &mut Net<S>) {
     let later = Rc::clone(control);
     net.run_after(wait, move |state, net| {
-        {
+        let waits = {
             let plane = &mut *later.plane.borrow_mut();
-            plane.scouting.waits = false;
-            plane.scouting.is_due |= !plane.nodes.are_up();
+            let is_gap_due = plane.scouting.gaps_due.is_none_or(|due| due <= net.now());
+            let has_gaps = plane.nodes.has_gaps();
+            plane.scouting.is_due |= !plane.nodes.are_up() || (has_gaps && is_gap_due);
+            let goes_on = !plane.stopped && !net.is_ending();
+            plane.scouting.waits = has_gaps && !plane.scouting.is_due && goes_on;
+            plane.scouting.waits
+        };
+        match waits {
+            // What is news meanwhile is asked for at the next of these looks.
+            true => scout_later(&later, AGAIN, net),
+            false => scout(&later, state, net),
         }
-        scout(&later, state, net);
     });
 }
 
@@ -110,13 +125,16 @@ fn ended<S: 'static>(
             }
             None => {
                 (scouting.failures, scouting.is_due_later) = (0, false);
+                // Slots may be without a node for good.
+                let longer = backoff(scouting.gaps, control.longest_wait).max(AGAIN);
+                scouting.gaps_due = Some(net.now() + longer);
                 (AGAIN, None)
             }
         }
     };
     let is_wanted = {
         let plane = &mut *control.plane.borrow_mut();
-        let is_wanted = plane.scouting.is_due || !plane.nodes.are_up();
+        let is_wanted = plane.scouting.is_due || plane.is_map_asked_for();
         is_wanted && !std::mem::replace(&mut plane.scouting.waits, true)
     };
     if is_wanted {
@@ -167,13 +185,16 @@ impl<S: 'static> Handler<S> for Scout<S> {
             ));
         };
         self.done = true;
-        let ending = {
+        let (ending, topics) = {
             let now = cx.net.now();
             let plane = &mut *self.control.plane.borrow_mut();
-            plane.set_map(now, map)
+            (plane.set_map(now, map), plane.newly_unserved(now))
         };
         cx.close();
         arrange(&self.control, ending, cx.state, cx.net);
+        if !topics.is_empty() {
+            self.control.tell(&BackplaneEvent::Unserved { topics }, cx.state, cx.net);
+        }
         check_whole(&self.control, cx.state, cx.net);
         Ok(())
     }

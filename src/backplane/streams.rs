@@ -68,6 +68,8 @@ struct Stream {
     unread: VecDeque<Unread>,
     /// The program waits for what was said before.
     untold: bool,
+    /// Up to where that goes, if somebody was told a history first: what follows comes as it is said.
+    told_from: Option<Id>,
     /// The engine refused a read with this name in it, and may have meant another one.
     doubted: bool,
     /// The engine refuses it; when it is tried again.
@@ -184,6 +186,11 @@ impl Streams {
         self.open.len()
     }
 
+    /// Those with members here.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.open.keys().map(|name| &**name)
+    }
+
     /// Somebody waits for a name. From now on it is remembered what is said here: they are to hear it.
     pub(super) fn greet(&mut self, newcomer: Newcomer) {
         self.open.entry(newcomer.name.clone()).or_default().waiting += 1;
@@ -285,14 +292,14 @@ impl Streams {
         self.refuse(name, now)
     }
 
-    /// The place where a name begins for this process, if that is not known yet. Whether the program is to be
-    /// told what was said up to there.
-    pub(super) fn begin(&mut self, name: &[u8], id: Id) -> bool {
-        let Some(stream) = self.open.get_mut(name) else { return false };
-        let is_first = stream.cursor.is_none();
+    /// The place where a name begins for this process, if that is not known yet. `Some` says up to where the program
+    /// is to be told what was said.
+    pub(super) fn begin(&mut self, name: &[u8], id: Id) -> Option<Id> {
+        let stream = self.open.get_mut(name)?;
         stream.cursor.get_or_insert(id);
         (stream.doubted, stream.refused) = (false, None);
-        std::mem::take(&mut stream.untold) && is_first
+        let told_from = stream.told_from.take().unwrap_or(id);
+        std::mem::take(&mut stream.untold).then_some(told_from)
     }
 
     /// The engine refused a read of several names, and does not say which one it means.
@@ -309,7 +316,12 @@ impl Streams {
 
     /// A newcomer joins: what was said up to this place is told to them, and all else to the name's group.
     pub(super) fn join(&mut self, name: &[u8], newest: Id) -> Id {
-        *self.open.entry(name.into()).or_default().cursor.get_or_insert(newest)
+        let stream = self.open.entry(name.into()).or_default();
+        let cursor = *stream.cursor.get_or_insert(newest);
+        if stream.untold {
+            stream.told_from.get_or_insert(cursor);
+        }
+        cursor
     }
 
     /// An entry was read. Whether the members here do not have it yet.
@@ -369,6 +381,18 @@ impl Streams {
                 && let Some(unread) = stream.unread.remove(at)
             {
                 self.unread_bytes -= unread.cost();
+                return;
+            }
+        }
+    }
+
+    /// A message of this process goes out under another number, as the newest.
+    pub(super) fn renumber(&mut self, old: u64, new: u64) {
+        for stream in self.open.values_mut() {
+            if let Ok(at) = stream.unread.binary_search_by_key(&old, |unread| unread.number)
+                && let Some(unread) = stream.unread.remove(at)
+            {
+                stream.unread.push_back(Unread { number: new, ..unread });
                 return;
             }
         }
@@ -475,6 +499,28 @@ mod tests {
         assert!(matches!(streams.next(now), Next::Nothing));
     }
 
+    // row 275
+    #[test]
+    fn a_history_is_told_also_where_its_first_read_was_refused_and_a_newcomer_came_first() {
+        let mut now = Instant::now();
+        let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
+        streams.want(b"a", true);
+        streams.tell_history(b"a");
+        assert!(matches!(streams.next(now), Next::Begin(_)));
+        streams.refuse(b"a", now);
+        streams.join(b"a", (5, 0));
+        // From there on it is told what is said: the history goes up to there.
+        assert!(streams.is_new(b"a", (6, 0), None, &[1; 16]));
+        now += REFUSED;
+        assert!(matches!(streams.next(now), Next::Begin(_)));
+        assert_eq!(streams.begin(b"a", (7, 0)), Some((5, 0)));
+        assert_eq!(streams.begin(b"a", (7, 0)), None, "once");
+        // And one that is asked first goes up to the newest.
+        streams.want(b"b", true);
+        streams.tell_history(b"b");
+        assert_eq!(streams.begin(b"b", (7, 0)), Some((7, 0)));
+    }
+
     // row 248
     #[test]
     fn what_is_not_read_back_is_remembered_up_to_a_limit_of_all_names() {
@@ -503,7 +549,11 @@ mod tests {
         streams.read_back(b"a", 17);
         streams.want(b"b", false);
         assert_eq!(numbers(&streams, b"a"), [19]);
-        streams.said(b"a", 21, Message::text(&[b'x'; 2000][..]));
+        // It goes out under another number, and is read back under that.
+        streams.renumber(19, 21);
+        streams.read_back(b"a", 20);
+        assert_eq!(numbers(&streams, b"a"), [21]);
+        streams.said(b"a", 22, Message::text(&[b'x'; 2000][..]));
         assert_eq!((numbers(&streams, b"a").len(), streams.unread_bytes), (0, 0));
     }
 

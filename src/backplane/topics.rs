@@ -9,8 +9,12 @@ struct Topic {
     wanted: bool,
     /// A SUBSCRIBE was sent on this connection, and no UNSUBSCRIBE behind it.
     subscribed: bool,
-    /// It is in the list of changes.
+    /// It is in one of the lists of changes.
     changed: bool,
+    /// The program is told when it is subscribed, with all others of these.
+    awaited: bool,
+    /// How often in a row a SUBSCRIBE was refused for the moment.
+    refusals: u32,
 }
 
 /// What has to be said to the engine about a topic.
@@ -25,6 +29,10 @@ pub(super) enum Change {
 pub(super) struct Topics {
     topics: BTreeMap<Box<[u8]>, Topic>,
     changed: VecDeque<Box<[u8]>>,
+    /// Changes that were refused for the moment.
+    put_off: Vec<Box<[u8]>>,
+    /// So many are awaited.
+    awaited: usize,
 }
 
 impl Topics {
@@ -33,12 +41,15 @@ impl Topics {
         match self.topics.get_mut(name) {
             Some(topic) => {
                 topic.wanted = wanted;
+                if !wanted && std::mem::take(&mut topic.awaited) {
+                    self.awaited -= 1;
+                }
                 if !std::mem::replace(&mut topic.changed, true) {
                     self.changed.push_back(name.into());
                 }
             }
             None if wanted => {
-                let topic = Topic { wanted, subscribed: false, changed: true };
+                let topic = Topic { wanted, changed: true, ..Topic::default() };
                 self.topics.insert(name.into(), topic);
                 self.changed.push_back(name.into());
             }
@@ -71,13 +82,86 @@ impl Topics {
         !self.changed.is_empty()
     }
 
+    /// There is a connection: what is wanted now is awaited, and not what others want later.
+    pub(super) fn connected(&mut self) {
+        for topic in self.topics.values_mut() {
+            topic.awaited = topic.wanted && !topic.subscribed;
+        }
+        self.awaited = self.topics.values().filter(|topic| topic.awaited).count();
+    }
+
+    /// A topic has come here from another node.
+    pub(super) fn came(&mut self, name: &[u8]) {
+        self.want(name, true);
+        self.wait_for(name);
+    }
+
+    fn wait_for(&mut self, name: &[u8]) {
+        let topic = self.topics.get_mut(name).filter(|topic| topic.wanted && !topic.subscribed);
+        if let Some(topic) = topic
+            && !std::mem::replace(&mut topic.awaited, true)
+        {
+            self.awaited += 1;
+        }
+    }
+
+    /// Whether the program is not told yet that all is there.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.awaited > 0
+    }
+
+    /// None of them can be subscribed.
+    pub(super) fn wait_for_none(&mut self) {
+        self.topics.values_mut().for_each(|topic| topic.awaited = false);
+        self.awaited = 0;
+    }
+
+    /// Those that are wanted.
+    pub(super) fn names(&self) -> impl Iterator<Item = &[u8]> {
+        self.topics.iter().filter(|(_, topic)| topic.wanted).map(|(name, _)| &**name)
+    }
+
+    pub(super) fn wants(&self, name: &[u8]) -> bool {
+        self.topics.get(name).is_some_and(|topic| topic.wanted)
+    }
+
     /// The connection is gone, and all subscriptions with it: every wanted topic is a change.
     pub(super) fn disconnected(&mut self) {
         self.topics.retain(|_, topic| topic.wanted);
         self.changed = self.topics.keys().cloned().collect();
+        self.put_off.clear();
+        self.wait_for_none();
         for topic in self.topics.values_mut() {
-            *topic = Topic { changed: true, subscribed: false, wanted: true };
+            (topic.changed, topic.subscribed) = (true, false);
         }
+    }
+
+    /// The engine has subscribed this process, or never will. Whether it was refused for the moment before.
+    pub(super) fn confirmed(&mut self, name: &[u8]) -> bool {
+        let Some(topic) = self.topics.get_mut(name) else { return false };
+        if std::mem::take(&mut topic.awaited) {
+            self.awaited -= 1;
+        }
+        std::mem::take(&mut topic.refusals) > 0
+    }
+
+    /// The engine does not subscribe this process for the moment. `Some` says how often in a row it was so before,
+    /// if the time for [`try_again`](Self::try_again) has to be chosen now.
+    pub(super) fn put_off(&mut self, name: &[u8]) -> Option<u32> {
+        let topic = self.topics.get_mut(name)?;
+        topic.subscribed = false;
+        let count = topic.refusals;
+        topic.refusals = count.saturating_add(1);
+        if std::mem::replace(&mut topic.changed, true) {
+            return None;
+        }
+        self.put_off.push(name.into());
+        (self.put_off.len() == 1).then_some(count)
+    }
+
+    /// What was put off is a change again.
+    pub(super) fn try_again(&mut self) {
+        self.changed.extend(self.put_off.drain(..));
     }
 
     /// The server has ended a subscription by itself: its slot is elsewhere. Whether there was one.
@@ -89,6 +173,7 @@ impl Topics {
         if !std::mem::replace(&mut topic.changed, true) {
             self.changed.push_back(name.into());
         }
+        self.wait_for(name);
         true
     }
 
@@ -107,11 +192,13 @@ impl Topics {
             !goes
         });
         let topics = &self.topics;
+        self.awaited = topics.values().filter(|topic| topic.awaited).count();
         self.changed.retain(|name| topics.contains_key(name));
+        self.put_off.retain(|name| topics.contains_key(name));
     }
 
     pub(super) fn len(&self) -> usize {
-        self.topics.values().filter(|topic| topic.wanted).count()
+        self.names().count()
     }
 }
 

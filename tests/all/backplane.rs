@@ -384,8 +384,12 @@ fn what_an_engine_refuses_for_the_moment_goes_out_later() {
         engine.state_mut().busy = Some(busy);
         a.say("room", "1");
         a.say("room", "2");
+        // A server that is no master, or begins anew, is left. With any other the connection goes on.
+        let is_left =
+            ["LOADING", "READONLY", "MASTERDOWN"].iter().any(|code| busy.starts_with(code));
         until!(engine, a, b; a.events.borrow().iter().any(|event| match event {
-            BackplaneEvent::Lost { why, .. } => why.contains(busy),
+            BackplaneEvent::Lost { why, .. } => is_left && why.contains(busy),
+            BackplaneEvent::Failed { why, .. } => !is_left && why.contains(busy),
             _ => false,
         }));
         engine.state_mut().busy = None;
@@ -393,6 +397,7 @@ fn what_an_engine_refuses_for_the_moment_goes_out_later() {
         until!(engine, a, b; { got += &of_b.got(); got == "T:1|T:2|" });
         until!(engine, a, b; a.backplane.stats().confirmed == 2);
         assert_eq!(a.backplane.stats().refused, 0);
+        assert_eq!(a.backplane.stats().connects > 1, is_left);
     }
 }
 
@@ -558,4 +563,37 @@ fn a_stopped_backplane_leaves_local_groups_and_says_nothing_more() {
     assert_eq!(engine.state().published, 0);
     assert_eq!(a.next_event(), Some(BackplaneEvent::Connected));
     assert_eq!(a.next_event(), None);
+}
+
+// row 292
+#[test]
+fn who_joins_later_does_not_put_off_that_it_is_connected() {
+    let (mut engine, address) = new_engine();
+    engine.state_mut().holds = true;
+    // A PONG would be taken for an answer that is held back.
+    let mut a =
+        Process::new(&format!("redis://{address}"), |backplane| backplane.silence(PATIENCE * 10));
+    let _early = a.member_of("early");
+    until!(engine, a; engine.state().held.len() == 1);
+    let _late = a.member_of("late");
+    until!(engine, a; engine.state().held.len() == 2);
+    assert!(!a.backplane.is_connected());
+    let (to, answer) = engine.state_mut().held.remove(0);
+    engine.net().send(to, answer);
+    until!(engine, a; a.backplane.is_connected());
+    // And so it is on the next connection.
+    engine.state_mut().held.clear();
+    engine.net().abort(to);
+    until!(engine, a; !a.backplane.is_connected());
+    until!(engine, a; engine.state().held.len() == 2);
+    let _latest = a.member_of("latest");
+    until!(engine, a; engine.state().held.len() == 3);
+    for _ in 0..2 {
+        assert!(!a.backplane.is_connected());
+        let (to, answer) = engine.state_mut().held.remove(0);
+        engine.net().send(to, answer);
+        engine.turn_once();
+    }
+    until!(engine, a; a.backplane.is_connected());
+    assert_eq!(engine.state().held.len(), 1);
 }

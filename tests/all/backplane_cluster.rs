@@ -3,8 +3,10 @@
 use std::rc::Rc;
 use std::time::Duration;
 
+use tidegate::Reactor;
 use tidegate::backplane::BackplaneEvent;
 
+use crate::support::PATIENCE;
 use crate::support::redis::{
     Engine, Process, Slots, Turns, let_go, new_cluster, slot_of, turned_until,
 };
@@ -158,9 +160,8 @@ fn nodes_that_disagree_about_a_slot_are_not_asked_without_end() {
     for number in 0..100 {
         a.say(LOW[0], &format!("{number:02}"));
     }
-    let moved = |low: &tidegate::Reactor<Engine>, high: &tidegate::Reactor<Engine>| {
-        low.state().moved + high.state().moved
-    };
+    let moved =
+        |low: &Reactor<Engine>, high: &Reactor<Engine>| low.state().moved + high.state().moved;
     // Each message is refused some times by each, and then waits.
     turned_until!(low, high, a; moved(&low, &high) >= 300);
     low.state_mut().cluster = Some((low_at, Rc::clone(&slots)));
@@ -277,7 +278,7 @@ fn a_node_that_is_away_is_asked_for_at_a_steady_pace() {
     let ([mut low, high], slots) = new_cluster();
     let mut a = connected(&slots);
     drop(high);
-    let asked = |low: &tidegate::Reactor<Engine>| {
+    let asked = |low: &Reactor<Engine>| {
         low.state().commands.iter().filter(|said| *said == "CLUSTER SLOTS").count()
     };
     // It is dialled every few milliseconds, and asked for once in half a second, however long that takes here.
@@ -329,4 +330,101 @@ fn it_is_resumed_when_the_topics_of_a_lost_node_are_subscribed_elsewhere() {
         low.net().send(token, answer);
     }
     turned_until!(low, a; a.backplane.is_connected());
+}
+
+// row 293
+#[test]
+fn a_slot_without_a_node_is_told_and_keeps_nobody_else_from_being_connected() {
+    let ([mut low, mut high], slots) = new_cluster();
+    let (low_at, high_at) = (slots.borrow()[0].1, slots.borrow()[1].1);
+    let nobody = ([127, 0, 0, 1], 0).into();
+    let gap = slot_of(HIGH.as_bytes());
+    *slots.borrow_mut() = vec![(8191, low_at), (gap - 1, high_at), (gap, nobody), (16383, high_at)];
+    let mut a = connected(&slots);
+    let (mut adam, _anna) = (a.member_of(LOW[0]), a.member_of(HIGH));
+    until_connected(&mut low, &mut high, &mut a);
+    let unserved = |names: &[&str]| BackplaneEvent::Unserved {
+        topics: names.iter().map(|name| name.as_bytes().to_vec()).collect(),
+    };
+    assert_eq!(a.next_event(), Some(unserved(&[HIGH])));
+    assert_eq!(a.next_event(), Some(BackplaneEvent::Connected));
+    // Others go on; and what is said to it, or to another one of that slot, waits.
+    let other = "{foo}2";
+    let mut b = connected(&slots);
+    b.say(LOW[0], "1");
+    b.say(other, "later");
+    b.say(HIGH, "2");
+    turned_until!(low, high, a, b; adam.got() == "T:1|");
+    turned_until!(low, high, a, b; b.backplane.is_connected());
+    assert_eq!(b.next_event(), Some(unserved(&[HIGH, other])));
+    assert_eq!(b.next_event(), Some(BackplaneEvent::Connected));
+    assert_eq!(b.backplane.stats().queued_messages, 2);
+    // It is asked for, and each is named once.
+    let asked = |low: &Reactor<Engine>, high: &Reactor<Engine>| {
+        low.state().count("CLUSTER SLOTS") + high.state().count("CLUSTER SLOTS")
+    };
+    let before = asked(&low, &high);
+    turned_until!(low, high, a, b; asked(&low, &high) >= before + 3);
+    assert_eq!((a.next_event(), b.next_event()), (None, None));
+    *slots.borrow_mut() = vec![(8191, low_at), (16383, high_at)];
+    turned_until!(low, high, a, b; b.backplane.stats().queued_messages == 0);
+    turned_until!(low, high, a, b; !a.events.borrow().is_empty());
+    assert!(matches!(a.next_event(), Some(BackplaneEvent::Moved { topics: 1, .. })));
+    assert_eq!((a.next_event(), b.next_event()), (None, None));
+    let mut bea = a.member_of(other);
+    turned_until!(low, high, a, b; high.state().channels.len() == 2);
+    b.say(other, "now");
+    turned_until!(low, high, a, b; bea.got() == "T:now|");
+    // A slot that loses its node later keeps nobody from being together again.
+    *slots.borrow_mut() = vec![(8191, low_at), (gap - 1, high_at), (gap, nobody), (16383, high_at)];
+    for token in low.state().clients.clone() {
+        low.net().abort(token);
+    }
+    let resumed = |event: &BackplaneEvent| matches!(event, BackplaneEvent::Resumed { .. });
+    turned_until!(low, high, a, b; a.events.borrow().iter().any(resumed));
+    assert!(a.events.borrow().contains(&unserved(&[HIGH, other])));
+    assert_eq!(
+        unserved(&["a", "b"]).to_string(),
+        "no node has the slots of 2 topics, which wait: \"a\", \"b\""
+    );
+}
+
+fn until_connected(low: &mut Reactor<Engine>, high: &mut Reactor<Engine>, a: &mut Process) {
+    turned_until!(low, high, a; a.backplane.is_connected());
+}
+
+// row 294
+#[test]
+fn a_shutdown_waits_for_what_moves_from_node_to_node() {
+    let ([mut low, mut high], slots) = new_cluster();
+    let mut a = connected(&slots);
+    until_connected(&mut low, &mut high, &mut a);
+    low.state_mut().holds_published = true;
+    let (low_at, high_at) = (slots.borrow()[0].1, slots.borrow()[1].1);
+    *slots.borrow_mut() = vec![(5000, low_at), (16383, high_at)];
+    for number in 0..3 {
+        a.say(LOW[0], &number.to_string());
+    }
+    turned_until!(low, high, a; low.state().held.len() == 3);
+    // The first one says that the slot is elsewhere, and the others are not answered yet.
+    let (to, answer) = low.state_mut().held.remove(0);
+    low.net().send(to, answer);
+    turned_until!(low, high, a; a.backplane.stats().moved == 1);
+    a.reactor.net().shutdown(PATIENCE * 10);
+    a.say(LOW[0], "3");
+    for _ in 0..20 {
+        low.turn_once();
+        high.turn_once();
+        a.turn_once(); // it has not ended
+    }
+    for (to, answer) in low.state_mut().let_out() {
+        low.net().send(to, answer);
+    }
+    let begin = std::time::Instant::now();
+    while a.reactor.turn(Some(Duration::ZERO)).unwrap().is_continue() {
+        low.turn_once();
+        high.turn_once();
+        assert!(begin.elapsed() < PATIENCE);
+    }
+    turned_until!(high; high.state().published == 4);
 }

@@ -273,10 +273,10 @@ fn an_entry_that_is_too_long_costs_its_own_name_a_gap_and_no_other() {
     let long = vec![b'x'; 18 * 1024 * 1024];
     engine.state_mut().streams.entry("big".into()).or_default().push((id, long));
     a.say("room", "1");
-    let refused = |event: &BackplaneEvent| matches!(event, BackplaneEvent::Refused { .. });
-    until!(engine, a, b; b.events.borrow().iter().any(refused));
-    let told = b.events.borrow().iter().find(|event| refused(event)).unwrap().to_string();
-    assert_eq!(told, "the server refused XREAD: \"big\": an entry is too long");
+    let too_long = |event: &BackplaneEvent| matches!(event, BackplaneEvent::TooLong { .. });
+    until!(engine, a, b; b.events.borrow().iter().any(too_long));
+    let told = b.events.borrow().iter().find(|event| too_long(event)).unwrap().to_string();
+    assert_eq!(told, "an entry of \"big\" is too long for this side, and is left out");
     let mut got = String::new();
     until!(engine, a, b; { got += &of_b.got(); got == "T:1|" });
     a.say("room", "2");
@@ -304,4 +304,47 @@ fn a_history_that_is_too_long_is_asked_for_in_part() {
     until!(engine, a, b; { got += &late.got(); got.matches('|').count() == 10 });
     let firsts: String = got.split('|').filter_map(|text| text.chars().nth(2)).collect();
     assert_eq!(firsts, "klmnopqrst");
+}
+
+// row 295
+#[test]
+fn a_reader_that_is_slow_to_wake_is_woken_once() {
+    let (mut engine, address) = new_engine();
+    let (mut a, mut b) = (keeping(address), keeping(address));
+    let _first = b.member_of("first");
+    until!(engine, a, b; engine.state().blocked.len() == 1 && a.backplane.is_connected());
+    engine.state_mut().wakes_late = true;
+    let before = engine.state().count("CLIENT UNBLOCK");
+    let mut second = b.member_of("second");
+    until!(engine, a, b; engine.state().count("CLIENT UNBLOCK") == before + 1);
+    // Answers come, and it is not asked for again.
+    let pings = a.backplane.stats().confirmed;
+    for n in 1..=20 {
+        b.say("else", "x");
+        until!(engine, a, b; b.backplane.stats().confirmed == n);
+    }
+    assert_eq!(a.backplane.stats().confirmed, pings);
+    assert_eq!(engine.state().count("CLIENT UNBLOCK"), before + 1);
+    // It learns of it.
+    engine.state_mut().wakes_late = false;
+    let reader = *engine.state().clients.last().unwrap();
+    engine.net().send(reader, "_\r\n");
+    until!(engine, a, b; matches!(&engine.state().blocked[..], [(_, names)] if names.len() == 2));
+    a.say("second", "hello");
+    until!(engine, a, b; second.got() == "T:hello|");
+}
+
+// row 295
+#[test]
+fn a_wake_that_comes_too_early_is_sent_again_after_waits_that_grow() {
+    let (mut engine, address) = new_engine();
+    let mut b = keeping(address);
+    engine.state_mut().reads_late = Some(0);
+    let _first = b.member_of("first");
+    until!(engine, b; engine.state().reads_late == Some(1));
+    let begun = std::time::Instant::now();
+    let _second = b.member_of("second");
+    until!(engine, b; engine.state().count("CLIENT UNBLOCK") == 6);
+    let least = [4, 8, 16, 32, 64].iter().sum();
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(least));
 }

@@ -17,6 +17,8 @@ mod backplane_cluster;
 #[cfg(all(feature = "backplane", unix))]
 mod backplane_kept;
 #[cfg(all(feature = "backplane", unix))]
+mod backplane_refused;
+#[cfg(all(feature = "backplane", unix))]
 mod backplane_workers;
 mod batches;
 mod callbacks;

@@ -35,9 +35,17 @@ pub struct Engine {
     pub keeps_quiet: bool,
     /// What it answers to PUBLISH and XADD for the moment.
     pub busy: Option<&'static str>,
+    /// What it refuses for the moment, and with what.
+    pub refuses: Option<Refuses>,
     /// It holds back what it answers to SUBSCRIBE.
     pub holds: bool,
+    /// The same to PUBLISH, whatever it is.
+    pub holds_published: bool,
     pub held: Vec<(Token, Vec<u8>)>,
+    /// It holds back what wakes a client.
+    pub wakes_late: bool,
+    /// It does not take up XREAD; how many of them.
+    pub reads_late: Option<usize>,
     /// The number of the next client, and who is which.
     pub clients: Vec<Token>,
     pub streams: HashMap<Vec<u8>, Entries>,
@@ -52,7 +60,10 @@ pub struct Engine {
     pub version: Option<&'static str>,
 }
 
-/// Of the slots up to a last one each: who has them.
+/// Of the words of a command.
+pub type Refuses = Box<dyn FnMut(&[&[u8]]) -> Option<&'static str>>;
+
+/// Of the slots up to a last one each: who has them. With port 0 nobody has.
 pub type Slots = Rc<RefCell<Vec<(u16, SocketAddr)>>>;
 
 /// The slot of a channel or key, without a table.
@@ -75,7 +86,21 @@ impl Engine {
         let (here, slots) = self.cluster.as_ref()?;
         let slot = slot_of(name);
         let (_, owner) = *slots.borrow().iter().find(|(last, _)| slot <= *last)?;
+        if owner.port() == 0 {
+            return Some("CLUSTERDOWN Hash slot not served".into());
+        }
         (owner != *here).then(|| format!("MOVED {slot} {owner}"))
+    }
+
+    /// What it has held back is said.
+    pub fn let_out(&mut self) -> Vec<(Token, Vec<u8>)> {
+        (self.holds, self.holds_published) = (false, false);
+        std::mem::take(&mut self.held)
+    }
+
+    /// How often it was told this.
+    pub fn count(&self, command: &str) -> usize {
+        self.commands.iter().filter(|said| said.starts_with(command)).count()
     }
 
     /// What XREAD answers, if there is anything.
@@ -110,13 +135,14 @@ impl Handler<Engine> for Session {
         };
         if let Some(elsewhere) = elsewhere {
             cx.state.moved += 1;
-            cx.send(Value::Error(elsewhere.as_bytes()).encode(Version::Resp3));
-            return Ok(());
+            return answer(cx, &words, &Value::Error(elsewhere.as_bytes()));
         }
         let args = shown[1..].iter().map(|word| format!("'{word}' ")).collect::<String>();
         let refused =
             cx.state.refusal.map(|why| format!("{why}, with args beginning with: {args}"));
-        let answer = match words[..] {
+        let is_refused = cx.state.refuses.as_mut().and_then(|refuses| refuses(&words));
+        let said = match words[..] {
+            _ if is_refused.is_some() => Value::Error(is_refused.unwrap_or_default().as_bytes()),
             [b"HELLO", ..] => match &refused {
                 Some(refused) => Value::Error(refused.as_bytes()),
                 None => {
@@ -134,8 +160,13 @@ impl Handler<Engine> for Session {
             [b"CLUSTER", b"SLOTS"] => {
                 let (_, slots) = cx.state.cluster.clone().unwrap();
                 let mut first = 0;
-                let mut answer = format!("*{}\r\n", slots.borrow().len());
+                let served = slots.borrow().iter().filter(|(_, at)| at.port() > 0).count();
+                let mut answer = format!("*{served}\r\n");
                 for (last, at) in &*slots.borrow() {
+                    if at.port() == 0 {
+                        first = last + 1;
+                        continue;
+                    }
                     let (ip, port) = (at.ip().to_string(), at.port());
                     answer += &format!("*3\r\n:{first}\r\n:{last}\r\n");
                     answer += &format!("*2\r\n${}\r\n{ip}\r\n:{port}\r\n", ip.len());
@@ -204,6 +235,10 @@ impl Handler<Engine> for Session {
             }
             [b"XREAD", b"COUNT", _, b"BLOCK", _, b"STREAMS", ref names @ ..] => {
                 let names = entries::places(names);
+                if let Some(late) = &mut cx.state.reads_late {
+                    *late += 1;
+                    return Ok(());
+                }
                 match cx.state.read(&names) {
                     Some(answer) => drop(cx.send(answer)),
                     None => cx.state.blocked.push((token, names)),
@@ -216,21 +251,30 @@ impl Handler<Engine> for Session {
                 let before = cx.state.blocked.len();
                 cx.state.blocked.retain(|(token, _)| *token != waits);
                 let woken = before - cx.state.blocked.len();
-                if woken == 1 {
+                if woken == 1 && !cx.state.wakes_late {
                     cx.net.send(waits, Value::Null.encode(Version::Resp3));
                 }
                 Value::Integer(woken as i64)
             }
             _ => Value::Error(b"ERR unknown command"),
         };
-        let answer = answer.encode(Version::Resp3);
-        if cx.state.holds && matches!(words[0], b"SUBSCRIBE" | b"SSUBSCRIBE") {
-            cx.state.held.push((token, answer));
-            return Ok(());
-        }
-        cx.send(answer);
-        Ok(())
+        answer(cx, &words, &said)
     }
+}
+
+fn answer(cx: &mut Context<'_, Engine>, words: &[&[u8]], said: &Value<'_>) -> HandlerResult {
+    let said = said.encode(Version::Resp3);
+    let is_held = match words[0] {
+        b"SUBSCRIBE" | b"SSUBSCRIBE" => cx.state.holds,
+        b"PUBLISH" | b"SPUBLISH" => cx.state.holds_published,
+        _ => false,
+    };
+    if is_held {
+        cx.state.held.push((cx.token, said));
+    } else {
+        cx.send(said);
+    }
+    Ok(())
 }
 
 pub fn engine(at: SocketAddr) -> (Reactor<Engine>, SocketAddr) {
