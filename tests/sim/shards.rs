@@ -93,11 +93,11 @@ impl Shards {
     }
 
     /// What a node says of a slot that is not its own.
-    pub(crate) fn moved(&self, node: usize, name: &[u8]) -> Option<(u16, String)> {
+    pub(crate) fn moved(&self, node: usize, name: &[u8]) -> Option<String> {
         let slot = slot_of(name);
         let owner = self.views[node][self.piece_of(slot)].owner;
         let why = || format!("-MOVED {slot} {}:{PORT}\r\n", self.nodes[owner]);
-        (owner != node).then(|| (slot, why()))
+        (owner != node).then(why)
     }
 
     /// What a node answers to CLUSTER SLOTS.
