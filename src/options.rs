@@ -55,6 +55,7 @@ pub struct StreamOptions {
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) message_timeout: Option<Duration>,
     pub(crate) statistics: bool,
+    pub(crate) trunk: bool,
     pub(crate) socket: SocketOptions,
     /// The user chose the local port, which must be free again in `on_close`.
     pub(crate) fixed_port: bool,
@@ -78,6 +79,7 @@ impl Default for StreamOptions {
             idle_timeout: None,
             message_timeout: None,
             statistics: false,
+            trunk: false,
             socket: SocketOptions::default(),
             fixed_port: false,
         }
@@ -271,6 +273,22 @@ impl StreamOptions {
     #[must_use]
     pub fn statistics(mut self, on: bool) -> Self {
         self.statistics = on;
+        self
+    }
+
+    /// Whether the connection is a trunk, one that carries what many others say or are told: to a broker,
+    /// a database, the next server. Default false.
+    ///
+    /// All other connections have the same share of a turn, [`Config::messages_per_turn`](crate::Config::messages_per_turn)
+    /// of each. What a hundred of them ask through a trunk is answered on that one connection, so with
+    /// the same share it would fall behind as soon as all of them are busy. While work is left over from the
+    /// turn before, trunks are served first, and may spend three quarters of
+    /// [`Config::work_per_turn`](crate::Config::work_per_turn) among them. The last quarter is the others',
+    /// so that a flood on a trunk slows them down and does not stop them; and behind a turn that a trunk has
+    /// used up alone, with one long message, they have a whole one. Without such a flood nothing changes.
+    #[must_use]
+    pub fn trunk(mut self, on: bool) -> Self {
+        self.trunk = on;
         self
     }
 

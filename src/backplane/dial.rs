@@ -77,7 +77,8 @@ impl<S: 'static> Control<S> {
         resp: Resp,
         limit: usize,
     ) -> Result<Connect, String> {
-        let options = StreamOptions::new().connect_timeout(self.silence).messages_up_to(limit);
+        let options =
+            StreamOptions::new().connect_timeout(self.silence).messages_up_to(limit).trunk(true);
         let connect = Connect::tcp(to).options(options);
         #[cfg(not(feature = "tls"))]
         let _ = host;

@@ -8,6 +8,7 @@
 //! | `life.rs` | the table of endings: (state, event) → (state, effects) |
 //! | `open.rs` | from a socket to an open connection |
 //! | `read.rs` | edges, reads, input that is kept, the end of the peer's side |
+//! | `line.rs` | the order of those with work that no event announces |
 //! | `batch.rs` | the call behind the last of the input, for handlers that ask |
 //! | `latest.rs`, `newest.rs` | values of which only the newest counts: their way to the queue; their line |
 //! | `write.rs` | sends, water marks, flushes; `reply.rs` the shortcut for a callback's own small sends |
@@ -45,6 +46,7 @@ mod encode;
 mod input;
 mod latest;
 mod life;
+mod line;
 mod newest;
 mod open;
 mod output;
@@ -72,6 +74,7 @@ pub(crate) use deadline::Fired;
 pub(crate) use decode::{Decoded, Message, NextLayered, Outcome, Unit};
 pub(crate) use input::Tail;
 pub(crate) use life::{Phase, ReadSide, WriteSide};
+pub(crate) use line::Served;
 pub(crate) use open::{Established, Opening};
 pub(crate) use output::{KEPT_CAPACITY, Output};
 pub(crate) use pair::{Filled, NextRelayed, Transfer};
@@ -351,6 +354,11 @@ impl Stream {
         self.listed.is_listed()
     }
 
+    /// Whether it is served before others, and with what all of them have allotted to it.
+    pub(crate) fn is_trunk(&self) -> bool {
+        self.options().trunk
+    }
+
     pub(crate) fn set_in_ready(&mut self, in_ready: bool) -> bool {
         self.listed.set_listed(in_ready)
     }
@@ -494,14 +502,14 @@ impl Conn<'_> {
     /// Puts the connection on the list of work that no event announces.
     pub(crate) fn make_ready(&mut self) {
         if self.stream.set_in_ready(true) {
-            self.work.ready.push_back(self.token);
+            self.work.line.join(self.token, self.stream.is_trunk());
         }
     }
 
     /// The same for one that has used up its budget: it is served in the next turn.
     pub(crate) fn make_ready_later(&mut self) {
         if self.stream.set_in_ready(true) {
-            self.work.later.push(self.token);
+            self.work.line.join_later(self.token, self.stream.is_trunk());
         }
     }
 }

@@ -28,6 +28,11 @@ impl Budget {
         Budget { reads: config.reads_per_turn, calls: config.messages_per_turn }
     }
 
+    /// A trunk's: each read costs it a unit, so that those are the only bound.
+    pub(crate) fn of_trunk(units: usize) -> Self {
+        Budget { reads: usize::MAX, calls: units }
+    }
+
     /// The units of a call with this many decoded bytes: one, and one for each KiB, because decoding
     /// (decompressing, decrypting) costs by the byte.
     pub(crate) fn units_decoded(bytes: usize) -> usize {

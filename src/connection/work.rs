@@ -1,12 +1,13 @@
 //! What all steps of connections share, and the notes they leave for other connections.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Attempt;
 use super::life::Death;
+use super::line::Line;
 use super::pair::PartnerEnd;
 use super::pool::Pool;
+use super::read::Budget;
 use super::reply::Reply;
 use super::times::Times;
 use crate::error::CloseReason;
@@ -79,10 +80,8 @@ pub(crate) struct Work {
     pub(crate) fine_timers: Fine,
     /// The timers that belong to the reactor itself.
     pub(crate) own_timers: Chain,
-    /// Sockets with work that no event announces: unread input, an unused edge, a pending callback.
-    pub(crate) ready: VecDeque<Token>,
-    /// Sockets that have used up their budget: they join `ready` in the next turn.
-    pub(crate) later: Vec<Token>,
+    /// Sockets with work that no event announces.
+    pub(crate) line: Line,
     /// Connections and UDP sockets with output to flush at the end of the turn.
     pub(crate) dirty: Vec<Token>,
     /// Tokens to reap, and why they ended.
@@ -125,8 +124,7 @@ impl Work {
             timers: Wheel::with_capacity(0),
             fine_timers: Fine::default(),
             own_timers: Chain::default(),
-            ready: VecDeque::new(),
-            later: Vec::new(),
+            line: Line::default(),
             dirty: Vec::new(),
             dead: Vec::new(),
             pool: Pool::default(),
@@ -233,6 +231,24 @@ impl Work {
         }
     }
 
+    /// A trunk is served before the others: what it may use. What it is owed is lent to the turn for it,
+    /// unless the turn keeps a deadline.
+    pub(crate) fn begin_trunk(&mut self) -> (Budget, usize) {
+        let lent = if self.keeps_deadline() { 0 } else { self.line.owed() };
+        self.units += lent;
+        (Budget::of_trunk(self.line.allotted() + lent), lent)
+    }
+
+    /// It has been served: what it has not used of what was lent is not for others.
+    pub(crate) fn end_trunk(&mut self, budget: &Budget, lent: usize) {
+        let used = self.line.allotted() + lent - budget.calls;
+        let back = self.line.trunk_used(used, lent);
+        self.units = self.units.saturating_sub(back);
+        if self.is_used_up() {
+            self.line.trunks_rest();
+        }
+    }
+
     /// Whether this turn keeps a deadline.
     pub(crate) fn keeps_deadline(&self) -> bool {
         self.until.is_some()
@@ -262,10 +278,7 @@ impl Work {
 
     /// Whether work is left that no event announces.
     pub(crate) fn is_pending(&self) -> bool {
-        !(self.ready.is_empty()
-            && self.later.is_empty()
-            && self.dirty.is_empty()
-            && self.dead.is_empty())
+        !(self.line.is_empty() && self.dirty.is_empty() && self.dead.is_empty())
     }
 }
 

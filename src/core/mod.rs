@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 
 use crate::config::Config;
-use crate::connection::{Conn, Stream, Work};
+use crate::connection::{Conn, Served, Stream, Work};
 use crate::notification::Notification;
 use crate::sys;
 use crate::token::Token;
@@ -203,14 +203,16 @@ impl Core {
     /// Puts a socket on the list of work that no event announces.
     pub(crate) fn make_ready(&mut self, token: Token) {
         if self.table.set_in_ready(token, true) {
-            self.work.ready.push_back(token);
+            let trunk = self.table.is_trunk(token);
+            self.work.line.join(token, trunk);
         }
     }
 
     /// The same for one that has used up its budget: it is served in the next turn.
     pub(crate) fn make_ready_later(&mut self, token: Token) {
         if self.table.set_in_ready(token, true) {
-            self.work.later.push(token);
+            let trunk = self.table.is_trunk(token);
+            self.work.line.join_later(token, trunk);
         }
     }
 
@@ -219,13 +221,13 @@ impl Core {
         self.work.read_clock();
         // After a turn that ran out of work units the sockets that wait are served before new events:
         // else peers that send without a pause would starve them.
-        let waiting = !(self.work.ready.is_empty() && self.work.later.is_empty());
+        let waiting = !self.work.line.is_empty();
         self.work.counts.turns += 1;
         self.work.in_line = self.work.units == 0 && waiting;
         self.work.counts.work_exhausted += u64::from(self.work.units == 0);
         self.work.units = self.config.work_per_turn;
-        if !self.work.later.is_empty() {
-            self.work.ready.extend(self.work.later.drain(..));
+        if waiting {
+            self.work.line.begin_turn(self.config.work_per_turn);
         }
         if self.notifications.is_empty() && self.notifications.capacity() > KEPT_NOTIFICATIONS {
             self.notifications = VecDeque::new(); // a flood is over
@@ -233,10 +235,10 @@ impl Core {
     }
 
     /// Takes the next socket off the ready list.
-    pub(crate) fn next_ready(&mut self) -> Option<Token> {
-        let token = self.work.ready.pop_front()?;
-        self.table.set_in_ready(token, false);
-        Some(token)
+    pub(crate) fn next_ready(&mut self) -> Option<Served> {
+        let served = self.work.line.next()?;
+        self.table.set_in_ready(served.token, false);
+        Some(served)
     }
 
     /// Whether the loop ends after this turn: what it does not do now is never done.

@@ -130,6 +130,11 @@ impl Table {
         used.filter_map(|(index, slot)| Token::new(index, slot.generation)).collect()
     }
 
+    /// Whether it is served before others: some connections are.
+    pub(crate) fn is_trunk(&self, token: Token) -> bool {
+        self.stream(token).is_some_and(Stream::is_trunk)
+    }
+
     /// Sets whether the entity is on the ready list; returns whether that changed.
     pub(crate) fn set_in_ready(&mut self, token: Token, in_ready: bool) -> bool {
         let place = match self.entity_mut(token) {

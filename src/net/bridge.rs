@@ -40,6 +40,9 @@ pub(crate) trait Bridge {
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>);
 }
 
+/// What comes back for each message, to be charged as work: the message itself and its confirmation.
+const ANSWERS: usize = 2;
+
 /// The notification of a bridge's handler: something is recorded.
 pub(crate) struct Errand;
 
@@ -145,6 +148,22 @@ impl<S> Net<S> {
             attached.told = Some(handler);
             self.core.notifications.push_back((handler, Notification::new(Errand)));
         }
+    }
+
+    /// A message by name is for the bridge too. What answers it is the input of one connection, whoever has
+    /// published it: it comes on top of that connection's share of a turn.
+    pub(super) fn publish_beyond(
+        &mut self,
+        name: &[u8],
+        message: Message<&[u8]>,
+        key: Option<u64>,
+    ) {
+        if self.bridge().is_none() {
+            return;
+        }
+        self.tell_bridge(|bridge| bridge.published(name, message, key));
+        let work = &mut self.core.work;
+        work.line.owe(ANSWERS + message.bytes.len() / 1024, self.core.config.work_per_turn);
     }
 
     /// Whether it has handed on what it has recorded.

@@ -158,7 +158,7 @@ impl<S: 'static> Dispatch<S> {
     /// Serves the ready list, then delivers notifications. What is added meanwhile waits for the next
     /// turn.
     pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
-        for _ in 0..self.net.core.work.ready.len() {
+        for _ in 0..self.net.core.work.line.len() {
             if self.net.core.work.is_used_up() {
                 break; // the rest keeps its place, and the next turn begins at once
             }
@@ -171,11 +171,16 @@ impl<S: 'static> Dispatch<S> {
 
     /// Serves the socket that is next on the ready list.
     pub(super) fn serve_next(&mut self, scratch: &mut Scratch) {
-        let Some(token) = self.net.core.next_ready() else { return };
+        let Some(served) = self.net.core.next_ready() else { return };
+        let token = served.token;
         match self.net.core.entity_mut(token) {
             Some(Entity::Stream(stream)) => {
                 if stream.take_up_from_list() {
-                    self.serve_stream(token, scratch);
+                    if served.first {
+                        self.serve_trunk(token, scratch);
+                    } else {
+                        self.serve_stream(token, scratch);
+                    }
                     self.end_batch(token);
                 } else {
                     self.net.core.make_ready_later(token);

@@ -42,6 +42,13 @@ impl<S: 'static> Dispatch<S> {
         self.serve_in_order(token, &mut budget, scratch);
     }
 
+    /// Serves a trunk, with what trunks have.
+    pub(super) fn serve_trunk(&mut self, token: Token, scratch: &mut Scratch) {
+        let (mut budget, lent) = self.net.core.work.begin_trunk();
+        self.serve_in_order(token, &mut budget, scratch);
+        self.net.core.work.end_trunk(&budget, lent);
+    }
+
     /// In the order that keeps the grammar: it opens, its input is offered, its queue drains, its
     /// replies are flushed.
     pub(super) fn serve_in_order(

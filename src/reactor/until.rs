@@ -270,7 +270,7 @@ impl<S: 'static> Reactor<S> {
     }
 
     fn leftovers_until(&mut self) -> bool {
-        let waiting = self.dispatch.net.core.work.ready.len();
+        let waiting = self.dispatch.net.core.work.line.len();
         for _ in 0..waiting {
             if self.dispatch.net.core.work.is_used_up() {
                 break;

@@ -9,9 +9,9 @@ use mio::{Interest, Registry, Token};
 use socket2::{Protocol, SockAddr, SockRef, Type};
 
 use super::datagram_io::{DatagramIo, Inbox as SystemInbox, Outbox};
-use super::os::{domain_of, keep_from_children, refuse_in_simulation, socket};
 #[cfg(feature = "packet-info")]
 use super::packets::{PacketInbox, Packets};
+use super::socket::{domain_of, keep_from_children, refuse_in_simulation, socket};
 use super::{Pollable, uninterrupted};
 #[cfg(feature = "packet-info")]
 use crate::packet_info::Ecn;

@@ -1,5 +1,5 @@
 //! What an error of the system means: for a listener, a connect, a UDP socket. Error numbers are
-//! named here, and `EINPROGRESS` in `os.rs`.
+//! named here, and `EINPROGRESS` in `stream.rs`.
 
 use std::io;
 

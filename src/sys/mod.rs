@@ -30,13 +30,20 @@
 //! turns a name into addresses; [`accept_failure`] and [`is_out_of_descriptors`] classify errors;
 //! [`OwnPath`] removes the file of a Unix socket.
 //!
-//! `os.rs` is the system (mio and socket2), `errors.rs` its errors, `options.rs` its socket options, `path.rs` its files,
-//! `datagram.rs` its UDP sockets, `handover.rs` those on their way to another thread, `thread.rs` threads that run a reactor, `splice.rs` its pipes, `timerfd.rs` its fine timer, `tcp_info.rs` what it knows of a TCP connection, `wakes.rs` its wakes over poll(2), `workers.rs` its threads. Datagrams are moved by `single.rs`, one per
-//! call, or by `batch/` (nix), many per call: both have the same types and calls. `packets.rs` (quinn-udp) moves
-//! those of sockets that ask what the system knows of each. `script.rs`, in
-//! tests, is a stream with scripted results, for faults at an exact call. `sim/` is the second backend
-//! (feature `sim`): a network in virtual time, under the same reactor. The enums are closed on purpose:
-//! a type parameter for the backend would show in every public signature.
+//! | file | is |
+//! |---|---|
+//! | `socket.rs` | what the system's sockets have in common, and the addresses of a target |
+//! | `stream.rs`, `listener.rs`, `datagram.rs` | its sockets (mio and socket2) |
+//! | `options.rs`, `errors.rs`, `path.rs` | their options, their errors, the files of Unix sockets |
+//! | `single.rs`, `batch/` | how datagrams are moved: one per call, or many (nix); the same types and calls |
+//! | `packets.rs` | datagrams of sockets that ask what the system knows of each (quinn-udp) |
+//! | `splice.rs`, `timerfd.rs`, `tcp_info.rs`, `wakes.rs` | its pipes, its fine timer, what it knows of a TCP connection, wakes over poll(2) |
+//! | `handover.rs` | sockets on their way to another thread |
+//! | `thread.rs`, `workers.rs` | threads that run a reactor; threads for jobs |
+//! | `script.rs` | in tests, a stream with scripted results, for faults at an exact call |
+//! | `sim/` | the second backend (feature `sim`): a network in virtual time, under the same reactor |
+//!
+//! The enums are closed on purpose: a type parameter for the backend would show in every public signature.
 
 use std::io;
 use std::time::{Duration, Instant, SystemTime};
@@ -53,8 +60,8 @@ mod datagram;
 mod datagram_io;
 mod errors;
 mod handover;
+mod listener;
 mod options;
-mod os;
 #[cfg(feature = "packet-info")]
 mod packets;
 #[cfg(unix)]
@@ -67,11 +74,13 @@ pub(crate) mod script;
 mod seam_tests;
 #[cfg(feature = "sim")]
 pub(crate) mod sim;
+mod socket;
 #[cfg(all(feature = "splice", any(target_os = "linux", target_os = "android")))]
 mod splice;
 #[cfg(not(all(feature = "splice", any(target_os = "linux", target_os = "android"))))]
 #[path = "no_splice.rs"]
 mod splice;
+mod stream;
 #[cfg(feature = "tcp-info")]
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), path = "no_tcp_info.rs")]
 mod tcp_info;
@@ -103,18 +112,18 @@ pub(crate) use errors::{
     Failure, accept_failure, is_icmp_error, is_missing_family, is_out_of_descriptors,
 };
 pub(crate) use handover::{Accepted, Shared as SharedListener};
-pub(crate) use os::{Listener, adopt_tcp, adopt_tcp_listener, connect, listen, resolve};
-#[cfg(unix)]
-pub(crate) use os::{adopt_unix, adopt_unix_listener};
-#[cfg(unix)]
-pub(crate) use path::OwnPath;
+pub(crate) use listener::{Listener, adopt_tcp_listener, listen};
+pub(crate) use socket::resolve;
 pub(crate) use splice::{Pipe, Pipes};
+pub(crate) use stream::{adopt_tcp, connect};
 #[cfg(feature = "tcp-info")]
 pub(crate) use tcp_info::Diagnosis;
 #[cfg(all(feature = "affinity", any(target_os = "linux", target_os = "android")))]
 pub(crate) use thread::pin;
 pub(crate) use thread::{Thread, cores};
 pub(crate) use workers::Workers;
+#[cfg(unix)]
+pub(crate) use {listener::adopt_unix_listener, path::OwnPath, stream::adopt_unix};
 
 /// Whether a read or write that moved less than was asked for means that nothing more can be moved
 /// until the next edge.
@@ -343,7 +352,7 @@ impl Poller {
             if event.token() >= ALARM {
                 woken |= event.token() == WAKE;
             } else {
-                ready.push(os::ready(event));
+                ready.push(socket::ready(event));
             }
         }
         Ok(woken)

@@ -1,14 +1,18 @@
 //! The backplane: groups that span processes, through an engine that may be away.
 
 use std::cell::RefCell;
+use std::io::Write;
 use std::ops::ControlFlow;
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tidegate::backplane::{Backplane, BackplaneEvent, BackplaneHandle, WhenFull};
+use tidegate::layer::Lines;
 use tidegate::layer::resp::{Value, Version};
 use tidegate::{
-    CloseInfo, Context, Handler, HandlerResult, Input, Message, MessageKind, Net, Token, Workers,
+    Adopt, CloseInfo, Context, Handler, HandlerResult, Input, Message, MessageKind, Net, Token,
+    Workers,
 };
 
 use crate::support::PATIENCE;
@@ -136,6 +140,71 @@ fn the_program_itself_hears_what_others_publish() {
         until!(engine, a, b; b.backplane.stats().own == 1 && b.backplane.stats().published == 2);
         assert_eq!(heard.borrow()[..], [(MessageKind::Text, b"anna".to_vec())]);
     }
+}
+
+/// Says each line in the room.
+struct Speaker;
+
+impl Handler for Speaker {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        cx.net.publish_named("room", input.take_all());
+        Ok(())
+    }
+}
+
+// row 279
+#[test]
+fn many_who_speak_at_once_lose_nothing_while_the_engine_keeps_up() {
+    const SPEAKERS: usize = 12;
+    const LINES: usize = 2000;
+    let (mut engine, address) = new_engine();
+    // Two thousand messages, of twenty-four thousand.
+    let mut a =
+        Process::new(&format!("redis://{address}"), |backplane| backplane.queue_limit(256 * 1024));
+    let _member = a.member_of("room");
+    until!(engine, a; a.backplane.is_connected());
+    let mut speakers = Vec::new();
+    for _ in 0..SPEAKERS {
+        let (near, mut far) = UnixStream::pair().unwrap();
+        far.set_nonblocking(true).unwrap();
+        let text = b"says something in the room, and then more\n".repeat(LINES);
+        assert_eq!(far.write(&text).unwrap(), text.len(), "all of it waits in the system");
+        a.reactor.net().adopt(Adopt::from(near).layer(Lines::new()), Speaker).unwrap();
+        speakers.push(far);
+    }
+    all_confirmed(&mut engine, &mut a, SPEAKERS * LINES);
+}
+
+/// With an engine that answers at once.
+fn all_confirmed(engine: &mut impl Turns, process: &mut Process, all: usize) {
+    let start = Instant::now();
+    while process.backplane.stats().confirmed < all as u64 {
+        assert!(start.elapsed() < PATIENCE, "{:?}", process.backplane.stats());
+        process.turn_once();
+        for _ in 0..20 {
+            engine.turn_once();
+        }
+        assert_eq!(process.backplane.stats().dropped, 0, "{:?}", process.backplane.stats());
+    }
+    assert_eq!(process.backplane.stats().own, all as u64);
+}
+
+// row 279
+#[test]
+fn other_threads_that_publish_without_a_pause_lose_nothing_while_the_engine_keeps_up() {
+    const ALL: usize = 30_000;
+    let (mut engine, address) = new_engine();
+    // Four thousand messages: what is posted in four turns.
+    let mut a =
+        Process::new(&format!("redis://{address}"), |backplane| backplane.queue_limit(512 * 1024));
+    let _member = a.member_of("room");
+    until!(engine, a; a.backplane.is_connected());
+    let remote = a.reactor.remote();
+    for _ in 0..ALL {
+        let text = "says something in the room, and then more";
+        remote.post(move |(), net| _ = net.publish_named("room", text)).unwrap();
+    }
+    all_confirmed(&mut engine, &mut a, ALL);
 }
 
 // row 248
@@ -434,7 +503,7 @@ fn the_last_words_of_a_shutdown_go_out() {
     }
     let (mut engine, address) = new_engine();
     let mut a = Process::at(address);
-    let (near, far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let (near, far) = UnixStream::pair().unwrap();
     let speaker = Rc::new(RefCell::new(None));
     let token = a.reactor.net().adopt(near, Speaker(Rc::clone(&speaker))).unwrap();
     *speaker.borrow_mut() = Some(token);

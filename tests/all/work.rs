@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::layer::{Item, Layer, LayerContext, LayerError, MessageKind, Step};
 use tidegate::{
-    Config, Context, Group, Handler, HandlerResult, Input, Listen, Peer, Reactor, Token,
+    Config, Context, Group, Handler, HandlerResult, Input, Listen, Peer, Reactor, StreamOptions,
+    Token,
 };
 
 use crate::support::{PATIENCE, address_of, client, read_n, settle, until, with_client};
@@ -313,4 +314,80 @@ fn what_a_callback_publishes_counts() {
         });
         assert_eq!(all.iter().filter(|&&byte| byte == b'+').count(), LINES);
     }
+}
+
+/// Twenty connections with two hundred lines each, and a trunk with what it is given.
+struct Crowd {
+    stage: Stage,
+    trunk: (TcpStream, Rc<Counts>),
+}
+
+impl Crowd {
+    fn with(largest: usize, wire: &[u8]) -> Self {
+        let lines = move || tidegate::layer::Lines::new().line_limit(largest);
+        let mut stage = stage(20, lines);
+        let (counts, options) = (Rc::new(Counts::default()), StreamOptions::new().trunk(true));
+        let of_trunk = Rc::clone(&counts);
+        let listen = Listen::tcp("127.0.0.1:0").options(options).layer(move |_| lines());
+        let make = move |_: &Peer<'_>| Counting(Rc::clone(&of_trunk));
+        let listener = stage.reactor.net().listen(listen, make).unwrap();
+        let mut trunk = client(address_of(&mut stage.reactor, listener));
+        until(&mut stage.reactor, "the trunk", |r| r.net().connection_count() == 21);
+        settle(&mut stage.reactor);
+        for client in &mut stage.clients {
+            assert_eq!(client.write(&b"x\n".repeat(200)).unwrap(), 400);
+        }
+        trunk.set_nonblocking(true).unwrap();
+        assert_eq!(trunk.write(wire).unwrap(), wire.len(), "all of it waits in the system");
+        Crowd { stage, trunk: (trunk, counts) }
+    }
+
+    /// What the trunk and the others did in one turn.
+    fn turn(&mut self) -> (usize, usize) {
+        let _ = self.stage.reactor.turn(Some(Duration::from_millis(1))).unwrap();
+        (self.trunk.1.units.take(), self.stage.counts.units.take())
+    }
+}
+
+// row 278
+#[test]
+fn a_trunk_is_served_first_and_leaves_a_quarter_to_the_others() {
+    let mut crowd = Crowd::with(100, &b"x\n".repeat(3000));
+    let start = Instant::now();
+    // Until some have used up their share, all are served in the order of their events.
+    while crowd.turn() != (75, 25) {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    let (mut of_trunk, mut of_others) = (0, 0);
+    loop {
+        match crowd.turn() {
+            (75, 25) => (of_trunk, of_others) = (of_trunk + 75, of_others + 25),
+            (last, others) => {
+                assert_eq!(last + others, BUDGET, "what it leaves is theirs");
+                break;
+            }
+        }
+    }
+    assert!(of_trunk > 2000 && of_others == of_trunk / 3, "{of_trunk} and {of_others}");
+    assert_eq!(crowd.turn(), (0, BUDGET));
+}
+
+// row 278
+#[test]
+fn long_messages_on_a_trunk_leave_every_second_turn_to_the_others() {
+    let message = [&[b'x'; 150 << 10][..], b"\n"].concat();
+    let mut crowd = Crowd::with(1 << 20, &message.repeat(8));
+    let start = Instant::now();
+    let (mut messages, mut turns_of_trunk, mut before) = (0, 0, false);
+    while messages < 8 {
+        assert!(start.elapsed() < PATIENCE);
+        let (trunk, others) = crowd.turn();
+        assert!(trunk > 0 || others > 0);
+        messages += trunk / 150;
+        // The first turns, in which what was not a message yet was read, count as well.
+        assert!(!before || others > 0, "two turns of the trunk alone");
+        before = trunk > 0 && others == 0;
+        turns_of_trunk += usize::from(before);
+    }
+    assert!(turns_of_trunk >= 7, "{turns_of_trunk}");
 }

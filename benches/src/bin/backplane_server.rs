@@ -1,13 +1,13 @@
 //! Rooms over several processes, as one would write it: the path of a WebSocket is its room, and what it says goes to
-//! all others in it, here and (through Redis) elsewhere. Every setting is as by default, unless `--burst` is given.
+//! all others in it, here and (through Redis) elsewhere. Every setting is as by default.
 //!
-//!     backplane_server --addr IP:PORT --redis URL [--burst MESSAGES]
+//!     backplane_server --addr IP:PORT --redis URL
 
 use std::error::Error;
 
 use tidegate::backplane::Backplane;
 use tidegate::layer::websocket::{HttpRequest, WebSocket};
-use tidegate::{Config, Context, Handler, HandlerResult, Input, Listen, Message, Reactor};
+use tidegate::{Context, Handler, HandlerResult, Input, Listen, Message, Reactor};
 
 #[derive(Default)]
 struct Talker {
@@ -34,13 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let addr = value("--addr").ok_or("expected --addr IP:PORT")?;
     let redis = value("--redis").ok_or("expected --redis URL")?;
 
-    // What Redis answers comes over one connection, which has no larger share of a turn than each speaker. Where many
-    // speak at once it falls behind, and the queue runs over. It takes both settings: with one alone it still may.
-    let config = match value("--burst").map(|burst| burst.parse()).transpose()? {
-        Some(burst) => Config::new().messages_per_turn(burst).work_per_turn(4 * burst),
-        None => Config::new(),
-    };
-    let mut reactor = Reactor::build(config, |_net| Ok(()))?;
+    let mut reactor = Reactor::new()?;
     let net = reactor.net();
     Backplane::redis(redis)?.on_event(|event, _state, _net| eprintln!("{event}")).start(net)?;
     let server = WebSocket::server();

@@ -3,9 +3,10 @@
 use std::collections::VecDeque;
 use std::io::IoSlice;
 
+use super::sockets::Id;
 use super::tcp::Output;
 use super::trace::Event;
-use super::world::{Id, World};
+use super::world::World;
 use crate::stats::ReactorStats;
 
 /// Bytes that were read and not taken, beyond which they are not compared any more: a relay passes

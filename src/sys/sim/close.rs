@@ -2,11 +2,13 @@
 
 use std::io::{self, ErrorKind};
 
+use super::arrivals::Arrival;
 use super::faults::Fault;
+use super::sockets::{Id, Kind};
 use super::stream::{Progress, Segment};
 use super::tcp::{RETRANSMISSION, RETRIES, TcpSocket, back_off, port};
 use super::trace::Event;
-use super::world::{Arrival, Id, Kind, World};
+use super::world::World;
 use crate::address::Address;
 
 impl World {

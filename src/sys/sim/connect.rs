@@ -4,14 +4,16 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
+use super::arrivals::Arrival;
 use super::faults::Fault;
 use super::names::plain;
+use super::sockets::{Id, Kind, Sock};
 use super::stream::Progress;
 use super::tcp::{
     ListenerSocket, SYN_RETRANSMISSION, SYN_RETRIES, TcpSocket, back_off, overlap, port,
 };
 use super::trace::Event;
-use super::world::{Arrival, Id, Kind, Sock, World};
+use super::world::World;
 use crate::address::Address;
 use crate::socket_options::SocketOptions;
 use crate::sys::errors::no_descriptor_left;

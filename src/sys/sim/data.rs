@@ -2,11 +2,13 @@
 
 use std::io::{self, ErrorKind};
 
+use super::arrivals::Arrival;
 use super::faults::Fault;
+use super::sockets::Id;
 use super::stream::{Progress, Segment};
 use super::tcp::{RETRANSMISSION, RETRIES, SEGMENT, back_off};
 use super::trace::{Event, of_bytes};
-use super::world::{Arrival, Id, World};
+use super::world::World;
 
 impl World {
     /// Sends what the peer's window lets leave.

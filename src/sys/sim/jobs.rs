@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::world::{Arrival, CALL, World};
+use super::arrivals::Arrival;
+use super::world::{CALL, World};
 use crate::sys::workers::Job;
 
 /// The workers of a host.

@@ -3,7 +3,8 @@
 //! | file | is |
 //! |---|---|
 //! | `handle.rs` | what the seam holds: sockets, poller, waker, as numbers |
-//! | `world.rs` | hosts, their inboxes, time |
+//! | `world.rs` | hosts, time |
+//! | `arrivals.rs`, `sockets.rs` | what comes to hosts, and when; the table of sockets |
 //! | `readiness.rs`, `outage.rs` | edges and the poll; crashes and partitions |
 //! | `tcp.rs` | the sockets of streams: `connect.rs`, `data.rs`, `close.rs` are their life |
 //! | `stream.rs` | one end of a stream, without a network |
@@ -23,6 +24,7 @@
 use std::cell::{Cell, RefCell};
 use std::time::{Duration, Instant};
 
+mod arrivals;
 mod checks;
 mod close;
 mod connect;
@@ -35,6 +37,7 @@ mod names;
 mod outage;
 mod readiness;
 mod rng;
+mod sockets;
 mod stream;
 mod tcp;
 pub(crate) mod trace;

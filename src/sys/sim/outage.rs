@@ -3,8 +3,9 @@
 use std::cmp::Reverse;
 
 use super::faults::Fault;
+use super::sockets::Kind;
 use super::trace::Event;
-use super::world::{Kind, World};
+use super::world::World;
 
 impl World {
     /// The machine stops: nothing of it answers, and nothing that is on its way to it arrives. The

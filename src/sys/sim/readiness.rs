@@ -1,8 +1,9 @@
 //! Readiness of simulated sockets: edges, and the poll that reports them.
 
 use super::faults::Fault;
+use super::sockets::{ALL, Id, Kind, UNREGISTERED};
 use super::trace::Event;
-use super::world::{ALL, Id, Kind, UNREGISTERED, World};
+use super::world::World;
 use crate::sys::Ready;
 
 impl World {

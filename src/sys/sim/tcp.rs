@@ -10,8 +10,9 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
 
 use super::faults::Fault;
+use super::sockets::{Id, Kind};
 use super::stream::{End, Progress};
-use super::world::{Id, Kind, World};
+use super::world::World;
 use crate::address::Address;
 use crate::socket_options::SocketOptions;
 use crate::sys::Ready;

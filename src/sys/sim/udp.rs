@@ -4,11 +4,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::arrivals::Arrival;
 use super::faults::Fault;
 use super::names::plain;
+use super::sockets::{Id, Kind};
 use super::tcp::{fit, overlap};
 use super::trace::{Event, of_bytes};
-use super::world::{Arrival, Id, Kind, World};
+use super::world::World;
 use crate::packet_info::{Ecn, PacketInfo};
 use crate::socket_options::SocketOptions;
 use crate::sys::errors::{message_too_long, no_descriptor_left};

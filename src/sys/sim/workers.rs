@@ -7,8 +7,9 @@
 use std::io;
 use std::ops::Range;
 
+use super::sockets::{Id, Kind, UNREGISTERED};
 use super::trace::Event;
-use super::world::{Host, Id, Kind, UNREGISTERED, World};
+use super::world::{Host, World};
 use crate::sys::errors::no_descriptor_left;
 
 /// How long it takes at most until a thread that was woken runs, in nanoseconds, and how often it takes up to

@@ -1,6 +1,6 @@
 //! The simulated world: hosts, sockets, the network between them, time.
 //!
-//! It knows no reactor and no handler. `tcp.rs` and `udp.rs` are the sockets, `names.rs` the names and
+//! It knows no reactor and no handler. `arrivals.rs` is what comes to hosts, `tcp.rs` and `udp.rs` are the sockets, `names.rs` the names and
 //! addresses, `link.rs` the ways between hosts. Two kinds of code use it: the handles of a host's
 //! sockets, while that host's turn runs (`handle.rs`), and the scheduler of the simulation, which
 //! decides whose turn is next (`sim/schedule.rs`).
@@ -11,111 +11,24 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::connect::Answer;
+use super::arrivals::Due;
 use super::faults::{Dice, Drawn, Fault};
 use super::handle::Outside;
 use super::jobs::Jobs;
 use super::link::{Link, Plainly, Ways};
 use super::rng::Rng;
-use super::tcp::{ListenerSocket, TcpSocket};
-use super::trace::{Entry, Event, Notes, Socket, Trace};
-use super::udp::{Packet, UdpSocket};
+use super::sockets::{Id, Sock};
+use super::trace::{Entry, Event, Notes, Trace};
 
 /// What a call through the seam costs, in nanoseconds.
 pub(super) const CALL: u64 = 500;
 
 /// What reading the clock costs.
 const CLOCK: u64 = 25;
-
-/// No token: the socket is not registered.
-pub(super) const UNREGISTERED: usize = usize::MAX;
-
-/// A socket of the world. The index is used again; the generation is not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Id {
-    pub(crate) index: u32,
-    pub(super) generation: u32,
-}
-
-impl Id {
-    /// No socket.
-    pub(super) const NOBODY: Id = Id { index: u32::MAX, generation: 0 };
-
-    /// No socket either: the waker, where a host's edges stand in line.
-    pub(super) const WAKER: Id = Id { index: u32::MAX, generation: 1 };
-}
-
-/// What comes to a host.
-#[derive(Debug)]
-pub(super) enum Arrival {
-    /// The first segment on its way to this end is due.
-    Segment(Id),
-    /// The first acknowledgement on its way to this end is due.
-    Ack(Id),
-    /// An acknowledgement of this end did not pass: it is sent again.
-    AckAgain(Id),
-    /// What this end has sent was not acknowledged for too long.
-    GivesUp(Id),
-    /// Somebody connects.
-    Syn {
-        to: SocketAddr,
-        from: Id,
-        attempt: u32,
-    },
-    /// The answer to that.
-    Answer(Answer),
-    /// A SYN was lost: it is sent again.
-    Again {
-        from: Id,
-        attempt: u32,
-    },
-    /// A peer that is gone is asked for a sign of life.
-    Probe {
-        from: Id,
-        attempt: u32,
-    },
-    /// There is room again in the send buffer.
-    Room(Id),
-    Datagram(Box<Packet>),
-    Icmp(Id),
-    /// A message of another thread.
-    Wake,
-    /// The job with this number comes to its end.
-    Job(u64),
-}
-
-/// An arrival, ordered by its time and then by its number.
-#[derive(Debug)]
-pub(super) struct Due {
-    pub(super) at: u64,
-    order: u64,
-    pub(super) what: Arrival,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        (self.at, self.order) == (other.at, other.order)
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.order).cmp(&(other.at, other.order))
-    }
-}
 
 /// A host: its place in the network, and what its system holds.
 ///
@@ -175,28 +88,6 @@ pub(crate) struct Moved {
     pub(crate) timers_fired: u64,
 }
 
-#[derive(Debug)]
-pub(super) enum Kind {
-    Free,
-    Listener(Box<ListenerSocket>),
-    Tcp(Box<TcpSocket>),
-    Udp(Box<UdpSocket>),
-}
-
-#[derive(Debug)]
-pub(super) struct Sock {
-    pub(super) generation: u32,
-    pub(super) host: u32,
-    pub(super) token: usize,
-    /// It is among the host's edges.
-    pub(super) queued: bool,
-    /// The kinds of readiness that may cause an edge: all, unless edges are those over poll(2).
-    pub(super) armed: u8,
-    pub(super) kind: Kind,
-}
-
-pub(super) const ALL: u8 = u8::MAX;
-
 pub(crate) struct World {
     base: Instant,
     wall: SystemTime,
@@ -208,13 +99,13 @@ pub(crate) struct World {
     pub(crate) current: Option<u32>,
     /// A host's reactor is being made.
     pub(crate) building: bool,
-    order: u64,
+    pub(super) order: u64,
     pub(crate) hosts: Vec<Host>,
     pub(super) socks: Vec<Sock>,
-    free: Vec<u32>,
+    pub(super) free: Vec<u32>,
     /// When each host is to run at the latest: stale entries are skipped.
-    wakes: BinaryHeap<Reverse<(u64, u64, u32)>>,
-    planned: Vec<u64>,
+    pub(super) wakes: BinaryHeap<Reverse<(u64, u64, u32)>>,
+    pub(super) planned: Vec<u64>,
     pub(super) ways: Ways,
     pub(super) dice: Dice,
     /// Latencies.
@@ -486,225 +377,8 @@ impl World {
         host.clock.max(host.paused_until)
     }
 
-    /// Something comes to a host at this time.
-    pub(super) fn send_at(&mut self, host: u32, at: u64, what: Arrival) {
-        self.order += 1;
-        let order = self.order;
-        self.hosts[host as usize].inbox.push(Reverse(Due { at, order, what }));
-        self.plan(host, at);
-    }
-
-    /// The host is to be looked at at this time.
-    #[inline]
-    pub(crate) fn plan(&mut self, host: u32, at: u64) {
-        let at = at.max(self.now);
-        let planned = &mut self.planned[host as usize];
-        if at < *planned {
-            *planned = at;
-            self.order += 1;
-            self.wakes.push(Reverse((at, self.order, host)));
-            // Most entries that an earlier one replaced lie far in the future.
-            if self.wakes.len() > 64 + 4 * self.planned.len() {
-                let planned = &self.planned;
-                self.wakes.retain(|Reverse((at, _, host))| planned[*host as usize] == *at);
-            }
-        }
-    }
-
-    /// When the next host is to be looked at.
-    pub(crate) fn next_wake(&mut self) -> Option<(u64, u32)> {
-        while let Some(&Reverse((at, _, host))) = self.wakes.peek() {
-            if self.planned[host as usize] == at {
-                return Some((at, host));
-            }
-            self.wakes.pop();
-        }
-        None
-    }
-
-    /// Takes that one.
-    pub(crate) fn take_wake(&mut self, host: u32) {
-        self.wakes.pop();
-        self.planned[host as usize] = u64::MAX;
-    }
-
-    /// When something comes to this host next.
-    pub(crate) fn next_arrival(&self, host: u32) -> Option<u64> {
-        self.hosts[host as usize].inbox.peek().map(|Reverse(due)| due.at)
-    }
-
-    /// The host's system handles what has come by now.
-    pub(crate) fn deliver(&mut self, host: u32, until: u64) {
-        let before = self.at;
-        loop {
-            let inbox = &mut self.hosts[host as usize].inbox;
-            if inbox.peek().is_none_or(|Reverse(due)| due.at > until) {
-                break;
-            }
-            let Some(Reverse(due)) = inbox.pop() else { break };
-            self.at = due.at;
-            self.arrive(host, due.what);
-        }
-        self.at = before.max(self.at);
-    }
-
-    pub(super) fn arrive(&mut self, host: u32, what: Arrival) {
-        let up = self.hosts[host as usize].up;
-        match what {
-            // Nobody answers, so that it is sent again.
-            Arrival::Syn { from, attempt, .. } if !up => self.send_syn_again(from, attempt),
-            _ if !up => {}
-            Arrival::Segment(id) => self.segment_arrives(id),
-            Arrival::Ack(id) => self.ack_arrives(id),
-            Arrival::Syn { to, from, attempt } => self.syn_arrives(host, to, from, attempt),
-            Arrival::AckAgain(id) => self.ack_again(id),
-            Arrival::GivesUp(id) => self.gives_up(id),
-            Arrival::Answer(answer) => self.answer_arrives(host, answer),
-            Arrival::Again { from, attempt } => self.send_syn(from, attempt),
-            Arrival::Probe { from, attempt } => self.probe(from, attempt),
-            Arrival::Room(id) => self.room_again(id),
-            Arrival::Datagram(packet) => self.datagram_arrives(host, *packet),
-            Arrival::Icmp(id) => self.icmp_arrives(id),
-            Arrival::Job(number) => self.jobs[host as usize].ends(number),
-            Arrival::Wake => {
-                self.events += 1;
-                self.note(host, Event::Wake);
-                let host = &mut self.hosts[host as usize];
-                if !std::mem::replace(&mut host.woken, true) {
-                    host.edges.push_back(Id::WAKER);
-                }
-            }
-        }
-    }
-
-    /// A peer without a reactor has been served: it needs no readiness.
-    pub(crate) fn drop_edges(&mut self, host: u32) {
-        while let Some(id) = self.hosts[host as usize].edges.pop_front() {
-            if let Some(sock) = self.sock_mut(id) {
-                sock.queued = false;
-            }
-        }
-    }
-
-    /// Whether a turn of this host has something to do.
-    pub(crate) fn has_readiness(&self, host: u32) -> bool {
-        !self.hosts[host as usize].edges.is_empty()
-    }
-
-    /// Another thread's message: from the host whose turn runs, or from the simulation itself.
-    pub(super) fn wake(&mut self, host: u32) {
-        let at = self.time_here() + CALL + self.wake_takes(host);
-        self.send_at(host, at, Arrival::Wake);
-    }
-
-    /// Messages that were posted between two steps.
-    #[inline]
-    pub(crate) fn take_outside_wakes(&mut self) {
-        for host in self.outside.take() {
-            self.leave();
-            self.wake(host);
-        }
-    }
-
     /// How many datagrams one call sends: it differs between systems.
     pub(super) fn datagrams_a_call(&mut self) -> usize {
         if self.network.chance(500_000) { self.network.between(1, 32) as usize } else { 1 }
-    }
-
-    // ---- sockets ----
-
-    pub(super) fn add_sock(&mut self, host: u32, kind: Kind) -> Id {
-        let new = |generation| Sock {
-            generation,
-            host,
-            token: UNREGISTERED,
-            queued: false,
-            armed: ALL,
-            kind: Kind::Free,
-        };
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.socks.push(new(0));
-            (self.socks.len() - 1) as u32
-        });
-        let sock = &mut self.socks[index as usize];
-        *sock = Sock { kind, ..new(sock.generation) };
-        Id { index, generation: sock.generation }
-    }
-
-    pub(super) fn remove_sock(&mut self, id: Id) {
-        let Some(sock) = self.sock_mut(id) else { return };
-        sock.generation = sock.generation.wrapping_add(1);
-        sock.kind = Kind::Free;
-        sock.token = UNREGISTERED;
-        self.free.push(id.index);
-    }
-
-    /// How many sockets there are, with or without a descriptor.
-    #[cfg(test)]
-    pub(crate) fn sockets(&self) -> usize {
-        self.socks.iter().filter(|sock| !matches!(sock.kind, Kind::Free)).count()
-    }
-
-    #[cfg(test)]
-    pub(crate) fn places_and_wakes(&self) -> (usize, usize) {
-        (self.socks.len(), self.wakes.len())
-    }
-
-    pub(super) fn id(&self, index: u32) -> Id {
-        Id { index, generation: self.socks[index as usize].generation }
-    }
-
-    pub(super) fn sock(&self, id: Id) -> Option<&Sock> {
-        self.socks.get(id.index as usize).filter(|sock| sock.generation == id.generation)
-    }
-
-    pub(super) fn sock_mut(&mut self, id: Id) -> Option<&mut Sock> {
-        self.socks.get_mut(id.index as usize).filter(|sock| sock.generation == id.generation)
-    }
-
-    /// The socket by what people know it by.
-    pub(super) fn label(&self, id: Id) -> Socket {
-        let Some(sock) = self.sock(id) else { return Socket::default() };
-        let (local, peer) = match &sock.kind {
-            Kind::Tcp(tcp) => tcp.addresses(),
-            Kind::Listener(listener) => (listener.on.socket_addr(), None),
-            Kind::Udp(udp) => udp.addresses(),
-            Kind::Free => (None, None),
-        };
-        let token = if sock.token == UNREGISTERED { 0 } else { sock.token as u32 + 1 };
-        Socket { token, ..self.label_of(sock.host, local, peer) }
-    }
-
-    pub(super) fn label_of(
-        &self,
-        host: u32,
-        local: Option<SocketAddr>,
-        peer: Option<SocketAddr>,
-    ) -> Socket {
-        let owner = peer.and_then(|peer| self.owner_of(peer.ip(), host));
-        let port = |address: Option<SocketAddr>| address.map_or(0, |address| address.port());
-        Socket {
-            local: port(local),
-            peer: port(peer),
-            whose: owner.map_or(0, |owner| owner + 1),
-            token: 0,
-        }
-    }
-
-    /// A descriptor for a connection is taken; `false` if none is left.
-    pub(super) fn take_descriptor(&mut self, host: u32) -> bool {
-        let is_raw = self.hosts[host as usize].raw; // which has no workers
-        (is_raw || !self.fault(host, Fault::Descriptors)) && self.take_own_descriptor(host)
-    }
-
-    /// A descriptor of the process's own, for a listener or a UDP socket: a set-up that fails is no
-    /// network's fault. Only the limit refuses it.
-    pub(super) fn take_own_descriptor(&mut self, host: u32) -> bool {
-        let host = self.machine(host);
-        if host.descriptors >= host.descriptor_limit {
-            return false;
-        }
-        host.descriptors += 1;
-        true
     }
 }

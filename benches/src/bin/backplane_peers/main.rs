@@ -49,7 +49,7 @@ fn main() -> Result<()> {
     println!("\n| | tidegate | Node | × | Node, corked | × |\n|---|---:|---:|---:|---:|---:|");
     let redis = Redis::alone()?;
     if part != "cluster" {
-        let pairs = start(&redis, false)?;
+        let pairs = start(&redis)?;
         for listeners in [1, 50] {
             flood_all(&format!("{listeners} listening"), &redis, &pairs, 1, listeners, rounds)?;
         }
@@ -65,7 +65,7 @@ fn main() -> Result<()> {
     if part != "redis" {
         let cluster = Redis::cluster(3)?;
         for (name, redis) in [("one Redis", &redis), ("a cluster of three", &cluster)] {
-            let pairs = start(redis, true)?;
+            let pairs = start(redis)?;
             flood_all(&format!("12 rooms, {name}"), redis, &pairs, 12, 1, rounds)?;
         }
     }
@@ -73,8 +73,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-fn start(redis: &Redis, many: bool) -> Result<Vec<Pair>> {
-    PEERS.iter().map(|name| Pair::start(name, redis, many)).collect()
+fn start(redis: &Redis) -> Result<Vec<Pair>> {
+    PEERS.iter().map(|name| Pair::start(name, redis)).collect()
 }
 
 /// One slice of each in every round, each round beginning with the next one.

@@ -161,9 +161,8 @@ pub struct Pair {
 }
 
 impl Pair {
-    /// `many`: people speak in so many rooms at once that tidegate's default shares of a turn do not do.
-    pub fn start(name: &'static str, redis: &Redis, many: bool) -> Result<Self> {
-        let servers = [Self::server(name, redis, many)?, Self::server(name, redis, many)?];
+    pub fn start(name: &'static str, redis: &Redis) -> Result<Self> {
+        let servers = [Self::server(name, redis)?, Self::server(name, redis)?];
         Ok(Self { name, servers })
     }
 
@@ -177,15 +176,11 @@ impl Pair {
         Ok([of(0)?, of(1)?])
     }
 
-    fn server(name: &str, redis: &Redis, many: bool) -> Result<(Process, SocketAddr)> {
+    fn server(name: &str, redis: &Redis) -> Result<(Process, SocketAddr)> {
         let mut command = match name {
             "tidegate" => {
                 let program = std::env::current_exe()?.with_file_name("backplane_server");
-                let mut command = Command::new(program);
-                if many {
-                    command.args(["--burst", "4096"]);
-                }
-                command
+                Command::new(program)
             }
             _ => {
                 let folder =

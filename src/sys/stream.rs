@@ -1,39 +1,19 @@
-//! The system's side of the seam: mio for readiness, socket2 for options.
+//! Stream sockets of the system: mio for readiness, socket2 for options.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-#[cfg(unix)]
-use std::path::Path;
+use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::event::Source;
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
-use super::{Pollable, Ready, Stream, uninterrupted};
-use crate::address::{Address, Named, Target};
+#[cfg(unix)]
+use super::socket::{LINUX, unix_address};
+use super::socket::{domain_of, interest, keep_from_children, refuse_in_simulation, socket};
+use super::{Pollable, Stream, uninterrupted};
+use crate::address::Address;
 use crate::socket_options::SocketOptions;
-
-/// mio's event as bits.
-pub(super) fn ready(event: &mio::event::Event) -> Ready {
-    let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-    let bits = bit(event.is_readable(), Ready::READABLE)
-        | bit(event.is_writable(), Ready::WRITABLE)
-        | bit(event.is_read_closed(), Ready::READ_CLOSED)
-        | bit(event.is_error(), Ready::ERROR)
-        | bit(event.is_priority(), Ready::URGENT);
-    Ready { token: event.token().0, bits }
-}
-
-/// Both directions for the whole life of a socket: edge-triggered readiness makes changes needless.
-fn interest() -> Interest {
-    let both = Interest::READABLE | Interest::WRITABLE;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    let both = both | Interest::PRIORITY;
-    both
-}
-
-// ---- streams ----
 
 /// A write to a peer that is gone must not raise SIGPIPE: Rust programs ignore it, but a host in
 /// another language need not. `std` gives the flag to every plain write (send(2); to Unix sockets since
@@ -294,24 +274,11 @@ impl Pollable for Stream {
     }
 }
 
-const LINUX: bool = cfg!(any(target_os = "linux", target_os = "android"));
-
 /// Whether closing the only descriptor of a socket takes it out of the poll.
 const CLOSE_DEREGISTERS: bool = cfg!(all(
     any(target_os = "linux", target_os = "android"),
     not(mio_unsupported_force_poll_poll)
 ));
-
-pub(super) fn domain_of(address: SocketAddr) -> Domain {
-    Domain::for_address(address)
-}
-
-/// A new socket that does not block.
-pub(super) fn socket(domain: Domain, ty: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
-    let socket = Socket::new(domain, ty, protocol)?;
-    socket.set_nonblocking(true)?;
-    Ok(socket)
-}
 
 /// Whether connect(2) goes on in the background (`EINPROGRESS`).
 fn in_progress(error: &io::Error) -> bool {
@@ -380,34 +347,6 @@ fn share_ports(socket: &Socket, local: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// A path as the system takes it. With a NUL byte inside it would be cut there and name another
-/// file; an empty one would bind to a name that the system makes up (unix(7), "autobind"). A path that
-/// begins with a NUL byte is a name of Linux's abstract namespace, in which every byte counts.
-#[cfg(unix)]
-fn unix_address(path: &Path) -> io::Result<SockAddr> {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = path.as_os_str().as_bytes();
-    let is_abstract = LINUX && bytes.first() == Some(&0);
-    let wrong = match bytes {
-        [] => "an empty path names no socket",
-        _ if !is_abstract && bytes.contains(&0) => "there is a NUL byte inside the path",
-        _ => return SockAddr::unix(path),
-    };
-    Err(io::Error::new(io::ErrorKind::InvalidInput, wrong))
-}
-
-/// Sets close-on-exec, as every socket of this crate's own has it: a socket that was handed to this
-/// process (socket activation) need not have it, and a child would keep it open.
-#[cfg(unix)]
-pub(super) fn keep_from_children(socket: &SockRef<'_>) -> io::Result<()> {
-    socket.set_cloexec(true)
-}
-
-#[cfg(not(unix))]
-pub(super) fn keep_from_children(_: &SockRef<'_>) -> io::Result<()> {
-    Ok(())
-}
-
 pub(crate) fn adopt_tcp(stream: std::net::TcpStream) -> io::Result<Stream> {
     refuse_in_simulation()?;
     stream.set_nonblocking(true)?;
@@ -421,200 +360,6 @@ pub(crate) fn adopt_unix(stream: std::os::unix::net::UnixStream) -> io::Result<S
     stream.set_nonblocking(true)?;
     keep_from_children(&SockRef::from(&stream))?;
     Ok(Stream::Unix(mio::net::UnixStream::from_std(stream)))
-}
-
-// ---- listeners ----
-
-/// A listening socket.
-#[derive(Debug)]
-pub(crate) enum Listener {
-    Tcp(mio::net::TcpListener),
-    #[cfg(unix)]
-    Unix(mio::net::UnixListener),
-    #[cfg(test)]
-    Script(super::script::Listener),
-    #[cfg(feature = "sim")]
-    Sim(super::sim::Socket),
-}
-
-impl Listener {
-    /// The next connection in the backlog, and the address of its peer.
-    pub(crate) fn accept(&self) -> io::Result<(Stream, Address)> {
-        uninterrupted(|| match self {
-            Listener::Tcp(l) => l.accept().map(|(s, a)| (Stream::Tcp(s), Address::Ip(a))),
-            #[cfg(unix)]
-            Listener::Unix(l) => l.accept().map(|(s, a)| (Stream::Unix(s), Address::from(a))),
-            #[cfg(test)]
-            Listener::Script(l) => l.accept().map(|s| (Stream::Script(s), Address::Unix(None))),
-            #[cfg(feature = "sim")]
-            Listener::Sim(l) => l.accept().map(|(s, a)| (Stream::Sim(s), a)),
-        })
-    }
-
-    pub(crate) fn local_addr(&self) -> io::Result<Address> {
-        match self {
-            Listener::Tcp(l) => l.local_addr().map(Address::Ip),
-            #[cfg(unix)]
-            Listener::Unix(l) => l.local_addr().map(Address::from),
-            #[cfg(test)]
-            Listener::Script(_) => Ok(Address::Unix(None)),
-            #[cfg(feature = "sim")]
-            Listener::Sim(l) => l.listener_addr(),
-        }
-    }
-
-    /// Sets the options on a socket that listens already; what it accepts inherits them.
-    pub(crate) fn apply(&self, options: &SocketOptions) -> io::Result<()> {
-        match self {
-            Listener::Tcp(l) => {
-                options.apply(&SockRef::from(l), domain_of(l.local_addr()?), Type::STREAM)
-            }
-            #[cfg(unix)]
-            Listener::Unix(l) => options.apply(&SockRef::from(l), Domain::UNIX, Type::STREAM),
-            #[cfg(test)]
-            Listener::Script(_) => Ok(()),
-            #[cfg(feature = "sim")]
-            Listener::Sim(_) => Ok(()),
-        }
-    }
-}
-
-impl Pollable for Listener {
-    fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        match self {
-            Listener::Tcp(l) => l.register(registry, token, Interest::READABLE),
-            #[cfg(unix)]
-            Listener::Unix(l) => l.register(registry, token, Interest::READABLE),
-            #[cfg(test)]
-            Listener::Script(_) => Ok(()),
-            #[cfg(feature = "sim")]
-            Listener::Sim(_) => Err(super::sim::real("a poll of the system")),
-        }
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match self {
-            Listener::Tcp(l) => l.deregister(registry),
-            #[cfg(unix)]
-            Listener::Unix(l) => l.deregister(registry),
-            #[cfg(test)]
-            Listener::Script(_) => Ok(()),
-            #[cfg(feature = "sim")]
-            Listener::Sim(_) => Err(super::sim::real("a poll of the system")),
-        }
-    }
-
-    #[cfg(feature = "sim")]
-    fn simulated(&self) -> Option<&super::sim::Socket> {
-        match self {
-            Listener::Sim(socket) => Some(socket),
-            _ => None,
-        }
-    }
-}
-
-/// Binds and listens. `several`: this is one of several addresses, so that an IPv6 socket must
-/// leave the IPv4 one its port.
-pub(crate) fn listen(
-    on: &Address,
-    backlog: u32,
-    options: &SocketOptions,
-    several: bool,
-) -> io::Result<Listener> {
-    #[cfg(feature = "sim")]
-    if super::sim::is_simulated() {
-        return super::sim::listen(on, backlog, options, several).map(Listener::Sim);
-    }
-    let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-    match on {
-        Address::Ip(addr) => {
-            let domain = domain_of(*addr);
-            let socket = socket(domain, Type::STREAM, Some(Protocol::TCP))?;
-            // A server that starts again must not wait for the last one's connections to leave
-            // TIME_WAIT. On Windows the option means something else: stealing a port.
-            #[cfg(not(windows))]
-            socket.set_reuse_address(true)?;
-            if several && domain == Domain::IPV6 && options.chosen_only_v6().is_none() {
-                socket.set_only_v6(true)?;
-            }
-            options.apply(&SockRef::from(&socket), domain, Type::STREAM)?;
-            socket.bind(&SockAddr::from(*addr))?;
-            socket.listen(backlog)?;
-            Ok(Listener::Tcp(mio::net::TcpListener::from_std(socket.into())))
-        }
-        #[cfg(unix)]
-        Address::Unix(Some(path)) => {
-            let socket = socket(Domain::UNIX, Type::STREAM, None)?;
-            options.apply(&SockRef::from(&socket), Domain::UNIX, Type::STREAM)?;
-            socket.bind(&unix_address(path)?)?;
-            socket.listen(backlog)?;
-            Ok(Listener::Unix(mio::net::UnixListener::from_std(socket.into())))
-        }
-        #[cfg(unix)]
-        Address::Unix(None) => Err(io::ErrorKind::InvalidInput.into()),
-    }
-}
-
-pub(crate) fn adopt_tcp_listener(listener: std::net::TcpListener) -> io::Result<Listener> {
-    refuse_in_simulation()?;
-    listener.set_nonblocking(true)?;
-    adopt_listening(&SockRef::from(&listener))?;
-    Ok(Listener::Tcp(mio::net::TcpListener::from_std(listener)))
-}
-
-#[cfg(unix)]
-pub(crate) fn adopt_unix_listener(
-    listener: std::os::unix::net::UnixListener,
-) -> io::Result<Listener> {
-    refuse_in_simulation()?;
-    listener.set_nonblocking(true)?;
-    adopt_listening(&SockRef::from(&listener))?;
-    Ok(Listener::Unix(mio::net::UnixListener::from_std(listener)))
-}
-
-/// A socket that does not listen would be refused by each accept(2), for ever (`SO_ACCEPTCONN`,
-/// socket(7)).
-fn adopt_listening(socket: &SockRef<'_>) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-    if !socket.is_listener()? {
-        let what = "the socket does not listen (listen(2))";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-    }
-    keep_from_children(socket)
-}
-
-/// A socket of the system has no place in a simulation.
-pub(super) fn refuse_in_simulation() -> io::Result<()> {
-    #[cfg(feature = "sim")]
-    if super::sim::is_simulated() {
-        return Err(super::sim::real("a socket of the system"));
-    }
-    Ok(())
-}
-
-/// The addresses of a target; at least one. A name asks the system's resolver, which blocks
-/// (getaddrinfo(3)).
-pub(crate) fn resolve(target: &Target) -> io::Result<Vec<Address>> {
-    #[cfg(feature = "sim")]
-    if super::sim::is_simulated() {
-        return super::sim::resolve(target);
-    }
-    let found: Vec<Address> = match &target.0 {
-        // Brackets are those of an IPv6 address: no resolver has to be asked about the rest.
-        Named::Name(name) if name.starts_with('[') => {
-            let address = name.parse::<SocketAddr>();
-            let invalid = |e| io::Error::new(io::ErrorKind::InvalidInput, e);
-            vec![Address::Ip(address.map_err(invalid)?)]
-        }
-        Named::Name(name) => name.to_socket_addrs()?.map(Address::Ip).collect(),
-        Named::Addresses(addresses) => addresses.iter().copied().map(Address::Ip).collect(),
-        #[cfg(unix)]
-        Named::Unix(path) => vec![Address::Unix(Some(path.clone()))],
-    };
-    if found.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "no address belongs to it"));
-    }
-    Ok(found)
 }
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
