@@ -112,7 +112,6 @@ pub(super) struct Membership {
 pub(super) struct Heard {
     pub(super) count: u64,
     said: Duration,
-    at: Instant,
     /// It was no message that had gone out twice, which may come late to somebody new.
     solid: bool,
 }
@@ -139,10 +138,6 @@ pub(super) struct Place {
     pub(super) left: u64,
     pub(super) told: Told,
     pub(super) events: u64,
-    /// When it was told that something may be missing.
-    warnings: Vec<Instant>,
-    /// When a member missed something: the last time before when they heard it, and the first one after it.
-    gaps: Vec<(Instant, Instant)>,
     /// Which members there are, and the near ends of their connections.
     members: BTreeMap<u64, Token>,
     /// The topics of each, as its near end knows.
@@ -322,15 +317,6 @@ impl Place {
         self.plan.drops.is_some() || is_lossy || counts.all(was_lost)
     }
 
-    /// A program is told where something is missing, soon enough: what a member hears may be on its way for a
-    /// while.
-    pub(super) fn look_at_gaps(&self) {
-        for &(from, to) in &self.gaps {
-            let told = from - ms(2_000)..to + ms(10_000);
-            assert!(self.warnings.iter().any(|at| told.contains(at)), "nobody tells of a gap");
-        }
-    }
-
     /// Every message is somewhere.
     pub(super) fn look_at_figures(&self) {
         let Some(backplane) = &self.backplane else { return };
@@ -341,12 +327,9 @@ impl Place {
         assert!(self.plan.drops.is_some() || stats.dropped == 0, "{stats:?}");
     }
 
-    fn happens(&mut self, now: Instant, event: &BackplaneEvent) {
+    fn happens(&mut self, event: &BackplaneEvent) {
         note(format_args!("process {}: {event}", self.life));
         self.events += 1;
-        if !matches!(event, BackplaneEvent::Failed { .. }) {
-            self.warnings.push(now);
-        }
         self.told = match (self.told, event) {
             (Told::Nothing, BackplaneEvent::Connected) => Told::Whole,
             (Told::Whole, BackplaneEvent::Lost { .. }) => Told::Lost,
@@ -410,7 +393,6 @@ impl Place {
             let last = last.map_or(before, |last| last.count.max(before));
             assert!(count <= last + 1, "{member} misses {} of {life} to {topic}", last + 1);
         }
-        let gap = last.filter(|last| !is_kept && !kin && last.solid && misses(last.count));
         // The place of a kept name that others of the workers have left may be used for a moment.
         let settled = if is_kept && several { m.since + TOLD } else { began };
         match last {
@@ -439,10 +421,9 @@ impl Place {
         let solid = !again || last.is_some_and(|last| last.solid);
         let presence = m.presence;
         let steady = began + said >= settled;
-        self.gaps.extend(gap.map(|last| (last.at, net.now())));
         let memberships = self.memberships.get_mut(&member).expect("it is open");
         let m = memberships.get_mut(&topic).expect("it is in");
-        m.heard.insert(life, Heard { count, said, at: net.now(), solid });
+        m.heard.insert(life, Heard { count, said, solid });
         if !kin && !again && steady && self.proved[topic].0 <= presence {
             let since = if self.proved[topic].0 == presence { self.proved[topic].1 } else { said };
             self.proved[topic] = (presence, since.max(said));
@@ -613,8 +594,6 @@ pub(super) fn place(
         dice,
         told: if index == 0 { Told::Nothing } else { Told::Whole },
         events: 0,
-        warnings: Vec::new(),
-        gaps: Vec::new(),
         members: BTreeMap::new(),
         topics: BTreeMap::new(),
         memberships: BTreeMap::new(),
@@ -632,7 +611,7 @@ fn backplane(net: &mut Net<Place>, url: &str, plan: Plan) -> Result<BackplaneHan
         .keep(KEPT, 100_000)
         .silence(plan.silence)
         .longest_wait(ms(1_000))
-        .on_event(|event, state: &mut Place, net| state.happens(net.now(), event));
+        .on_event(|event, state: &mut Place, _| state.happens(event));
     if let Some(when_full) = plan.drops {
         backplane = backplane.queue_limit(500 * plan.topics.len()).when_full(when_full);
     }

@@ -158,7 +158,6 @@ fn look(sim: &mut Sim, places: &[(&str, Host<Place>)], store: &engine::Shared) -
         let state = sim.state(place);
         events.push(state.events);
         state.look_at_figures();
-        state.look_at_gaps();
         if let Some(backplane) = &state.backplane {
             // One that has no slots any longer is noticed when something is said there.
             let used = store.borrow().shards.as_ref().map_or(1, Shards::used_nodes);
