@@ -1,5 +1,5 @@
-//! An engine for backplanes in a simulation: it speaks as Redis does. What it keeps survives its restart, but for
-//! the last entries where the scenario wants that; subscriptions do not.
+//! An engine for backplanes in a simulation: it speaks as Redis does, as one server or as a node of a cluster. What
+//! it keeps survives its restart, but for the last entries where the scenario wants that; subscriptions do not.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -15,21 +15,30 @@ use tidegate::{
 
 use crate::entries::{Entries, Places, behind, newest, places};
 use crate::kit::{ms, patient};
+use crate::shards::Shards;
+use crate::slots::slot_of;
 
-const PORT: u16 = 6379;
+pub(crate) const PORT: u16 = 6379;
 
 /// Which process, in its present life: 16 bytes of an envelope.
 type Publisher = Vec<u8>;
 
-/// What outlives the engine's processes, and what the scenario knows of it.
+/// What outlives the engine's processes, and what the scenario knows of it. The nodes of a cluster share it: a stream
+/// is at once where its slot goes.
 #[derive(Default)]
 pub(crate) struct Store {
     streams: HashMap<Vec<u8>, Entries>,
     last_id: u64,
-    /// The number of the last message of each publisher.
-    last: BTreeMap<Publisher, u64>,
-    /// When the engine last ended a subscription, and of which host.
-    unsubscribed: BTreeMap<(Option<IpAddr>, Vec<u8>), Instant>,
+    /// The nodes of a cluster, and who has which slots.
+    pub(crate) shards: Option<Shards>,
+    /// The number of the last message of each publisher, in each slot.
+    last: BTreeMap<(Publisher, u16), u64>,
+    /// The highest number of each publisher, and when it came.
+    newest: BTreeMap<Publisher, (u64, Instant)>,
+    /// Lower ones that have not come.
+    owed: BTreeSet<(Publisher, u64)>,
+    /// When a host was last subscribed anew to a channel.
+    subscribed: BTreeMap<(Option<IpAddr>, Vec<u8>), Instant>,
     /// Messages that came again, without their envelopes.
     pub(crate) again: BTreeSet<Vec<u8>>,
     /// Messages of kept names that it had taken, and lost, without their envelopes.
@@ -50,13 +59,14 @@ impl Store {
         }
     }
 
-    pub(crate) fn unsubscribed(
+    /// Since when a host is subscribed to a channel: what is said there from then on comes there.
+    pub(crate) fn subscribed(
         &self,
         host: Option<IpAddr>,
         prefix: &str,
         topic: &str,
     ) -> Option<Instant> {
-        self.unsubscribed.get(&(host, [prefix, topic].concat().into_bytes())).copied()
+        self.subscribed.get(&(host, [prefix, topic].concat().into_bytes())).copied()
     }
 
     /// Whether a message that begins so was taken, and lost.
@@ -65,16 +75,28 @@ impl Store {
         from.next().is_some_and(|message| message.starts_with(beginning))
     }
 
-    /// What a publisher says comes in its order, and without a gap.
-    fn comes(&mut self, payload: &[u8]) {
-        let (publisher, number) = (payload[3..19].to_vec(), payload[19..27].try_into());
-        let number = u64::from_be_bytes(number.expect("8 bytes"));
+    /// Whether somebody who has said something since then has said something before that never came.
+    pub(crate) fn is_owed(&self, since: Instant) -> bool {
+        let mut owing = self.owed.iter().map(|(publisher, _)| self.newest[publisher].1);
+        !self.may_miss && owing.any(|newest| newest >= since)
+    }
+
+    /// What a publisher says in one slot comes in its order, and without a gap.
+    fn comes(&mut self, now: Instant, name: &[u8], payload: &[u8]) {
+        let (publisher, number) = sender(payload);
         self.lost.remove(&payload[27..]);
-        let last = self.last.entry(publisher).or_default();
+        let slot = if self.shards.is_some() { slot_of(name) } else { 0 };
+        let newest = self.newest.entry(publisher.clone()).or_insert((0, now));
+        // Those between are for other slots, or were overtaken.
+        self.owed.extend((newest.0 + 1..number).map(|owed| (publisher.clone(), owed)));
+        *newest = (newest.0.max(number), now);
+        let is_owed = self.owed.remove(&(publisher.clone(), number));
+        let last = self.last.entry((publisher, slot)).or_default();
         if number <= *last {
+            assert!(!is_owed, "message {number} came behind {last}");
             self.again.insert(payload[27..].to_vec());
         } else {
-            let follows = number == *last + 1 || self.may_miss;
+            let follows = number == *last + 1 || self.may_miss || self.shards.is_some();
             assert!(follows, "message {number} came behind {last}");
             *last = number;
         }
@@ -94,11 +116,15 @@ struct Client {
     /// It was refused something, and is refused all that follows: that one command is refused in the middle of
     /// several is a known fault, and not looked for.
     refused: bool,
+    /// Messages that it was told go elsewhere: their slots and numbers.
+    elsewhere: BTreeSet<(u16, u64)>,
 }
 
 /// The state of an engine's host.
 pub(crate) struct Engine {
     store: Shared,
+    /// Which node of a cluster.
+    node: usize,
     next: u64,
     clients: BTreeMap<u64, Client>,
     /// What it answers for the moment to whatever changes or reads something.
@@ -114,6 +140,33 @@ impl Engine {
     /// The connections, in their order.
     pub(crate) fn connections(&self) -> Vec<Token> {
         self.clients.values().map(|client| client.token).collect()
+    }
+
+    /// A piece of the slots is at another node from now on, and with it what clients have there.
+    pub(crate) fn lets_go(&mut self, net: &mut Net<Engine>, piece: usize) {
+        let store = Rc::clone(&self.store);
+        let store = store.borrow();
+        let shards = store.shards.as_ref().expect("it is a cluster");
+        let goes = |name: &[u8]| shards.piece_of(slot_of(name)) == piece;
+        let mut said = Vec::new();
+        for (&id, client) in &mut self.clients {
+            client.channels.retain(|channel| {
+                let goes = goes(channel);
+                if goes {
+                    said.push((id, push(b"sunsubscribe", channel)));
+                }
+                !goes
+            });
+            let key = client.waits.as_ref().map(|(places, _)| places[0].0.clone());
+            if let Some(key) = key.filter(|key| goes(key)) {
+                let why = shards.moved(self.node, &key).expect("it is at another node");
+                client.waits = None;
+                said.push((id, why.into_bytes()));
+            }
+        }
+        for (id, bytes) in said {
+            self.say(net, id, &bytes);
+        }
     }
 
     fn say(&self, net: &mut Net<Engine>, to: u64, bytes: &[u8]) {
@@ -144,17 +197,34 @@ fn push(word: &[u8], channel: &[u8]) -> Vec<u8> {
     Value::Push(words).encode(Version::Resp3)
 }
 
+/// The channel or the key of a command, which decides about its node.
+fn name_of<'a>(words: &[&'a [u8]]) -> Option<&'a [u8]> {
+    match *words {
+        [b"SSUBSCRIBE" | b"SUNSUBSCRIBE" | b"SPUBLISH" | b"XADD" | b"XREVRANGE", name, ..] => {
+            Some(name)
+        }
+        [b"XREAD", _, _, _, _, _, name, ..] => Some(name),
+        _ => None,
+    }
+}
+
+/// Who says something, and as its which message.
+fn sender(payload: &[u8]) -> (Publisher, u64) {
+    let number = payload[19..27].try_into().expect("8 bytes");
+    (payload[3..19].to_vec(), u64::from_be_bytes(number))
+}
+
 struct Session {
     id: u64,
 }
 
 impl Session {
-    fn hello(&self) -> Vec<u8> {
+    fn hello(&self, mode: &[u8]) -> Vec<u8> {
         let facts = vec![
             (Value::Bulk(b"server"), Value::Bulk(b"redis")),
             (Value::Bulk(b"version"), Value::Bulk(b"7.0.15")),
             (Value::Bulk(b"id"), Value::Integer(self.id as i64)),
-            (Value::Bulk(b"mode"), Value::Bulk(b"standalone")),
+            (Value::Bulk(b"mode"), Value::Bulk(mode)),
         ];
         Value::Map(facts).encode(Version::Resp3)
     }
@@ -162,7 +232,8 @@ impl Session {
     /// What is published, to everybody who is subscribed here. Returns to how many.
     fn publish(engine: &Engine, net: &mut Net<Engine>, words: &[&[u8]]) -> usize {
         let (channel, payload) = (words[1], words[2]);
-        let words = [b"message", channel, payload].map(Value::Bulk).to_vec();
+        let word: &[u8] = if words[0] == b"SPUBLISH" { b"smessage" } else { b"message" };
+        let words = [word, channel, payload].map(Value::Bulk).to_vec();
         let message = Value::Push(words).encode(Version::Resp3);
         let subscribed = engine.clients.iter().filter(|(_, c)| c.channels.contains(channel));
         subscribed.map(|(&id, _)| engine.say(net, id, &message)).count()
@@ -172,7 +243,34 @@ impl Session {
         let store = Rc::clone(&cx.state.store);
         let store = &mut *store.borrow_mut();
         let client = cx.state.clients.get_mut(&self.id)?;
-        let of_data = matches!(words[0], b"PUBLISH" | b"XADD" | b"XREAD" | b"XREVRANGE");
+        let (now, node) = (cx.net.now(), cx.state.node);
+        let sent = match *words {
+            [b"SPUBLISH", name, payload] | [b"XADD", name, .., payload]
+                if store.shards.is_some() =>
+            {
+                Some((slot_of(name), sender(payload)))
+            }
+            _ => None,
+        };
+        let moved = store.shards.as_ref().and_then(|shards| shards.moved(node, name_of(words)?));
+        if let Some(why) = moved {
+            client.elsewhere.extend(sent.map(|(slot, (_, number))| (slot, number)));
+            return Some(why.into_bytes());
+        }
+        if let Some((slot, (publisher, number))) = sent {
+            let last = store.last.get(&(publisher, slot)).copied().unwrap_or(0);
+            // That one was refused, and one behind it is taken, is a known fault, and not looked for.
+            if last + 1 < number
+                && client.elsewhere.range((slot, last + 1)..(slot, number)).next().is_some()
+            {
+                cx.net.abort(client.token);
+                return None;
+            }
+        }
+        let of_one_server = matches!(words[0], b"PUBLISH" | b"SUBSCRIBE" | b"UNSUBSCRIBE");
+        let of_data =
+            matches!(words[0], b"PUBLISH" | b"SPUBLISH" | b"XADD" | b"XREAD" | b"XREVRANGE");
+        assert!(store.shards.is_none() || !of_one_server, "a node of a cluster was told {words:?}");
         if let Some(why) = cx.state.busy.filter(|_| of_data) {
             client.refused = true;
             return Some(format!("-{why}\r\n").into_bytes());
@@ -182,24 +280,27 @@ impl Session {
         }
         let integer = |n: usize| format!(":{n}\r\n").into_bytes();
         Some(match *words {
-            [b"HELLO", b"3"] => self.hello(),
+            [b"HELLO", b"3"] if store.shards.is_some() => self.hello(b"cluster"),
+            [b"HELLO", b"3"] => self.hello(b"standalone"),
+            [b"CLUSTER", b"SLOTS"] => store.shards.as_ref().expect("it is a cluster").map(node),
             [b"SELECT", _] => b"+OK\r\n".to_vec(),
             [b"PING"] => b"+PONG\r\n".to_vec(),
-            [b"SUBSCRIBE", channel] => {
-                client.channels.insert(channel.into());
-                push(b"subscribe", channel)
+            [b"SUBSCRIBE" | b"SSUBSCRIBE", channel] => {
+                if client.channels.insert(channel.into()) {
+                    store.subscribed.insert((client.host, channel.into()), now);
+                }
+                push(&words[0].to_ascii_lowercase(), channel)
             }
-            [b"UNSUBSCRIBE", channel] => {
+            [b"UNSUBSCRIBE" | b"SUNSUBSCRIBE", channel] => {
                 client.channels.remove(channel);
-                store.unsubscribed.insert((client.host, channel.into()), cx.net.now());
-                push(b"unsubscribe", channel)
+                push(&words[0].to_ascii_lowercase(), channel)
             }
-            [b"PUBLISH", _, payload] => {
-                store.comes(payload);
+            [b"PUBLISH" | b"SPUBLISH", channel, payload] => {
+                store.comes(now, channel, payload);
                 integer(Self::publish(cx.state, cx.net, words))
             }
             [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
-                store.comes(payload);
+                store.comes(now, key, payload);
                 store.last_id += 1;
                 let id = store.last_id;
                 store.streams.entry(key.into()).or_default().push((id, payload.into()));
@@ -248,6 +349,7 @@ impl Handler<Engine> for Session {
             wait: 0,
             muted: false,
             refused: false,
+            elsewhere: BTreeSet::new(),
         };
         cx.state.clients.insert(self.id, client);
         Ok(())
@@ -287,11 +389,21 @@ fn show(word: &[u8]) -> String {
 
 /// A host with an engine.
 pub(crate) fn engine(sim: &mut Sim, name: &str, store: &Shared) -> Result<Host<Engine>, Error> {
+    node(sim, name, store, 0)
+}
+
+/// The same, as a node of a cluster once its store has shards.
+pub(crate) fn node(
+    sim: &mut Sim,
+    name: &str,
+    store: &Shared,
+    node: usize,
+) -> Result<Host<Engine>, Error> {
     let store = Rc::clone(store);
     sim.host(name, move |net: &mut Net<Engine>| {
         let listen = Listen::tcp(("0.0.0.0", PORT)).options(patient());
         net.listen(listen.layer(|_| Resp::server()), |_| Session { id: 0 })?;
         let (store, clients) = (Rc::clone(&store), BTreeMap::new());
-        Ok(Engine { store, next: 0, clients, busy: None })
+        Ok(Engine { store, node, next: 0, clients, busy: None })
     })
 }

@@ -25,5 +25,10 @@ mod raw;
 mod repeats;
 mod runs;
 mod seeds;
+#[cfg(feature = "backplane")]
+mod shards;
+#[cfg(feature = "backplane")]
+#[path = "../support/slots.rs"]
+mod slots;
 #[cfg(feature = "tls")]
 mod tls;

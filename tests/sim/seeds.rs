@@ -30,6 +30,7 @@ scenarios! {
     #[cfg(feature = "backplane")] backplane_survives: backplane, 20;
     batches_survive: batches, 40;
     chat_survives: chat, 40;
+    #[cfg(feature = "backplane")] cluster_survives: cluster, 20;
     datagrams_survive: datagrams, 40;
     echo_survives: echo, 40;
     ends_survive: ends, 40;

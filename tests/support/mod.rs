@@ -16,6 +16,8 @@ pub mod redis;
 pub mod rolling;
 #[cfg(feature = "tls")]
 pub mod secure;
+#[cfg(all(feature = "backplane", unix))]
+pub mod slots;
 pub mod sockets;
 pub mod through;
 pub mod xorshift;

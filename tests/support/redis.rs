@@ -17,6 +17,7 @@ use tidegate::{
 };
 
 use super::entries::{self, Entries, Places};
+pub(crate) use super::slots::slot_of;
 use super::{Log, Probe, address_of};
 
 /// What the engine knows.
@@ -65,20 +66,6 @@ pub type Refuses = Box<dyn FnMut(&[&[u8]]) -> Option<&'static str>>;
 
 /// Of the slots up to a last one each: who has them. With port 0 nobody has.
 pub type Slots = Rc<RefCell<Vec<(u16, SocketAddr)>>>;
-
-/// The slot of a channel or key, without a table.
-pub fn slot_of(channel: &[u8]) -> u16 {
-    let mut braced = channel.split(|&byte| byte == b'{' || byte == b'}');
-    let tag = if channel.contains(&b'{') { braced.nth(1).unwrap() } else { channel };
-    let mut crc = 0_u16;
-    for &byte in tag {
-        crc ^= u16::from(byte) << 8;
-        for _ in 0..8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 };
-        }
-    }
-    crc % 16384
-}
 
 impl Engine {
     /// Who has the slot of a name, if that is another node.

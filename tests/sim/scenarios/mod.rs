@@ -17,6 +17,8 @@ use tidegate::{CloseInfo, CloseReason, SocketOptions, StreamOptions};
 
 #[cfg(feature = "backplane")]
 pub(crate) mod backplane;
+#[cfg(feature = "backplane")]
+pub(crate) use self::backplane::cluster;
 pub(crate) mod batches;
 pub(crate) mod chat;
 pub(crate) mod datagrams;

@@ -11,131 +11,41 @@
 //! may hear twice what went out twice. Behind the death of a worker with a backplane what it had sent may come
 //! late, and a second time.
 
+pub(crate) mod cluster;
 mod place;
+mod processes;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use tidegate::backplane::WhenFull;
-use tidegate::sim::{Host, Link, ScenarioResult, Sim};
-use tidegate::{Net, Worker};
+use tidegate::sim::{Host, ScenarioResult, Sim};
 
-use self::place::{Life, Place, Plan, Process, Shared, Told, place};
+use self::place::{Plan, Shared};
+use self::processes::{Running, begin, end, window, workers_die};
 use super::{Dice, FAULTY, LIMIT, ms, rough, us};
 use crate::engine::{self, Engine, Store};
 
-/// Those from the third on are kept.
 const TOPICS: [&str; 4] = ["a", "b", "{kept}/a", "{kept}/b"];
-const FIRST_KEPT: usize = 2;
-const PREFIX: &str = "x/";
 
 const ENGINE: &str = "engine";
-const NAMES: [&str; 3] = ["first", "second", "third"];
 
 pub(crate) fn run(sim: &mut Sim) -> ScenarioResult {
     let mut dice = Dice::new(sim, 1);
-    let plan = Plan {
-        pace: dice.between(2_000, 1_500_000),
-        silence: ms(dice.between(1_500, 6_000)),
-        drops: match dice.between(0, 9) {
-            0 => Some(WhenFull::DropOldest),
-            1 => Some(WhenFull::Refuse),
-            _ => None,
-        },
-        loss: dice.percent(20),
-        disturbances: if dice.percent(20) { 0 } else { dice.between(1, 12) },
-    };
+    let plan = Plan::draw(&mut dice, &TOPICS);
     rough(sim, &[])?;
     let (ledger, store) = (Shared::default(), Rc::new(RefCell::new(Store::default())));
     store.borrow_mut().may_miss = plan.drops.is_some();
     let engine = engine::engine(sim, ENGINE, &store)?;
-    let url = format!("redis://{}", sim.ip(ENGINE)?);
-    let seed = sim.seed();
     let mut of_workers = Dice::new(sim, 3);
-    let mut processes = Vec::new();
-    for (number, &name) in NAMES[..dice.size(2, 3)].iter().enumerate() {
-        let workers = if of_workers.percent(25) { of_workers.size(2, 3) } else { 1 };
-        let process = Rc::new(RefCell::new(Process::new(number, workers)));
-        let shared = Rc::clone(&process);
-        let (ledger, store, url) = (Rc::clone(&ledger), Rc::clone(&store), url.clone());
-        let begin = move |worker: Option<&Worker<Place>>, net: &mut Net<Place>| {
-            place((worker, net), (&ledger, &store), &shared, &url, (seed, plan))
-        };
-        let places = if workers > 1 {
-            sim.workers(name, workers, move |worker, net| begin(Some(worker), net))?
-        } else {
-            vec![sim.host(name, move |net: &mut Net<Place>| begin(None, net))?]
-        };
-        process.borrow_mut().ip = Some(sim.ip(name)?);
-        processes.push(Running { name, process, places });
-        if plan.loss {
-            sim.link(name, ENGINE, Link::new().latency(us(100)..ms(3)).loss(0.05))?;
-        }
-    }
+    let count = dice.size(2, 3);
+    let processes = begin(sim, (&[ENGINE], &store), &ledger, (count, &mut of_workers), plan)?;
     disturb(sim, (engine, &store), &processes, &mut dice, plan);
     workers_die(sim, &processes, &ledger, &mut of_workers, plan);
     sim.run_for(FAULTY + ms(5_000))?;
-    for &Running { name, .. } in &processes {
-        sim.heal(&[name], &[ENGINE])?;
-        sim.link(name, ENGINE, Link::new())?;
-    }
-    let places: Vec<(&str, Host<Place>)> = processes
-        .iter()
-        .flat_map(|running| running.places.iter().map(|&place| (running.name, place)))
-        .collect();
-    together(sim, &places)?;
-    look(sim, &places)?;
-    // A process that leaves says what it has to say; and nothing is left over.
-    for &(_, place) in &places {
-        if !sim.is_running(place) {
-            continue; // with the first worker all of them end
-        }
-        sim.with(place, |state, net| {
-            if state.dice.percent(30)
-                && let Some(backplane) = &state.backplane
-            {
-                backplane.stop(net);
-            }
-            match &state.workers {
-                Some(workers) => workers.shutdown(ms(1_000)),
-                None => net.shutdown(ms(1_000)),
-            }
-        });
-    }
-    sim.run_until(LIMIT, |sim| places.iter().all(|&(_, place)| !sim.is_running(place)))?;
+    end(sim, (&[ENGINE], &store), &processes)?;
     sim.with(engine, |_, net| net.shutdown(ms(1_000)));
     sim.settle(LIMIT)?;
     Ok(())
-}
-
-/// A process, and the hosts of its workers.
-struct Running {
-    name: &'static str,
-    process: Rc<RefCell<Process>>,
-    places: Vec<Host<Place>>,
-}
-
-/// Workers die, and are built again.
-fn workers_die(sim: &mut Sim, processes: &[Running], ledger: &Shared, dice: &mut Dice, plan: Plan) {
-    for running in processes.iter().filter(|running| running.places.len() > 1) {
-        for _ in 0..dice.between(0, 2) {
-            let index = if dice.percent(60) { 0 } else { dice.size(1, running.places.len() - 1) };
-            let worker = running.places[index];
-            let (process, ledger) = (Rc::clone(&running.process), Rc::clone(ledger));
-            sim.at(us(dice.between(0, window(plan))), move |sim| {
-                if sim.is_running(worker) {
-                    process.borrow_mut().loses(index, &ledger);
-                    sim.worker_dies(worker).unwrap();
-                }
-            });
-        }
-    }
-}
-
-/// In which time it is disturbed, in microseconds.
-fn window(plan: Plan) -> u64 {
-    10_000_000.min(plan.pace * 30 + 1_000_000)
 }
 
 /// What happens to the engine, and to the ways there.
@@ -197,55 +107,4 @@ fn disturb(
             }
         });
     }
-}
-
-/// All is healed: everybody comes together, and all that waits goes out.
-fn together(sim: &mut Sim, places: &[(&str, Host<Place>)]) -> ScenarioResult {
-    let all = places.to_vec();
-    sim.run_until(LIMIT, move |sim| {
-        all.iter().all(|&(_, place)| {
-            let Some(state) = sim.try_state(place) else { return false };
-            state.left == 0 && state.is_connected() && state.queued() == 0
-        })
-    })?;
-    sim.run_for(ms(5_000))?;
-    Ok(())
-}
-
-/// All is quiet. What is said now is heard by everybody.
-fn look(sim: &mut Sim, places: &[(&str, Host<Place>)]) -> ScenarioResult {
-    for &(name, place) in places {
-        sim.with(place, |state, net| {
-            for topic in 0..TOPICS.len() {
-                assert!(!state.is_waited_for(net, topic), "{name}: somebody waits for {topic}");
-                state.publish(net, topic);
-            }
-        });
-    }
-    sim.run_for(ms(5_000))?;
-    let lives: BTreeSet<Life> = places.iter().map(|&(_, place)| sim.state(place).life).collect();
-    let mut events = Vec::new();
-    for &(name, place) in places {
-        let state = sim.state(place);
-        events.push(state.events);
-        state.look_at_figures();
-        assert!(state.begun.is_empty() && state.topics.len() == state.memberships.len());
-        for (member, topics) in &state.memberships {
-            for (&topic, membership) in topics {
-                for &life in &lives {
-                    let said = state.ledger.borrow().published[&(life, topic)];
-                    let heard = membership.heard.get(&life).map(|heard| heard.count);
-                    assert_eq!(heard, Some(said), "{name}: {member} of {life} to {topic}");
-                }
-            }
-        }
-    }
-    // Nothing happens to who has nothing to say.
-    sim.run_for(ms(20_000))?;
-    for (&(name, place), before) in places.iter().zip(events) {
-        let state = sim.state(place);
-        assert_eq!(state.events, before, "{name}");
-        assert!(state.told == Told::Whole && state.queued() == 0);
-    }
-    Ok(())
 }

@@ -15,9 +15,13 @@ use tidegate::{
 };
 
 use super::super::{Dice, ms, us};
-use super::{FIRST_KEPT, PREFIX, TOPICS};
+use super::processes::PREFIX;
 use crate::engine;
 use crate::kit::patient;
+use crate::shards::Shards;
+
+/// How names begin that are kept.
+const KEPT: &str = "{kept}";
 
 /// So long after a join on one worker the backplane on another one may not know of it.
 const TOLD: Duration = Duration::from_secs(2);
@@ -56,8 +60,6 @@ pub(super) struct Process {
     pub(super) workers: usize,
     lives: BTreeSet<Life>,
     has_backplane: bool,
-    /// Since when nothing has happened to the connections.
-    undisturbed: Option<Instant>,
     /// When the worker of the backplane was built again: it has no places in kept names, and does not know what
     /// the one before has heard.
     reborn: Option<Instant>,
@@ -72,7 +74,6 @@ impl Process {
             workers,
             lives: BTreeSet::new(),
             has_backplane: false,
-            undisturbed: None,
             reborn: None,
         }
     }
@@ -128,7 +129,7 @@ pub(super) struct Place {
     process: Rc<RefCell<Process>>,
     pub(super) workers: Option<WorkersHandle<Place>>,
     store: engine::Shared,
-    plan: Plan,
+    pub(super) plan: Plan,
     pub(super) life: Life,
     port: u16,
     /// Of several workers the first has it.
@@ -148,13 +149,14 @@ pub(super) struct Place {
     joins: u64,
     /// Who was asked to come, and has not come yet.
     coming: usize,
-    presence: [u64; TOPICS.len()],
+    presence: Vec<u64>,
     /// The presence in which something was heard from elsewhere, and when that was said.
-    proved: [(u64, Duration); TOPICS.len()],
+    proved: Vec<(u64, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plan {
+    pub(super) topics: &'static [&'static str],
     /// How far apart the things are that a process does, in microseconds.
     pub(super) pace: u64,
     pub(super) silence: Duration,
@@ -164,13 +166,34 @@ pub(super) struct Plan {
     pub(super) disturbances: u64,
 }
 
+impl Plan {
+    pub(super) fn draw(dice: &mut Dice, topics: &'static [&'static str]) -> Self {
+        Plan {
+            topics,
+            pace: dice.between(2_000, 1_500_000),
+            silence: ms(dice.between(1_500, 6_000)),
+            drops: match dice.between(0, 9) {
+                0 => Some(WhenFull::DropOldest),
+                1 => Some(WhenFull::Refuse),
+                _ => None,
+            },
+            loss: dice.percent(20),
+            disturbances: if dice.percent(20) { 0 } else { dice.between(1, 12) },
+        }
+    }
+}
+
 impl Place {
     fn now(&self, net: &Net<Place>) -> Duration {
         net.now() - self.ledger.borrow().began.expect("it is set first")
     }
 
+    fn is_kept(&self, topic: usize) -> bool {
+        self.plan.topics[topic].starts_with(KEPT)
+    }
+
     fn has_member(&self, net: &Net<Place>, member: u64, topic: usize) -> bool {
-        let group = net.find_group(TOPICS[topic]);
+        let group = net.find_group(self.plan.topics[topic]);
         group.is_some_and(|group| net.is_member(group, self.members[&member]))
     }
 
@@ -191,7 +214,7 @@ impl Place {
         };
         let line = format!("says {} {topic} {count} {said}", self.life);
         note(&line);
-        net.publish_named(TOPICS[topic], line);
+        net.publish_named(self.plan.topics[topic], line);
         self.look_at_figures();
     }
 
@@ -199,7 +222,7 @@ impl Place {
         if self.topics[&member].contains(&topic) {
             return;
         }
-        let group = net.find_group(TOPICS[topic]);
+        let group = net.find_group(self.plan.topics[topic]);
         let is_empty = group.is_none_or(|group| net.members(group).is_empty());
         if is_empty && !self.is_waited_for(net, topic) {
             self.presence[topic] += 1;
@@ -229,12 +252,12 @@ impl Place {
         self.topics.get_mut(&member).expect("it is open").insert(topic);
         match history {
             None => {
-                let group = net.group(TOPICS[topic]);
+                let group = net.group(self.plan.topics[topic]);
                 net.join(group, token);
             }
             Some(count) => {
                 let backplane = self.backplane.as_ref().expect("only it has histories");
-                backplane.join_with_history(net, TOPICS[topic], token, count);
+                backplane.join_with_history(net, self.plan.topics[topic], token, count);
             }
         }
     }
@@ -244,7 +267,7 @@ impl Place {
             return; // nobody can leave who waits for a history
         }
         note(format_args!("{member} leaves {topic}"));
-        let (group, token) = (net.group(TOPICS[topic]), self.members[&member]);
+        let (group, token) = (net.group(self.plan.topics[topic]), self.members[&member]);
         net.leave(group, token);
         net.send(token, format!("leaves {topic}"));
         self.topics.get_mut(&member).expect("it is open").remove(&topic);
@@ -269,13 +292,13 @@ impl Place {
     /// Since when what is said to a topic comes to this process.
     fn undisturbed(&self, topic: usize, began: Instant) -> Instant {
         let process = self.process.borrow();
-        if topic >= FIRST_KEPT {
+        if self.is_kept(topic) {
             return process.reborn.unwrap_or(began);
         }
-        // What has come behind that has come by the subscription that there is.
-        let unsubscribed = self.store.borrow().unsubscribed(process.ip, PREFIX, TOPICS[topic]);
-        let unsubscribed = unsubscribed.map(|at| at + SKEW);
-        process.undisturbed.max(unsubscribed).unwrap_or(began)
+        // What was said since then, and has come, has come by the subscription that there is.
+        let subscribed =
+            self.store.borrow().subscribed(process.ip, PREFIX, self.plan.topics[topic]);
+        subscribed.map_or(began, |at| at + SKEW)
     }
 
     pub(super) fn is_connected(&self) -> bool {
@@ -304,18 +327,25 @@ impl Place {
         assert!(self.plan.drops.is_some() || stats.dropped == 0, "{stats:?}");
     }
 
-    fn happens(&mut self, net: &mut Net<Place>, event: &BackplaneEvent) {
+    fn happens(&mut self, event: &BackplaneEvent) {
         note(format_args!("process {}: {event}", self.life));
         self.events += 1;
         self.told = match (self.told, event) {
             (Told::Nothing, BackplaneEvent::Connected) => Told::Whole,
             (Told::Whole, BackplaneEvent::Lost { .. }) => Told::Lost,
             (Told::Lost, BackplaneEvent::Resumed { .. }) => Told::Whole,
+            (Told::Whole, BackplaneEvent::Moved { topics, .. }) => {
+                let has_moved = self.store.borrow().shards.as_ref().is_some_and(Shards::have_moved);
+                assert!(has_moved && (1..=self.plan.topics.len()).contains(topics), "{event}");
+                Told::Whole
+            }
             (told, BackplaneEvent::Failed { .. }) => told,
             (told, event) => panic!("{event:?} behind {told:?}"),
         };
-        if matches!(event, BackplaneEvent::Lost { .. } | BackplaneEvent::Failed { .. }) {
-            self.process.borrow_mut().undisturbed = Some(net.now());
+        if let BackplaneEvent::Lost { why, .. } | BackplaneEvent::Failed { why, .. } = event {
+            // A message that comes in pieces of a few bytes takes longer than a silence may, or than the end.
+            let is_slow = ["has said nothing", "shutdown"].iter().any(|slow| why.contains(slow));
+            assert!(is_slow || self.plan.loss || self.plan.disturbances > 0, "{event}");
         }
         assert_eq!(self.is_connected(), self.told == Told::Whole);
         self.look_at_figures();
@@ -330,7 +360,7 @@ impl Place {
         let [life, topic, count, said] = numbers[..] else { panic!("{line}") };
         let (topic, said) = (topic as usize, us(said));
         let began = self.ledger.borrow().began.expect("it is set first");
-        let is_kept = topic >= FIRST_KEPT;
+        let is_kept = self.is_kept(topic);
         let own = life == self.life;
         let (reborn, several) = {
             let process = self.process.borrow();
@@ -480,7 +510,7 @@ fn goes_on(state: &mut Place, net: &mut Net<Place>) {
 }
 
 fn acts(state: &mut Place, net: &mut Net<Place>) {
-    let topic = state.dice.size(0, TOPICS.len() - 1);
+    let topic = state.dice.size(0, state.plan.topics.len() - 1);
     let what = state.dice.between(0, 99);
     if what < 60 {
         return state.publish(net, topic);
@@ -493,7 +523,7 @@ fn acts(state: &mut Place, net: &mut Net<Place>) {
         return;
     }
     let member = members[state.dice.size(0, members.len() - 1)];
-    let has_histories = topic >= FIRST_KEPT && state.backplane.is_some();
+    let has_histories = state.is_kept(topic) && state.backplane.is_some();
     let count = state.dice.size(0, 20);
     let history = has_histories.then_some(count);
     match what {
@@ -534,9 +564,8 @@ pub(super) fn place(
         let mut ledger = ledger.borrow_mut();
         ledger.processes.insert(life, (process.number, process.starts));
         if index == 0 {
-            process.undisturbed = Some(net.now());
-            process.reborn = process.undisturbed.filter(|_| !process.lives.is_empty());
             let now = net.now();
+            process.reborn = Some(now).filter(|_| !process.lives.is_empty());
             ledger.came_back.extend(process.lives.iter().map(|&life| (life, now)));
             process.has_backplane = true;
         } else if !process.has_backplane {
@@ -571,20 +600,20 @@ pub(super) fn place(
         begun: BTreeMap::new(),
         joins: 0,
         coming: 0,
-        presence: [0; TOPICS.len()],
-        proved: [(0, Duration::ZERO); TOPICS.len()],
+        presence: vec![0; plan.topics.len()],
+        proved: vec![(0, Duration::ZERO); plan.topics.len()],
     })
 }
 
 fn backplane(net: &mut Net<Place>, url: &str, plan: Plan) -> Result<BackplaneHandle, Error> {
     let mut backplane = Backplane::redis(url)?
         .prefix(PREFIX)
-        .keep("{kept}", 100_000)
+        .keep(KEPT, 100_000)
         .silence(plan.silence)
         .longest_wait(ms(1_000))
-        .on_event(|event, state: &mut Place, net| state.happens(net, event));
+        .on_event(|event, state: &mut Place, _| state.happens(event));
     if let Some(when_full) = plan.drops {
-        backplane = backplane.queue_limit(2_000).when_full(when_full);
+        backplane = backplane.queue_limit(500 * plan.topics.len()).when_full(when_full);
     }
     Ok(backplane.start(net)?)
 }
