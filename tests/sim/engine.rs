@@ -20,6 +20,9 @@ use crate::slots::slot_of;
 
 pub(crate) const PORT: u16 = 6379;
 
+/// What keeps its order: a slot, and whether its names are kept.
+type Flow = (u16, bool);
+
 /// Which process, in its present life: 16 bytes of an envelope.
 type Publisher = Vec<u8>;
 
@@ -31,8 +34,8 @@ pub(crate) struct Store {
     last_id: u64,
     /// The nodes of a cluster, and who has which slots.
     pub(crate) shards: Option<Shards>,
-    /// The number of the last message of each publisher, in each slot.
-    last: BTreeMap<(Publisher, u16), u64>,
+    /// The number of the last message of each publisher, in each flow.
+    last: BTreeMap<(Publisher, Flow), u64>,
     /// The highest number of each publisher, and when it came.
     newest: BTreeMap<Publisher, (u64, Instant)>,
     /// Lower ones that have not come.
@@ -81,23 +84,20 @@ impl Store {
         !self.may_miss && owing.any(|newest| newest >= since)
     }
 
-    /// What a publisher says in one slot comes in its order, and without a gap.
-    fn comes(&mut self, now: Instant, name: &[u8], payload: &[u8]) {
+    /// What a publisher says in one flow comes in its order.
+    fn comes(&mut self, now: Instant, flow: Flow, payload: &[u8]) {
         let (publisher, number) = sender(payload);
         self.lost.remove(&payload[27..]);
-        let slot = if self.shards.is_some() { slot_of(name) } else { 0 };
         let newest = self.newest.entry(publisher.clone()).or_insert((0, now));
         // Those between are for other slots, or were overtaken.
         self.owed.extend((newest.0 + 1..number).map(|owed| (publisher.clone(), owed)));
         *newest = (newest.0.max(number), now);
         let is_owed = self.owed.remove(&(publisher.clone(), number));
-        let last = self.last.entry((publisher, slot)).or_default();
+        let last = self.last.entry((publisher, flow)).or_default();
         if number <= *last {
             assert!(!is_owed, "message {number} came behind {last}");
             self.again.insert(payload[27..].to_vec());
         } else {
-            let follows = number == *last + 1 || self.may_miss || self.shards.is_some();
-            assert!(follows, "message {number} came behind {last}");
             *last = number;
         }
     }
@@ -113,11 +113,10 @@ struct Client {
     wait: u64,
     /// It is told nothing any more.
     muted: bool,
-    /// It was refused something, and is refused all that follows: that one command is refused in the middle of
-    /// several is a known fault, and not looked for.
+    /// It was refused something by a server that takes nothing, and is refused all that follows.
     refused: bool,
-    /// Messages that it was told go elsewhere: their slots and numbers.
-    elsewhere: BTreeSet<(u16, u64)>,
+    /// Messages that it was told go elsewhere, or later: their flows and numbers.
+    not_taken: BTreeSet<(Flow, u64)>,
 }
 
 /// The state of an engine's host.
@@ -245,39 +244,42 @@ impl Session {
         let client = cx.state.clients.get_mut(&self.id)?;
         let (now, node) = (cx.net.now(), cx.state.node);
         let sent = match *words {
-            [b"SPUBLISH", name, payload] | [b"XADD", name, .., payload]
-                if store.shards.is_some() =>
-            {
-                Some((slot_of(name), sender(payload)))
-            }
+            [b"PUBLISH" | b"SPUBLISH", name, payload] => Some(((name, false), sender(payload))),
+            [b"XADD", name, .., payload] => Some(((name, true), sender(payload))),
             _ => None,
         };
+        let sharded = store.shards.is_some();
+        let slot = |name| if sharded { slot_of(name) } else { 0 };
+        let sent = sent.map(|((name, kept), sender)| ((slot(name), kept), sender));
         let moved = store.shards.as_ref().and_then(|shards| shards.moved(node, name_of(words)?));
         if let Some(why) = moved {
-            client.elsewhere.extend(sent.map(|(slot, (_, number))| (slot, number)));
+            client.not_taken.extend(sent.map(|(flow, (_, number))| (flow, number)));
             return Some(why.into_bytes());
-        }
-        if let Some((slot, (publisher, number))) = sent {
-            let last = store.last.get(&(publisher, slot)).copied().unwrap_or(0);
-            // That one was refused, and one behind it is taken, is a known fault, and not looked for.
-            if last + 1 < number
-                && client.elsewhere.range((slot, last + 1)..(slot, number)).next().is_some()
-            {
-                cx.net.abort(client.token);
-                return None;
-            }
         }
         let of_one_server = matches!(words[0], b"PUBLISH" | b"SUBSCRIBE" | b"UNSUBSCRIBE");
         let of_data =
             matches!(words[0], b"PUBLISH" | b"SPUBLISH" | b"XADD" | b"XREAD" | b"XREVRANGE");
         assert!(store.shards.is_none() || !of_one_server, "a node of a cluster was told {words:?}");
         if let Some(why) = cx.state.busy.filter(|_| of_data) {
-            client.refused = true;
+            client.refused |= ["LOADING", "READONLY"].iter().any(|no| why.starts_with(no));
+            client.not_taken.extend(sent.map(|(flow, (_, number))| (flow, number)));
             return Some(format!("-{why}\r\n").into_bytes());
         }
         if of_data && client.refused {
             return Some(b"-LOADING it was\r\n".to_vec());
         }
+        if let Some((flow, (publisher, number))) = &sent {
+            let last = store.last.get(&(publisher.clone(), *flow)).copied().unwrap_or(0);
+            // That one was refused, and one behind it is taken, is a known fault where a connection had broken,
+            // and not looked for.
+            if last + 1 < *number
+                && client.not_taken.range((*flow, last + 1)..(*flow, *number)).next().is_some()
+            {
+                cx.net.abort(client.token);
+                return None;
+            }
+        }
+        let flow = sent.map_or((0, false), |(flow, _)| flow);
         let integer = |n: usize| format!(":{n}\r\n").into_bytes();
         Some(match *words {
             [b"HELLO", b"3"] if store.shards.is_some() => self.hello(b"cluster"),
@@ -295,12 +297,12 @@ impl Session {
                 client.channels.remove(channel);
                 push(&words[0].to_ascii_lowercase(), channel)
             }
-            [b"PUBLISH" | b"SPUBLISH", channel, payload] => {
-                store.comes(now, channel, payload);
+            [b"PUBLISH" | b"SPUBLISH", _, payload] => {
+                store.comes(now, flow, payload);
                 integer(Self::publish(cx.state, cx.net, words))
             }
             [b"XADD", key, b"MAXLEN", b"~", _, b"*", b"m", payload] => {
-                store.comes(now, key, payload);
+                store.comes(now, flow, payload);
                 store.last_id += 1;
                 let id = store.last_id;
                 store.streams.entry(key.into()).or_default().push((id, payload.into()));
@@ -349,7 +351,7 @@ impl Handler<Engine> for Session {
             wait: 0,
             muted: false,
             refused: false,
-            elsewhere: BTreeSet::new(),
+            not_taken: BTreeSet::new(),
         };
         cx.state.clients.insert(self.id, client);
         Ok(())

@@ -92,11 +92,11 @@ impl Cluster {
     /// A piece goes to another node. The one before knows at once, and each of the others so long after.
     fn moves(&self, sim: &mut Sim, piece: usize, to: usize, lags: [Duration; NODES.len()]) {
         let change = self.shards(|shards| shards.moves(piece, to));
-        for node in 0..self.nodes.len() {
-            if node == change.from || lags[node].is_zero() {
+        for (node, lag) in lags.into_iter().enumerate().take(self.nodes.len()) {
+            if node == change.from || lag.is_zero() {
                 self.hears(sim, node, change);
             } else {
-                let (cluster, at) = (self.clone(), sim.now() + lags[node]);
+                let (cluster, at) = (self.clone(), sim.now() + lag);
                 sim.at(at, move |sim| cluster.hears(sim, node, change));
             }
         }
