@@ -183,6 +183,8 @@ impl Config {
     /// - Groups: a write for one member is one unit; each KiB that is written, encoded or copied is
     ///   one more; a message that a layer encodes, for one member or for all of its format, is four.
     ///
+    /// What answers messages that were published through a backplane comes on top, twice as much at most.
+    ///
     /// Default 1,024. With 2 to 5 µs for a write(2) to a TCP socket, and up to 17 µs for a small
     /// message through permessage-deflate, that is 5 ms at most on an ordinary machine.
     #[must_use]

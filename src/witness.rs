@@ -207,7 +207,12 @@ fn calls_per_turn<S>(cx: &Context<'_, S>) -> usize {
     let core = &cx.net.core;
     let trunk = core.stream(cx.token).is_some_and(|stream| stream.is_trunk());
     let messages = core.config.messages_per_turn;
-    2 + if trunk { messages + 3 * core.config.work_per_turn } else { 2 * messages }
+    let work = core.config.work_per_turn.saturating_mul(3);
+    if trunk {
+        work.saturating_add(messages + 2)
+    } else {
+        messages.saturating_mul(2).saturating_add(2)
+    }
 }
 
 impl<S> Handler<S> for Watched<S> {

@@ -433,7 +433,7 @@ impl<S: 'static> Link<S> {
                 let again_in = {
                     let plane = &mut *self.control.plane.borrow_mut();
                     // An ACL: reads are short from then on.
-                    plane.cannot_unblock |= refused.is_some();
+                    plane.cannot_unblock |= refused.is_some_and(|why| !is_for_the_moment(&why));
                     let woke = message.first() == Some(&b':') && !message.starts_with(b":0");
                     plane.woke(woke)
                 };
@@ -441,6 +441,12 @@ impl<S: 'static> Link<S> {
                     Some(wait) => drop(cx.set_timer(wait, WAKE_AGAIN)),
                     None => self.pump(cx),
                 }
+            }
+            (Some(Expected::Unsubscribed), Some(why)) if is_for_the_moment(&why) => {
+                // It would go on sending what nobody wants. The next connection asks for what is wanted.
+                return Err(failed(format!(
+                    "the server ends no subscription at the moment: {why}"
+                )));
             }
             (Some(Expected::Unsubscribed), _) => {
                 self.leaving.pop_front();
@@ -535,6 +541,7 @@ impl<S: 'static> Handler<S> for Link<S> {
                 }
             }
             self.pump(cx);
+            self.check_joined(cx);
             return Ok(());
         }
         let silence = self.control.silence;

@@ -177,7 +177,6 @@ impl Outbox {
                 return dropped;
             };
             dropped.push(oldest.number);
-            self.gone(&oldest);
         }
         self.bytes += command.len();
         self.messages += 1;
@@ -191,11 +190,24 @@ impl Outbox {
 
     /// Of all that waits, whatever it waits for.
     fn take_oldest(&mut self) -> Option<Item> {
-        let lanes = self.lanes.values_mut().map(|lane| &mut lane.waiting);
-        let held = self.held.values_mut().map(|held| &mut held.waiting);
+        let lanes = self.lanes.iter_mut().map(|(&to, lane)| (Some(to), &mut lane.waiting));
+        let held = self.held.values_mut().map(|held| (None, &mut held.waiting));
         let number =
             |waiting: &VecDeque<Item>| waiting.front().map_or(u64::MAX, |item| item.number);
-        lanes.chain(held).min_by_key(|waiting| number(waiting))?.pop_front()
+        let (lane, oldest) = lanes.chain(held).min_by_key(|(_, waiting)| number(waiting))?;
+        let oldest = oldest.pop_front()?;
+        self.gone(&oldest);
+        let tried = self.held.get_mut(&oldest.flow).filter(|held| Some(held.from) == lane);
+        if let Some(&mut Held { from, to, ref mut unanswered, .. }) = tried {
+            // It was to show whether its flow is taken: the next one does.
+            *unanswered = unanswered.saturating_sub(1);
+            match *unanswered {
+                0 if from == to => self.try_again(from, oldest.flow),
+                0 => self.let_go(oldest.flow),
+                _ => {}
+            }
+        }
+        Some(oldest)
     }
 
     fn gone(&mut self, item: &Item) {
@@ -444,6 +456,18 @@ impl Outbox {
             .collect();
         all.sort_unstable_by_key(|&(number, _)| number);
         all
+    }
+
+    /// Whether a message has not been confirmed.
+    pub(super) fn holds(&self, number: u64) -> bool {
+        let mut lanes = self.lanes.values().flat_map(|lane| lane.sent.iter().chain(&lane.waiting));
+        let mut held = self.held.values().flat_map(|held| held.refused.iter().chain(&held.waiting));
+        lanes.any(|item| item.number == number) || held.any(|item| item.number == number)
+    }
+
+    /// How many messages a node has still to answer.
+    pub(super) fn unanswered(&self, by: NodeId) -> usize {
+        self.lanes.get(&by).map_or(0, |lane| lane.sent.len())
     }
 
     /// Whether something waits for this node.

@@ -303,3 +303,29 @@ fn what_was_to_go_to_one_server_goes_to_the_nodes_of_a_cluster() {
     assert_eq!(sent_to(&mut outbox, C).into_bytes(), kept);
     assert_eq!(outbox.next_flow(C), Some(Flow { slot: 2, kept: true }));
 }
+
+// row 290
+#[test]
+fn what_is_tried_again_and_dropped_before_it_is_sent_frees_its_flow() {
+    let command = |n: u64| format!("*3\r\n$4\r\nXADD\r\n$1\r\nk\r\n$4\r\n{n:04}\r\n").into_bytes();
+    let (kept, other) = (Flow { slot: 0, kept: true }, Flow { slot: 0, kept: false });
+    let mut outbox = Outbox::new(3 * command(1).len(), WhenFull::DropOldest);
+    let say = |outbox: &mut Outbox, flow| {
+        let number = outbox.next_number();
+        outbox.push(A, flow, number, command(number))
+    };
+    say(&mut outbox, kept);
+    sent(&mut outbox);
+    assert_eq!(outbox.put_off(A).1, Some(0));
+    say(&mut outbox, kept);
+    outbox.try_again(A, kept); // its socket is above its mark: nothing is sent yet
+    say(&mut outbox, other);
+    assert_eq!(say(&mut outbox, other), [1], "the oldest goes");
+    assert_eq!(say(&mut outbox, other), [2], "and then the one that is tried in its place");
+    sent(&mut outbox);
+    while outbox.next_flow(A).is_some() {
+        outbox.confirmed(A);
+    }
+    say(&mut outbox, kept);
+    assert!(sent(&mut outbox).ends_with("0006\r\n"));
+}

@@ -218,7 +218,8 @@ impl Plane {
     ) -> Option<Delivery<'a>> {
         let topic = key.strip_prefix(&*self.prefix)?;
         let arrived = envelope::open(payload);
-        if !self.streams.is_new(topic, id, arrived.sent, &self.publisher) {
+        let is_to_go_out = |number| self.outbox.holds(number);
+        if !self.streams.is_new(topic, id, arrived.sent, &self.publisher, is_to_go_out) {
             let own = arrived.sent.is_some_and(|(publisher, _)| publisher == self.publisher);
             *if own { &mut self.stats.own } else { &mut self.stats.repeated } += 1;
             return None;
@@ -231,7 +232,7 @@ impl Plane {
     pub(super) fn in_history(&mut self, topic: &[u8], payload: &[u8]) {
         match envelope::open(payload).sent {
             Some((publisher, number)) if publisher == self.publisher => {
-                self.streams.read_back(topic, number);
+                self.streams.read_back(topic, number, |number| self.outbox.holds(number));
             }
             Some(sent) => self.streams.was_told(topic, sent),
             None => {}
@@ -339,6 +340,14 @@ impl Bridge for Recorder {
 
     fn connections(&self) -> Vec<Token> {
         self.0.borrow().connections()
+    }
+
+    fn answers(&self, connection: Token) -> usize {
+        let plane = self.0.borrow();
+        let is_it = |node: &Node| matches!(node.phase, Phase::Up(token) if token == connection);
+        let node = plane.nodes.iter().find(|(_, node)| is_it(node));
+        // The message itself, if this process is subscribed, and its confirmation.
+        node.map_or(0, |(id, _)| plane.outbox.unanswered(id).saturating_mul(2))
     }
 
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>) {

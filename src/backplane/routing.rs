@@ -96,6 +96,8 @@ impl Plane {
             moved.retain(|name| !names.contains(name));
         }
         self.moved.take_if(|(moved, _)| moved.is_empty());
+        // Of others nothing waits any more, and nobody here wants them.
+        self.unserved.retain(|name, _| names.contains(name));
         names.retain(|name| !self.unserved.contains_key(name));
         self.unserved.extend(names.iter().map(|name| (name.clone(), since)));
         names.into_iter().map(Into::into).collect()

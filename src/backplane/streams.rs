@@ -331,6 +331,7 @@ impl Streams {
         id: Id,
         sent: Option<(Publisher, u64)>,
         own: &Publisher,
+        is_to_go_out: impl Fn(u64) -> bool,
     ) -> bool {
         let Some(stream) = self.open.get_mut(name) else { return false };
         if stream.cursor.is_some_and(|cursor| cursor >= id) {
@@ -339,7 +340,7 @@ impl Streams {
         stream.cursor = Some(id);
         let Some((publisher, number)) = sent else { return true };
         if publisher == *own {
-            self.read_back(name, number);
+            self.read_back(name, number, is_to_go_out);
             return false;
         }
         stream.hear((publisher, number))
@@ -398,13 +399,23 @@ impl Streams {
         }
     }
 
-    /// A message of this process has been read, and with it all before.
-    pub(super) fn read_back(&mut self, name: &[u8], number: u64) {
+    /// A message of this process has been read, and with it all before, but for those that were refused and
+    /// are to go out.
+    pub(super) fn read_back(
+        &mut self,
+        name: &[u8],
+        number: u64,
+        is_to_go_out: impl Fn(u64) -> bool,
+    ) {
         let Some(stream) = self.open.get_mut(name) else { return };
-        while stream.unread.front().is_some_and(|unread| unread.number <= number) {
-            let read = stream.unread.pop_front();
-            self.unread_bytes -= read.map_or(0, |unread| unread.cost());
-        }
+        let behind = stream.unread.partition_point(|unread| unread.number <= number);
+        let later = stream.unread.split_off(behind);
+        stream.unread.retain(|unread| {
+            let stays = unread.number < number && is_to_go_out(unread.number);
+            self.unread_bytes -= if stays { 0 } else { unread.cost() };
+            stays
+        });
+        stream.unread.extend(later);
     }
 
     /// Whether a message of this process is remembered until it has been read back.

@@ -87,7 +87,7 @@ fn a_history_is_told_also_where_its_first_read_was_refused_and_a_newcomer_came_f
     streams.refuse(b"a", now);
     streams.join(b"a", (5, 0));
     // From there on it is told what is said: the history goes up to there.
-    assert!(streams.is_new(b"a", (6, 0), None, &[1; 16]));
+    assert!(streams.is_new(b"a", (6, 0), None, &[1; 16], |_| false));
     now += REFUSED;
     assert!(matches!(streams.next(now), Next::Begin(_)));
     assert_eq!(streams.begin(b"a", (7, 0)), Some((5, 0)));
@@ -119,12 +119,12 @@ fn what_is_not_read_back_is_remembered_up_to_a_limit_of_all_names() {
     streams.forget(18);
     streams.forget(1);
     assert_eq!(numbers(&streams, b"b"), [20]);
-    streams.read_back(b"a", 17);
+    streams.read_back(b"a", 17, |_| false);
     streams.want(b"b", false);
     assert_eq!(numbers(&streams, b"a"), [19]);
     // It goes out under another number, and is read back under that.
     streams.renumber(19, 21);
-    streams.read_back(b"a", 20);
+    streams.read_back(b"a", 20, |_| false);
     assert_eq!(numbers(&streams, b"a"), [21]);
     streams.said(b"a", 22, Message::text(&[b'x'; 2000][..]));
     assert_eq!((numbers(&streams, b"a").len(), streams.unread_bytes), (0, 0));
@@ -157,21 +157,37 @@ fn a_name_is_not_forgotten_while_somebody_waits_for_its_history() {
 fn an_entry_is_new_once() {
     let (own, other) = ([1; 16], [2; 16]);
     let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
-    assert!(!streams.is_new(b"a", (1, 0), None, &own), "nobody is there");
+    assert!(!streams.is_new(b"a", (1, 0), None, &own, |_| false), "nobody is there");
     assert_eq!(streams.join(b"a", (5, 0)), (5, 0));
     assert_eq!(streams.join(b"a", (9, 0)), (5, 0), "where the name's members are");
-    assert!(!streams.is_new(b"a", (5, 0), None, &own));
-    assert!(streams.is_new(b"a", (5, 1), Some((other, 7)), &own));
-    assert!(!streams.is_new(b"a", (5, 2), Some((other, 7)), &own), "sent again");
+    assert!(!streams.is_new(b"a", (5, 0), None, &own, |_| false));
+    assert!(streams.is_new(b"a", (5, 1), Some((other, 7)), &own, |_| false));
+    assert!(!streams.is_new(b"a", (5, 2), Some((other, 7)), &own, |_| false), "sent again");
     streams.was_told(b"a", ([3; 16], 4));
     assert!(
-        !streams.is_new(b"a", (5, 2), Some(([3; 16], 4)), &own),
+        !streams.is_new(b"a", (5, 2), Some(([3; 16], 4)), &own, |_| false),
         "in a history, and sent again"
     );
-    assert!(streams.is_new(b"a", (5, 3), Some((other, 8)), &own));
+    assert!(streams.is_new(b"a", (5, 3), Some((other, 8)), &own, |_| false));
     for number in 1..4 {
         streams.said(b"a", number, Message::text(b"x"));
     }
-    assert!(!streams.is_new(b"a", (6, 0), Some((own, 2)), &own));
+    assert!(!streams.is_new(b"a", (6, 0), Some((own, 2)), &own, |_| false));
     assert_eq!(streams.unread(b"a").len(), 1);
+}
+
+// row 291
+#[test]
+fn one_that_was_refused_and_overtaken_is_remembered_until_it_is_read_back() {
+    let mut streams = Streams::new(Some((Vec::new(), 10)), 1000);
+    streams.want(b"a", true);
+    for number in 1..=4 {
+        streams.said(b"a", number, Message::text(&b"x"[..]));
+    }
+    // The engine has lost 1, has refused 2, and has taken 3.
+    streams.read_back(b"a", 3, |number| number == 2);
+    streams.renumber(2, 5);
+    assert_eq!(streams.unread(b"a").len(), 2, "a newcomer is to hear of it");
+    streams.read_back(b"a", 5, |_| false);
+    assert_eq!((streams.unread(b"a").len(), streams.unread_bytes), (0, 0));
 }

@@ -23,8 +23,7 @@ impl Queue {
 
 /// The trunks ([`StreamOptions::trunk`](crate::StreamOptions::trunk)), and behind them all others.
 ///
-/// Trunks have three quarters of a turn's work among them, and on top what they are owed. One that is cut
-/// goes behind the other trunks.
+/// Trunks have three quarters of a turn's work among them. One that is cut goes behind the other trunks.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     trunks: Queue,
@@ -33,11 +32,8 @@ pub(crate) struct Line {
     count: usize,
     /// The units of work that trunks may still spend in this turn before others are served.
     allotted: usize,
-    /// The units of answers to what was asked through a trunk and has cost no units itself: posts and timers
-    /// have budgets of their own.
-    owed: usize,
-    /// A trunk has used up the turn alone, with one long message or a slow callback. The next turn
-    /// belongs to the others.
+    /// A trunk has used up a turn alone, with one long message or a slow callback. They are behind the others
+    /// until one of those has been served.
     trunks_rest: bool,
 }
 
@@ -76,11 +72,11 @@ impl Line {
 
     /// A turn with this much work begins.
     pub(crate) fn begin_turn(&mut self, work: usize) {
-        // One unit at least is the trunks'; where it is the only one, every second turn is theirs.
-        let rest = std::mem::take(&mut self.trunks_rest);
-        self.allotted = if rest { 0 } else { work - work / 4 };
         self.trunks.begin_turn();
         self.others.begin_turn();
+        self.trunks_rest &= !self.others.ready.is_empty();
+        // One unit at least is the trunks'; where it is the only one, every second turn is theirs.
+        self.allotted = if self.trunks_rest { 0 } else { work - work / 4 };
     }
 
     /// Takes out the next one.
@@ -91,19 +87,15 @@ impl Line {
             self.count -= 1;
             return Some(Served { token, first: true });
         }
-        let token = self.others.ready.pop_front().or_else(|| self.trunks.ready.pop_front())?;
+        let token = match self.others.ready.pop_front() {
+            Some(token) => {
+                self.trunks_rest = false;
+                token
+            }
+            None => self.trunks.ready.pop_front()?,
+        };
         self.count -= 1;
         Some(Served { token, first: false })
-    }
-
-    /// Something was asked through a trunk that will be answered with so many units. `work`: that of a turn.
-    pub(crate) fn owe(&mut self, units: usize, work: usize) {
-        // Three turns in the place of one at most.
-        self.owed = (self.owed + units).min(work.saturating_mul(2));
-    }
-
-    pub(crate) fn owed(&self) -> usize {
-        self.owed
     }
 
     /// What a trunk may use now.
@@ -111,13 +103,9 @@ impl Line {
         self.allotted
     }
 
-    /// A trunk has been served and has used so many units, what is owed first. Returns how many of those are
-    /// still owed.
-    pub(crate) fn trunk_used(&mut self, units: usize, lent: usize) -> usize {
-        let answers = units.min(lent);
-        self.owed -= answers;
-        self.allotted = self.allotted.saturating_sub(units - answers);
-        lent - answers
+    /// A trunk has been served and has used so many units.
+    pub(crate) fn trunk_used(&mut self, units: usize) {
+        self.allotted = self.allotted.saturating_sub(units);
     }
 
     /// The trunk that was served has used up the turn.
@@ -149,13 +137,13 @@ mod tests {
         assert_eq!((line.len(), line.allotted()), (3, 6));
         assert_eq!(next(&mut line), Some((2, true)));
         line.join_later(token(2), true);
-        line.trunk_used(6, 0);
+        line.trunk_used(6);
         assert_eq!(next(&mut line), Some((1, false)));
         assert_eq!(next(&mut line), Some((3, false)), "nobody else waits");
         line.join_later(token(3), true);
         line.begin_turn(8);
         assert_eq!(next(&mut line), Some((2, true)));
-        line.trunk_used(2, 0);
+        line.trunk_used(2);
         assert_eq!((next(&mut line), line.allotted()), (Some((3, true)), 4), "they share");
         assert!(line.is_empty());
     }
@@ -171,30 +159,34 @@ mod tests {
             assert_eq!(line.allotted(), work - work / 4);
             assert_eq!(next(&mut line), Some((1, true)));
             line.join_later(token(1), true);
-            line.trunk_used(work, 0);
+            line.trunk_used(work);
             line.trunks_rest();
             line.begin_turn(work);
             assert_eq!(next(&mut line), Some((2, false)));
             line.join_later(token(2), false);
             line.begin_turn(work);
             assert_eq!(next(&mut line).map(|(token, _)| token), Some(1));
-            line.trunk_used(work, 0);
+            line.trunk_used(work);
             assert_eq!(next(&mut line).map(|(token, _)| token), Some(2));
         }
     }
 
-    // row 279
+    // row 278
     #[test]
-    fn what_is_owed_comes_on_top_and_is_used_first() {
+    fn trunks_that_rest_wait_for_one_of_the_others_to_be_served() {
         let mut line = Line::default();
-        line.join(token(1), true);
+        line.join_later(token(1), true);
+        line.trunks_rest();
         line.begin_turn(8);
-        line.owe(5, 8);
-        assert_eq!(line.trunk_used(3, line.owed()), 2, "a part of the answers has come");
-        assert_eq!((line.owed(), line.allotted()), (2, 6));
-        assert_eq!(line.trunk_used(4, line.owed()), 0);
-        assert_eq!((line.owed(), line.allotted()), (0, 4));
-        line.owe(usize::MAX / 2, 8);
-        assert_eq!(line.owed(), 16);
+        assert_eq!(line.allotted(), 6, "nobody else waits");
+        line.trunks_rest();
+        line.join(token(2), false);
+        for _ in 0..3 {
+            line.begin_turn(8); // a turn with a deadline may not come to them
+            assert_eq!(line.allotted(), 0);
+        }
+        assert_eq!(next(&mut line), Some((2, false)));
+        line.begin_turn(8);
+        assert_eq!(line.allotted(), 6);
     }
 }

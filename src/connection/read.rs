@@ -28,9 +28,9 @@ impl Budget {
         Budget { reads: config.reads_per_turn, calls: config.messages_per_turn }
     }
 
-    /// A trunk's: each read costs it a unit, so that those are the only bound.
+    /// A trunk's: it has no budget of reads, but each costs a unit at least.
     pub(crate) fn of_trunk(units: usize) -> Self {
-        Budget { reads: usize::MAX, calls: units }
+        Budget { reads: units, calls: units }
     }
 
     /// The units of a call with this many decoded bytes: one, and one for each KiB, because decoding

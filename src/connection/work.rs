@@ -231,19 +231,22 @@ impl Work {
         }
     }
 
-    /// A trunk is served before the others: what it may use. What it is owed is lent to the turn for it,
-    /// unless the turn keeps a deadline.
-    pub(crate) fn begin_trunk(&mut self) -> (Budget, usize) {
-        let lent = if self.keeps_deadline() { 0 } else { self.line.owed() };
+    /// A trunk is served before the others: what it may use. `answers` are the units of what it is to get in
+    /// answer; so many are lent to the turn for it, two turns' work at most, unless the turn keeps a deadline.
+    pub(crate) fn begin_trunk(&mut self, answers: usize, of_turn: usize) -> (Budget, usize) {
+        let allotted = self.line.allotted();
+        let room = usize::MAX - self.units.max(allotted);
+        let most = if self.keeps_deadline() { 0 } else { of_turn.saturating_mul(2) };
+        let lent = answers.min(most).min(room);
         self.units += lent;
-        (Budget::of_trunk(self.line.allotted() + lent), lent)
+        (Budget::of_trunk(allotted + lent), lent)
     }
 
     /// It has been served: what it has not used of what was lent is not for others.
     pub(crate) fn end_trunk(&mut self, budget: &Budget, lent: usize) {
         let used = self.line.allotted() + lent - budget.calls;
-        let back = self.line.trunk_used(used, lent);
-        self.units = self.units.saturating_sub(back);
+        self.units = self.units.saturating_sub(lent.saturating_sub(used));
+        self.line.trunk_used(used.saturating_sub(lent));
         if self.is_used_up() {
             self.line.trunks_rest();
         }

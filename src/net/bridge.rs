@@ -35,13 +35,16 @@ pub(crate) trait Bridge {
     /// All its connections.
     fn connections(&self) -> Vec<Token>;
 
+    /// How many messages a connection is to get in answer to what it has sent.
+    fn answers(&self, connection: Token) -> usize {
+        let _ = connection;
+        0
+    }
+
     /// A message was published by name, with a key if it replaces older ones of that key. What came through
     /// the bridge itself is not offered to it.
     fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>);
 }
-
-/// What comes back for each message, to be charged as work: the message itself and its confirmation.
-const ANSWERS: usize = 2;
 
 /// The notification of a bridge's handler: something is recorded.
 pub(crate) struct Errand;
@@ -150,20 +153,10 @@ impl<S> Net<S> {
         }
     }
 
-    /// A message by name is for the bridge too. What answers it is the input of one connection, whoever has
-    /// published it: it comes on top of that connection's share of a turn.
-    pub(super) fn publish_beyond(
-        &mut self,
-        name: &[u8],
-        message: Message<&[u8]>,
-        key: Option<u64>,
-    ) {
-        if self.bridge().is_none() {
-            return;
-        }
-        self.tell_bridge(|bridge| bridge.published(name, message, key));
-        let work = &mut self.core.work;
-        work.line.owe(ANSWERS + message.bytes.len() / 1024, self.core.config.work_per_turn);
+    /// The units of what a connection of the bridge is to get in answer to what it has sent. They come on top
+    /// of its share of a turn: posts, other workers and timers publish without units of their own.
+    pub(crate) fn bridge_answers(&self, connection: Token) -> usize {
+        self.bridge().map_or(0, |attached| attached.bridge.answers(connection))
     }
 
     /// Whether it has handed on what it has recorded.
@@ -211,6 +204,10 @@ mod tests {
         }
         fn connections(&self) -> Vec<Token> {
             vec![self.1]
+        }
+        fn answers(&self, connection: Token) -> usize {
+            assert_eq!(connection, self.1);
+            3
         }
         fn published(&mut self, name: &[u8], message: Message<&[u8]>, key: Option<u64>) {
             let Message { bytes, kind } = message;
@@ -282,5 +279,23 @@ mod tests {
         let mut lost: Vec<String> = book.take();
         lost.sort();
         assert_eq!(lost.join(", "), "lost early, lost room");
+    }
+
+    // row 278
+    #[test]
+    fn a_trunk_is_served_where_a_turn_has_no_limit() {
+        use std::io::Write;
+        let config = crate::Config::new().work_per_turn(usize::MAX).messages_per_turn(1);
+        let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let options = crate::StreamOptions::new().trunk(true);
+        let adopt = crate::Adopt::from(ours).options(options).layer(crate::layer::Lines::new());
+        let book = Book::default();
+        let member = reactor.net().adopt(adopt, Carrier(Rc::clone(&book))).unwrap();
+        reactor.net().attach_bridge(Box::new(Recorder(book, member))).unwrap();
+        for _ in 0..5 {
+            theirs.write_all(b"1\n2\n3\n").unwrap();
+            assert!(reactor.turn(Some(Duration::ZERO)).unwrap().is_continue());
+        }
     }
 }

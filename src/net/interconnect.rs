@@ -84,7 +84,7 @@ impl<S> Net<S> {
         if let Some(desk) = self.desk() {
             desk.publish(name, message, key, false);
         }
-        self.publish_beyond(name, message, key);
+        self.tell_bridge(|bridge| bridge.published(name, message, key));
     }
 }
 
@@ -99,7 +99,7 @@ impl<S> Net<S> {
         from_beyond: bool,
     ) {
         if !from_beyond {
-            self.publish_beyond(name, message, key);
+            self.tell_bridge(|bridge| bridge.published(name, message, key));
         }
         self.publish_here(name, message, None, key);
     }

@@ -155,8 +155,8 @@ impl<S: 'static> Dispatch<S> {
         self.net.core.make_ready_later(token);
     }
 
-    /// Serves the ready list, then delivers notifications. What is added meanwhile waits for the next
-    /// turn.
+    /// Serves the ready list, then delivers notifications. As many as were there: what is added meanwhile
+    /// waits for the next turn, or a trunk takes the place of another.
     pub(super) fn leftovers(&mut self, scratch: &mut Scratch) {
         for _ in 0..self.net.core.work.line.len() {
             if self.net.core.work.is_used_up() {

@@ -391,3 +391,52 @@ fn long_messages_on_a_trunk_leave_every_second_turn_to_the_others() {
     }
     assert!(turns_of_trunk >= 7, "{turns_of_trunk}");
 }
+
+/// Takes its time, and says in a group that something has come.
+struct Slow(Rc<Counts>, Group);
+
+impl Handler for Slow {
+    fn on_data(&mut self, cx: &mut Context<'_>, input: &mut Input<'_>) -> HandlerResult {
+        self.0.units.set(self.0.units.get() + 1);
+        input.take_all();
+        let begin = Instant::now();
+        while begin.elapsed() < Duration::from_micros(100) {
+            std::hint::spin_loop();
+        }
+        cx.net.publish(self.1, "news");
+        Ok(())
+    }
+}
+
+// row 278
+#[test]
+fn others_are_served_beside_a_trunk_in_turns_with_a_deadline() {
+    const MESSAGES: usize = 1500;
+    let mut stage = stage(5, tidegate::layer::Lines::new);
+    let group = stage.reactor.net().create_group();
+    let counts = Rc::new(Counts::default());
+    let of_trunk = Rc::clone(&counts);
+    let options = StreamOptions::new().trunk(true);
+    let lines = |_: &Peer<'_>| tidegate::layer::Lines::new();
+    let listen = Listen::tcp("127.0.0.1:0").options(options).layer(lines);
+    let make = move |_: &Peer<'_>| Slow(Rc::clone(&of_trunk), group);
+    let listener = stage.reactor.net().listen(listen, make).unwrap();
+    let mut trunk = client(address_of(&mut stage.reactor, listener));
+    until(&mut stage.reactor, "the trunk", |r| r.net().connection_count() == 6);
+    settle(&mut stage.reactor);
+    // A group that always has something to flush: a step of its own in such a turn.
+    let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+    let member = stage.reactor.net().adopt(near, Counting(Rc::default())).unwrap();
+    assert!(stage.reactor.net().join(group, member));
+    trunk.write_all(&b"x\n".repeat(MESSAGES)).unwrap();
+    let mut turns = 0;
+    while counts.units.get() < MESSAGES {
+        for client in &mut stage.clients {
+            client.write_all(b"y\n").unwrap();
+        }
+        let until = Instant::now() + Duration::from_millis(2);
+        let _ = stage.reactor.turn_until(until).unwrap();
+        turns = if stage.counts.units.take() == 0 { turns + 1 } else { 0 };
+        assert!(turns < 30, "{turns} turns without the others");
+    }
+}
