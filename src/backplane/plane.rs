@@ -228,14 +228,19 @@ impl Plane {
         Some(Delivery { topic, message: arrived.message, key: arrived.key })
     }
 
-    /// An entry is among those that somebody here is told. If it is of this process, it has been read back.
-    pub(super) fn in_history(&mut self, topic: &[u8], payload: &[u8]) {
-        match envelope::open(payload).sent {
-            Some((publisher, number)) if publisher == self.publisher => {
-                self.streams.read_back(topic, number, |number| self.outbox.holds(number));
+    /// Somebody here is told these entries, the oldest first. Those of this process have been read back.
+    pub(super) fn in_history<'a>(&mut self, topic: &[u8], entries: impl Iterator<Item = &'a [u8]>) {
+        let mut first = None;
+        for sent in entries.filter_map(|payload| envelope::open(payload).sent) {
+            let (publisher, number) = sent;
+            if publisher != self.publisher {
+                self.streams.was_told(topic, sent);
+                continue;
             }
-            Some(sent) => self.streams.was_told(topic, sent),
-            None => {}
+            // One between two that are there, and is not: it was refused. One before may only be too old.
+            let first = *first.get_or_insert(number);
+            let is_to_go_out = |number| number > first && self.outbox.holds(number);
+            self.streams.read_back(topic, number, is_to_go_out);
         }
     }
 

@@ -160,9 +160,9 @@ impl<S: 'static> Reader<S> {
         let Some(history) = history else { return };
         let own = {
             let plane = &mut *self.control.plane.borrow_mut();
-            entries(value)
-                .filter(|&(id, _)| id <= up_to)
-                .for_each(|(_, payload)| plane.in_history(name, payload));
+            let mut told: Vec<_> = entries(value).filter(|&(id, _)| id <= up_to).collect();
+            told.reverse(); // XREVRANGE has the newest first
+            plane.in_history(name, told.iter().map(|&(_, payload)| payload));
             plane.publisher()
         };
         let mut told = std::collections::HashSet::new();
@@ -191,9 +191,7 @@ impl<S: 'static> Reader<S> {
             all.retain(|&(id, payload)| {
                 id <= cursor || plane.was_said_before(&newcomer.name, payload)
             });
-            for (_, payload) in &all {
-                plane.in_history(&newcomer.name, payload);
-            }
+            plane.in_history(&newcomer.name, all.iter().map(|&(_, payload)| payload));
             plane.streams.unread(&newcomer.name)
         };
         let mut told = std::collections::HashSet::new();

@@ -66,6 +66,8 @@ struct Stream {
     heard: HashMap<Publisher, u64>,
     /// Messages of this process that have not been read back.
     unread: VecDeque<Unread>,
+    /// The number of the first that was: what was said later and was not read before another one is not there.
+    first_read: Option<u64>,
     /// The program waits for what was said before.
     untold: bool,
     /// Up to where that goes, if somebody was told a history first: what follows comes as it is said.
@@ -340,7 +342,8 @@ impl Streams {
         stream.cursor = Some(id);
         let Some((publisher, number)) = sent else { return true };
         if publisher == *own {
-            self.read_back(name, number, is_to_go_out);
+            let first = *stream.first_read.get_or_insert(number);
+            self.read_back(name, number, |number| number > first && is_to_go_out(number));
             return false;
         }
         stream.hear((publisher, number))
@@ -400,7 +403,7 @@ impl Streams {
     }
 
     /// A message of this process has been read, and with it all before, but for those that were refused and
-    /// are to go out.
+    /// are still to go out.
     pub(super) fn read_back(
         &mut self,
         name: &[u8],
