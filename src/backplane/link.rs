@@ -193,6 +193,9 @@ impl<S: 'static> Link<S> {
                 node.phase = Phase::Up(cx.token);
                 node.failures = 0;
                 plane.stats.connects += 1;
+                if plane.node_of_kept() == self.node {
+                    plane.reader_waits = false; // the node is there again
+                }
             } else if plane.moved.is_none() && plane.told == Told::Whole {
                 return; // nothing is news
             }
@@ -394,8 +397,9 @@ impl<S: 'static> Link<S> {
                 return self.publish_later(cx, &why);
             }
             (Some(Expected::Published), refused) => {
-                let answered = {
+                let (answered, refused) = {
                     let plane = &mut *self.control.plane.borrow_mut();
+                    let refused = refused.and_then(|why| plane.outbox.named(self.node, &why));
                     let answered = plane.outbox.confirmed(self.node);
                     plane.have_other_numbers(&answered.renumbered);
                     if answered.is_over {
@@ -404,14 +408,14 @@ impl<S: 'static> Link<S> {
                             node.not_now = 0;
                         }
                     }
-                    match refused {
+                    match &refused {
                         None => plane.stats.confirmed += 1,
                         Some(_) => plane.stats.refused += 1,
                     }
-                    answered
+                    (answered, refused)
                 };
-                if let Some(why) = refused {
-                    self.refused(cx, "PUBLISH", why);
+                if let Some((command, why)) = refused {
+                    self.refused(cx, command, why);
                 }
                 if answered.lets_go {
                     rouse(&self.control, None, cx.net);

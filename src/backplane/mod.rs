@@ -523,9 +523,10 @@ pub enum BackplaneEvent {
     },
     /// The engine refused one command. The connection goes on.
     Refused {
-        /// `SUBSCRIBE` or `PUBLISH`; `XREVRANGE` for a kept name that cannot be read. It is left alone for a minute.
+        /// `SUBSCRIBE`, `PUBLISH` or `XADD`; `XREVRANGE` for a kept name that cannot be read. It is left alone for a
+        /// minute.
         command: &'static str,
-        /// What it said.
+        /// The name, where one is known, and what it said.
         why: String,
     },
     /// An entry of a kept name is longer than this side takes: the name is left alone for a minute, and goes on behind

@@ -234,6 +234,14 @@ impl Outbox {
         Some(self.lanes.get(&at)?.sent.front()?.flow)
     }
 
+    /// Why a node has refused the oldest that was sent to it, with its channel or key; and which command that was.
+    pub(super) fn named(&self, by: NodeId, why: &str) -> Option<(&'static str, String)> {
+        let item = self.lanes.get(&by)?.sent.front()?;
+        let name = words(&item.command).nth(1).unwrap_or_default();
+        let command = if item.flow.kept { "XADD" } else { "PUBLISH" };
+        Some((command, format!("{:?}: {why}", String::from_utf8_lossy(name))))
+    }
+
     /// A node has answered the oldest that was sent to it.
     pub(super) fn confirmed(&mut self, by: NodeId) -> Answered {
         let Some(item) = self.answered(by) else { return Answered::default() };

@@ -67,6 +67,8 @@ pub(super) struct Plane {
     pub(super) reader_failures: u32,
     /// How often it has begun to wait, and who wakes it.
     pub(super) waits: u64,
+    /// The second connection has failed: the next attempt is due later.
+    pub(super) reader_waits: bool,
     pub(super) waking: Waking,
     /// The engine refuses it.
     pub(super) cannot_unblock: bool,
@@ -143,6 +145,7 @@ impl Plane {
             reading: Reading::Down,
             reader_failures: 0,
             waits: 0,
+            reader_waits: false,
             waking: Waking::Due(0),
             cannot_unblock: false,
             stats: BackplaneStats::default(),
@@ -360,6 +363,13 @@ impl Bridge for Recorder {
         let length = plane.prefix.len() + name.len() + message.bytes.len();
         if length > plane.message_limit {
             plane.stats.too_large += 1;
+            if plane.stats.too_large == 1 {
+                let limit = plane.message_limit;
+                log::warn!(
+                    "backplane: a message of {length} bytes stays in this process, above the limit of \
+                     {limit}; others are only counted"
+                );
+            }
             return;
         }
         let number = plane.outbox.next_number();

@@ -59,7 +59,7 @@ pub(super) fn dial_reader<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>
             drop(plane);
             return greet_no_longer(control, net);
         }
-        if !is_wanted || net.is_ending() {
+        if !is_wanted || plane.reader_waits || net.is_ending() {
             return;
         }
         let id = plane.node_of_kept();
@@ -93,13 +93,17 @@ fn again_later<S: 'static>(control: &Rc<Control<S>>, net: &mut Net<S>) -> Durati
         let plane = &mut *control.plane.borrow_mut();
         (plane.reader, plane.waking) = (None, Waking::Due(0));
         plane.reading = Reading::Down;
+        plane.reader_waits = true;
         let wait = backoff(plane.reader_failures, control.longest_wait);
         plane.reader_failures = plane.reader_failures.saturating_add(1);
         wait
     };
     if !net.is_ending() && !control.plane.borrow().stopped {
         let again = Rc::clone(control);
-        net.run_after(wait, move |_, net| dial_reader(&again, net));
+        net.run_after(wait, move |_, net| {
+            again.plane.borrow_mut().reader_waits = false;
+            dial_reader(&again, net);
+        });
     }
     greet_no_longer(control, net);
     wait

@@ -46,7 +46,18 @@ impl<S> Net<S> {
     }
 
     /// Sends a value of which only the newest counts to all members of the group with this name, as
-    /// [`publish_latest`](Self::publish_latest) does.
+    /// [`publish_latest`](Self::publish_latest) does: who has fallen behind gets the newest value of each key.
+    ///
+    /// The key is the program's own choice, and its values replace each other whoever has published them: all
+    /// workers and processes mean the same by it. The number of a player or of an instrument is one; so is a
+    /// hash of its name.
+    ///
+    /// ```
+    /// # let mut reactor = tidegate::Reactor::new()?;
+    /// let (player, score) = (7, "7 1200");
+    /// reactor.net().publish_named_latest("scores", player, score);
+    /// # Ok::<(), tidegate::Error>(())
+    /// ```
     pub fn publish_named_latest(
         &mut self,
         name: impl AsRef<[u8]>,

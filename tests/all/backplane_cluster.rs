@@ -305,6 +305,32 @@ fn kept_names_are_read_again_where_another_node_takes_the_place_of_theirs() {
     turned_until!(low, b; b.backplane.is_connected() && low.state().blocked.len() == 1);
 }
 
+// row 290
+#[test]
+fn a_read_that_is_refused_is_tried_after_its_wait_whatever_else_is_said() {
+    let ([mut low, high], slots) = new_cluster();
+    let mut b = Process::new(&url(&slots), |backplane| backplane.prefix("{bar}/").keep("", 1000));
+    let _ben = b.member_of("x");
+    let mut high = Some(high);
+    turned_until!(low, high.as_mut().unwrap(), b; low.state().blocked.len() == 1);
+    // Of a cluster of which a part is away, the other one may refuse everything.
+    high = None;
+    assert!(high.is_none());
+    turned_until!(low, b; !b.backplane.is_connected());
+    low.state_mut().unreadable = Some("CLUSTERDOWN The cluster is down");
+    let begun = std::time::Instant::now();
+    for _ in 0..2000 {
+        b.say("x", "something");
+        low.turn_once();
+        b.turn_once();
+    }
+    turned_until!(low, b; low.state().refused_reads > 1);
+    let (reads, most) = (low.state().refused_reads, 4 + begun.elapsed().as_millis() / 10);
+    assert!(reads as u128 <= most, "{reads} of {most}");
+    low.state_mut().unreadable = None;
+    turned_until!(low, b; low.state().blocked.len() == 1);
+}
+
 // row 272
 #[test]
 fn it_is_resumed_when_the_topics_of_a_lost_node_are_subscribed_elsewhere() {

@@ -51,6 +51,9 @@ pub struct Engine {
     pub clients: Vec<Token>,
     pub streams: HashMap<Vec<u8>, Entries>,
     pub last_id: u64,
+    /// What it answers to XREAD for the moment, and how often it has.
+    pub unreadable: Option<&'static str>,
+    pub refused_reads: usize,
     /// Keys that are of another type.
     pub wrong: Vec<Vec<u8>>,
     /// Who waits in XREAD for what.
@@ -219,6 +222,10 @@ impl Handler<Engine> for Session {
                 let answer = entries::newest(all, count);
                 cx.send(answer);
                 return Ok(());
+            }
+            [b"XREAD", ..] if cx.state.unreadable.is_some() => {
+                cx.state.refused_reads += 1;
+                Value::Error(cx.state.unreadable.unwrap_or_default().as_bytes())
             }
             [b"XREAD", b"COUNT", _, b"BLOCK", _, b"STREAMS", ref names @ ..] => {
                 let names = entries::places(names);
