@@ -228,6 +228,7 @@ pub(super) fn arrange<S: 'static>(
         net.abort(reader);
     }
     dial_reader(control, net);
+    greet_no_longer(control, net);
     let missing: Vec<NodeId> = {
         let plane = control.plane.borrow();
         let is_missing = |(id, node): &(NodeId, &super::nodes::Node)| {

@@ -446,12 +446,7 @@ impl<S: 'static> Link<S> {
                     None => self.pump(cx),
                 }
             }
-            (Some(Expected::Unsubscribed), Some(why)) if is_for_the_moment(&why) => {
-                // It would go on sending what nobody wants. The next connection asks for what is wanted.
-                return Err(failed(format!(
-                    "the server ends no subscription at the moment: {why}"
-                )));
-            }
+            // Refused for the moment, it costs what is said there until this connection ends.
             (Some(Expected::Unsubscribed), _) => {
                 self.leaving.pop_front();
                 self.check_joined(cx);

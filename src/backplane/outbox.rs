@@ -166,8 +166,7 @@ impl Outbox {
     ) -> Vec<u64> {
         let mut dropped = Vec::new();
         while self.bytes + command.len() > self.limit {
-            // What the engine may have got already is not dropped: it would not be a loss that anybody
-            // could count.
+            // What is on its way to the engine is not dropped: it would not be a loss that anybody could count.
             let oldest = match self.when_full {
                 WhenFull::DropOldest if command.len() <= self.limit => self.take_oldest(),
                 _ => None,
@@ -359,8 +358,8 @@ impl Outbox {
     /// The connection to a node is gone: what was not confirmed is the first to go out again. Returns how
     /// many, and which have other numbers.
     pub(super) fn unsend(&mut self, from: NodeId) -> (usize, Vec<(u64, u64)>) {
-        let Some(lane) = self.lanes.get_mut(&from) else { return (0, Vec::new()) };
-        let sent = std::mem::take(&mut lane.sent);
+        let lane = self.lanes.get_mut(&from);
+        let sent = lane.map_or_else(VecDeque::new, |lane| std::mem::take(&mut lane.sent));
         let count = sent.len();
         let mut again = VecDeque::new();
         for mut item in sent {

@@ -329,3 +329,15 @@ fn what_is_tried_again_and_dropped_before_it_is_sent_frees_its_flow() {
     say(&mut outbox, kept);
     assert!(sent(&mut outbox).ends_with("0006\r\n"));
 }
+
+// row 290
+#[test]
+fn what_was_put_off_goes_out_again_when_its_connection_ends_whatever_the_map_said_meanwhile() {
+    let mut outbox = Outbox::new(1000, WhenFull::DropOldest);
+    push(&mut outbox, "a");
+    sent(&mut outbox);
+    outbox.put_off(A);
+    outbox.reroute(|_| A);
+    assert_eq!(outbox.unsend(A).0, 0);
+    assert_eq!(sent(&mut outbox), "a");
+}

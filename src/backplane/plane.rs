@@ -259,7 +259,8 @@ impl Plane {
         self.want(name, true);
     }
 
-    fn want(&mut self, name: &[u8], wanted: bool) {
+    /// Members here want a name, or nobody here does any longer. What the program listens to stays.
+    pub(super) fn want(&mut self, name: &[u8], wanted: bool) {
         if !wanted && self.listened.contains(name) {
             return;
         }

@@ -329,12 +329,9 @@ impl<S: 'static> Reader<S> {
 /// The end of a newcomer's wait.
 pub(super) fn join<S: 'static>(control: &Control<S>, newcomer: &Newcomer, net: &mut Net<S>) {
     control.plane.borrow_mut().streams.greeted(&newcomer.name);
-    if !join_group(newcomer, net) {
-        // They are gone, and perhaps nobody else is there.
-        let streams = &mut control.plane.borrow_mut().streams;
-        if !net.is_name_known(&newcomer.name) {
-            streams.want(&newcomer.name, false);
-        }
+    // They are gone, and perhaps nobody else is there.
+    if !join_group(newcomer, net) && !net.is_name_known(&newcomer.name) {
+        control.plane.borrow_mut().want(&newcomer.name, false);
     }
 }
 

@@ -22,7 +22,8 @@ const PATIENCE: u32 = 3;
 impl Plane {
     /// Whether a newcomer is told what was said before: the second connection is there, or is about to be.
     pub(super) fn tells_histories(&self) -> bool {
-        let is_expected = self.told == Told::Whole && self.reader_failures < PATIENCE;
+        let is_served = self.nodes.serves(self.node_of_kept());
+        let is_expected = is_served && self.told == Told::Whole && self.reader_failures < PATIENCE;
         self.streams.is_used() && !self.stopped && (self.reading != Reading::Down || is_expected)
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Line {
     count: usize,
     /// The units of work that trunks may still spend in this turn before others are served.
     allotted: usize,
+    /// The units that may still be lent to trunks for the answers that they get in this turn.
+    lendable: usize,
     /// A trunk has used up a turn alone, with one long message or a slow callback. They are behind the others
     /// until one of those has been served.
     trunks_rest: bool,
@@ -74,6 +76,7 @@ impl Line {
     pub(crate) fn begin_turn(&mut self, work: usize) {
         self.trunks.begin_turn();
         self.others.begin_turn();
+        self.lendable = work.saturating_mul(2);
         self.trunks_rest &= !self.others.ready.is_empty();
         // One unit at least is the trunks'; where it is the only one, every second turn is theirs.
         self.allotted = if self.trunks_rest { 0 } else { work - work / 4 };
@@ -103,9 +106,19 @@ impl Line {
         self.allotted
     }
 
-    /// A trunk has been served and has used so many units.
-    pub(crate) fn trunk_used(&mut self, units: usize) {
-        self.allotted = self.allotted.saturating_sub(units);
+    /// Lends units for answers, on top of what is allotted: as much as two turns' work to all trunks together.
+    pub(crate) fn lend(&mut self, answers: usize) -> usize {
+        let lent = answers.min(self.lendable);
+        self.lendable -= lent;
+        lent
+    }
+
+    /// A trunk has been served and has used so many units, what was lent first. Returns what is given back.
+    pub(crate) fn trunk_used(&mut self, units: usize, lent: usize) -> usize {
+        let back = lent.saturating_sub(units);
+        self.lendable += back;
+        self.allotted = self.allotted.saturating_sub(units.saturating_sub(lent));
+        back
     }
 
     /// The trunk that was served has used up the turn.
@@ -137,13 +150,13 @@ mod tests {
         assert_eq!((line.len(), line.allotted()), (3, 6));
         assert_eq!(next(&mut line), Some((2, true)));
         line.join_later(token(2), true);
-        line.trunk_used(6);
+        line.trunk_used(6, 0);
         assert_eq!(next(&mut line), Some((1, false)));
         assert_eq!(next(&mut line), Some((3, false)), "nobody else waits");
         line.join_later(token(3), true);
         line.begin_turn(8);
         assert_eq!(next(&mut line), Some((2, true)));
-        line.trunk_used(2);
+        line.trunk_used(2, 0);
         assert_eq!((next(&mut line), line.allotted()), (Some((3, true)), 4), "they share");
         assert!(line.is_empty());
     }
@@ -159,14 +172,14 @@ mod tests {
             assert_eq!(line.allotted(), work - work / 4);
             assert_eq!(next(&mut line), Some((1, true)));
             line.join_later(token(1), true);
-            line.trunk_used(work);
+            line.trunk_used(work, 0);
             line.trunks_rest();
             line.begin_turn(work);
             assert_eq!(next(&mut line), Some((2, false)));
             line.join_later(token(2), false);
             line.begin_turn(work);
             assert_eq!(next(&mut line).map(|(token, _)| token), Some(1));
-            line.trunk_used(work);
+            line.trunk_used(work, 0);
             assert_eq!(next(&mut line).map(|(token, _)| token), Some(2));
         }
     }
@@ -188,5 +201,18 @@ mod tests {
         assert_eq!(next(&mut line), Some((2, false)));
         line.begin_turn(8);
         assert_eq!(line.allotted(), 6);
+    }
+
+    // row 279
+    #[test]
+    fn what_is_lent_for_answers_is_limited_for_all_trunks_together() {
+        let mut line = Line::default();
+        line.join(token(1), true);
+        line.begin_turn(8);
+        assert_eq!(line.lend(10), 10);
+        assert_eq!(line.trunk_used(3, 10), 7, "which was not needed");
+        assert_eq!((line.lend(20), line.allotted()), (13, 6));
+        assert_eq!(line.trunk_used(15, 13), 0);
+        assert_eq!((line.lend(20), line.allotted()), (0, 4));
     }
 }

@@ -232,12 +232,12 @@ impl Work {
     }
 
     /// A trunk is served before the others: what it may use. `answers` are the units of what it is to get in
-    /// answer; so many are lent to the turn for it, two turns' work at most, unless the turn keeps a deadline.
-    pub(crate) fn begin_trunk(&mut self, answers: usize, of_turn: usize) -> (Budget, usize) {
+    /// answer: they are lent to the turn for it, unless the turn keeps a deadline.
+    pub(crate) fn begin_trunk(&mut self, answers: usize) -> (Budget, usize) {
         let allotted = self.line.allotted();
         let room = usize::MAX - self.units.max(allotted);
-        let most = if self.keeps_deadline() { 0 } else { of_turn.saturating_mul(2) };
-        let lent = answers.min(most).min(room);
+        let answers = if self.keeps_deadline() { 0 } else { answers.min(room) };
+        let lent = self.line.lend(answers);
         self.units += lent;
         (Budget::of_trunk(allotted + lent), lent)
     }
@@ -245,8 +245,7 @@ impl Work {
     /// It has been served: what it has not used of what was lent is not for others.
     pub(crate) fn end_trunk(&mut self, budget: &Budget, lent: usize) {
         let used = self.line.allotted() + lent - budget.calls;
-        self.units = self.units.saturating_sub(lent.saturating_sub(used));
-        self.line.trunk_used(used.saturating_sub(lent));
+        self.units = self.units.saturating_sub(self.line.trunk_used(used, lent));
         if self.is_used_up() {
             self.line.trunks_rest();
         }

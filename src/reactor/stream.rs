@@ -45,8 +45,7 @@ impl<S: 'static> Dispatch<S> {
     /// Serves a trunk, with what trunks have.
     pub(super) fn serve_trunk(&mut self, token: Token, scratch: &mut Scratch) {
         let answers = self.net.bridge_answers(token);
-        let of_turn = self.net.core.config.work_per_turn;
-        let (mut budget, lent) = self.net.core.work.begin_trunk(answers, of_turn);
+        let (mut budget, lent) = self.net.core.work.begin_trunk(answers);
         self.serve_in_order(token, &mut budget, scratch);
         self.net.core.work.end_trunk(&budget, lent);
     }

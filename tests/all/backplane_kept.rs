@@ -1,5 +1,8 @@
 //! Names that the engine of a backplane keeps: nothing is lost, and newcomers hear what was said.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
 use tidegate::Reactor;
 use tidegate::backplane::BackplaneEvent;
 
@@ -347,4 +350,27 @@ fn a_wake_that_comes_too_early_is_sent_again_after_waits_that_grow() {
     until!(engine, b; engine.state().count("CLIENT UNBLOCK") == 6);
     let least = [4, 8, 16, 32, 64].iter().sum();
     assert!(begun.elapsed() >= std::time::Duration::from_millis(least));
+}
+
+// row 275
+#[test]
+fn a_newcomer_who_is_gone_does_not_end_what_the_program_listens_to() {
+    let (mut engine, address) = new_engine();
+    let mut a = keeping(address);
+    let heard = Rc::new(RefCell::new(0));
+    let hears = Rc::clone(&heard);
+    let mut b = Process::new(&format!("redis://{address}"), |backplane| {
+        backplane.keep("", 100).on_message("x", move |_, (), _| *hears.borrow_mut() += 1)
+    });
+    until!(engine, a, b; a.backplane.is_connected() && engine.state().blocked.len() == 1);
+    let guest = b.stranger();
+    until!(engine, b; b.reactor.net().is_open(guest.token));
+    b.backplane.join_with_history(b.reactor.net(), "x", guest.token, 5);
+    b.reactor.net().abort(guest.token);
+    for _ in 0..30 {
+        b.turn_once();
+        engine.turn_once();
+    }
+    a.say("x", "something");
+    until!(engine, a, b; *heard.borrow() == 1);
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tidegate::{Config, Peer, PostError, Reactor, Token};
 
+#[cfg(all(target_os = "linux", not(mio_unsupported_force_poll_poll)))]
 use crate::support::child;
 use crate::support::endpoints::deaf;
 use crate::support::{

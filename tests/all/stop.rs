@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use tidegate::layer::{Item, LayerContext, LayerError, Step};
 use tidegate::{
-    Config, Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Layer,
-    Listen, MessageKind, Net, Peer, Reactor, ShutdownReport, SocketOptions, StreamOptions,
+    Connect, Context, Datagram, DatagramHandler, Handler, HandlerResult, Input, Layer, Listen,
+    MessageKind, Net, Peer, Reactor, ShutdownReport, SocketOptions, StreamOptions,
 };
 
 #[cfg(target_os = "linux")]
@@ -486,7 +486,7 @@ impl Host {
 fn a_foreign_loop_hears_of_events_that_did_not_fit_into_a_turn() {
     let log = Log::new();
     let of_handler = log.clone();
-    let config = Config::new().events_per_turn(1);
+    let config = tidegate::Config::new().events_per_turn(1);
     let mut reactor = Reactor::build(config, |_| Ok(())).unwrap();
     let listener = reactor.net().listen("127.0.0.1:0", move |_| Probe::new(&of_handler)).unwrap();
     let address = address_of(&mut reactor, listener);
