@@ -286,7 +286,7 @@ def a_login_is_accepted_or_refused_with_one_line():
             with Member(a, "gate", "tide") as anna:
                 a.wait_for("topics: the server refused SUBSCRIBE: NOPERM")
                 anna.tell("say gate closed")
-                a.wait_for("topics: the server refused PUBLISH: NOPERM")
+                a.wait_for("topics: the server refused PUBLISH: \"topics/gate\": NOPERM")
                 equal(anna.line(), "closed")
         with Topics(redis.url() + "/99") as a:
             a.wait_for("topics: the server refused database 99: ERR DB index is out of range")

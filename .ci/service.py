@@ -129,9 +129,14 @@ class Chat(Program):
 
 
 def shared_chat(redis, *options):
-    """A chat that is one room with all that have the same Redis, and that has been there."""
+    """A chat that is one room with all that have the same Redis, and that has been there.
+
+    It reads what is kept, too: until then, what others say is history to it, and not for those who are there."""
+    readers = lambda: redis.cli("CLIENT", "LIST").count("cmd=xread")
+    before = readers()
     chat = Chat("--backplane", redis.url(), *options)
     chat.wait_for("backplane .*: connected", "err")
+    until(lambda: readers() > before, "it reads what is kept")
     return chat
 
 
