@@ -36,10 +36,7 @@ pub(crate) trait Bridge {
     fn connections(&self) -> Vec<Token>;
 
     /// How many messages a connection is to get in answer to what it has sent.
-    fn answers(&self, connection: Token) -> usize {
-        let _ = connection;
-        0
-    }
+    fn answers(&self, connection: Token) -> usize;
 
     /// A message was published by name, with a key if it replaces older ones of that key. What came through
     /// the bridge itself is not offered to it.
