@@ -20,7 +20,9 @@ use tidegate::sim::{Host, ScenarioResult, Sim};
 
 use super::super::{Dice, FAULTY, LIMIT, ms, rough, us};
 use super::place::{Plan, Shared};
-use super::processes::{PREFIX, Running, begin, end, window, workers_die};
+use super::processes::{
+    PREFIX, Running, begin, end, is_cut_off, is_killed, refuses, resets_one, window, workers_die,
+};
 use crate::engine::{self, Engine, Store};
 use crate::shards::{Change, Shards};
 use crate::slots::slot_of;
@@ -198,35 +200,15 @@ fn disturb(
             54..60 if runs && sim.is_running(cluster.nodes[other]) => {
                 cluster.fails_over(sim, node, other, lags);
             }
-            60..70 if runs => sim.with(engine, |state, net| {
-                let connections = state.connections();
-                if !connections.is_empty() {
-                    net.abort(connections[which % connections.len()]);
-                }
-            }),
+            60..70 if runs => resets_one(sim, engine, which),
             70..78 if runs => {
                 let why = ["LOADING", "READONLY", "OOM", "CLUSTERDOWN"][which % 4];
-                sim.with(engine, |state, _| state.busy = Some(why));
-                let over = sim.now() + time;
-                sim.at(over, move |sim| {
-                    if sim.is_running(engine) {
-                        sim.with(engine, |state, _| state.busy = None);
-                    }
-                });
+                refuses(sim, engine, why, time);
             }
             78..83 if runs => sim.pause(address, time * 2).unwrap(),
             83..87 if runs => sim.with(engine, |state, _| state.mute()),
-            87..96 => {
-                sim.partition(&[name], &[address]).unwrap();
-                let over = sim.now() + time * 2;
-                sim.at(over, move |sim| sim.heal(&[name], &[address]).unwrap());
-            }
-            96.. if sim.is_running(host) => {
-                process.borrow_mut().ends();
-                sim.crash(name).unwrap();
-                let back = sim.now() + time;
-                sim.at(back, move |sim| sim.restart(name).unwrap());
-            }
+            87..96 => is_cut_off(sim, name, address, time * 2),
+            96.. if sim.is_running(host) => is_killed(sim, name, &process, time),
             _ => {}
         }
     });

@@ -21,7 +21,9 @@ use std::rc::Rc;
 use tidegate::sim::{Host, ScenarioResult, Sim};
 
 use self::place::{Plan, Shared};
-use self::processes::{Running, begin, end, window, workers_die};
+use self::processes::{
+    Running, begin, end, is_cut_off, is_killed, refuses, resets_one, window, workers_die,
+};
 use super::{Dice, FAULTY, LIMIT, ms, rough, us};
 use crate::engine::{self, Engine, Store};
 
@@ -74,35 +76,15 @@ fn disturb(
                     let back = sim.now() + time;
                     sim.at(back, |sim| sim.restart(ENGINE).unwrap());
                 }
-                20..45 if runs => sim.with(engine, |state, net| {
-                    let connections = state.connections();
-                    if !connections.is_empty() {
-                        net.abort(connections[which % connections.len()]);
-                    }
-                }),
+                20..45 if runs => resets_one(sim, engine, which),
                 45..60 if runs => {
                     let why = ["LOADING for now", "READONLY for now", "OOM for now"][which % 3];
-                    sim.with(engine, |state, _| state.busy = Some(why));
-                    let over = sim.now() + time;
-                    sim.at(over, move |sim| {
-                        if sim.is_running(engine) {
-                            sim.with(engine, |state, _| state.busy = None);
-                        }
-                    });
+                    refuses(sim, engine, why, time);
                 }
                 60..70 if runs => sim.pause(ENGINE, time * 2).unwrap(),
                 70..78 if runs => sim.with(engine, |state, _| state.mute()),
-                78..96 => {
-                    sim.partition(&[name], &[ENGINE]).unwrap();
-                    let over = sim.now() + time * 2;
-                    sim.at(over, move |sim| sim.heal(&[name], &[ENGINE]).unwrap());
-                }
-                96.. if sim.is_running(host) => {
-                    process.borrow_mut().ends();
-                    sim.crash(name).unwrap();
-                    let back = sim.now() + time;
-                    sim.at(back, move |sim| sim.restart(name).unwrap());
-                }
+                78..96 => is_cut_off(sim, name, ENGINE, time * 2),
+                96.. if sim.is_running(host) => is_killed(sim, name, &process, time),
                 _ => {}
             }
         });

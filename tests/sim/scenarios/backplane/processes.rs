@@ -3,14 +3,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tidegate::sim::{Host, Link, ScenarioResult, Sim};
 use tidegate::{Net, Worker};
 
 use super::super::{Dice, LIMIT, ms, us};
 use super::place::{Life, Place, Plan, Process, Shared, Told, place};
-use crate::engine;
+use crate::engine::{self, Engine};
 use crate::shards::Shards;
 
 pub(super) const PREFIX: &str = "x/";
@@ -182,4 +182,45 @@ fn look(sim: &mut Sim, places: &[(&str, Host<Place>)], store: &engine::Shared) -
         assert!(state.told == Told::Whole && state.queued() == 0);
     }
     Ok(())
+}
+
+/// A node refuses for the moment, for so long.
+pub(super) fn refuses(sim: &mut Sim, node: Host<Engine>, why: &'static str, time: Duration) {
+    sim.with(node, |state, _| state.busy = Some(why));
+    let over = sim.now() + time;
+    sim.at(over, move |sim| {
+        if sim.is_running(node) {
+            sim.with(node, |state, _| state.busy = None);
+        }
+    });
+}
+
+/// One of a node's connections is reset.
+pub(super) fn resets_one(sim: &mut Sim, node: Host<Engine>, which: usize) {
+    sim.with(node, |state, net| {
+        let connections = state.connections();
+        if !connections.is_empty() {
+            net.abort(connections[which % connections.len()]);
+        }
+    });
+}
+
+/// Nothing passes between a process and a node for so long.
+pub(super) fn is_cut_off(sim: &mut Sim, name: &'static str, node: &'static str, time: Duration) {
+    sim.partition(&[name], &[node]).unwrap();
+    let over = sim.now() + time;
+    sim.at(over, move |sim| sim.heal(&[name], &[node]).unwrap());
+}
+
+/// A process is killed, and is back after so long.
+pub(super) fn is_killed(
+    sim: &mut Sim,
+    name: &'static str,
+    process: &RefCell<Process>,
+    time: Duration,
+) {
+    process.borrow_mut().ends();
+    sim.crash(name).unwrap();
+    let back = sim.now() + time;
+    sim.at(back, move |sim| sim.restart(name).unwrap());
 }
